@@ -1,0 +1,318 @@
+"""The whole configuration as typed models: defaults are the constants of the SvS paper and its code.
+
+A YAML file may name a parent with `extends: other.yaml` (relative to itself) and states only what differs. On the
+command line any key is set as `a.b=value`. An unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fastsvs.errors import UserError
+
+MATH_SUFFIX = " Please reason step by step, and put your final answer within \\boxed{}."
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    path: str
+    """Hugging Face folder or hub id: config.json, weights, tokenizer."""
+    tokenizer: str | None = None
+    """Where the tokenizer is, if not at `path`."""
+    initialize: Literal["pretrained", "random"] = "pretrained"
+    """`random` needs only config.json and draws the weights from the run's seed."""
+
+
+class DataConfig(Section):
+    path: str
+    """A .parquet, .json or .jsonl file, a folder of them, a hub id (`name` or `name:config`), or `tiny:train`."""
+    split: str = "train"
+    """Split of a hub data set."""
+    question_column: str | None = None
+    """Column of the question; found by its usual names when not set."""
+    answer_column: str | None = None
+    """Column of the answer; found by its usual names when not set."""
+    prompt: str = "chat"
+    """PromptFn: how a problem becomes chat messages."""
+    suffix: str = MATH_SUFFIX
+    """Appended to every question, also to those that the policy wrote."""
+    system_prompt: str | None = None
+    max_prompt_tokens: int = Field(4096, ge=1)
+    """Longer prompts are left out, counted and shown."""
+    deduplicate: bool = True
+    """Of problems with the same question only the first stays; the rest are counted and shown."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first so many problems (for `tiny:`, how many are made)."""
+
+
+class RolloutConfig(Section):
+    engine: str = "local"
+    samples_per_prompt: int = Field(8, ge=1)
+    """G: responses to each problem of the data set."""
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(-1, ge=-1)
+    """-1 keeps the whole vocabulary."""
+    max_response_tokens: int = Field(8192, ge=1)
+    max_sequences: int = Field(256, ge=1)
+    """Sequences that one engine decodes at a time."""
+
+
+class ShapingConfig(Section):
+    """Reward of a synthetic problem from the mean accuracy of its solutions."""
+
+    rule: Literal["band", "solvable"] = "band"
+    """`band`: 1 inside `selfplay.positive_range`. `solvable`: 1[acc > 0] (appendix G), which invites hint leaks."""
+    negative: bool = False
+    """Problems without reward get -1 instead of 0: the wording of the paper's text; its algorithm box says 0."""
+
+
+class SelfPlayConfig(Section):
+    stage: str = "svs"
+    """ExperienceStage: `svs`, or `none` for plain RLVR."""
+    context_range: tuple[float, float] = (0.125, 0.5)
+    """Mean accuracy, both ends included, of the problems whose correct responses become contexts."""
+    variants_per_context: int = Field(8, ge=1)
+    samples_per_variant: int = Field(8, ge=1)
+    positive_range: tuple[float, float] = (0.125, 0.625)
+    """Mean accuracy, both ends included, of the variants whose synthesis is rewarded."""
+    shaping: ShapingConfig = ShapingConfig()
+    template: str | None = None
+    """Text file with the synthesis prompt, `{response}` where the context goes; the built-in one when not set."""
+    max_synthesis_tokens: int | None = Field(None, ge=1)
+    """Response limit for synthesis; the rollout's when not set."""
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> SelfPlayConfig:
+        for name in ("context_range", "positive_range"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high <= 1:
+                raise ValueError(f"{name} must be [low, high] with 0 <= low <= high <= 1, got [{low}, {high}]")
+        return self
+
+
+class VerifierConfig(Section):
+    workers: int = Field(2, ge=1)
+    """Processes a rank."""
+    timeout_seconds: float = Field(10.0, gt=0)
+    """Limit for one answer, measured while it is being checked; its worker is then killed and replaced."""
+
+
+class AlgorithmConfig(Section):
+    advantage: str = "grpo"
+    """AdvantageFn: `grpo`, `rloo`."""
+    normalize_by_std: bool = True
+    """Divide group advantages by the group's standard deviation (ddof 1); false is Dr.GRPO's choice."""
+    loss: str = "ppo"
+    """`ppo`, `cispo`, `gspo`, `sapo`."""
+    clip_low: float = Field(0.2, ge=0)
+    clip_high: float = Field(0.28, ge=0)
+    dual_clip: float | None = Field(3.0, gt=1)
+    """Bound c of the loss for negative advantages; null turns it off."""
+    ratio_min: float = Field(0.0, ge=0)
+    """CISPO: lower bound of the ratio itself."""
+    ratio_max: float = Field(5.0, gt=0)
+    """CISPO: upper bound of the ratio itself."""
+    sapo_temperature_positive: float = Field(1.0, gt=0)
+    sapo_temperature_negative: float = Field(1.05, gt=0)
+    aggregation: Literal["token_mean", "sequence_mean", "dr_grpo"] = "token_mean"
+    rollout_correction: Literal["none", "tis", "icepop"] = "none"
+    """Importance weight of the trainer against the rollout engine: truncated, or masked outside a range."""
+    tis_cap: float = Field(2.0, gt=0)
+    icepop_range: tuple[float, float] = (0.5, 5.0)
+    kl_coefficient: float = Field(0.0, ge=0)
+    """A reference model is kept only when this is not 0."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    entropy_coefficient: float = 0.0
+    samples_per_update: int = Field(2048, ge=1)
+    """Responses in one optimizer step; a batch with more takes several, off-policy after the first."""
+
+
+class OptimizerConfig(Section):
+    learning_rate: float = Field(1e-6, gt=0)
+    min_learning_rate: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class PolicyConfig(Section):
+    tensor_parallel: int = Field(1, ge=1)
+    pipeline_parallel: int = Field(1, ge=1)
+    sequence_parallel: bool = True
+    """Shard activations along the sequence too, when tensor_parallel > 1."""
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    recompute: Literal["none", "full"] = "full"
+    tokens_per_micro_batch: int = Field(12288, ge=1)
+    """Token budget of one packed micro-batch; no sequence may be longer."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class EvaluationConfig(Section):
+    path: str | None = None
+    """Held-out problems, read like `data.path`; null turns evaluation off."""
+    limit: int | None = Field(None, ge=1)
+    samples: int = Field(8, ge=1)
+    k: tuple[int, ...] = (1, 8)
+    every: int = Field(0, ge=0)
+    """Steps between evaluations; 0 is before and after training only."""
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_response_tokens: int | None = Field(None, ge=1)
+    """The rollout's when not set."""
+
+    @model_validator(mode="after")
+    def _k_within_samples(self) -> EvaluationConfig:
+        if max(self.k, default=1) > self.samples or min(self.k, default=1) < 1:
+            raise ValueError(f"every k of pass@k must lie in 1..samples ({self.samples}), got {list(self.k)}")
+        return self
+
+
+class RunConfig(Section):
+    dir: str
+    """Run folder: resolved config, metrics, samples, checkpoints, summary, curves."""
+    seed: int = 0
+    steps: int = Field(300, ge=0)
+    prompts_per_step: int = Field(256, ge=1)
+    save_every: int = Field(4, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    timeout_seconds: float = Field(1800.0, gt=0)
+    """Longest wait for another process."""
+
+
+class TrainJob(Section):
+    """`fastsvs train`: one file of configs/."""
+
+    model: ModelConfig
+    data: DataConfig
+    rollout: RolloutConfig = RolloutConfig()
+    selfplay: SelfPlayConfig = SelfPlayConfig()
+    verifier: VerifierConfig = VerifierConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    policy: PolicyConfig = PolicyConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunConfig
+
+
+class SftDataConfig(Section):
+    path: str
+    """jsonl or parquet with `messages`, or `prompt` and `completion`; a hub id; or `tiny:sft`."""
+    split: str = "train"
+    limit: int | None = Field(None, ge=1)
+    max_tokens: int = Field(4096, ge=2)
+    """Longer examples are left out, counted and shown."""
+
+
+class SftJob(Section):
+    """`fastsvs sft`: supervised fine-tuning of the same policy on chat or prompt/completion data."""
+
+    model: ModelConfig
+    data: SftDataConfig
+    policy: PolicyConfig = PolicyConfig()
+    run: RunConfig
+    """`prompts_per_step` counts examples."""
+    export: str | None = None
+    """Folder for the Hugging Face model at the end."""
+
+
+class EvalJob(Section):
+    """`fastsvs eval`: pass@k of a Hugging Face folder or of a run's newest checkpoint on one file."""
+
+    model: ModelConfig
+    data: DataConfig
+    rollout: RolloutConfig = RolloutConfig()
+    verifier: VerifierConfig = VerifierConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    output: str
+    """JSON file with the figures; the responses go to the same name with .samples.jsonl."""
+    seed: int = 0
+    timeout_seconds: float = Field(1800.0, gt=0)
+
+
+Job = TypeVar("Job", TrainJob, SftJob, EvalJob)
+
+
+def load(schema: type[Job], path: str | Path, overrides: Sequence[str] = ()) -> Job:
+    """The validated job in the YAML file at `path`, with `a.b=value` overrides. Raises UserError with every fault."""
+    tree = _read_tree(Path(path))
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(schema, error, str(path))) from error
+
+
+def dump(job: BaseModel) -> str:
+    """The resolved configuration as YAML that `load` reads back."""
+    return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"config file {path} does not exist") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"config file {path} cannot be read as YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"config file {path} must hold a mapping of sections, found {type(tree).__name__}")
+    parent = tree.pop("extends", None)
+    return _merge(_read_tree(path.parent / parent), tree) if parent else tree
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise UserError(f"override {override!r} must look like section.key=value")
+    *sections, key = path.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"override {override!r}: {section!r} is a value, not a section")
+    try:
+        tree[key] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"override {override!r}: the value is not YAML: {error}") from error
+
+
+def _explain(schema: type[BaseModel], error: ValidationError, where: str) -> str:
+    lines = [f"{where}: {error.error_count()} fault(s) in the configuration"]
+    for fault in error.errors():
+        location = [str(part) for part in fault["loc"]]
+        name = ".".join(location) or "(whole file)"
+        if fault["type"] == "extra_forbidden":
+            near = get_close_matches(location[-1], _known_keys(schema, location[:-1]), n=1, cutoff=0.5)
+            lines.append(f"  {name}: unknown key" + (f"; did you mean {near[0]!r}?" if near else ""))
+        else:
+            lines.append(f"  {name}: {fault['msg']} (got {fault['input']!r})" if location else f"  {fault['msg']}")
+    return "\n".join(lines)
+
+
+def _known_keys(schema: type[BaseModel], sections: Sequence[str]) -> list[str]:
+    for section in sections:
+        annotation = schema.model_fields[section].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        schema = annotation
+    return list(schema.model_fields)

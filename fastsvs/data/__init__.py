@@ -1,0 +1,1 @@
+"""Problems: records, loaders, prompts, and the procedural tiny task."""

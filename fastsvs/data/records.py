@@ -1,0 +1,29 @@
+"""What a problem is, wherever it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = dict[str, str]
+"""One chat turn: `{"role": ..., "content": ...}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question with a verifiable answer. `id` is unique within its data set and stable between runs."""
+
+    id: str
+    question: str
+    answer: str
+    solution: str | None = None
+    source: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """One supervised example: train on the assistant's turns."""
+
+    messages: tuple[Message, ...]

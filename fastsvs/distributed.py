@@ -1,0 +1,64 @@
+"""The process group: one torchrun job, gloo on a CPU and NCCL on GPUs; a plain start is a world of one."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def initialize(timeout_seconds: float = 1800.0) -> None:
+    """Join the job that torchrun started, or make a world of one. Collectives time out after `timeout_seconds`."""
+    if dist.is_initialized():
+        return
+    if "RANK" not in os.environ:
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        os.environ.update(alone, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+
+
+def device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def map_sharded(function: Callable[[list[T]], list[R]], items: Sequence[T]) -> list[R]:
+    """`function` over a strided share of `items` on each rank; every rank gets all results, in the order of `items`."""
+    if world_size() == 1:
+        return function(list(items))
+    mine = function(list(items[rank() :: world_size()]))
+    parts: list[list[R] | None] = [None] * world_size()
+    dist.all_gather_object(parts, mine)
+    results: list[R | None] = [None] * len(items)
+    for offset, part in enumerate(parts):
+        assert part is not None
+        results[offset :: world_size()] = part
+    return results  # type: ignore[return-value]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

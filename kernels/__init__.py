@@ -1,0 +1,1 @@
+"""FastSvS kernels: fused operators of the policy loss, usable without the trainer."""

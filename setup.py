@@ -1,0 +1,49 @@
+"""Packaging of FastSvS, and the one place where what it builds on is pinned."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "torch==2.13.0",
+    "megatron-core==0.16.1",  # the policy: TP, PP, SP, DP, distributed optimizer
+    "transformers==5.19.0",  # tokenizers, chat templates, model configs
+    "safetensors==0.8.0",
+    "datasets==5.2.0",  # hub ids, parquet and jsonl
+    "math-verify==0.9.0",
+    "pebble==5.2.3",  # a process pool that kills a worker at its deadline
+    "pydantic==2.13.4",
+    "pyyaml==6.0.3",
+    "numpy==2.4.6",
+    "matplotlib==3.11.2",
+    "rich==15.0.0",
+]
+GPU = [
+    "liger-kernel==0.8.5",  # RMSNorm, SwiGLU and RoPE kernels
+]
+DEV = [
+    "pytest==9.2.0",
+    "pytest-timeout==2.4.0",
+    "hypothesis==6.170.15",
+    "ruff==0.17.5",
+    "mypy==2.4.1",
+    "types-PyYAML",
+]
+
+# `kernels/` stands alone at the top of the repository but installs as fastsvs.kernels: a top-level
+# distribution package of that name would overwrite Hugging Face's own `kernels`.
+setup(
+    name="fastsvs",
+    version="0.1.0",
+    description="High-throughput RLVR training with SvS self-play on Megatron-core, from laptop to cluster",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=[*find_packages(include=["fastsvs", "fastsvs.*"]), "fastsvs.kernels"],
+    package_dir={"fastsvs": "fastsvs", "fastsvs.kernels": "kernels"},
+    package_data={"fastsvs": ["**/*.txt", "**/*.json", "**/*.jinja"]},
+    install_requires=CORE,
+    extras_require={"gpu": GPU, "dev": DEV},
+    entry_points={"console_scripts": ["fastsvs=fastsvs.cli:main"]},
+)
