@@ -1,0 +1,30 @@
+"""How token losses add up to the objective: one weight per sample, from counts over the whole update."""
+
+from __future__ import annotations
+
+from typing import Literal, assert_never
+
+import torch
+from torch import Tensor
+
+
+def aggregation_weights(
+    lengths: Tensor, mode: Literal["token_mean", "sequence_mean", "dr_grpo"], max_response_tokens: int
+) -> Tensor:
+    """Weight `[samples]` fp32 of every token of a sample; the objective is the weighted sum over all tokens.
+
+    `lengths` `[samples]` are the response lengths of the whole update, over all ranks and micro-batches: no split
+    changes the gradient. `token_mean`: 1 / tokens (DAPO, SvS). `sequence_mean`: 1 / (samples x own
+    length) (GRPO). `dr_grpo`: 1 / (samples x max_response_tokens) (arXiv 2503.20783).
+    """
+    own = lengths.double()
+    match mode:
+        case "token_mean":
+            weights = (1 / own.sum()).expand(len(own))
+        case "sequence_mean":
+            weights = 1 / (len(own) * own)
+        case "dr_grpo":
+            weights = torch.full_like(own, 1 / (max(len(own), 1) * max_response_tokens))
+        case _:
+            assert_never(mode)
+    return weights.to(torch.float32)

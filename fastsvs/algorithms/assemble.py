@@ -1,0 +1,53 @@
+"""From a step's groups to its training batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isfinite
+
+import numpy as np
+import torch
+
+from fastsvs.algorithms.advantages import token_advantages
+from fastsvs.algorithms.batch import Batch
+from fastsvs.config import AlgorithmConfig
+from fastsvs.errors import UserError
+from fastsvs.selfplay.types import Group
+
+
+def make_batch(groups: Sequence[Group], config: AlgorithmConfig) -> Batch:
+    """All samples of all groups, in order, with the advantages of `config.advantage`; empty without groups.
+
+    The group is the unit of comparison: its index is the batch's group number. Raises UserError for a reward that is
+    not finite, ValueError for a group without rewards or a response without tokens or with another number of log-probs.
+    """
+    for group in groups:
+        _check(group)
+    samples = [(index, group, rollout) for index, group in enumerate(groups) for rollout in group.rollouts]
+    prompts = [np.array(group.task.prompt_ids, dtype=np.int64) for group in groups]
+    tokens = sum(len(rollout.response_ids) for _, _, rollout in samples)
+    batch = Batch(
+        prompt_ids=[prompts[index] for index, _, _ in samples],
+        response_ids=[np.array(rollout.response_ids, dtype=np.int64) for _, _, rollout in samples],
+        kinds=[group.task.kind for _, group, _ in samples],
+        groups=torch.tensor([index for index, _, _ in samples], dtype=torch.int64),
+        rewards=torch.tensor([reward for group in groups for reward in group.rewards], dtype=torch.float32),
+        advantages=torch.zeros(tokens),
+        rollout_logprobs=torch.tensor(
+            [logprob for _, _, rollout in samples for logprob in rollout.logprobs], dtype=torch.float32
+        ),
+    )
+    return replace(batch, advantages=token_advantages(batch, config))
+
+
+def _check(group: Group) -> None:
+    key = group.task.key
+    if len(group.rewards) != len(group.rollouts):
+        raise ValueError(f"group {key} has {len(group.rollouts)} rollouts but {len(group.rewards)} rewards")
+    for sample, (reward, rollout) in enumerate(zip(group.rewards, group.rollouts, strict=True)):
+        if not isfinite(reward):
+            raise UserError(f"the reward of sample {sample} of group {key} ({group.task.kind}) is {reward}")
+        ids, logprobs = len(rollout.response_ids), len(rollout.logprobs)
+        if ids == 0 or ids != logprobs:
+            raise ValueError(f"sample {sample} of group {key} has {ids} response tokens and {logprobs} log-probs")
