@@ -58,6 +58,15 @@ def map_sharded(function: Callable[[list[T]], list[R]], items: Sequence[T]) -> l
     return results  # type: ignore[return-value]
 
 
+def agree(value: T) -> T:
+    """The main rank's `value`, on every rank: for facts that ranks could see differently, such as files."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

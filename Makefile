@@ -1,0 +1,33 @@
+# `make demo` and `make test` need Python 3.11 or 3.12, and nothing else: they make .venv and install into it.
+SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c "$(SUPPORTED)" >/dev/null 2>&1 && echo $$p && break; done)
+EXTRAS := $(shell nvidia-smi >/dev/null 2>&1 && echo dev,gpu || echo dev)
+BIN := .venv/bin
+SEED ?= 0
+
+.PHONY: demo test test-slow lint install clean
+
+demo: install
+	$(BIN)/fastsvs train configs/tiny_svs.yaml run.dir=runs/tiny_svs_seed$(SEED) run.seed=$(SEED)
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow --timeout 2400
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: .venv/installed
+
+.venv/installed: setup.py
+	@test -n "$(PYTHON)" || { echo "FastSvS needs Python 3.11 or 3.12 with venv: name it with 'make PYTHON=/path/to/python'"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[$(EXTRAS)]'
+	@touch $@
+
+clean:
+	rm -rf .venv runs build *.egg-info

@@ -1,0 +1,3 @@
+from fastsvs.cli import main
+
+raise SystemExit(main())

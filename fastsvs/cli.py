@@ -1,0 +1,80 @@
+"""The command line: `fastsvs train|sft|eval CONFIG [section.key=value ...]` and `fastsvs export RUN --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastsvs import config
+from fastsvs.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0 when done, 2 with a message when something outside the program is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except UserError as error:
+        print(f"fastsvs: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    job = config.load(config.TrainJob, options.config, options.overrides)
+    if options.dry_run:
+        from fastsvs.dry_run import check_train
+
+        print(check_train(job))
+        return
+    from fastsvs.train import train
+
+    train(job)
+
+
+def _sft(options: argparse.Namespace) -> None:
+    job = config.load(config.SftJob, options.config, options.overrides)
+    if options.dry_run:
+        from fastsvs.dry_run import check_sft
+
+        print(check_sft(job))
+        return
+    from fastsvs.sft import sft
+
+    print(f"done: {sft(job)}")
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from fastsvs.evaluation_job import run_evaluation
+
+    run_evaluation(config.load(config.EvalJob, options.config, options.overrides))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from fastsvs.export import export_run
+
+    print(f"exported step {export_run(options.run, options.out)} of {options.run} to {options.out}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastsvs", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="train|sft|eval|export")
+    jobs = {
+        "train": (_train, "reinforcement learning with SvS self-play (or without)"),
+        "sft": (_sft, "supervised fine-tuning of the same policy"),
+        "eval": (_eval, "pass@k on one problem set"),
+    }
+    for name, (command, summary) in jobs.items():
+        job = commands.add_parser(name, help=summary, description=summary)
+        job.add_argument("config", type=Path, help="YAML file")
+        job.add_argument("overrides", nargs="*", metavar="section.key=value")
+        if name != "eval":
+            job.add_argument("--dry-run", action="store_true", help="check everything, print the resolved config, stop")
+        job.set_defaults(command=command)
+    export = commands.add_parser("export", help="write a run's newest checkpoint as a Hugging Face folder")
+    export.add_argument("run", type=Path, help="run folder")
+    export.add_argument("--out", type=Path, required=True, help="folder to make")
+    export.set_defaults(command=_export)
+    return parser

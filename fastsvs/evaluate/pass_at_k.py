@@ -1,0 +1,41 @@
+"""pass@k: the chance that at least one of k samples is correct (Chen et al. 2021, arXiv 2107.03374, eq. 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+
+import numpy as np
+
+BOOTSTRAP_DRAWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over problems with its 95% interval (percentile bootstrap over problems)."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Unbiased estimate 1 - C(n-c, k) / C(n, k) from c correct among n samples; exact integer arithmetic."""
+    if not 0 <= c <= n or not 1 <= k <= n:
+        raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n, got n={n}, c={c}, k={k}")
+    return 1.0 - comb(n - c, k) / comb(n, k)
+
+
+def estimate(counts: Sequence[tuple[int, int]], k: int, seed: int = 0) -> Estimate:
+    """pass@k over problems given as (samples n, correct c), with its interval."""
+    values = np.array([pass_at_k(n, c, k) for n, c in counts])
+    draws = np.random.default_rng(seed).integers(len(values), size=(BOOTSTRAP_DRAWS, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return Estimate(float(values.mean()), float(low), float(high))

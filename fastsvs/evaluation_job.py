@@ -1,0 +1,61 @@
+"""`fastsvs eval`: pass@k of a Hugging Face folder, or of a run's newest checkpoint, on one problem set."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from fastsvs import distributed
+from fastsvs.config import EvalJob, PolicyConfig
+from fastsvs.data import load_tokenizer
+from fastsvs.evaluate import evaluate
+from fastsvs.export import restore
+from fastsvs.policy import Policy
+from fastsvs.session import build_engine, read_problems, stop_token_ids
+from fastsvs.sync import WeightSync
+from fastsvs.telemetry import StepProgress, write_json, write_jsonl
+from fastsvs.verify import Verifier
+
+
+def run_evaluation(job: EvalJob) -> dict[str, Any]:
+    """Sample, verify, estimate; writes `output` and its .samples.jsonl. Returns what `output` holds."""
+    distributed.initialize(job.timeout_seconds)
+    main = distributed.is_main()
+    policy, step, tokenizer_path = _open_model(job)
+    tokenizer = load_tokenizer(tokenizer_path)
+    problems, facts = read_problems(job.data, tokenizer)
+    with ExitStack() as stack:
+        progress = stack.enter_context(StepProgress("eval", 1, 0, enabled=main))
+        for fact in facts:
+            progress.say(fact)
+        verifier = stack.enter_context(Verifier(job.verifier))
+        stop = stop_token_ids(tokenizer_path, tokenizer)
+        engine = stack.enter_context(closing(build_engine(job.rollout, policy.hf_config, stop, "fp32")))
+        WeightSync(policy, engine).publish(step)
+        result = evaluate(
+            problems,
+            engine,
+            verifier,
+            lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
+            job.evaluation,
+            job.rollout,
+            job.seed,
+        )
+        for k, value in result.pass_at.items():
+            progress.say(f"pass@{k} {value}")
+    report = {"model": job.model.path, "step": step, "data": job.data.path, **result.as_dict()}
+    if main:
+        write_jsonl(Path(job.output).with_suffix(".samples.jsonl"), result.rows())
+        write_json(Path(job.output), report)
+    return report
+
+
+def _open_model(job: EvalJob) -> tuple[Policy, int, str]:
+    """The model, its step (0 for a plain folder) and where its tokenizer is."""
+    folder = Path(job.model.path)
+    if (folder / "checkpoints").is_dir():
+        policy, step, tokenizer = restore(folder)
+        return policy, step, job.model.tokenizer or tokenizer
+    policy = Policy(job.model, PolicyConfig(dtype="fp32"), seed=job.seed, total_updates=0, max_sequence_tokens=1)
+    return policy, 0, job.model.tokenizer or job.model.path

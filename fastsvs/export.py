@@ -1,0 +1,42 @@
+"""`fastsvs export`: a run's newest checkpoint as a Hugging Face folder with its tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastsvs import config, distributed
+from fastsvs.data import load_tokenizer
+from fastsvs.errors import UserError
+from fastsvs.policy import Policy, checkpoint
+
+
+def export_run(run: Path, out: Path) -> int:
+    """Write the folder `out`, which must not exist yet; the step that was exported."""
+    if out.exists():
+        raise UserError(f"{out} exists already: name a new folder")
+    policy, step, tokenizer = restore(run)
+    policy.export(out)
+    if distributed.is_main():
+        load_tokenizer(tokenizer).save_pretrained(out)
+    return step
+
+
+def restore(run: Path) -> tuple[Policy, int, str]:
+    """The policy of a train or sft run at its newest checkpoint, on this world's layout; step; tokenizer path."""
+    job = read_job(run)
+    distributed.initialize(job.run.timeout_seconds)
+    newest = distributed.agree(checkpoint.latest(run / "checkpoints"))
+    if newest is None:
+        raise UserError(f"{run} has no checkpoint yet")
+    policy = Policy(job.model, job.policy, seed=job.run.seed, total_updates=job.run.steps, max_sequence_tokens=1)
+    return policy, checkpoint.load(policy, newest)["step"], job.model.tokenizer or job.model.path
+
+
+def read_job(run: Path) -> config.TrainJob | config.SftJob:
+    path = run / "config.yaml"
+    if not path.exists():
+        raise UserError(f"{run} is not a run folder: it has no config.yaml")
+    try:
+        return config.load(config.TrainJob, path)
+    except UserError:
+        return config.load(config.SftJob, path)

@@ -1,0 +1,201 @@
+"""Everything that a training run holds open, checked before the first token is made and closed at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+
+from fastsvs import distributed
+from fastsvs.algorithms import PolicyLoss, policy_loss
+from fastsvs.config import DataConfig, RolloutConfig, TrainJob
+from fastsvs.data import PROMPTS, EpochSampler, Problem, encode_problems, encode_prompt, load_problems, load_tokenizer
+from fastsvs.errors import UserError
+from fastsvs.policy import Policy, checkpoint
+from fastsvs.rollout import ENGINES, Engine, SamplingParams
+from fastsvs.selfplay import STAGES, ExperienceStage, PromptEncoders, Task, original_tasks
+from fastsvs.sync import WeightSync
+from fastsvs.telemetry import RunFolder, StepProgress
+from fastsvs.verify import Verifier
+
+EncodedProblem = tuple[Problem, tuple[int, ...]]
+"""A problem with the token ids of its prompt."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads: encoded problems and the facts to show about them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    problems: Sequence[EncodedProblem]
+    held_out: Sequence[EncodedProblem]
+    facts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Session:
+    job: TrainJob
+    inputs: Inputs
+    folder: RunFolder
+    progress: StepProgress
+    sampler: EpochSampler
+    stage: ExperienceStage
+    verifier: Verifier
+    engine: Engine
+    policy: Policy
+    reference: Policy | None
+    sync: WeightSync
+    loss: PolicyLoss
+    sampling: SamplingParams
+
+    @property
+    def held_out(self) -> Sequence[EncodedProblem]:
+        return self.inputs.held_out
+
+    def tasks(self, step: int) -> list[Task]:
+        """The original problems of a step, counted from 0."""
+        problems = [self.inputs.problems[index] for index in self.sampler.select(step)]
+        return original_tasks(problems, self.job.rollout.samples_per_prompt)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.inputs.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def resume(self) -> int:
+        """Load the newest checkpoint; the number of steps already done."""
+        newest = distributed.agree(checkpoint.latest(self.folder.checkpoints))
+        start = checkpoint.load(self.policy, newest)["step"] if newest else 0
+        self.folder.rewind(start)
+        if start:
+            self.progress.say(f"resuming {self.folder.root} after step {start}")
+        return start
+
+    def evaluated(self, step: int) -> bool:
+        return distributed.agree(self.folder.read_evaluation(step) is not None)
+
+
+@contextmanager
+def open_session(job: TrainJob) -> Iterator[Session]:
+    """Check the job's inputs, build all parts, and close them in the end. Raises UserError for what cannot work."""
+    distributed.initialize(job.run.timeout_seconds)
+    main = distributed.is_main()
+    check_lengths(job)
+    inputs = read_inputs(job)
+    with ExitStack() as stack:
+        verifier = stack.enter_context(Verifier(job.verifier))
+        folder = RunFolder(job, Path(job.run.dir), writable=main)
+        policy = build_policy(job, total_updates=job.run.steps)
+        reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
+        engine = build_engine(
+            job.rollout, policy.hf_config, stop_token_ids(job.model.path, inputs.tokenizer), job.policy.dtype
+        )
+        stack.enter_context(closing(engine))
+        progress = stack.enter_context(StepProgress("train", job.run.steps, 0, enabled=main))
+        for fact in inputs.facts:
+            progress.say(fact)
+        yield Session(
+            job=job,
+            inputs=inputs,
+            folder=folder,
+            progress=progress,
+            sampler=EpochSampler(len(inputs.problems), job.run.prompts_per_step, job.run.seed),
+            stage=build_stage(job, inputs.tokenizer),
+            verifier=verifier,
+            engine=engine,
+            policy=policy,
+            reference=reference,
+            sync=WeightSync(policy, engine),
+            loss=policy_loss(job.algorithm),
+            sampling=sampling_params(job.rollout),
+        )
+
+
+def read_inputs(job: TrainJob) -> Inputs:
+    """Tokenizer and problems, with every count of what was left out. Raises UserError when nothing remains."""
+    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
+    problems, facts = read_problems(job.data, tokenizer)
+    if job.evaluation.path is None:
+        return Inputs(tokenizer, problems, [], facts)
+    held_out = job.data.model_copy(update={"path": job.evaluation.path, "limit": job.evaluation.limit})
+    encoded, held_out_facts = read_problems(held_out, tokenizer)
+    return Inputs(tokenizer, problems, encoded, [*facts, *held_out_facts])
+
+
+def read_problems(data: DataConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[list[EncodedProblem], list[str]]:
+    problems, loaded = load_problems(data)
+    encoded, kept = encode_problems(problems, tokenizer, data, "train")
+    facts = [*loaded.describe(), *kept.describe()]
+    if not encoded:
+        raise UserError(f"{data.path}: no problem is left to work on ({'; '.join(facts)})")
+    return encoded, facts
+
+
+def build_policy(job: TrainJob, total_updates: int) -> Policy:
+    return Policy(
+        job.model,
+        job.policy,
+        seed=job.run.seed,
+        total_updates=total_updates,
+        max_sequence_tokens=longest_sequence(job),
+    )
+
+
+def build_engine(rollout: RolloutConfig, hf_config: AutoConfig, stop: Sequence[int], dtype: str) -> Engine:
+    return ENGINES.get(rollout.engine)(
+        hf_config,
+        dtype=DTYPES[dtype],
+        device=distributed.device(),
+        eos_token_ids=stop,
+        max_sequences=rollout.max_sequences,
+    )
+
+
+def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> ExperienceStage:
+    """The experience stage by name; its questions go through the same PromptFn as the data set's."""
+    prompt = PROMPTS.get(job.data.prompt)
+
+    def encode_question(question: str) -> tuple[int, ...]:
+        return encode_prompt(tokenizer, prompt(question, job.data, "train"))
+
+    def encode_synthesis(text: str) -> tuple[int, ...]:
+        return encode_prompt(tokenizer, [{"role": "user", "content": text}])
+
+    encoders = PromptEncoders(encode_question, encode_synthesis, job.data.max_prompt_tokens)
+    return STAGES.get(job.selfplay.stage)(job.selfplay, encoders)
+
+
+def sampling_params(rollout: RolloutConfig) -> SamplingParams:
+    return SamplingParams(rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_response_tokens)
+
+
+def stop_token_ids(model_path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokenizer's end of sequence and whatever else the model's generation_config.json ends on."""
+    try:
+        declared = GenerationConfig.from_pretrained(model_path).eos_token_id
+    except OSError:
+        declared = None
+    ids = {tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])} - {None}
+    if not ids:
+        raise UserError(
+            f"{model_path}: neither the tokenizer nor generation_config.json names an end-of-sequence token"
+        )
+    return sorted(ids)
+
+
+def longest_sequence(job: TrainJob) -> int:
+    responses = (job.rollout.max_response_tokens, job.selfplay.max_synthesis_tokens or 0)
+    return job.data.max_prompt_tokens + max(responses)
+
+
+def check_lengths(job: TrainJob) -> None:
+    """Every prompt with its longest response must fit one micro-batch."""
+    if longest_sequence(job) > job.policy.tokens_per_micro_batch:
+        raise UserError(
+            f"data.max_prompt_tokens ({job.data.max_prompt_tokens}) + longest response make sequences of "
+            f"{longest_sequence(job)} tokens, over policy.tokens_per_micro_batch "
+            f"({job.policy.tokens_per_micro_batch}): raise the latter or lower the former"
+        )

@@ -1,0 +1,59 @@
+"""What a step says while the run goes on: a live bar on a terminal, one line a step elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class StepProgress:
+    """Shows step metrics under the names that the metrics file uses. Silent when not `enabled` (all ranks but one)."""
+
+    def __init__(self, title: str, total: int, done: int, enabled: bool) -> None:
+        self._console = Console(quiet=not enabled, soft_wrap=True)
+        self._live = enabled and self._console.is_terminal
+        self._total = total
+        self._bar = Progress(
+            TextColumn(f"[bold]{title}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=done, facts="")
+
+    def __enter__(self) -> StepProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """One line that stays above the bar."""
+        self._bar.console.print(text, highlight=False, markup=False)
+
+    def advance(self, step: int, facts: str) -> None:
+        """Step number `step` of the total is done."""
+        self._bar.update(self._task, completed=step, facts=facts)
+        if not self._live:
+            self.say(f"step {step}/{self._total}  {facts}")
+
+
+def training_facts(row: Mapping[str, float]) -> str:
+    """The line of one training step: reward, entropy, solve rates, responses learned from of each kind."""
+
+    def show(name: str, form: str) -> str:
+        return format(row[name], form) if name in row else "-"
+
+    return (
+        f"reward {show('reward/original', '.2f')}  entropy {show('policy/entropy', '.3f')}  "
+        f"solved {show('solve_rate/original', '.0%')}, of its own {show('solve_rate/variant', '.0%')}  "
+        f"learned from {show('kept_samples/original', 'd')} original, {show('kept_samples/synthesis', 'd')} synthesis, "
+        f"{show('kept_samples/variant', 'd')} variant  {show('time/step', '.1f')} s"
+    )

@@ -1,0 +1,142 @@
+"""The run folder: resolved config, environment, metrics, samples, evaluations, checkpoints, summary.
+
+Whatever a killed run wrote after its last checkpoint is made again, identically, when it is resumed; rows of the
+metrics beyond that checkpoint are therefore cut off first.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from fastsvs import config as configuration
+from fastsvs.config import Section
+from fastsvs.errors import UserError
+from fastsvs.telemetry.files import append_jsonl, read_jsonl, write_atomic, write_json, write_jsonl
+
+RESUMABLE = {"run.dir", "run.steps", "run.save_every", "run.keep_checkpoints", "run.timeout_seconds"}
+"""Keys that may change between the sessions of one run: they do not alter what a step computes."""
+LAYOUT = {"policy.tensor_parallel", "policy.pipeline_parallel", "policy.sequence_parallel", "verifier.workers"}
+"""Keys of where the work runs: a run may be resumed on another layout, equal up to rounding."""
+PACKAGES = ("torch", "megatron-core", "transformers", "vllm", "triton", "math-verify", "numpy")
+
+
+class RunFolder:
+    """Only the main rank writes (`writable`); all ranks may read."""
+
+    def __init__(self, job: Section, root: Path, writable: bool) -> None:
+        self.root = root
+        self.metrics_path = root / "metrics.jsonl"
+        self.checkpoints = root / "checkpoints"
+        self._writable = writable
+        self._check_same_run(job)
+        if writable:
+            write_atomic(root / "config.yaml", configuration.dump(job))
+            if not (root / "environment.json").exists():
+                write_json(root / "environment.json", describe_environment())
+
+    def rewind(self, step: int) -> None:
+        """Forget the metrics of steps after `step`, which are about to be made again."""
+        if self._writable:
+            write_jsonl(self.metrics_path, [row for row in self.metrics() if row["step"] <= step])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return read_jsonl(self.metrics_path)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        if self._writable:
+            append_jsonl(self.metrics_path, row)
+
+    def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        if self._writable:
+            write_jsonl(self.root / "samples" / f"step_{step}.jsonl", rows)
+
+    def write_evaluation(self, step: int, result: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
+        if self._writable:
+            write_jsonl(self.root / "evaluations" / f"step_{step}.samples.jsonl", rows)
+            write_json(self.root / "evaluations" / f"step_{step}.json", result)
+
+    def read_evaluation(self, step: int) -> dict[str, Any] | None:
+        path = self.root / "evaluations" / f"step_{step}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def read_evaluations(self) -> dict[int, dict[str, Any]]:
+        """All evaluations so far, by step."""
+        paths = self.root.glob("evaluations/step_*.json")
+        steps = sorted(int(path.stem.removeprefix("step_")) for path in paths)
+        return {step: result for step in steps if (result := self.read_evaluation(step))}
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        if self._writable:
+            write_json(self.root / "summary.json", summary)
+
+    def _check_same_run(self, job: Section) -> None:
+        path = self.root / "config.yaml"
+        if not path.exists():
+            if self.root.exists() and any(not entry.name.startswith(".") for entry in self.root.iterdir()):
+                raise UserError(f"{self.root} holds files but no run: choose another run.dir or remove it")
+            return
+        earlier = _flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
+        current = _flatten(job.model_dump(mode="json"))
+        changed = sorted(
+            key
+            for key in earlier.keys() | current.keys()
+            if earlier.get(key) != current.get(key) and key not in RESUMABLE | LAYOUT
+        )
+        if changed:
+            facts = "; ".join(f"{key}: {earlier.get(key)!r} -> {current.get(key)!r}" for key in changed)
+            raise UserError(
+                f"{self.root} holds a run with another configuration ({facts}): "
+                "choose another run.dir, remove the folder, or resume with the configuration it began with"
+            )
+
+
+def describe_environment() -> dict[str, Any]:
+    """Machine, versions, commit and command, for the record."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _commit() -> str | None:
+    """Of the repository that this file lies in, if it lies in one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,83 @@
+"""The run folder: one configuration a run, whole lines only, and nothing lost on a resume."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastsvs.config import TrainJob, load
+from fastsvs.errors import UserError
+from fastsvs.telemetry import RunFolder, read_jsonl
+from fastsvs.telemetry.files import write_atomic
+
+CONFIG = Path(__file__).parents[2] / "configs" / "tiny_svs.yaml"
+
+
+def job(*overrides: str) -> TrainJob:
+    return load(TrainJob, CONFIG, overrides)
+
+
+def test_a_second_session_may_go_on_longer_and_on_another_layout(tmp_path: Path) -> None:
+    RunFolder(job(), tmp_path, writable=True)
+    RunFolder(job("run.steps=99", "policy.tensor_parallel=2"), tmp_path, writable=True)
+    assert "steps: 99" in (tmp_path / "config.yaml").read_text()
+
+
+def test_another_configuration_is_refused_by_name_and_changes_nothing(tmp_path: Path) -> None:
+    RunFolder(job(), tmp_path, writable=True)
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(UserError, match=r"run\.seed: 0 -> 3"):
+        RunFolder(job("run.seed=3"), tmp_path, writable=True)
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="holds files but no run"):
+        RunFolder(job(), tmp_path, writable=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_rewind_cuts_what_will_be_made_again_and_a_half_written_line(tmp_path: Path) -> None:
+    folder = RunFolder(job(), tmp_path, writable=True)
+    for step in range(1, 6):
+        folder.log({"step": step})
+    with open(folder.metrics_path, "a") as file:
+        file.write('{"step": 6, "lo')
+    folder.rewind(3)
+    folder.log({"step": 4, "again": True})
+    assert folder.metrics() == [{"step": 1}, {"step": 2}, {"step": 3}, {"step": 4, "again": True}]
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(job(), tmp_path / "run", writable=False)
+    folder.log({"step": 1})
+    folder.write_samples(1, [{"key": "a"}])
+    folder.write_evaluation(0, {}, [])
+    folder.rewind(0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluations_come_back_by_step(tmp_path: Path) -> None:
+    folder = RunFolder(job(), tmp_path, writable=True)
+    folder.write_evaluation(10, {"pass@1": {"mean": 0.5}}, [{"id": "x"}])
+    folder.write_evaluation(0, {"pass@1": {"mean": 0.25}}, [{"id": "x"}])
+    assert list(folder.read_evaluations()) == [0, 10]
+    assert folder.read_evaluation(0) == {"pass@1": {"mean": 0.25}}
+    assert folder.read_evaluation(5) is None
+    assert read_jsonl(tmp_path / "evaluations" / "step_10.samples.jsonl") == [{"id": "x"}]
+
+
+def test_environment_names_versions_and_command(tmp_path: Path) -> None:
+    RunFolder(job(), tmp_path, writable=True)
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert {"torch", "megatron-core"} <= environment["packages"].keys()
+    assert environment["command"]
+
+
+def test_a_failed_write_keeps_the_old_file_and_says_where(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.mkdir()
+    with pytest.raises(UserError, match="cannot write"):
+        write_atomic(target, "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,79 @@
+"""Configuration: every fault is named with what would be right, and what is dumped loads again."""
+
+from pathlib import Path
+
+import pytest
+
+from fastsvs.config import EvalJob, SftJob, TrainJob, dump, load
+from fastsvs.errors import UserError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+MINIMAL = "model: {path: m}\ndata: {path: d}\nrun: {dir: r}\n"
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str, name: str = "job.yaml") -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def test_defaults_are_the_constants_of_the_paper(write) -> None:
+    job = load(TrainJob, write(MINIMAL))
+    assert job.run.prompts_per_step == 256
+    assert job.rollout.samples_per_prompt == job.selfplay.variants_per_context == job.selfplay.samples_per_variant == 8
+    assert job.selfplay.context_range == (0.125, 0.5)
+    assert job.selfplay.positive_range == (0.125, 0.625)
+    assert (job.algorithm.clip_low, job.algorithm.clip_high, job.algorithm.dual_clip) == (0.2, 0.28, 3.0)
+    assert job.algorithm.samples_per_update == 2048
+    assert job.policy.optimizer.learning_rate == 1e-6
+    assert (job.data.max_prompt_tokens, job.rollout.max_response_tokens) == (4096, 8192)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (MINIMAL + "polcy: {}\n", [], r"polcy: unknown key; did you mean 'policy'\?"),
+        (MINIMAL, ["policy.tensor_paralel=2"], r"tensor_paralel: unknown key; did you mean 'tensor_parallel'\?"),
+        (MINIMAL, ["policy.tensor_parallel=0"], r"policy\.tensor_parallel: .*greater than or equal to 1 \(got 0\)"),
+        (MINIMAL, ["selfplay.context_range=[0.5,0.1]"], r"context_range must be \[low, high\]"),
+        (MINIMAL, ["evaluation.k=[16]"], r"must lie in 1\.\.samples \(8\)"),
+        (MINIMAL, ["run.seed"], "must look like section.key=value"),
+        (MINIMAL, ["model.path.x=1"], "'path' is a value, not a section"),
+        (MINIMAL, ["run.steps=["], "is not YAML"),
+        ("data: {path: d}\nrun: {dir: r}\n", [], r"model: Field required"),
+        ("- a\n- b\n", [], "must hold a mapping"),
+        ("a: [\n", [], "cannot be read as YAML"),
+    ],
+)
+def test_faults_are_named(write, text: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(TrainJob, write(text), overrides)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load(TrainJob, tmp_path / "none.yaml")
+
+
+def test_all_faults_come_at_once(write) -> None:
+    with pytest.raises(UserError, match="2 fault") as caught:
+        load(TrainJob, write(MINIMAL), ["run.steps=-1", "rollout.temperature=0"])
+    assert "run.steps" in str(caught.value)
+    assert "rollout.temperature" in str(caught.value)
+
+
+def test_a_child_states_only_what_differs(write) -> None:
+    write(MINIMAL + "rollout: {temperature: 0.5, max_sequences: 3}\n", "base.yaml")
+    job = load(TrainJob, write("extends: base.yaml\nrollout: {temperature: 0.9}\n"), ["run.seed=7"])
+    assert (job.rollout.temperature, job.rollout.max_sequences, job.run.seed, job.run.dir) == (0.9, 3, 7, "r")
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"), [(TrainJob, "tiny_svs"), (TrainJob, "tiny_rlvr"), (SftJob, "tiny_sft"), (EvalJob, "tiny_eval")]
+)
+def test_what_is_dumped_loads_again(write, schema, name: str) -> None:
+    job = load(schema, CONFIGS / f"{name}.yaml")
+    assert load(schema, write(dump(job))) == job
