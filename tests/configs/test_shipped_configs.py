@@ -1,0 +1,90 @@
+"""Every file of configs/ loads, and the paper-scale ones hold the paper's constants and layouts that fit."""
+
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
+
+from fastsvs.config import EvalJob, SftJob, TrainJob, load
+from fastsvs.policy.architecture import check_layout, read_architecture
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+PAPER_SCALE = ("qwen2.5_3b", "llama3.1_8b", "qwen2.5_32b")
+GPUS = {"qwen2.5_3b": 8, "llama3.1_8b": 8, "qwen2.5_32b": 32}
+
+
+def published_shapes(name: str) -> PretrainedConfig:
+    """The models' config.json on the hub, as far as a layout depends on it."""
+    match name:
+        case "qwen2.5_3b":
+            return Qwen2Config(
+                hidden_size=2048,
+                intermediate_size=11008,
+                num_hidden_layers=36,
+                num_attention_heads=16,
+                num_key_value_heads=2,
+                vocab_size=151936,
+                tie_word_embeddings=True,
+            )
+        case "llama3.1_8b":
+            return LlamaConfig(
+                hidden_size=4096,
+                intermediate_size=14336,
+                num_hidden_layers=32,
+                num_attention_heads=32,
+                num_key_value_heads=8,
+                vocab_size=128256,
+            )
+        case _:
+            return Qwen2Config(
+                hidden_size=5120,
+                intermediate_size=27648,
+                num_hidden_layers=64,
+                num_attention_heads=40,
+                num_key_value_heads=8,
+                vocab_size=152064,
+            )
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_loads(path):
+    schema = {"sft": SftJob, "eval": EvalJob}.get(path.stem.rsplit("_", 1)[-1], TrainJob)
+    assert isinstance(load(schema, path), schema)
+
+
+@pytest.mark.parametrize("name", PAPER_SCALE)
+@pytest.mark.parametrize("method", ["svs", "rlvr"])
+def test_paper_scale_constants(name, method):
+    job = load(TrainJob, CONFIGS / f"{name}_{method}.yaml")
+    large = name == "qwen2.5_32b"
+    assert job.selfplay.stage == {"svs": "svs", "rlvr": "none"}[method]
+    assert (job.run.prompts_per_step, job.rollout.samples_per_prompt, job.run.steps) == (256, 8, 600 if large else 300)
+    assert (job.data.max_prompt_tokens, job.rollout.max_response_tokens) == (4096, 8192)
+    assert (job.rollout.temperature, job.rollout.top_p, job.rollout.top_k) == (1.0, 1.0, -1)
+    assert (job.selfplay.context_range, job.selfplay.positive_range) == ((0.125, 0.5), (0.125, 0.625))
+    assert (job.selfplay.variants_per_context, job.selfplay.samples_per_variant) == (8, 8)
+    algorithm = job.algorithm
+    assert (algorithm.advantage, algorithm.normalize_by_std, algorithm.loss) == ("grpo", True, "ppo")
+    assert (algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip) == (0.2, 0.28, 3.0)
+    assert (algorithm.aggregation, algorithm.samples_per_update) == ("token_mean", 2048)
+    assert (algorithm.kl_coefficient, algorithm.entropy_coefficient) == (0, 0)
+    optimizer = job.policy.optimizer
+    assert (optimizer.learning_rate, optimizer.schedule, optimizer.warmup_steps) == (1e-6, "constant", 0)
+    assert (optimizer.weight_decay, optimizer.betas, optimizer.max_grad_norm) == (0.01, (0.9, 0.999), 1.0)
+    assert (job.evaluation.every, job.run.save_every) == (8, 4)
+    assert job.policy.tokens_per_micro_batch == job.data.max_prompt_tokens + job.rollout.max_response_tokens
+
+
+@pytest.mark.parametrize("name", PAPER_SCALE)
+def test_paper_scale_layouts_fit_the_models(name):
+    job = load(TrainJob, CONFIGS / f"{name}_svs.yaml")
+    check_layout(read_architecture(published_shapes(name)), job.policy, GPUS[name])
+
+
+@pytest.mark.parametrize("name", ["tiny", *PAPER_SCALE])
+def test_rlvr_differs_from_svs_in_nothing_but_self_play(name):
+    svs, rlvr = (load(TrainJob, CONFIGS / f"{name}_{method}.yaml").model_dump() for method in ("svs", "rlvr"))
+    assert svs["selfplay"].pop("stage") == "svs"
+    assert rlvr["selfplay"].pop("stage") == "none"
+    assert svs["run"].pop("dir") != rlvr["run"].pop("dir")
+    assert svs == rlvr
