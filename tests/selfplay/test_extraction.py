@@ -1,0 +1,95 @@
+"""From responses to problems: the order of the markers, and everything that must not become a problem."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastsvs.selfplay.extraction import Rejection, extract_problem, normalize, read_variants
+from fastsvs.selfplay.svs import load_template
+
+TEMPLATE = load_template(None)
+plain_text = st.text(st.characters(exclude_characters="`", exclude_categories=["Cs"]))
+
+
+def fenced(question: str) -> str:
+    return f"Here it is.\n```text\n{question}\n```"
+
+
+@pytest.mark.parametrize(
+    ("response", "question"),
+    [
+        ("```text\nWhat is 3?\n```", "What is 3?"),
+        ("```text What is 3? ``` done", "What is 3?"),
+        ("draft ```text\nold\n``` then\n```text\nnew\n```", "old"),
+        ("```\nWhat is 3?\n```", "What is 3?"),
+        ("```markdown\nWhat is 3?\n```", "What is 3?"),
+        ("```\nfirst\n``` and ```text\nWhat is 3?\n```", "What is 3?"),
+        ("so\n**Reconstructed Question:**\n\nWhat is\n3?\n\nBye.", "What is\n3?"),
+        ("<think>```text\nold\n```</think>```text\nnew\n```", "new"),
+        ("<think>a</think>```text\nold\n```</think>```text\nnew\n```", "new"),
+        ("<think>```text\nold\n```</think>```\nnew\n```", "new"),
+    ],
+)
+def test_marker_order_and_thinking(response, question):
+    variant = extract_problem(response)
+    assert variant.question == question
+    assert variant.rejection is None
+
+
+@pytest.mark.parametrize(
+    ("response", "rejection"),
+    [
+        ("", Rejection.NO_MARKER),
+        ("What is 3?", Rejection.NO_MARKER),
+        ("**Reconstructed Question (in natural English):**\n\nWhat is 3?", Rejection.NO_MARKER),
+        ("```text\nold\n```</think>What is 3?", Rejection.NO_MARKER),
+        ("```text\nWhat is 3? And then it was cut", Rejection.UNCLOSED),
+        ("```text\n\n \n```", Rejection.EMPTY),
+        ("**Reconstructed Question:**", Rejection.EMPTY),
+        (fenced("[your problem]"), Rejection.PLACEHOLDER),
+        (fenced("[Your synthetic problem here]"), Rejection.PLACEHOLDER),
+        (fenced("<problem>"), Rejection.PLACEHOLDER),
+        (fenced("..."), Rejection.PLACEHOLDER),
+        (fenced("What IS\n  2 + 2?"), Rejection.COPY),
+        (fenced("What is [2] + 2?"), None),
+        (fenced("[Hard] What is 2 + 3? [2 points]"), None),
+    ],
+)
+def test_degenerate_variants_are_rejected_with_their_reason(response, rejection):
+    (variant,) = read_variants([response], "What is 2 + 2?", TEMPLATE)
+    assert variant.rejection is rejection
+
+
+def test_first_of_equal_siblings_stays():
+    responses = [fenced("What is 3?"), fenced("What is 4?"), fenced("  what is\n3?"), fenced("What is 3?")]
+    rejections = [variant.rejection for variant in read_variants(responses, "?", TEMPLATE)]
+    assert rejections == [None, None, Rejection.DUPLICATE, Rejection.DUPLICATE]
+
+
+def test_response_without_marker_never_takes_the_previous_problem():
+    """B4: the reference code reuses the loop's last extracted question."""
+    variants = read_variants([fenced("What is 3?"), "no idea"], "?", TEMPLATE)
+    assert variants[1].question == ""
+    assert variants[1].rejection is Rejection.NO_MARKER
+
+
+def test_the_example_of_a_custom_template_is_a_placeholder():
+    template = "{response}\n```text\nWrite it here\n```"
+    assert read_variants([fenced("write it here")], "?", template)[0].rejection is Rejection.PLACEHOLDER
+
+
+@given(
+    st.lists(st.one_of(plain_text, plain_text.map(fenced), plain_text.map("```text{}".format)), max_size=6), plain_text
+)
+def test_any_text_gives_one_variant_each_and_valid_ones_are_distinct(responses, original):
+    variants = read_variants(responses, original, TEMPLATE)
+    assert len(variants) == len(responses)
+    valid = [normalize(variant.question) for variant in variants if variant.rejection is None]
+    assert len(set(valid)) == len(valid)
+    assert "" not in valid
+    assert normalize(original) not in valid
+
+
+@given(plain_text)
+def test_a_fenced_problem_comes_back_stripped(question):
+    assert extract_problem(fenced(question)).question == question.strip()
