@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from fastsvs.algorithms.advantages import token_advantages
 from fastsvs.algorithms.batch import Batch
 from fastsvs.config import AlgorithmConfig
 from fastsvs.errors import UserError
-from fastsvs.selfplay.types import Group
+
+if TYPE_CHECKING:  # who only computes losses need not import engines and verifiers
+    from fastsvs.selfplay import Group
 
 
 def make_batch(groups: Sequence[Group], config: AlgorithmConfig) -> Batch:
