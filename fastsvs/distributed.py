@@ -40,6 +40,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def launched_world_size() -> int | None:
+    """Processes that torchrun started, before they have joined; None for a plain start."""
+    return int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None
+
+
 def is_main() -> bool:
     return rank() == 0
 

@@ -17,7 +17,7 @@ from fastsvs.data import PROMPTS, EpochSampler, Problem, encode_problems, encode
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy, checkpoint
 from fastsvs.rollout import ENGINES, Engine, SamplingParams
-from fastsvs.selfplay import STAGES, ExperienceStage, PromptEncoders, Task, original_tasks
+from fastsvs.selfplay import STAGES, ExperienceStage, Task, original_tasks
 from fastsvs.sync import WeightSync
 from fastsvs.telemetry import RunFolder, StepProgress
 from fastsvs.verify import Verifier
@@ -164,8 +164,13 @@ def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Experience
     def encode_synthesis(text: str) -> tuple[int, ...]:
         return encode_prompt(tokenizer, [{"role": "user", "content": text}])
 
-    encoders = PromptEncoders(encode_question, encode_synthesis, job.data.max_prompt_tokens)
-    return STAGES.get(job.selfplay.stage)(job.selfplay, encoders)
+    return STAGES.get(job.selfplay.stage)(
+        job.selfplay,
+        encode_question=encode_question,
+        encode_synthesis=encode_synthesis,
+        max_prompt_tokens=job.data.max_prompt_tokens,
+        max_response_tokens=job.rollout.max_response_tokens,
+    )
 
 
 def sampling_params(rollout: RolloutConfig) -> SamplingParams:

@@ -41,7 +41,7 @@ def conclude(session: Session) -> dict[str, Any]:
 def sample_rows(step: int, experience: Experience) -> Iterator[dict[str, Any]]:
     """One object a group: what the policy read and wrote, verdicts, rewards, and whether it was learned from."""
     trained = {group.task.key for group in experience.groups}
-    for group in experience.everything:
+    for group in (*experience.groups, *experience.discarded):
         yield {
             "step": step,
             "key": group.task.key,

@@ -10,7 +10,7 @@ from fastsvs.config import EvaluationConfig, RolloutConfig
 from fastsvs.data.records import Problem
 from fastsvs.evaluate.pass_at_k import Estimate, estimate
 from fastsvs.rollout.engine import Engine, SamplingParams
-from fastsvs.selfplay import Group, PlainStage, collect, original_tasks
+from fastsvs.selfplay import Experience, Group, Task, collect, original_tasks
 from fastsvs.verify import Verdict, Verifier
 
 
@@ -47,6 +47,16 @@ class Evaluation:
         ]
 
 
+class _KeepAll:
+    """An experience stage that derives nothing and filters nothing."""
+
+    def expand(self, group: Group) -> list[Task]:
+        return []
+
+    def finish(self, groups: Sequence[Group]) -> Experience:
+        return Experience(list(groups), counters={})
+
+
 def evaluate(
     problems: Sequence[tuple[Problem, tuple[int, ...]]],
     engine: Engine,
@@ -60,6 +70,6 @@ def evaluate(
     max_tokens = config.max_response_tokens or rollout.max_response_tokens
     sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p, max_tokens=max_tokens)
     tasks = original_tasks(problems, config.samples)
-    groups = collect(PlainStage(), tasks, engine, verifier, decode, sampling, seed).everything
+    groups = collect(_KeepAll(), tasks, engine, verifier, decode, sampling, seed).groups
     counts = [(len(group.verdicts), sum(v is Verdict.CORRECT for v in group.verdicts)) for group in groups]
     return Evaluation({k: estimate(counts, k) for k in config.k}, groups)

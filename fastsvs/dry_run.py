@@ -1,0 +1,113 @@
+"""`--dry-run`: everything that can be wrong with a job, found without an accelerator; the resolved configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from fastsvs import config, distributed
+from fastsvs.algorithms import ADVANTAGES, policy_loss
+from fastsvs.config import ModelConfig, PolicyConfig, SftJob, TrainJob
+from fastsvs.errors import UserError
+from fastsvs.policy.architecture import Architecture, check_layout, load_hf_config, read_architecture
+from fastsvs.policy.mapping import hf_shapes, megatron_shapes
+from fastsvs.rollout import ENGINES
+from fastsvs.session import build_stage, check_lengths, longest_sequence, read_inputs, stop_token_ids
+from fastsvs.sft import load_examples
+from fastsvs.telemetry import RunFolder
+
+GIB = 2**30
+WIDTH = {"fp32": 4, "bf16": 2}
+
+
+def check_train(job: TrainJob) -> str:
+    """What the job would do. Raises UserError for the first thing that would stop it."""
+    check_lengths(job)
+    ENGINES.get(job.rollout.engine)
+    ADVANTAGES.get(job.algorithm.advantage)
+    policy_loss(job.algorithm)
+    model = check_model(job.model, job.policy, longest_sequence(job))
+    inputs = read_inputs(job)
+    stop_token_ids(job.model.path, inputs.tokenizer)
+    build_stage(job, inputs.tokenizer)
+    RunFolder(job, Path(job.run.dir), writable=False)
+    return "\n".join([*inputs.facts, *model, "", config.dump(job)])
+
+
+def check_sft(job: SftJob) -> str:
+    """What the job would do. Raises UserError for the first thing that would stop it."""
+    model = check_model(job.model, job.policy, job.data.max_tokens)
+    _, facts = load_examples(job)
+    RunFolder(job, Path(job.run.dir), writable=False)
+    return "\n".join([*facts, *model, "", config.dump(job)])
+
+
+def check_model(model: ModelConfig, policy: PolicyConfig, sequence_tokens: int) -> list[str]:
+    """Architecture, layout, tensor names and shapes (on the meta device), positions; the memory that a rank needs."""
+    hf = load_hf_config(model.path)
+    architecture = read_architecture(hf)
+    check_layout(architecture, policy, distributed.launched_world_size())
+    check_names(hf, architecture)
+    if sequence_tokens > hf.max_position_embeddings:
+        raise UserError(
+            f"sequences of up to {sequence_tokens} tokens, but {model.path} has positions for "
+            f"{hf.max_position_embeddings}: lower the prompt or response limits"
+        )
+    stages = [_stage_parameters(architecture, policy, stage) for stage in range(policy.pipeline_parallel)]
+    total = sum(prod(shape) for shape in hf_shapes(architecture).values())
+    return [
+        f"{model.path}: {hf.model_type}, {total / 1e6:,.1f} M parameters, "
+        f"TP {policy.tensor_parallel} x PP {policy.pipeline_parallel}",
+        *_memory_facts(architecture, policy, stages),
+    ]
+
+
+def check_names(hf: PretrainedConfig, architecture: Architecture) -> None:
+    """The mapping must name every tensor of transformers' own model with its shape, and no other."""
+    with torch.device("meta"):
+        reference = AutoModelForCausalLM.from_config(hf)
+    theirs = {name: tuple(tensor.shape) for name, tensor in reference.named_parameters()}
+    ours = hf_shapes(architecture)
+    wrong = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    if wrong:
+        facts = "; ".join(f"{name}: expected {ours.get(name)}, the model has {theirs.get(name)}" for name in wrong[:5])
+        raise UserError(f"{len(wrong)} tensors of this {hf.model_type} model are not as the trainer expects: {facts}")
+
+
+def _stage_parameters(architecture: Architecture, policy: PolicyConfig, stage: int) -> int:
+    shapes = megatron_shapes(architecture, policy.tensor_parallel, policy.pipeline_parallel, stage)
+    return sum(prod(shape) for shape in shapes.values())
+
+
+def _memory_facts(architecture: Architecture, policy: PolicyConfig, stages: Sequence[int]) -> list[str]:
+    """An estimate: fp32 gradients, Adam's moments and bf16's fp32 masters; activations of the largest micro-batch."""
+    width = WIDTH[policy.dtype]
+    model_parallel = policy.tensor_parallel * policy.pipeline_parallel
+    data_parallel = max(1, (distributed.launched_world_size() or model_parallel) // model_parallel)
+    weights = max(stages) * width
+    gradients = max(stages) * 4
+    optimizer = max(stages) * (8 if policy.dtype == "fp32" else 12) / data_parallel
+    activations = _activation_bytes(architecture, policy, width)
+    total = weights + gradients + optimizer + activations
+    return [
+        f"memory per rank (estimate, data parallel {data_parallel}): {total / GIB:.2f} GiB = "
+        f"{weights / GIB:.2f} weights + {gradients / GIB:.2f} gradients + {optimizer / GIB:.2f} optimizer + "
+        f"{activations / GIB:.2f} activations of {policy.tokens_per_micro_batch} tokens; "
+        "the rollout engine and the runtime come on top"
+    ]
+
+
+def _activation_bytes(architecture: Architecture, policy: PolicyConfig, width: int) -> float:
+    """Tensors kept for backward: with recompute one input a layer and the inside of one layer, else all insides.
+    A pipeline keeps as many micro-batches in flight as it has stages."""
+    a, tensor = architecture, policy.tensor_parallel
+    layers = a.layers // policy.pipeline_parallel
+    sharded = tensor if policy.sequence_parallel else 1
+    attention = (a.heads + 2 * a.groups) * a.head_dim * 2 + a.heads * a.head_dim
+    inside = 4 * a.hidden / sharded + (attention + 4 * a.ffn) / tensor
+    kept = layers * a.hidden / sharded + inside if policy.recompute == "full" else layers * inside
+    return policy.tokens_per_micro_batch * width * kept * policy.pipeline_parallel
