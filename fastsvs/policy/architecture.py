@@ -1,0 +1,141 @@
+"""What the trainer needs to know of a Hugging Face model: shapes, rotary frequencies, and whether a layout fits it.
+
+Supported: Qwen2 and Qwen2.5, Qwen3 (q/k norm), Llama 3 (its rope scaling too); tied or untied, grouped queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import lcm
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from fastsvs.config import PolicyConfig
+from fastsvs.errors import UserError
+
+SUPPORTED = ("qwen2", "qwen3", "llama")
+STATIC_ROPE = ("default", "linear", "llama3", "yarn")
+VOCABULARY_MULTIPLE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A dense decoder with grouped-query attention, SwiGLU and RMSNorm."""
+
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    groups: int
+    """Key/value heads; each serves `heads // groups` query heads."""
+    head_dim: int
+    vocabulary: int
+    tied: bool
+    """The output weight is the embedding."""
+    qkv_bias: bool
+    qk_norm: bool
+    norm_epsilon: float
+    initializer_range: float
+
+    def padded_vocabulary(self, tensor_parallel: int) -> int:
+        """Rows of the embedding with padding: the same for all usual layouts, so that checkpoints move between them."""
+        multiple = lcm(VOCABULARY_MULTIPLE, tensor_parallel)
+        return -(-self.vocabulary // multiple) * multiple
+
+
+def load_hf_config(path: str) -> PretrainedConfig:
+    """The model config in the folder or of the hub id `path`; a folder with nothing but config.json will do."""
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.path={path!r}: no readable Hugging Face model config; give a folder with config.json "
+            f"or the id of a model on the hub ({error})"
+        ) from error
+
+
+def read_architecture(hf: PretrainedConfig) -> Architecture:
+    """Raises UserError for a model that the trainer would compute wrongly."""
+    if hf.model_type not in SUPPORTED:
+        raise UserError(f"model type {hf.model_type!r} is not supported; supported: {', '.join(SUPPORTED)}")
+    _reject_unsupported_features(hf)
+    return Architecture(
+        layers=hf.num_hidden_layers,
+        hidden=hf.hidden_size,
+        ffn=hf.intermediate_size,
+        heads=hf.num_attention_heads,
+        groups=hf.num_key_value_heads,
+        head_dim=_head_dim(hf),
+        vocabulary=hf.vocab_size,
+        tied=bool(hf.tie_word_embeddings),
+        qkv_bias=hf.model_type == "qwen2",
+        qk_norm=hf.model_type == "qwen3",
+        norm_epsilon=hf.rms_norm_eps,
+        initializer_range=hf.initializer_range,
+    )
+
+
+def check_layout(architecture: Architecture, config: PolicyConfig, world_size: int | None = None) -> None:
+    """Raises UserError with every reason why the model cannot be split as `config` says."""
+    tensor, pipeline = config.tensor_parallel, config.pipeline_parallel
+    faults = [
+        f"policy.{key}={parts} does not divide the model's {what} ({number}); "
+        f"possible: {', '.join(map(str, _divisors(number)))}"
+        for key, parts, what, number in (
+            ("tensor_parallel", tensor, "attention heads", architecture.heads),
+            ("tensor_parallel", tensor, "key/value heads", architecture.groups),
+            ("tensor_parallel", tensor, "feed-forward width", architecture.ffn),
+            ("pipeline_parallel", pipeline, "layers", architecture.layers),
+        )
+        if number % parts
+    ]
+    if world_size is not None and world_size % (tensor * pipeline):
+        faults.append(
+            f"policy.tensor_parallel={tensor} x policy.pipeline_parallel={pipeline} needs a multiple of "
+            f"{tensor * pipeline} processes, there are {world_size}: start with torchrun --nproc-per-node"
+        )
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def rotary_table(hf: PretrainedConfig, positions: int) -> Tensor:
+    """[2, positions, head_dim] fp32 on the CPU: cosine and sine, as transformers computes them."""
+    inverse, scale = _rotary_frequencies(hf)
+    angles = torch.outer(torch.arange(positions, dtype=torch.float32), inverse).repeat(1, 2)
+    return torch.stack([angles.cos(), angles.sin()]) * scale
+
+
+def _rotary_frequencies(hf: PretrainedConfig) -> tuple[Tensor, float]:
+    parameters: dict[str, Any] = hf.rope_parameters
+    if parameters["rope_type"] != "default":
+        return ROPE_INIT_FUNCTIONS[parameters["rope_type"]](hf, device=torch.device("cpu"))
+    dim = _head_dim(hf)
+    return 1.0 / parameters["rope_theta"] ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim), 1.0
+
+
+def _head_dim(hf: PretrainedConfig) -> int:
+    return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+
+
+def _reject_unsupported_features(hf: PretrainedConfig) -> None:
+    faults = []
+    if hf.hidden_act != "silu":
+        faults.append(f"hidden_act={hf.hidden_act!r} (only 'silu')")
+    if getattr(hf, "attention_bias", False):
+        faults.append("attention_bias=true (only Qwen2's bias on q, k and v)")
+    if getattr(hf, "mlp_bias", False):
+        faults.append("mlp_bias=true")
+    if "sliding_attention" in (getattr(hf, "layer_types", None) or ()):
+        faults.append("sliding-window attention (set use_sliding_window to false)")
+    if hf.rope_parameters["rope_type"] not in STATIC_ROPE:
+        faults.append(f"rope_type={hf.rope_parameters['rope_type']!r} (only {', '.join(STATIC_ROPE)})")
+    if faults:
+        raise UserError(f"this {hf.model_type} model has what the trainer does not support: {'; '.join(faults)}")
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]

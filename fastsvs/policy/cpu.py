@@ -1,0 +1,58 @@
+"""Megatron-core without CUDA: its hard-coded `cuda` devices point to the CPU while `redirect()` is active.
+
+GPU runs never import this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+
+@contextmanager
+def redirect() -> Iterator[None]:
+    """Everything that asks for a CUDA device inside gets the CPU. May be nested."""
+    with ExitStack() as stack:
+        for target, name, replacement in _replacements():
+            stack.enter_context(mock.patch.object(target, name, replacement))
+        stack.enter_context(_CudaIsCpu())
+        yield
+
+
+class _CudaIsCpu(TorchFunctionMode):
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if "device" in kwargs and _names_cuda(kwargs["device"]):
+            kwargs["device"] = "cpu"
+        if function is torch.Tensor.cuda:
+            return args[0]
+        result = function(*args, **kwargs)
+        if function is torch.Tensor.type and isinstance(result, str):
+            # The distributed optimizer compares these strings with "torch.cuda.FloatTensor" and the like.
+            return result.replace("torch.", "torch.cuda.", 1)
+        return result
+
+
+def _names_cuda(device: object) -> bool:
+    return isinstance(device, int) or str(device).startswith("cuda")
+
+
+def _replacements() -> list[tuple[Any, str, Any]]:
+    from megatron.core.tensor_parallel import random
+
+    return [
+        (torch.cuda, "current_device", lambda: "cpu"),
+        (torch.cuda, "synchronize", lambda *_: None),
+        (torch.cuda, "manual_seed", torch.manual_seed),
+        (torch.cuda, "get_rng_state", lambda *_: torch.get_rng_state()),
+        (torch.cuda, "set_rng_state", lambda state, *_: torch.set_rng_state(state)),
+        (random, "_get_cuda_rng_state", lambda *_, **__: torch.get_rng_state()),
+        (random, "_set_cuda_rng_state", lambda state, *_, **__: torch.set_rng_state(state)),
+    ]

@@ -1,0 +1,94 @@
+"""Megatron's GPTModel for a Hugging Face architecture: it gives hidden states, never logits."""
+
+from __future__ import annotations
+
+import torch
+from megatron.core import parallel_state as mpu
+from megatron.core.models.gpt import GPTModel
+from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region, gather_from_sequence_parallel_region
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastsvs.config import PolicyConfig
+from fastsvs.policy.architecture import Architecture
+from fastsvs.policy.modules import PackedSequences, block_spec
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def transformer_config(architecture: Architecture, config: PolicyConfig) -> TransformerConfig:
+    dtype = DTYPES[config.dtype]
+    recompute = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+    return TransformerConfig(
+        num_layers=architecture.layers,
+        hidden_size=architecture.hidden,
+        ffn_hidden_size=architecture.ffn,
+        num_attention_heads=architecture.heads,
+        num_query_groups=architecture.groups,
+        kv_channels=architecture.head_dim,
+        add_bias_linear=False,
+        add_qkv_bias=architecture.qkv_bias,
+        qk_layernorm=architecture.qk_norm,
+        normalization="RMSNorm",
+        layernorm_epsilon=architecture.norm_epsilon,
+        gated_linear_unit=True,
+        activation_func=F.silu,
+        attention_dropout=0.0,
+        hidden_dropout=0.0,
+        tensor_model_parallel_size=config.tensor_parallel,
+        pipeline_model_parallel_size=config.pipeline_parallel,
+        sequence_parallel=config.sequence_parallel and config.tensor_parallel > 1,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=config.dtype == "bf16",
+        variable_seq_lengths=True,
+        moe_token_dispatcher_type="alltoall",  # Megatron asks for it with variable_seq_lengths, also without experts
+        # The objective is weighted over the whole batch already: nothing may divide it by counts of its own.
+        calculate_per_token_loss=True,
+        use_cpu_initialization=not torch.cuda.is_available(),
+        perform_initialization=False,
+        # These fusions need Transformer Engine, Apex or a CUDA compiler.
+        gradient_accumulation_fusion=False,
+        masked_softmax_fusion=False,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        apply_rope_fusion=False,
+        persist_layer_norm=False,
+        **(recompute if config.recompute == "full" else {}),
+    )
+
+
+class PolicyModel(GPTModel):
+    """One pipeline stage."""
+
+    def __init__(self, architecture: Architecture, config: TransformerConfig) -> None:
+        tensor, pipeline = config.tensor_model_parallel_size, config.pipeline_model_parallel_size
+        super().__init__(
+            config=config,
+            transformer_layer_spec=block_spec(architecture.layers // pipeline, qk_norm=architecture.qk_norm),
+            vocab_size=architecture.padded_vocabulary(tensor),
+            max_sequence_length=0,
+            pre_process=mpu.is_pipeline_first_stage(),
+            post_process=mpu.is_pipeline_last_stage(),
+            share_embeddings_and_output_weights=architecture.tied,
+            position_embedding_type="none",
+        )
+
+    def forward(self, tokens: Tensor, sequences: PackedSequences, rows: Tensor) -> Tensor:
+        """Of one packed row `tokens` [tokens] int64: on the last stage the normed hidden states at `rows`, [rows,
+        hidden], alike on every tensor-parallel rank, with a gradient that is summed over these ranks; on other stages
+        what the next one takes."""
+        embedded = self.embedding(input_ids=tokens[None], position_ids=None) if self.pre_process else None
+        hidden = self.decoder(hidden_states=embedded, attention_mask=None, packed_seq_params=sequences)
+        if not self.post_process:
+            return hidden
+        if self.config.sequence_parallel:
+            return gather_from_sequence_parallel_region(hidden, group=self.tp_group).squeeze(1).index_select(0, rows)
+        return copy_to_tensor_model_parallel_region(hidden.squeeze(1).index_select(0, rows), group=self.tp_group)
+
+    @property
+    def head(self) -> Tensor:
+        """[vocabulary shard, hidden] output weight; on the last stage only."""
+        shared = self.share_embeddings_and_output_weights
+        return self.shared_embedding_or_output_weight() if shared else self.output_layer.weight

@@ -1,0 +1,169 @@
+"""The parts of a Megatron transformer layer that are our own: RMSNorm, SwiGLU, rotary attention over packed sequences.
+
+Megatron's local versions refuse sequence parallelism (norm) and packed sequences (attention). On CUDA the elementwise
+parts are Liger kernels and attention is flash-attn, or torch's varlen attention where flash-attn does not import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+import torch
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass
+class PackedSequences(PackedSeqParams):
+    """Which tokens of a packed row of `tokens` tokens belong together, and their rotary angles."""
+
+    qkv_format: str = "thd"
+    lengths: Sequence[int] = ()
+    """[sequences] in row order; equal lengths side by side run fastest on a CPU."""
+    bounds: Tensor = None  # type: ignore[assignment]
+    """[sequences + 1] int32: where each sequence starts, and the end."""
+    rotary: Tensor = None  # type: ignore[assignment]
+    """[2, tokens, head_dim]: cosine and sine at each token's position, in the model's dtype."""
+
+
+def block_spec(layers: int, *, qk_norm: bool) -> TransformerBlockSubmodules:
+    """The decoder of one pipeline stage with `layers` layers."""
+    layer = get_gpt_layer_local_spec(qk_layernorm=qk_norm, normalization="RMSNorm")
+    parts = layer.submodules
+    parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
+    parts.mlp = SwiGLU
+    parts.self_attention.submodules.core_attention = RotaryPackedAttention
+    if qk_norm:
+        parts.self_attention.submodules.q_layernorm = RMSNorm
+        parts.self_attention.submodules.k_layernorm = RMSNorm
+    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=RMSNorm)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dimension, in fp32 inside."""
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float, **_: Any) -> None:
+        super().__init__()
+        device = "cpu" if config.use_cpu_initialization else torch.cuda.current_device()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype, device=device))
+        # Each tensor-parallel rank sees a part of the sequence: Megatron then sums this gradient over the ranks.
+        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:
+            return _liger().rms_norm(x, self.weight, self.eps, 0.0, "llama", False)
+        wide = x.float()
+        normalized = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return normalized.to(x.dtype) * self.weight
+
+
+class SwiGLU(MLP):
+    """down(silu(gate(x)) * up(x)); `linear_fc1` gives [gate, up]."""
+
+    def __init__(self, config: TransformerConfig, **_: Any) -> None:
+        projections = MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
+        super().__init__(config, projections, ffn_hidden_size=config.ffn_hidden_size)
+
+    def forward(self, hidden_states: Tensor, **_: Any) -> tuple[Tensor, None]:
+        both, _bias = self.linear_fc1(hidden_states)
+        gate, up = both.chunk(2, dim=-1)
+        return self.linear_fc2(_liger().silu_mul(gate, up) if gate.is_cuda else F.silu(gate) * up)
+
+
+class RotaryPackedAttention(nn.Module):
+    """Causal attention inside each packed sequence, with rotary positions applied to queries and keys."""
+
+    def __init__(self, config: TransformerConfig, **_: Any) -> None:
+        super().__init__()
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: None,
+        *,
+        packed_seq_params: PackedSequences,
+        **_: Any,
+    ) -> Tensor:
+        """[tokens, heads * head_dim] from `query` [tokens, heads, head_dim], `key` and `value` [tokens, groups, ...]."""
+        sequences = packed_seq_params
+        query, key = _rotate(query, key, sequences.rotary)
+        attend = _cuda_attention() if query.is_cuda else _attend_by_length
+        return attend(query, key, value, sequences).flatten(1)
+
+
+def _rotate(query: Tensor, key: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor]:
+    if query.is_cuda:
+        cosine, sine = rotary.unsqueeze(1)
+        rotated = _liger().rope(query.transpose(0, 1)[None], key.transpose(0, 1)[None], cosine, sine)
+        return rotated[0][0].transpose(0, 1), rotated[1][0].transpose(0, 1)
+    cosine, sine = rotary.unsqueeze(2)
+    return query * cosine + _rotate_half(query) * sine, key * cosine + _rotate_half(key) * sine
+
+
+def _rotate_half(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
+def _attend_by_length(query: Tensor, key: Tensor, value: Tensor, sequences: PackedSequences) -> Tensor:
+    """Neighbours of equal length form one dense batch without a copy or padding."""
+    runs = [(length, len(list(run))) for length, run in groupby(sequences.lengths)]
+    sizes = [length * count for length, count in runs]
+    parts = []
+    for (length, count), *qkv in zip(runs, query.split(sizes), key.split(sizes), value.split(sizes), strict=True):
+        q, k, v = (x.unflatten(0, (count, length)).transpose(1, 2) for x in qkv)
+        context = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        parts.append(context.transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts)
+
+
+@cache
+def _cuda_attention() -> Callable[[Tensor, Tensor, Tensor, PackedSequences], Tensor]:
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError:
+        return _torch_varlen_attention
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, sequences: PackedSequences) -> Tensor:
+        bounds, longest = sequences.bounds, max(sequences.lengths)
+        return flash_attn_varlen_func(query, key, value, bounds, bounds, longest, longest, causal=True)
+
+    return attend
+
+
+def _torch_varlen_attention(query: Tensor, key: Tensor, value: Tensor, sequences: PackedSequences) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    bounds, longest = sequences.bounds, max(sequences.lengths)
+    heads = query.shape[1]
+    key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
+    return varlen_attn(  # type: ignore[return-value]
+        query, key, value, bounds, bounds, longest, longest, window_size=(-1, 0)
+    )
+
+
+@cache
+def _liger() -> Any:
+    """Liger's autograd functions; their Triton kernels exist on CUDA only."""
+    from types import SimpleNamespace
+
+    from liger_kernel.ops.rms_norm import LigerRMSNormFunction
+    from liger_kernel.ops.rope import LigerRopeFunction
+    from liger_kernel.ops.swiglu import LigerSiLUMulFunction
+
+    return SimpleNamespace(
+        rms_norm=LigerRMSNormFunction.apply, rope=LigerRopeFunction.apply, silu_mul=LigerSiLUMulFunction.apply
+    )

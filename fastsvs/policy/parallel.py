@@ -1,0 +1,120 @@
+"""Megatron's process groups over the job's ranks, and the gradient and optimizer machinery on top of them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from math import ceil
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state as mpu
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
+from megatron.core.optimizer import get_megatron_optimizer
+from megatron.core.optimizer.optimizer import MegatronOptimizer
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor, nn
+
+from fastsvs import distributed
+from fastsvs.config import OptimizerConfig, PolicyConfig
+from fastsvs.errors import UserError
+
+
+def megatron_device() -> AbstractContextManager[None]:
+    """Megatron runs inside this: on a machine without CUDA its device calls go to the CPU."""
+    if torch.cuda.is_available():
+        return nullcontext()
+    from fastsvs.policy import cpu
+
+    return cpu.redirect()
+
+
+def initialize_model_parallel(config: PolicyConfig) -> None:
+    """Megatron's groups for this layout, once per process; a second policy must have the same layout."""
+    distributed.initialize()
+    if not mpu.model_parallel_is_initialized():
+        mpu.initialize_model_parallel(
+            config.tensor_parallel,
+            config.pipeline_parallel,
+            create_gloo_process_groups=False,
+            distributed_timeout_minutes=max(1, ceil(_world_timeout() / timedelta(minutes=1))),
+        )
+        # Nothing random happens in the model (no dropout, weights are loaded), but Megatron wants the states.
+        model_parallel_cuda_manual_seed(0)
+    layout = (mpu.get_tensor_model_parallel_world_size(), mpu.get_pipeline_model_parallel_world_size())
+    if layout != (config.tensor_parallel, config.pipeline_parallel):
+        raise UserError(
+            f"this process already runs a policy with tensor_parallel={layout[0]}, pipeline_parallel={layout[1]}; "
+            f"another one cannot have {config.tensor_parallel} and {config.pipeline_parallel}"
+        )
+
+
+def distribute_gradients(model: nn.Module, config: TransformerConfig) -> DistributedDataParallel:
+    """Gradients in one fp32 buffer, summed over data-parallel ranks when the schedule ends."""
+    settings = DistributedDataParallelConfig(grad_reduce_in_fp32=True, use_distributed_optimizer=True)
+    wrapped = DistributedDataParallel(config, settings, model)
+    config.no_sync_func = wrapped.no_sync
+    config.finalize_model_grads_func = _finalize
+    return wrapped
+
+
+def build_optimizer(
+    model: DistributedDataParallel, config: OptimizerConfig, transformer: TransformerConfig, total_updates: int
+) -> tuple[MegatronOptimizer, OptimizerParamScheduler]:
+    """AdamW on fp32 masters, sharded over data-parallel ranks, and its schedule over `total_updates` steps."""
+    _check_schedule(config, total_updates)
+    optimizer = get_megatron_optimizer(
+        MegatronOptimizerConfig(
+            optimizer="adam",
+            lr=config.learning_rate,
+            min_lr=config.min_learning_rate,
+            weight_decay=config.weight_decay,
+            adam_beta1=config.betas[0],
+            adam_beta2=config.betas[1],
+            adam_eps=config.epsilon,
+            clip_grad=config.max_grad_norm,
+            bf16=transformer.bf16,
+            params_dtype=transformer.params_dtype,
+            use_distributed_optimizer=True,
+        ),
+        [model],
+        use_gloo_process_groups=False,
+    )
+    scheduler = OptimizerParamScheduler(
+        optimizer,
+        init_lr=config.learning_rate / (config.warmup_steps + 1),  # the first of warmup_steps + 1 equal increments
+        max_lr=config.learning_rate,
+        min_lr=config.min_learning_rate,
+        lr_warmup_steps=config.warmup_steps,
+        lr_decay_steps=total_updates,
+        lr_decay_style=config.schedule,
+        start_wd=config.weight_decay,
+        end_wd=config.weight_decay,
+        wd_incr_steps=0,
+        wd_incr_style="constant",
+    )
+    return optimizer, scheduler
+
+
+def _finalize(model: list[DistributedDataParallel], _token_count: Tensor | None, **groups: object) -> None:
+    finalize_model_grads(model, None, **groups)
+
+
+def _check_schedule(config: OptimizerConfig, total_updates: int) -> None:
+    if config.warmup_steps >= total_updates:
+        raise UserError(
+            f"policy.optimizer.warmup_steps={config.warmup_steps} must be less than the run's {total_updates} updates"
+        )
+    if config.min_learning_rate > config.learning_rate:
+        raise UserError(
+            f"policy.optimizer.min_learning_rate={config.min_learning_rate} must not exceed "
+            f"learning_rate={config.learning_rate}"
+        )
+
+
+def _world_timeout() -> timedelta:
+    assert dist.group.WORLD is not None
+    return dist.group.WORLD._get_backend(distributed.device()).options._timeout

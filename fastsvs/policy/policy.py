@@ -1,0 +1,174 @@
+"""The policy: one Hugging Face model as a Megatron job over all ranks, with log-probs, updates and weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state as mpu
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+from torch import Tensor
+
+from fastsvs import distributed
+from fastsvs.algorithms.batch import Batch
+from fastsvs.algorithms.terms import PolicyLoss
+from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
+from fastsvs.errors import UserError
+from fastsvs.policy import packing
+from fastsvs.policy.architecture import check_layout, load_hf_config, read_architecture, rotary_table
+from fastsvs.policy.export import save_hf
+from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
+from fastsvs.policy.parallel import build_optimizer, distribute_gradients, initialize_model_parallel, megatron_device
+from fastsvs.policy.row import Row, pack
+from fastsvs.policy.step import Objective, run_pipeline, sum_reports, token_statistics
+from fastsvs.policy.weights import RandomWeights, SafetensorsWeights, WeightSource, hf_weights, load_weights
+
+
+class Policy:
+    """Every method is collective: all ranks call it with the same arguments and get the same results."""
+
+    def __init__(
+        self, model: ModelConfig, config: PolicyConfig, *, seed: int, total_updates: int, max_sequence_tokens: int
+    ) -> None:
+        """`total_updates` 0 makes a frozen policy (a reference): no gradients, no optimizer.
+
+        `max_sequence_tokens` bounds prompt + response. Raises UserError when the model or its weights cannot be read,
+        is of an unknown architecture, or does not fit the layout.
+        """
+        distributed.initialize()
+        self.config = config
+        self.hf_config = load_hf_config(model.path)
+        self.architecture = read_architecture(self.hf_config)
+        check_layout(self.architecture, config, distributed.world_size())
+        source: WeightSource = (
+            RandomWeights(self.architecture, seed)
+            if model.initialize == "random"
+            else SafetensorsWeights(model.path, self.architecture)
+        )
+        self.max_sequence_tokens = max_sequence_tokens
+        self._rotary = rotary_table(self.hf_config, max_sequence_tokens).to(distributed.device(), DTYPES[config.dtype])
+        with megatron_device():
+            initialize_model_parallel(config)
+            self.transformer = transformer_config(self.architecture, config)
+            self.stage = PolicyModel(self.architecture, self.transformer)
+            load_weights(self.stage, self.architecture, source)
+            if total_updates:
+                self.model = distribute_gradients(self.stage, self.transformer)
+                self.optimizer, self.scheduler = build_optimizer(
+                    self.model, config.optimizer, self.transformer, total_updates
+                )
+
+    @torch.no_grad()
+    def log_probs(self, batch: Batch, temperature: float) -> Tensor:
+        """[response_tokens] fp32 on the CPU."""
+        result = torch.zeros(int(batch.response_lengths.sum()))
+        vocabulary = self.architecture.vocabulary
+
+        def head(model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            logprobs, _entropy = token_statistics(model, row, hidden, temperature, vocabulary)
+            if _speaks_for_its_row():
+                result[row.places] = logprobs.cpu()
+            return logprobs.sum(), {}
+
+        rows, count = self._rows(batch)
+        with megatron_device():
+            run_pipeline(self.stage, rows, count, head, forward_only=True)
+        if distributed.world_size() > 1:
+            dist.all_reduce(result)
+        return result
+
+    def update(
+        self,
+        batch: Batch,
+        loss: PolicyLoss,
+        algorithm: AlgorithmConfig,
+        token_weights: Tensor,
+        temperature: float,
+    ) -> dict[str, float]:
+        """One optimizer step on sum over samples and tokens of token_weights[sample] * loss[token].
+
+        `token_weights` [samples]. Returns the metrics of `accumulate_gradients`, grad_norm (before clipping) and
+        learning_rate. Raises FloatingPointError, with unchanged weights, when the gradient is not finite.
+        """
+        metrics = self.accumulate_gradients(batch, loss, algorithm, token_weights, temperature)
+        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        with megatron_device():
+            self.optimizer.prepare_grads()
+            metrics["grad_norm"] = norm = self.optimizer.get_grad_norm()
+            if not math.isfinite(norm):
+                raise FloatingPointError(f"the gradient norm is {norm} (loss {metrics['loss']}): no update was made")
+            for optimizer in self.optimizer.chained_optimizers:
+                clip_grad_by_total_norm_fp32(optimizer.get_parameters(), self.config.optimizer.max_grad_norm, norm)
+            self.optimizer.step_with_ready_grads()
+            self.scheduler.step(1)
+        return metrics
+
+    def accumulate_gradients(
+        self,
+        batch: Batch,
+        loss: PolicyLoss,
+        algorithm: AlgorithmConfig,
+        token_weights: Tensor,
+        temperature: float,
+    ) -> dict[str, float]:
+        """The gradient that `update` steps along, reduced over all ranks, in Megatron's buffers.
+
+        Returns loss, and as means over all response tokens entropy (nats), entropy/<kind> and the loss's metrics.
+        """
+        objective = Objective(batch, loss, algorithm, token_weights, temperature, self.architecture.vocabulary)
+        rows, count = self._rows(batch)
+        with megatron_device():
+            self.model.zero_grad_buffer()
+            self.optimizer.zero_grad()
+            reports = run_pipeline(self.model, rows, count, objective, forward_only=False)
+        sums = _sum_over_ranks(sum_reports(reports) if _speaks_for_its_row() else {})
+        return {name: total / _tokens_behind(name, batch) for name, total in sums.items()}
+
+    def hf_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Whole tensors under their Hugging Face names, layer by layer, on every rank, in the policy's dtype. They may
+        share memory with the policy: copy what is to outlive the next update."""
+        return hf_weights(dict(self.stage.named_parameters()), self.architecture)
+
+    def export(self, folder: str | Path) -> None:
+        """Write a Hugging Face model folder (config and safetensors) that AutoModelForCausalLM loads."""
+        dtype = DTYPES[self.config.dtype]
+        save_hf(self.hf_weights(), self.hf_config, self.architecture, dtype, Path(folder))
+
+    def _rows(self, batch: Batch) -> tuple[Iterator[Row], int]:
+        lengths = [len(p) + len(r) for p, r in zip(batch.prompt_ids, batch.response_ids, strict=True)]
+        if max(lengths) > self.max_sequence_tokens:
+            raise UserError(
+                f"a sequence of {max(lengths)} tokens is longer than the {self.max_sequence_tokens} that the policy "
+                "was built for (prompt limit + response limit)"
+            )
+        ranks, rank = mpu.get_data_parallel_world_size(), mpu.get_data_parallel_rank()
+        micro_batches = packing.plan(lengths, batch.kinds, self.config.tokens_per_micro_batch, ranks)[rank]
+        multiple = self.config.tensor_parallel if self.transformer.sequence_parallel else 1
+        return (pack(batch, samples, self._rotary, multiple) for samples in micro_batches), len(micro_batches)
+
+
+def _speaks_for_its_row() -> bool:
+    """One rank per row: every tensor-parallel rank of the last stage sees the same results."""
+    return mpu.is_pipeline_last_stage() and mpu.get_tensor_model_parallel_rank() == 0
+
+
+def _sum_over_ranks(sums: dict[str, float]) -> dict[str, float]:
+    if distributed.world_size() == 1:
+        return sums
+    parts: list[dict[str, float]] = [{} for _ in range(distributed.world_size())]
+    dist.all_gather_object(parts, sums)
+    names = sorted({name for part in parts for name in part})
+    return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
+
+
+def _tokens_behind(metric: str, batch: Batch) -> int:
+    """What the sum of `metric` is divided by: the loss carries its own weights."""
+    if metric == "loss":
+        return 1
+    lengths = batch.response_lengths.tolist()
+    if metric.startswith("entropy/"):
+        return sum(n for n, kind in zip(lengths, batch.kinds, strict=True) if metric == f"entropy/{kind}")
+    return sum(lengths)

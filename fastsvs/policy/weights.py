@@ -1,0 +1,163 @@
+"""Weights in and out of a Megatron stage: from safetensors or a seed, and back as Hugging Face tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from huggingface_hub import snapshot_download
+from megatron.core import parallel_state as mpu
+from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastsvs.errors import UserError
+from fastsvs.policy.architecture import Architecture
+from fastsvs.policy.mapping import Entry, Shape, cut_range, entries, hf_shapes, join, megatron_shapes, merge
+from fastsvs.seeding import derive_seed
+
+
+class WeightSource(Protocol):
+    def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
+        """The tensor, or its part [start, end) along dimension `cut`."""
+        ...
+
+
+class RandomWeights:
+    """Drawn per tensor name from the seed, so the same for every layout: norms 1, biases 0, the rest normal."""
+
+    def __init__(self, architecture: Architecture, seed: int) -> None:
+        self._shapes = hf_shapes(architecture)
+        self._std = architecture.initializer_range
+        self._seed = seed
+
+    def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
+        whole = self._draw(name)
+        return whole if cut is None else whole.narrow(cut, start, end - start)
+
+    def _draw(self, name: str) -> Tensor:
+        shape = self._shapes[name]
+        if len(shape) == 1:
+            return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, name))
+        return torch.randn(shape, generator=generator) * self._std
+
+
+class SafetensorsWeights:
+    """A Hugging Face folder or hub id, sharded or not. Reads only the slices that are asked for."""
+
+    def __init__(self, path: str, architecture: Architecture) -> None:
+        folder = Path(path)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(path, allow_patterns=["*.safetensors", "*.safetensors.index.json"]))
+        self._files = _files_by_name(folder)
+        self._open: dict[Path, safe_open] = {}
+        self._check(folder, architecture)
+
+    def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
+        slices = self._slices(name)
+        if cut is None:
+            return slices[:]
+        return slices[start:end] if cut == 0 else slices[:, start:end]
+
+    def _slices(self, name: str) -> Any:
+        file = self._files[name]
+        if file not in self._open:
+            self._open[file] = safe_open(file, framework="pt")
+        return self._open[file].get_slice(name)
+
+    def _check(self, folder: Path, architecture: Architecture) -> None:
+        expected = hf_shapes(architecture)
+        present = {name for name in self._files if not name.endswith("rotary_emb.inv_freq")}
+        unexpected = present - set(expected) - ({"lm_head.weight"} if architecture.tied else set())
+        faults = [f"{name} is missing" for name in expected if name not in present]
+        faults += [f"{name} has no place in this model" for name in sorted(unexpected)]
+        for name in present & set(expected):
+            shape = tuple(self._slices(name).get_shape())
+            if shape != expected[name]:
+                faults.append(f"{name} has shape {list(shape)}, config.json makes it {list(expected[name])}")
+        if faults:
+            more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+            raise UserError(f"weights in {folder} do not fit its config.json: {'; '.join(faults[:5])}{more}")
+
+
+def load_weights(model: nn.Module, architecture: Architecture, source: WeightSource) -> None:
+    """Fill this rank's stage from `source`."""
+    tensor, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
+    pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
+    parameters = dict(model.named_parameters())
+    expected = megatron_shapes(architecture, tensor, pipeline, stage)
+    actual = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    assert actual == expected, f"mapping and model disagree: {set(actual.items()) ^ set(expected.items())}"
+    shapes = hf_shapes(architecture)
+    for entry in entries(architecture, pipeline):
+        if entry.stage != stage:
+            continue
+        parameter = parameters[entry.name]
+        cuts = [_read_cut(architecture, entry, name, shapes[name], source, tensor, rank) for name in entry.sources]
+        parameter.data.copy_(merge(entry, cuts, architecture))
+        if entry.cut is not None and not hasattr(parameter, "tensor_model_parallel"):
+            set_tensor_model_parallel_attributes(parameter, True, entry.cut, 1)
+
+
+def hf_weights(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[tuple[str, Tensor]]:
+    """Whole Hugging Face tensors on every rank, layer by layer, of `tensors` (what each rank's stage holds under its
+    parameter names: weights or gradients). Collective. A tensor may share memory with the model: copy it to keep it."""
+    tensor, pipeline = mpu.get_tensor_model_parallel_world_size(), mpu.get_pipeline_model_parallel_world_size()
+    stage = mpu.get_pipeline_model_parallel_rank()
+    shapes = hf_shapes(architecture)
+    example = next(iter(tensors.values()))
+    for entry in entries(architecture, pipeline):
+        if entry.copy:
+            continue
+        if entry.stage == stage:
+            whole = join(entry, _shards(entry, tensors[entry.name], tensor), architecture)
+        else:
+            whole = [(name, example.new_empty(shapes[name])) for name in entry.sources]
+        for name, value in whole:
+            yield name, _from_stage(value, entry.stage) if pipeline > 1 else value
+
+
+def _read_cut(
+    architecture: Architecture, entry: Entry, name: str, shape: Shape, source: WeightSource, tensor: int, rank: int
+) -> Tensor:
+    if entry.cut is None:
+        return source.read(name, None, 0, 0)
+    start, end = cut_range(architecture, entry, name, shape, tensor, rank)
+    size = shape[entry.cut]
+    part = source.read(name, entry.cut, min(start, size), min(end, size))
+    padding = end - start - part.shape[entry.cut]
+    return F.pad(part, (0, 0, 0, padding)) if padding else part
+
+
+def _shards(entry: Entry, shard: Tensor, tensor_parallel: int) -> list[Tensor]:
+    if entry.cut is None or tensor_parallel == 1:
+        return [shard.detach()]
+    shards = [torch.empty_like(shard) for _ in range(tensor_parallel)]
+    dist.all_gather(shards, shard.detach().contiguous(), group=mpu.get_tensor_model_parallel_group())
+    return shards
+
+
+def _from_stage(value: Tensor, stage: int) -> Tensor:
+    group = mpu.get_pipeline_model_parallel_group()
+    value = value.contiguous()
+    dist.broadcast(value, src=dist.get_global_rank(group, stage), group=group)
+    return value
+
+
+def _files_by_name(folder: Path) -> dict[str, Path]:
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+    if not single.is_file():
+        raise UserError(
+            f"no model.safetensors or model.safetensors.index.json in {folder}; "
+            "model.initialize=random draws new weights"
+        )
+    with safe_open(single, framework="pt") as opened:
+        return dict.fromkeys(opened.keys(), single)
