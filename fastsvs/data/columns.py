@@ -48,7 +48,7 @@ def find_columns(table: Table, question: str | None, answer: str | None) -> Colu
     for name, kind in ((found_question, "question"), (found_answer, "answer")):
         if name is None:
             raise UserError(
-                f"{table.where} has no {kind} column under a usual name; its columns are "
+                f"{table.where} has no {kind} column with a usual name and values in it; its columns are "
                 f"{', '.join(table.columns())}; set data.{kind}_column to the right one (nested: a.b)"
             )
     assert found_question is not None

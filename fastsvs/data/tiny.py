@@ -78,11 +78,12 @@ def solve(question: str) -> int | None:
 
     None for any other text, and where a division is not exact or a value leaves 0..LARGEST.
     """
-    first, *middle, last = re.split(r"(?<=\.) ", question)
-    value = next(
-        (int(match[1]) for story in STORIES if (match := _read(story.start, first)) and last == story.ask), None
-    )
-    for sentence in middle:
+    *steps, ask = re.split(r"(?<=\.) ", question)
+    value = None
+    for story in STORIES:
+        if steps and ask == story.ask and (opening := _read(story.start, steps[0])):
+            value = int(opening[1])
+    for sentence in steps[1:]:
         step = _read_step(sentence)
         if value is None or step is None or (step[0] == "/" and (step[1] == 0 or value % step[1])):
             return None

@@ -38,7 +38,8 @@ def write_model_folder(folder: Path) -> None:
 def build_tokenizer() -> Qwen2Tokenizer:
     """Nearly every word of the stories is one token; any other text falls back to bytes."""
     words = Tokenizer(models.BPE())
-    words.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
+    qwen2 = Qwen2Tokenizer().backend_tokenizer
+    words.normalizer, words.pre_tokenizer, words.decoder = qwen2.normalizer, qwen2.pre_tokenizer, qwen2.decoder
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=list(SPECIAL),
@@ -60,7 +61,7 @@ def build_tokenizer() -> Qwen2Tokenizer:
 
 
 def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2Config:
-    """1.24 M parameters, 4.98 MB in fp32; heads, key-value heads and vocabulary divide by two for tensor parallelism."""
+    """1.24 M parameters, 4.98 MB in fp32; heads, kv heads and vocabulary divide by two for tensor parallelism."""
     return Qwen2Config(
         architectures=["Qwen2ForCausalLM"],
         vocab_size=VOCABULARY,
