@@ -1,0 +1,66 @@
+"""The form in which every benchmark leaves its figures: one JSON file a suite, machine and day."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from fastsvs.telemetry import describe_environment, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure. `provider` is whose code (or whose publication) it is about."""
+
+    case: str
+    provider: str
+    metric: str
+    value: float
+    unit: str
+    limit: float | None = None
+    """The value that physics, or a bar set beforehand, allows."""
+
+
+def write(suite: str, rows: Iterable[Row], folder: Path) -> Path:
+    """`<folder>/<suite>-<machine>-<date>.json`, replaced if it is there. Raises UserError when it cannot be written."""
+    environment = describe_environment()
+    name = machine()
+    path = folder / f"{suite}-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{date.today().isoformat()}.json"
+    write_json(
+        path,
+        {
+            "suite": suite,
+            "machine": name,
+            "date": environment["date"],
+            "versions": {"python": environment["python"], **environment["packages"]},
+            "commit": environment["commit"],
+            "command": shlex.join(["python", *sys.orig_argv[1:]]),
+            "rows": [{key: value for key, value in asdict(row).items() if value is not None} for row in rows],
+        },
+    )
+    return path
+
+
+def machine() -> str:
+    """The GPUs, or the processor and its cores."""
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        return f"{count} x {torch.cuda.get_device_name()}" if count > 1 else torch.cuda.get_device_name()
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found.group(1) if found else platform.machine()

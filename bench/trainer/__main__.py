@@ -1,0 +1,98 @@
+"""Command line: run a suite, print each case as it ends, leave one JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from bench import report
+from bench.report import Row
+from bench.trainer.flops import FORMULA, case_flop, measured_matmul_rate, peak_flop_per_second
+from bench.trainer.measure import Measurement, build_policy, measure
+from bench.trainer.suites import PUBLISHED, SUITES, Case, Suite
+
+OURS = "fastsvs"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.trainer", description=__doc__)
+    parser.add_argument("--suite", choices=sorted(SUITES), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
+    chosen = parser.parse_args(arguments)
+    suite = SUITES[chosen.suite]
+    if suite.needs_gpu and not torch.cuda.is_available():
+        sys.exit(
+            f"suite {chosen.suite!r} measures a GPU and torch {torch.__version__} sees none here: nothing was "
+            "measured. `--suite smoke` checks the benchmark itself on a CPU."
+        )
+    print(f"device: {report.machine()}; torch {torch.__version__}, Python {platform.python_version()}")
+    if not suite.needs_gpu:
+        print("smoke: a tiny model, to see that the benchmark runs; its figures say nothing about speed on a GPU")
+    print(FORMULA)
+    rows = list(run(suite))
+    print(f"written: {report.write(f'trainer-{chosen.suite}', rows, chosen.out)}")
+
+
+def run(suite: Suite) -> Iterator[Row]:
+    """Measures case after case, as far as the time allows."""
+    start = perf_counter()
+    if suite.needs_gpu:
+        rate = measured_matmul_rate()
+        print(f"bf16 matrix product, 8192 x 8192 x 8192, measured: {rate / 1e12:.0f} TFLOP/s")
+        yield Row("matmul/8192", "torch", "rate", rate / 1e12, "TFLOP/s")
+    pace = 0.0  # seconds a FLOP of the case before took, everything included
+    for model, group in groupby(suite.cases, key=lambda case: case.model):
+        cases = list(group)
+        begun = perf_counter()
+        policy = build_policy(model, max(case.tokens for case in cases), suite.dtype)
+        print(f"\n{model}: random weights in {perf_counter() - begun:.0f} s")
+        for case in cases:
+            begun = perf_counter()
+            flop = case_flop(case, policy.architecture)
+            if begun - start + pace * flop > suite.limit_seconds:
+                print(
+                    f"{case.name}: left out, it would not end within {suite.limit_seconds:.0f} s of the suite's start"
+                )
+                continue
+            try:
+                result = measure(policy, case, suite.repeats)
+            except torch.OutOfMemoryError as error:
+                print(f"{case.name}: does not fit this device ({error})")
+                continue
+            pace = (perf_counter() - begun) / flop
+            yield from show(case, flop, result)
+        del policy
+    print(f"\n{perf_counter() - start:.0f} s in all")
+
+
+def show(case: Case, flop: float, result: Measurement) -> Iterator[Row]:
+    """Prints the case and gives its rows, the published ones after ours."""
+    ours = {
+        "throughput": (case.tokens / result.seconds, "tokens/s"),
+        "update": (result.seconds, "s"),
+        **{f"update: {part}": (seconds, "s") for part, seconds in result.parts.items()},
+    }
+    if peak := peak_flop_per_second(report.machine()):
+        ours["rate"] = (flop / result.seconds / 1e12, "TFLOP/s")
+        ours["mfu"] = (100 * flop / result.seconds / peak, "%")
+    if result.peak_allocated is not None and result.peak_reserved is not None:
+        ours["peak memory"] = (result.peak_allocated, "GiB")
+        ours["peak memory, reserved"] = (result.peak_reserved, "GiB")
+    providers = {OURS: ours} | {known.provider: known.values for known in PUBLISHED if known.case == case.name}
+    print(f"{case.name}: {len(case.lengths())} sequences, {flop:.3g} FLOP an update")
+    for provider, values in providers.items():
+        print(f"  {provider}")
+        for metric, (value, unit) in values.items():
+            print(f"    {metric:<42}{value:>10{',.0f' if value >= 1000 else '.3g'}} {unit}")
+            yield Row(case.name, provider, metric, value, unit)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Times one case: whole updates, and the parts of an update."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from bench.trainer.suites import MODELS, Case
+from fastsvs import distributed
+from fastsvs.algorithms import Batch, aggregation_weights, policy_loss
+from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
+from fastsvs.kernels import linear_logprob_entropy
+from fastsvs.policy import Policy
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    seconds: float
+    """Median of the timed updates."""
+    parts: dict[str, float]
+    """Seconds; their sum is `seconds`."""
+    peak_allocated: float | None
+    """GiB that tensors took at most during the updates; None on a CPU."""
+    peak_reserved: float | None
+    """GiB that the process held at most."""
+
+
+def build_policy(model: str, tokens: int, dtype: str) -> Policy:
+    """Random weights in the shape of `model`, for rows of up to `tokens` tokens."""
+    gc.collect()  # the policy before this one
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with tempfile.TemporaryDirectory() as folder:
+        MODELS[model]().save_pretrained(folder)
+        return Policy(
+            ModelConfig(path=folder, initialize="random"),
+            PolicyConfig(dtype=dtype, recompute="full", tokens_per_micro_batch=tokens),
+            seed=0,
+            total_updates=1_000_000,
+            max_sequence_tokens=tokens,
+        )
+
+
+def measure(policy: Policy, case: Case, repeats: int) -> Measurement:
+    algorithm = AlgorithmConfig()
+    batch = random_batch(case, policy.architecture.vocabulary)
+    weights = aggregation_weights(batch.response_lengths, algorithm.aggregation, case.tokens)
+    arguments = (batch, policy_loss(algorithm), algorithm, weights, 1.0)
+
+    policy.update(*arguments)  # compiles kernels, makes the optimizer's state
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    seconds = median(_seconds(lambda: policy.update(*arguments)) for _ in range(repeats))
+    peaks = _peak_memory()
+    gradient = _seconds(lambda: policy.accumulate_gradients(*arguments))
+    policy.log_probs(batch, 1.0)
+    forward = _seconds(lambda: policy.log_probs(batch, 1.0))
+    head_forward, head = _head_seconds(policy, len(batch.advantages))
+    parts = {
+        "forward of the body": forward - head_forward,
+        "head": head,
+        "backward of the body, recomputing": gradient - forward - (head - head_forward),
+        "optimizer": seconds - gradient,
+    }
+    return Measurement(seconds, parts, *peaks)
+
+
+def random_batch(case: Case, vocabulary: int) -> Batch:
+    """Random token ids, and advantages of both signs."""
+    generator = np.random.default_rng(1)
+    lengths, prompt = case.lengths(), case.prompt_tokens
+    responses = [length - prompt for length in lengths]
+    tokens = sum(responses)
+    return Batch(
+        prompt_ids=[generator.integers(vocabulary, size=prompt) for _ in lengths],
+        response_ids=[generator.integers(vocabulary, size=length) for length in responses],
+        kinds=["original"] * len(lengths),
+        groups=torch.zeros(len(lengths), dtype=torch.int64),
+        rewards=torch.zeros(len(lengths)),
+        advantages=torch.from_numpy(generator.standard_normal(tokens, dtype=np.float32)),
+        rollout_logprobs=torch.full((tokens,), -float(np.log(vocabulary))),
+    )
+
+
+def _head_seconds(policy: Policy, rows: int) -> tuple[float, float]:
+    """(forward, forward and backward) of the output head alone, on random hidden states."""
+    weight = policy.stage.head.detach().clone().requires_grad_()
+    hidden = torch.randn(rows, weight.shape[1], device=weight.device).to(weight.dtype).requires_grad_()
+    targets = torch.randint(policy.architecture.vocabulary, (rows,), device=weight.device)
+
+    def forward() -> torch.Tensor:
+        with torch.no_grad():
+            return linear_logprob_entropy(hidden, weight, targets, vocab_size=policy.architecture.vocabulary)[0]
+
+    def both() -> None:
+        linear_logprob_entropy(hidden, weight, targets, vocab_size=policy.architecture.vocabulary)[0].sum().backward()
+
+    both()
+    return _seconds(forward), _seconds(both)
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    _wait_for_device()
+    start = perf_counter()
+    function()
+    _wait_for_device()
+    return perf_counter() - start
+
+
+def _wait_for_device() -> None:
+    if distributed.device().type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _peak_memory() -> tuple[float | None, float | None]:
+    if not torch.cuda.is_available():
+        return None, None
+    return torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB

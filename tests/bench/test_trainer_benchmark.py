@@ -1,0 +1,75 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen3ForCausalLM
+
+from bench.trainer.flops import PEAK_BF16, case_flop
+from bench.trainer.suites import MODELS, PUBLISHED, SUITES, Case
+from fastsvs.policy.architecture import read_architecture
+
+ROOT = Path(__file__).parents[2]
+CASES = [case for suite in SUITES.values() for case in suite.cases]
+
+
+def run_benchmark(suite: str, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench.trainer", "--suite", suite, "--out", str(out)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_smoke_suite_leaves_a_report(tmp_path):
+    result = run_benchmark("smoke", tmp_path)
+    assert result.returncode == 0, result.stderr
+    (file,) = tmp_path.iterdir()
+    report = json.loads(file.read_text())
+    assert set(report) == {"suite", "machine", "date", "versions", "commit", "command", "rows"}
+    assert report["command"].startswith("python -m bench.trainer --suite smoke")
+    for case in SUITES["smoke"].cases:
+        rows = {row["metric"]: row["value"] for row in report["rows"] if row["case"] == case.name}
+        assert rows["throughput"] == pytest.approx(case.tokens / rows["update"])
+        assert sum(value for name, value in rows.items() if name.startswith("update: ")) == pytest.approx(
+            rows["update"]
+        )
+        assert case.name in result.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_suite_says_that_there_is_no_gpu(tmp_path):
+    result = run_benchmark("h200", tmp_path / "none")
+    assert result.returncode == 1
+    assert "sees none here: nothing was measured" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_rows_are_full_of_whole_sequences(case):
+    lengths = case.lengths()
+    assert sum(lengths) == case.tokens
+    assert min(lengths) > case.prompt_tokens
+
+
+def test_flop_formula_counts_the_matrix_products():
+    """Of Hugging Face's model, which computes the whole square of the attention scores."""
+    case = Case("tiny", 192, "single")
+    config = MODELS["tiny"]()
+    config._attn_implementation = "eager"
+    model = Qwen3ForCausalLM(config)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model(torch.zeros(1, case.tokens, dtype=torch.int64), logits_to_keep=case.tokens - 1).logits.sum().backward()
+    architecture = read_architecture(config)
+    above_the_diagonal = 6 * architecture.layers * architecture.heads * architecture.head_dim * case.tokens**2
+    assert counter.get_total_flops() == pytest.approx(case_flop(case, architecture) + above_the_diagonal, rel=1e-3)
+
+
+@pytest.mark.parametrize("known", PUBLISHED, ids=lambda known: known.case)
+def test_formula_gives_the_published_mfu(known):
+    """prime-rl's MFU follows from its throughput with our formula: the two are comparable."""
+    case = next(case for case in CASES if case.name == known.case)
+    flop_per_token = case_flop(case, read_architecture(MODELS[case.model]())) / case.tokens
+    throughput, mfu = known.values["throughput"][0], known.values["mfu"][0]
+    assert 100 * throughput * flop_per_token / PEAK_BF16["H100"] == pytest.approx(mfu, rel=2e-3)
