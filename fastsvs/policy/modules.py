@@ -97,7 +97,7 @@ class RotaryPackedAttention(nn.Module):
         packed_seq_params: PackedSequences,
         **_: Any,
     ) -> Tensor:
-        """[tokens, heads * head_dim] from `query` [tokens, heads, head_dim], `key` and `value` [tokens, groups, ...]."""
+        """[tokens, heads * head_dim] of `query` [tokens, heads, head_dim]; `key`, `value` [tokens, groups, head_dim]."""
         sequences = packed_seq_params
         query, key = _rotate(query, key, sequences.rotary)
         attend = _cuda_attention() if query.is_cuda else _attend_by_length

@@ -144,6 +144,8 @@ class Policy:
                 f"a sequence of {max(lengths)} tokens is longer than the {self.max_sequence_tokens} that the policy "
                 "was built for (prompt limit + response limit)"
             )
+        if not all(map(len, batch.prompt_ids)):
+            raise UserError("a prompt without tokens: nothing predicts the first token of its response")
         ranks, rank = mpu.get_data_parallel_world_size(), mpu.get_data_parallel_rank()
         micro_batches = packing.plan(lengths, batch.kinds, self.config.tokens_per_micro_batch, ranks)[rank]
         multiple = self.config.tensor_parallel if self.transformer.sequence_parallel else 1

@@ -1,0 +1,133 @@
+"""Small random models and batches, and transformers' answer to what the policy computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state as mpu
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+
+from fastsvs.algorithms import Batch, PolicyLoss, TokenTerms
+from fastsvs.config import AlgorithmConfig
+from fastsvs.policy import Policy
+from fastsvs.policy.weights import hf_weights
+
+SHAPE = {
+    "num_hidden_layers": 4,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.1,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+YARN_ROPE = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+
+CONFIGS: dict[str, PretrainedConfig] = {
+    "qwen2-tied": Qwen2Config(**SHAPE, tie_word_embeddings=True),
+    "qwen2-untied": Qwen2Config(**SHAPE, tie_word_embeddings=False, rope_parameters=YARN_ROPE),
+    "qwen3-tied": Qwen3Config(**SHAPE, head_dim=32, tie_word_embeddings=True),
+    "qwen3-untied": Qwen3Config(**SHAPE, head_dim=32, tie_word_embeddings=False),
+    "llama3-untied": LlamaConfig(**SHAPE, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
+    "llama3-tied-mha": LlamaConfig(**SHAPE | {"num_key_value_heads": 4}, tie_word_embeddings=True),
+}
+
+GSPO = AlgorithmConfig(loss="gspo", clip_low=3e-2, clip_high=4e-2, entropy_coefficient=0.1, kl_coefficient=0.05)
+"""A loss over whole sequences, with a gradient through the entropy too."""
+
+
+def save_model(name: str, folder: Path) -> Path:
+    """A Hugging Face folder with random weights; biases and norms are random too, so that each of them matters."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_batch(samples: int = 12, vocabulary: int = 300, seed: int = 0) -> Batch:
+    generator = np.random.default_rng(seed)
+    prompts = [generator.integers(0, vocabulary, generator.integers(1, 30)) for _ in range(samples)]
+    responses = [generator.integers(0, vocabulary, generator.integers(1, 40)) for _ in range(samples)]
+    tokens = sum(map(len, responses))
+    noise = torch.Generator().manual_seed(seed)
+    return Batch(
+        prompt_ids=prompts,
+        response_ids=responses,
+        kinds=[("original", "synthesis", "variant")[i % 3] for i in range(samples)],
+        groups=torch.arange(samples) // 4,
+        rewards=torch.zeros(samples),
+        advantages=torch.randn(tokens, generator=noise),
+        rollout_logprobs=torch.full((tokens,), -5.7) + 0.1 * torch.randn(tokens, generator=noise),
+        old_logprobs=torch.full((tokens,), -5.7) + 0.1 * torch.randn(tokens, generator=noise),
+        reference_logprobs=torch.full((tokens,), -5.7),
+    )
+
+
+def reference_statistics(model: PreTrainedModel, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
+    """(log-probs, entropies) of the response tokens in the model's dtype, one sequence at a time."""
+    logprobs, entropies = [], []
+    for prompt, response in zip(batch.prompt_ids, batch.response_ids, strict=True):
+        ids = torch.from_numpy(np.concatenate([prompt, response]))
+        logits = model(ids[None]).logits[0, len(prompt) - 1 : -1] / temperature
+        table = logits.log_softmax(-1)
+        logprobs.append(table.gather(1, torch.from_numpy(response)[:, None])[:, 0])
+        entropies.append(-(table.exp() * table).sum(-1))
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+def reference_gradients(
+    model: PreTrainedModel,
+    batch: Batch,
+    loss: PolicyLoss,
+    algorithm: AlgorithmConfig,
+    token_weights: Tensor,
+    temperature: float,
+) -> tuple[float, dict[str, Tensor]]:
+    """The objective and its gradient under Hugging Face names, by plain autograd."""
+    model.zero_grad()
+    logprobs, entropy = reference_statistics(model, batch, temperature)
+    assert batch.old_logprobs is not None
+    terms = TokenTerms(
+        logprobs=logprobs,
+        entropy=entropy,
+        old_logprobs=batch.old_logprobs,
+        rollout_logprobs=batch.rollout_logprobs,
+        reference_logprobs=batch.reference_logprobs,
+        advantages=batch.advantages,
+        sequence=torch.arange(len(batch)).repeat_interleave(batch.response_lengths),
+        sequences=len(batch),
+    )
+    objective = (token_weights[terms.sequence] * loss(terms, algorithm).loss).sum()
+    objective.backward()
+    return objective.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def hf_gradients(policy: Policy) -> dict[str, Tensor]:
+    """What `accumulate_gradients` left, whole and under Hugging Face names."""
+    group, ranks = mpu.get_data_parallel_group(), mpu.get_data_parallel_world_size()
+    for buffer in policy.model.buffers if ranks > 1 else ():
+        for bucket in buffer.buckets:
+            shards = list(bucket.grad_data.chunk(ranks))
+            dist.all_gather(shards, shards[group.rank()].clone(), group=group)
+    gradients = {name: parameter.main_grad for name, parameter in policy.stage.named_parameters()}
+    return {name: value.clone() for name, value in hf_weights(gradients, policy.architecture)}
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())

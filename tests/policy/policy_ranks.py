@@ -1,0 +1,59 @@
+"""Run a function on several gloo ranks, each a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+
+
+def run_ranks(
+    function: Callable[..., Any], world_size: int, folder: Path, *args: Any, timeout: float = 150.0
+) -> list[Any]:
+    """`function(*args)` on every rank of a new job; what each returned. `function` must be importable by name."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = mp.get_context("spawn")
+    outputs = [folder / f"rank_{rank}.pt" for rank in range(world_size)]
+    processes = [
+        context.Process(target=_rank_main, args=(function, rank, world_size, port, outputs[rank], args), daemon=True)
+        for rank in range(world_size)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join(timeout)
+    finally:
+        for process in processes:
+            process.kill()
+    results = [torch.load(output, weights_only=False) if output.exists() else "no result" for output in outputs]
+    failures = [f"rank {rank}: {result}" for rank, result in enumerate(results) if isinstance(result, str)]
+    assert not failures, "\n".join(failures)
+    return results
+
+
+def _rank_main(function: Callable[..., Any], rank: int, world_size: int, port: int, output: Path, args: tuple) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    from fastsvs import distributed
+
+    try:
+        distributed.initialize(timeout_seconds=60)
+        result = function(*args)
+    except BaseException:
+        result = traceback.format_exc()
+    torch.save(result, output)

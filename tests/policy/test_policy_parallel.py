@@ -1,0 +1,115 @@
+"""Four real processes: every layout computes what one process computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from megatron.core import parallel_state as mpu
+from policy_cases import GSPO, hf_gradients, make_batch, relative_error, save_model
+from policy_ranks import run_ranks
+
+from fastsvs.algorithms import policy_loss
+from fastsvs.config import ModelConfig, OptimizerConfig, PolicyConfig
+from fastsvs.policy import Policy
+
+LAYOUTS = {
+    "dp4": {},
+    "tp2-sp": {"tensor_parallel": 2},
+    "tp2": {"tensor_parallel": 2, "sequence_parallel": False},
+    "pp2": {"pipeline_parallel": 2},
+    "tp2-pp2-sp": {"tensor_parallel": 2, "pipeline_parallel": 2},
+    "pp4-recompute": {"pipeline_parallel": 4, "recompute": "full"},
+}
+CASES = [("qwen2-tied", layout) for layout in LAYOUTS] + [("qwen3-untied", "tp2-sp"), ("qwen3-untied", "tp2-pp2-sp")]
+
+
+def results_of(model: str, initialize: str, tokens_per_micro_batch: int = 200, **layout: Any) -> dict[str, Any]:
+    """Everything that must not depend on the layout."""
+    config = PolicyConfig(
+        dtype="fp32",
+        tokens_per_micro_batch=tokens_per_micro_batch,
+        optimizer=OptimizerConfig(learning_rate=1e-3, max_grad_norm=1e-2),
+        **{"recompute": "none"} | layout,
+    )
+    source = ModelConfig(path=model, initialize=initialize)  # type: ignore[arg-type]
+    policy = Policy(source, config, seed=5, total_updates=4, max_sequence_tokens=128)
+    initial = {name: value.clone() for name, value in policy.hf_weights()}
+    batch, weights = make_batch(), torch.linspace(1e-3, 5e-3, 12)
+    arguments = (policy_loss(GSPO), GSPO, weights, 0.7)
+    log_probs = policy.log_probs(batch, 0.7)
+    metrics = policy.accumulate_gradients(batch, *arguments)
+    gradients = hf_gradients(policy)
+    updates = [policy.update(batch, *arguments) for _ in range(2)]
+    final = {name: value.clone() for name, value in policy.hf_weights()}
+    mpu.destroy_model_parallel()
+    return {
+        "initial": initial,
+        "log_probs": log_probs,
+        "metrics": metrics,
+        "gradients": gradients,
+        "updates": updates,
+        "final": final,
+    }
+
+
+def every_layout(models: dict[str, str]) -> dict[tuple[str, str], dict[str, Any]]:
+    results = {}
+    for name, layout in CASES:
+        results[name, layout] = results_of(models[name], "pretrained", **LAYOUTS[layout])
+    results["random", "tp2-pp2-sp"] = results_of(models["qwen3-untied"], "random", **LAYOUTS["tp2-pp2-sp"])
+    return results
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {
+        name: str(save_model(name, tmp_path_factory.mktemp(name))) for name in dict.fromkeys(name for name, _ in CASES)
+    }
+
+
+@pytest.fixture(scope="module")
+def by_rank(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, str], dict]]:
+    return run_ranks(every_layout, 4, tmp_path_factory.mktemp("ranks"), models)
+
+
+@pytest.fixture(scope="module")
+def alone(models: dict[str, str]) -> dict[str, dict[str, Any]]:
+    mpu.destroy_model_parallel()
+    results = {name: results_of(path, "pretrained") for name, path in models.items()}
+    return results | {"random": results_of(models["qwen3-untied"], "random")}
+
+
+@pytest.mark.parametrize(("model", "layout"), CASES)
+def test_layout_computes_what_one_process_computes(
+    model: str, layout: str, by_rank: list[dict], alone: dict[str, dict[str, Any]]
+) -> None:
+    expected, actual = alone[model], by_rank[0][model, layout]
+    assert (actual["log_probs"] - expected["log_probs"]).abs().max() < 1e-5
+    assert actual["metrics"] == pytest.approx(expected["metrics"], rel=1e-4)
+    assert actual["gradients"].keys() == expected["gradients"].keys() == expected["initial"].keys()
+    for name, gradient in expected["gradients"].items():
+        assert relative_error(actual["gradients"][name], gradient) < 1e-4, name
+    for ours, theirs in zip(actual["updates"], expected["updates"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    for name, weight in expected["final"].items():
+        assert torch.equal(actual["initial"][name], expected["initial"][name]), name
+        assert (actual["final"][name] - weight).abs().max() < 2e-5, name
+
+
+def test_random_weights_do_not_depend_on_the_layout(by_rank: list[dict], alone: dict[str, dict]) -> None:
+    expected = alone["random"]["initial"]
+    actual = by_rank[0]["random", "tp2-pp2-sp"]["initial"]
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
+
+
+def test_all_ranks_see_the_same(by_rank: list[dict]) -> None:
+    for case, first in by_rank[0].items():
+        for other in by_rank[1:]:
+            assert other[case]["metrics"] == first["metrics"]
+            assert other[case]["updates"] == first["updates"]
+            assert torch.equal(other[case]["log_probs"], first["log_probs"])
+            for name, weight in first["final"].items():
+                assert torch.equal(other[case]["final"][name], weight), (case, name)
