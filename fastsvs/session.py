@@ -69,7 +69,7 @@ class Session:
         """Load the newest checkpoint; the number of steps already done."""
         newest = distributed.agree(checkpoint.latest(self.folder.checkpoints))
         start = checkpoint.load(self.policy, newest)["step"] if newest else 0
-        self.folder.rewind(start)
+        self.folder.begin(start)
         if start:
             self.progress.say(f"resuming {self.folder.root} after step {start}")
         return start

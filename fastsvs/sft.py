@@ -31,7 +31,7 @@ def sft(job: SftJob) -> Path:
     )
     newest = distributed.agree(checkpoint.latest(folder.checkpoints))
     start = checkpoint.load(policy, newest)["step"] if newest else 0
-    folder.rewind(start)
+    folder.begin(start)
     sampler = EpochSampler(len(examples), job.run.prompts_per_step, job.run.seed)
     with StepProgress("sft", job.run.steps, start, enabled=main) as progress:
         for fact in facts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -32,23 +33,28 @@ PACKAGES = ("torch", "megatron-core", "transformers", "vllm", "triton", "math-ve
 
 
 class RunFolder:
-    """Only the main rank writes (`writable`); all ranks may read."""
+    """Only the main rank writes (`writable`); all ranks may read.
+
+    Making one checks that the folder is free or holds the same run, and writes nothing: `begin` does, once every part
+    of the run stands. Raises UserError for a folder with something else in it.
+    """
 
     def __init__(self, job: Section, root: Path, writable: bool) -> None:
         self.root = root
         self.metrics_path = root / "metrics.jsonl"
         self.checkpoints = root / "checkpoints"
         self._writable = writable
+        self._job = job
         self._check_same_run(job)
-        if writable:
-            write_atomic(root / "config.yaml", configuration.dump(job))
-            if not (root / "environment.json").exists():
-                write_json(root / "environment.json", describe_environment())
 
-    def rewind(self, step: int) -> None:
-        """Forget the metrics of steps after `step`, which are about to be made again."""
-        if self._writable:
-            write_jsonl(self.metrics_path, [row for row in self.metrics() if row["step"] <= step])
+    def begin(self, step: int) -> None:
+        """Record configuration and environment, and forget metrics of steps after `step`: they will be made again."""
+        if not self._writable:
+            return
+        write_atomic(self.root / "config.yaml", configuration.dump(self._job))
+        if not (self.root / "environment.json").exists():
+            write_json(self.root / "environment.json", describe_environment())
+        write_jsonl(self.metrics_path, [row for row in self.metrics() if row["step"] <= step])
 
     def metrics(self) -> list[dict[str, Any]]:
         return read_jsonl(self.metrics_path)
@@ -105,7 +111,7 @@ def describe_environment() -> dict[str, Any]:
     """Machine, versions, commit and command, for the record."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.orig_argv),
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),

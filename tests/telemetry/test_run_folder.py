@@ -17,14 +17,25 @@ def job(*overrides: str) -> TrainJob:
     return load(TrainJob, CONFIG, overrides)
 
 
+def begun(root: Path, *overrides: str, step: int = 0) -> RunFolder:
+    folder = RunFolder(job(*overrides), root, writable=True)
+    folder.begin(step)
+    return folder
+
+
+def test_nothing_is_written_before_the_run_begins(tmp_path: Path) -> None:
+    RunFolder(job(), tmp_path / "run", writable=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_second_session_may_go_on_longer_and_on_another_layout(tmp_path: Path) -> None:
-    RunFolder(job(), tmp_path, writable=True)
-    RunFolder(job("run.steps=99", "policy.tensor_parallel=2"), tmp_path, writable=True)
+    begun(tmp_path)
+    begun(tmp_path, "run.steps=99", "policy.tensor_parallel=2")
     assert "steps: 99" in (tmp_path / "config.yaml").read_text()
 
 
 def test_another_configuration_is_refused_by_name_and_changes_nothing(tmp_path: Path) -> None:
-    RunFolder(job(), tmp_path, writable=True)
+    begun(tmp_path)
     before = (tmp_path / "config.yaml").read_text()
     with pytest.raises(UserError, match=r"run\.seed: 0 -> 3"):
         RunFolder(job("run.seed=3"), tmp_path, writable=True)
@@ -38,13 +49,13 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_rewind_cuts_what_will_be_made_again_and_a_half_written_line(tmp_path: Path) -> None:
-    folder = RunFolder(job(), tmp_path, writable=True)
+def test_beginning_again_cuts_what_will_be_made_again_and_a_half_written_line(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
     for step in range(1, 6):
         folder.log({"step": step})
     with open(folder.metrics_path, "a") as file:
         file.write('{"step": 6, "lo')
-    folder.rewind(3)
+    folder.begin(3)
     folder.log({"step": 4, "again": True})
     assert folder.metrics() == [{"step": 1}, {"step": 2}, {"step": 3}, {"step": 4, "again": True}]
 
@@ -54,12 +65,12 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     folder.log({"step": 1})
     folder.write_samples(1, [{"key": "a"}])
     folder.write_evaluation(0, {}, [])
-    folder.rewind(0)
+    folder.begin(0)
     assert not (tmp_path / "run").exists()
 
 
 def test_evaluations_come_back_by_step(tmp_path: Path) -> None:
-    folder = RunFolder(job(), tmp_path, writable=True)
+    folder = begun(tmp_path)
     folder.write_evaluation(10, {"pass@1": {"mean": 0.5}}, [{"id": "x"}])
     folder.write_evaluation(0, {"pass@1": {"mean": 0.25}}, [{"id": "x"}])
     assert list(folder.read_evaluations()) == [0, 10]
@@ -69,7 +80,7 @@ def test_evaluations_come_back_by_step(tmp_path: Path) -> None:
 
 
 def test_environment_names_versions_and_command(tmp_path: Path) -> None:
-    RunFolder(job(), tmp_path, writable=True)
+    begun(tmp_path)
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert {"torch", "megatron-core"} <= environment["packages"].keys()
     assert environment["command"]

@@ -1,0 +1,31 @@
+"""What the tests of whole runs share."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from hypothesis import settings
+from whole_runs import ROOT, command, environment
+
+settings.register_profile("fastsvs", deadline=None)  # a busy machine is not a fault of the code
+settings.load_profile("fastsvs")
+
+
+@pytest.fixture(scope="session")
+def fastsvs() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `fastsvs ARGUMENTS` to its end; with `processes` under torchrun."""
+
+    def run(*arguments: str, processes: int = 1, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments, processes=processes),
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

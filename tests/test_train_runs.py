@@ -1,0 +1,131 @@
+"""Whole runs through the command line: what they leave, on one process and on four, and what export makes of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from whole_runs import SMALL
+
+from fastsvs.telemetry import read_jsonl
+
+
+@pytest.fixture(scope="module")
+def finished(fastsvs, tmp_path_factory) -> Path:
+    """A small SvS run, done."""
+    folder = tmp_path_factory.mktemp("runs") / "svs"
+    result = fastsvs("train", "configs/tiny_svs.yaml", *SMALL, f"run.dir={folder}")
+    assert result.returncode == 0, result.stderr
+    (folder.parent / "stdout").write_text(result.stdout)
+    return folder
+
+
+def test_a_run_leaves_its_record(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["steps"] == 3
+    assert summary["seed"] == 0
+    for moment in ("before", "after"):
+        for name in ("pass@1", "pass@2"):
+            estimate = summary[moment][name]
+            assert 0 <= estimate["low"] <= estimate["mean"] <= estimate["high"] <= 1
+    assert {path.name for path in finished.iterdir()} >= {
+        "config.yaml", "environment.json", "metrics.jsonl", "curves.png", "summary.json", "samples", "checkpoints"
+    }  # fmt: skip
+    assert len(list((finished / "checkpoints").iterdir())) == 2
+
+
+def test_the_console_shows_steps_estimates_and_self_made_problems(finished: Path) -> None:
+    shown = (finished.parent / "stdout").read_text()
+    for fact in ("step 3/3", "entropy", "held-out pass@1:", "self-made problem 1", "solve rate", "curves.png"):
+        assert fact in shown
+
+
+def test_metrics_hold_one_row_a_step_with_all_groups_of_names(finished: Path) -> None:
+    rows = read_jsonl(finished / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    names = {"reward/original", "solve_rate/original", "policy/entropy", "policy/grad_norm", "time/step"}
+    assert all(names <= row.keys() for row in rows)
+    assert any(row.get("kept_samples/variant", 0) > 0 for row in rows)
+
+
+def test_samples_tell_the_family_of_every_problem(finished: Path) -> None:
+    for step in (1, 2, 3):
+        groups = {row["key"]: row for row in read_jsonl(finished / "samples" / f"step_{step}.jsonl")}
+        for row in groups.values():
+            assert len(row["responses"]) == len(row["rewards"])
+            if row["kind"] == "variant":
+                synthesis = groups[row["parent"]]
+                original = groups[synthesis["parent"]]
+                assert row["question"] in synthesis["responses"][row["parent_sample"]]
+                assert row["answer"] == original["answer"]
+                assert original["verdicts"][synthesis["parent_sample"]] == "correct"
+
+
+def test_finishing_again_changes_nothing(finished: Path, fastsvs) -> None:
+    before = (finished / "metrics.jsonl").read_bytes()
+    result = fastsvs("train", "configs/tiny_svs.yaml", *SMALL, f"run.dir={finished}")
+    assert result.returncode == 0, result.stderr
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_export_loads_in_transformers_and_differs_from_the_base(finished: Path, fastsvs, tmp_path: Path) -> None:
+    result = fastsvs("export", str(finished), "--out", str(tmp_path / "hf"))
+    assert result.returncode == 0, result.stderr
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert tokenizer.chat_template
+    base = AutoModelForCausalLM.from_pretrained("models/tiny", dtype=torch.float32)
+    changed = [not torch.equal(a, b) for a, b in zip(model.parameters(), base.parameters(), strict=True)]
+    assert all(changed)
+
+
+def test_eval_of_a_run_and_of_a_folder(finished: Path, fastsvs, tmp_path: Path) -> None:
+    sizes = ["evaluation.samples=2", "evaluation.k=[1,2]", "data.limit=8"]
+    for model in (str(finished), "models/tiny"):
+        result = fastsvs(
+            "eval",
+            "configs/tiny_eval.yaml",
+            *sizes,
+            f"model.path={model}",
+            f"output={tmp_path}/{Path(model).name}.json",
+        )
+        assert result.returncode == 0, result.stderr
+    of_run, of_folder = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("svs", "tiny"))
+    assert (of_run["step"], of_folder["step"]) == (3, 0)
+    assert of_folder["problems"] == 8
+    assert len(read_jsonl(tmp_path / "tiny.samples.jsonl")) == 8
+
+
+def test_four_processes_learn_what_one_does(finished: Path, fastsvs, tmp_path: Path) -> None:
+    layout = ["policy.tensor_parallel=2", "policy.pipeline_parallel=2"]
+    result = fastsvs(
+        "train", "configs/tiny_svs.yaml", *SMALL, *layout, "run.steps=1", f"run.dir={tmp_path}/four", processes=4
+    )
+    assert result.returncode == 0, result.stderr
+    alone, four = (read_jsonl(folder / "metrics.jsonl")[0] for folder in (finished, tmp_path / "four"))
+    assert alone.keys() == four.keys()
+    for name in alone:
+        if not name.startswith("time/"):
+            assert four[name] == pytest.approx(alone[name], rel=1e-3, abs=1e-5), name
+
+
+def test_rlvr_derives_nothing(fastsvs, tmp_path: Path) -> None:
+    small = [override for override in SMALL if not override.startswith("run.steps")]
+    result = fastsvs("train", "configs/tiny_rlvr.yaml", *small, "run.steps=1", f"run.dir={tmp_path}/rlvr")
+    assert result.returncode == 0, result.stderr
+    kinds = {row["kind"] for row in read_jsonl(tmp_path / "rlvr" / "samples" / "step_1.jsonl")}
+    assert kinds == {"original"}
+
+
+def test_sft_makes_a_model_from_nothing_and_resumes(fastsvs, tmp_path: Path) -> None:
+    sizes = ["data.limit=64", "run.prompts_per_step=16", "run.save_every=2"]
+    places = [f"run.dir={tmp_path}/run", f"export={tmp_path}/model"]
+    for steps in (2, 4):
+        result = fastsvs("sft", "configs/tiny_sft.yaml", *sizes, *places, f"run.steps={steps}")
+        assert result.returncode == 0, result.stderr
+    rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert load_file(tmp_path / "model" / "model.safetensors")

@@ -1,0 +1,33 @@
+"""The command line in a process of its own, from the repository's root, on a shrunken demo."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "data.limit=64",
+    "rollout.samples_per_prompt=4",
+    "selfplay.variants_per_context=2",
+    "selfplay.samples_per_variant=4",
+    "evaluation.limit=8",
+    "evaluation.samples=2",
+    "evaluation.k=[1,2]",
+    "run.prompts_per_step=8",
+    "run.steps=3",
+    "run.save_every=1",
+]
+"""Overrides that shrink configs/tiny_svs.yaml to seconds."""
+
+
+def command(*arguments: str, processes: int = 1) -> list[str]:
+    if processes == 1:
+        return [sys.executable, "-m", "fastsvs", *arguments]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*launcher, "-m", "fastsvs", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
