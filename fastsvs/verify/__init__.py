@@ -1,5 +1,9 @@
-"""Checks answers: plain integers by comparison, everything else with math-verify in processes that can be killed."""
+"""Checks answers: plain integers by comparison, everything else with math-verify in processes that can be killed.
+
+This package is imported in those processes too: it must stay light (no torch).
+"""
 
 from fastsvs.verify.verdict import Verdict
+from fastsvs.verify.verifier import Verifier
 
-__all__ = ["Verdict"]
+__all__ = ["Verdict", "Verifier"]

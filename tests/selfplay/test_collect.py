@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
+import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from selfplay_world import SAMPLING, BoxVerifier, PolicyEngine, decode, encode, problem
@@ -242,3 +245,21 @@ def test_verdicts_stand_with_their_texts():
     for group in run().discarded + run().groups:
         for text, verdict in zip(group.texts, group.verdicts, strict=False):
             assert (verdict is Verdict.CORRECT) == (rf"\boxed{{{group.task.problem.answer}}}" in text)
+
+
+def play_on_a_rank(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    verifier = BoxVerifier()
+    experience = run(verifier=verifier)
+    checked = sum(len(call) for call in verifier.calls)
+    Path(folder, str(rank)).write_text(f"{checked}\n{experience!r}")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_share_the_verification_and_see_the_same_experience(tmp_path):
+    torch.multiprocessing.start_processes(play_on_a_rank, (str(tmp_path),), nprocs=2, start_method="fork")
+    (first, one), (second, two) = ((tmp_path / name).read_text().split("\n", 1) for name in "01")
+    verifier = BoxVerifier()
+    assert one == two == repr(run(verifier=verifier))
+    assert int(first) + int(second) == sum(len(call) for call in verifier.calls)
+    assert min(int(first), int(second)) > 0

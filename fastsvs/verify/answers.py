@@ -1,0 +1,78 @@
+"""Which part of a response is its answer, and when two answers are plain integers that can simply be compared.
+
+Everything here is linear in the length of the response and runs in the trainer's own process.
+"""
+
+from __future__ import annotations
+
+import re
+
+TAIL_CHARACTERS = 600
+"""How much of a response without a box is read, from its end."""
+
+_TOKEN = re.compile(r"\\\\|\\[{}]|\\(?:boxed|fbox|framebox)\s*\{|[{}]")
+_BETWEEN_BOXES = re.compile(r"\s{0,9}\$?\s{0,9}(?:,|,?\s{0,9}(?:and|or|\\text\{\s?(?:and|or)\s?\}))\s{0,9}\$?\s{0,9}")
+_WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathbf|mathrm|boxed)\s*\{([^{}]*)\}")
+_SEPARATOR = re.compile(r",?\\!|\{,\}|\\[,;: ]")
+_INTEGER = re.compile(r"(?:\\?\$)?\s*(?:([+-])\s*)?(\d+|[1-9]\d{0,2}(?:,\d{3})+)\s*\$?", re.ASCII)
+
+
+def final_answer(response: str) -> str:
+    """What the response gives as its answer, after the last `</think>`.
+
+    Its last box as `\\boxed{...}` (several, when only commas, `and` or `or` stand between them, become one list), else
+    what follows `####` on its last line (GSM8K's mark), boxed too, else its last `TAIL_CHARACTERS` characters.
+    """
+    text = response.rpartition("</think>")[2].strip()
+    found = _boxes(text)
+    if not found:
+        mark, _, marked = text.rpartition("\n")[2].partition("####")
+        return f"\\boxed{{{marked.strip()}}}" if marked and not mark else text[-TAIL_CHARACTERS:]
+    start, _, content = found.pop()
+    contents = [content]
+    while found and _BETWEEN_BOXES.fullmatch(text, found[-1][1], start):
+        start, _, content = found.pop()
+        contents.insert(0, content)
+    return "\\boxed{" + ", ".join(dict.fromkeys(contents)) + "}"
+
+
+def boxed_content(answer: str) -> str | None:
+    """What stands in the box that is the whole of `answer`."""
+    return answer[len("\\boxed{") : -1] if answer.startswith("\\boxed{") and answer.endswith("}") else None
+
+
+def without_full_stop(text: str) -> str:
+    """The text without white space around it and without one full stop that ends it."""
+    return text.strip().removesuffix(".").rstrip()
+
+
+def plain_integer(text: str) -> str | None:
+    """The canonical digits of a plain integer ("1,234" or "\\textbf{(+01234)}" -> "1234"), None for anything else.
+
+    Digits, not an int: there is no limit to their number. "1,23" is no integer, it may be a list.
+    """
+    text = without_full_stop(text)
+    if wrapped := _WRAPPER.fullmatch(text):
+        text = without_full_stop(wrapped[1])
+    if text.startswith("(") and text.endswith(")"):
+        text = text[1:-1]
+    match = _INTEGER.fullmatch(_SEPARATOR.sub(",", text.replace("−", "-")))
+    if match is None:
+        return None
+    digits = match[2].replace(",", "").lstrip("0") or "0"
+    return f"-{digits}" if match[1] == "-" and digits != "0" else digits
+
+
+def _boxes(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, content) of the closed boxes that are not empty, in the order in which they close."""
+    open_braces: list[re.Match[str]] = []
+    found = []
+    for token in _TOKEN.finditer(text):
+        if token[0].endswith("{") and token[0] != r"\{":
+            open_braces.append(token)
+        elif token[0] == "}" and open_braces:
+            opening = open_braces.pop()
+            content = text[opening.end() : token.start()].strip()
+            if opening[0] != "{" and content:
+                found.append((opening.start(), token.end(), content))
+    return found
