@@ -1,5 +1,6 @@
 """The SvS stage against the tables of the paper and its code."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -198,3 +199,27 @@ def test_unusable_templates_are_refused(tmp_path):
     path.write_bytes(b"{response} \xff")
     with pytest.raises(UserError, match="cannot be read"):
         load_template(str(path))
+
+
+def test_work_of_finish_is_linear_in_the_number_of_groups(make_stage):
+    """B10: the reference code finds a group's relatives by scanning lists, once for every sample."""
+    comparisons = 0
+
+    class Key(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal comparisons
+            comparisons += 1
+            return str.__eq__(self, other)
+
+    def family(number: int) -> list:
+        task = replace(SYNTHESIS_TASK, key=Key(f"p{number}"), samples=1)
+        variant = Task(Key(f"p{number}/0"), VARIANT, problem(), encode("SOLVE"), 8, Key(f"p{number}"), 0)
+        return [answered(task, ["```text\nWhat is zero?\n```"]), solved(3, task=variant)]
+
+    families = 300
+    experience = make_stage().finish([group for number in range(families) for group in family(number)])
+    assert experience.counters["variants_positive"] == families
+    assert comparisons < 10 * families
