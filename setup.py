@@ -11,7 +11,6 @@ CORE = [
     "safetensors==0.8.0",
     "datasets==5.2.0",  # hub ids, parquet and jsonl
     "math-verify==0.9.0",
-    "pebble==5.2.3",  # a process pool that kills a worker at its deadline
     "pydantic==2.13.4",
     "pyyaml==6.0.3",
     "numpy==2.4.6",
@@ -27,7 +26,7 @@ DEV = [
     "hypothesis==6.170.15",
     "ruff==0.17.5",
     "mypy==2.4.1",
-    "types-PyYAML",
+    "types-PyYAML==6.0.12.20261113",
 ]
 
 # `kernels/` stands alone at the top of the repository but installs as fastsvs.kernels: a top-level

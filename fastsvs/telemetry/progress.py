@@ -36,7 +36,7 @@ class StepProgress:
 
     def say(self, text: str) -> None:
         """One line that stays above the bar."""
-        self._bar.console.print(text, highlight=False, markup=False)
+        self._bar.console.print(text, highlight=False, markup=False, emoji=False)
 
     def advance(self, step: int, facts: str) -> None:
         """Step number `step` of the total is done."""
