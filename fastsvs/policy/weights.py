@@ -88,21 +88,28 @@ class SafetensorsWeights:
 
 def load_weights(model: nn.Module, architecture: Architecture, source: WeightSource) -> None:
     """Fill this rank's stage from `source`."""
-    tensor, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
+    tensor = mpu.get_tensor_model_parallel_world_size()
     pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
     parameters = dict(model.named_parameters())
     expected = megatron_shapes(architecture, tensor, pipeline, stage)
     actual = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     assert actual == expected, f"mapping and model disagree: {set(actual.items()) ^ set(expected.items())}"
-    shapes = hf_shapes(architecture)
-    for entry in entries(architecture, pipeline):
-        if entry.stage != stage:
-            continue
+    for entry, shard in stage_shards(architecture, source):
         parameter = parameters[entry.name]
-        cuts = [_read_cut(architecture, entry, name, shapes[name], source, tensor, rank) for name in entry.sources]
-        parameter.data.copy_(merge(entry, cuts, architecture))
+        parameter.data.copy_(shard)
         if entry.cut is not None and not hasattr(parameter, "tensor_model_parallel"):
             set_tensor_model_parallel_attributes(parameter, True, entry.cut, 1)
+
+
+def stage_shards(architecture: Architecture, source: WeightSource) -> Iterator[tuple[Entry, Tensor]]:
+    """This rank's shard, read from `source`, of every parameter of its stage."""
+    tensor, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
+    pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
+    shapes = hf_shapes(architecture)
+    for entry in entries(architecture, pipeline):
+        if entry.stage == stage:
+            cuts = [_read_cut(architecture, entry, name, shapes[name], source, tensor, rank) for name in entry.sources]
+            yield entry, merge(entry, cuts, architecture)
 
 
 def hf_weights(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[tuple[str, Tensor]]:

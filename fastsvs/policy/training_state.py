@@ -1,0 +1,159 @@
+"""What an update changes: fp32 masters and Adam moments, as pieces that any layout can be put together from.
+
+Every rank gives exactly what it owns: for each parameter of its stage the stretch of its tensor-parallel shard, flat,
+that the distributed optimizer keeps there. Names are Megatron's with the layer numbers of the whole network. Reading
+puts the stretches together to shards, those to Hugging Face tensors, and cuts these for the new layout: values only
+ever move, so they keep their bits. The weights are the masters rounded to the policy's dtype, and are not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from megatron.core import parallel_state as mpu
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from fastsvs.errors import UserError
+from fastsvs.policy.architecture import Architecture
+from fastsvs.policy.mapping import entries, join, megatron_shapes
+from fastsvs.policy.policy import Policy
+from fastsvs.policy.weights import load_weights, stage_shards
+
+MASTER = "master"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def pieces(policy: Policy) -> dict[str, Tensor]:
+    """`quantity/parameter/tensor-parallel rank/start` to flat fp32 CPU tensor: what this rank has to store."""
+    names = _stored_names(policy.architecture)
+    rank = mpu.get_tensor_model_parallel_rank()
+    found = {}
+    for owned in _owned_by_rank(policy):
+        if owned.parameter in names:
+            place = f"{names[owned.parameter]}/{rank}/{owned.start}"
+            found[f"{MASTER}/{place}"] = owned.master.detach().cpu()
+            for moment in MOMENTS if owned.state else ():
+                found[f"{moment}/{place}"] = owned.state[moment].cpu()
+    return found
+
+
+def restore(policy: Policy, files: Sequence[Path], tensor_parallel: int, updates: int) -> None:
+    """Put back what all ranks' `pieces` in the safetensors `files` hold, written at that `tensor_parallel` after that
+    many `updates`. A frozen policy takes the weights alone. Raises UserError when a piece is missing."""
+    index = PieceIndex(files)
+
+    def source(quantity: str) -> SavedTensors:
+        return SavedTensors(index, quantity, policy.architecture, tensor_parallel)
+
+    load_weights(policy.stage, policy.architecture, source(MASTER))
+    if not hasattr(policy, "optimizer"):
+        return
+    owned = {part.parameter: part for part in _owned_by_rank(policy)}
+    for entry, shard in stage_shards(policy.architecture, source(MASTER)):
+        if entry.name in owned:
+            owned[entry.name].cut(shard, owned[entry.name].master)
+    for part in owned.values():
+        part.reset(updates)
+    for moment in MOMENTS if updates else ():
+        for entry, shard in stage_shards(policy.architecture, source(moment)):
+            if entry.name in owned:
+                owned[entry.name].cut(shard, owned[entry.name].state[moment])
+    policy.scheduler.num_steps = 0
+    policy.scheduler.step(updates)
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """The stretch [start, end) of a parameter's flat shard whose optimizer state is on this rank."""
+
+    parameter: str
+    start: int
+    end: int
+    master: nn.Parameter
+    """[end - start] fp32; shares memory with the parameter where that is fp32 too."""
+    adam: torch.optim.Optimizer
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Empty before the first update."""
+        return self.adam.state.get(self.master, {})
+
+    def reset(self, updates: int) -> None:
+        """Moments 0 after `updates` steps, or the state of an optimizer that took none."""
+        self.adam.state.pop(self.master, None)
+        if updates:
+            moments = {moment: torch.zeros_like(self.master) for moment in MOMENTS}
+            self.adam.state[self.master] = {"step": torch.tensor(float(updates)), **moments}
+
+    def cut(self, shard: Tensor, into: Tensor) -> None:
+        into.data.copy_(shard.reshape(-1)[self.start : self.end])
+
+
+class PieceIndex:
+    """Where each stretch of each shard lies; the files stay mapped, and only what is read is loaded."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = [safe_open(file, framework="pt") for file in files]
+        self._pieces: dict[str, list[tuple[int, int, str]]] = {}
+        for number, file in enumerate(self._files):
+            for key in file.keys():  # noqa: SIM118 (a safe_open is not a dictionary)
+                shard, _, start = key.rpartition("/")
+                self._pieces.setdefault(shard, []).append((int(start), number, key))
+
+    def read(self, shard: str, shape: tuple[int, ...]) -> Tensor:
+        parts = [self._files[number].get_tensor(key) for _, number, key in sorted(self._pieces.get(shard, []))]
+        flat = torch.cat(parts) if parts else torch.empty(0)
+        if flat.numel() != torch.Size(shape).numel():
+            raise UserError(f"the checkpoint holds {flat.numel()} of {torch.Size(shape).numel()} values of {shard}")
+        return flat.view(shape)
+
+
+class SavedTensors:
+    """One quantity of a checkpoint as Hugging Face tensors: a WeightSource."""
+
+    def __init__(self, index: PieceIndex, quantity: str, architecture: Architecture, tensor_parallel: int) -> None:
+        self._index = index
+        self._quantity = quantity
+        self._architecture = architecture
+        self._tensor_parallel = tensor_parallel
+        self._shard_shapes = megatron_shapes(architecture, tensor_parallel, 1, 0)
+        self._owners = {name: entry for entry in entries(architecture, 1) for name in entry.sources}
+        self._joined: dict[str, Tensor] = {}
+
+    def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
+        if name not in self._joined:  # the tensors of one parameter are asked for one after the other
+            self._joined = dict(self._join(name))
+        whole = self._joined[name]
+        return whole if cut is None else whole.narrow(cut, start, end - start)
+
+    def _join(self, name: str) -> list[tuple[str, Tensor]]:
+        entry = self._owners[name]
+        ranks = range(1 if entry.cut is None else self._tensor_parallel)
+        shape = self._shard_shapes[entry.name]
+        shards = [self._index.read(f"{self._quantity}/{entry.name}/{rank}", shape) for rank in ranks]
+        return join(entry, shards, self._architecture)
+
+
+def _owned_by_rank(policy: Policy) -> Iterator[Owned]:
+    names = {parameter: name for name, parameter in policy.stage.named_parameters()}
+    for optimizer in policy.optimizer.chained_optimizers:
+        for parameter, (group, order) in optimizer.model_param_group_index_map.items():
+            stretch = optimizer._get_model_param_range_map(parameter)["param"]
+            master = optimizer.optimizer.param_groups[group]["params"][order]
+            yield Owned(names[parameter], stretch.start, stretch.end, master, optimizer.optimizer)
+
+
+def _stored_names(architecture: Architecture) -> dict[str, str]:
+    """Of this rank's parameters those that it stores, under their name in the whole network: a copy is its owner's to
+    store, and a replicated parameter the first tensor-parallel rank's."""
+    stage, first = mpu.get_pipeline_model_parallel_rank(), mpu.get_tensor_model_parallel_rank() == 0
+    whole = {entry.sources: entry.name for entry in entries(architecture, 1)}
+    return {
+        entry.name: whole[entry.sources]
+        for entry in entries(architecture, mpu.get_pipeline_model_parallel_world_size())
+        if entry.stage == stage and not entry.copy and (entry.cut is not None or first)
+    }
