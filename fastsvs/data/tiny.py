@@ -1,6 +1,6 @@
 """The tiny task: procedural word problems with variational rewrites, for a policy of a million parameters.
 
-A problem tells a chain of one to three operations (+, -, *, exact division) on integers from 0 to 200 in one of 24
+A problem tells a chain of one to three operations (+, -, *, exact division) on integers from 0 to 40 in one of 24
 stories. Its computation, not its wording, decides the split: a hash of (start, steps) sends one computation in eight
 to held-out, in whatever story, so no held-out computation can occur in training or SFT data under any seed or size.
 
@@ -25,7 +25,9 @@ from fastsvs.seeding import derive_seed
 
 SCHEME = "tiny:"
 SYNTHESIS_TEMPLATE = "Write a new problem with this solution:\n{response}"
-LARGEST = 200
+LARGEST = 40
+LARGEST_OPERAND = 20
+FACTORS = range(2, 6)
 
 Split = Literal["train", "heldout"]
 Operation = Literal["+", "-", "*", "/"]
@@ -113,7 +115,7 @@ def write_solution(computation: Computation, story: Story) -> str:
 def draw_computation(random: Random, split: Split) -> Computation:
     """A computation of `split`: operations uniform among those that stay in range."""
     while True:
-        start = random.randint(2, 99)
+        start = random.randint(2, LARGEST_OPERAND)
         value, steps = start, []
         for _ in range(random.choices((1, 2, 3), _STEP_WEIGHTS)[0]):
             step = _draw_step(random, value)
@@ -160,10 +162,10 @@ def _dialogues() -> Iterator[Dialogue]:
 
 def _draw_step(random: Random, value: int) -> Step:
     operands: dict[Operation, Sequence[int]] = {
-        "+": range(2, min(99, LARGEST - value) + 1),
-        "-": range(2, min(99, value) + 1),
-        "*": [factor for factor in range(2, 10) if 0 < value * factor <= LARGEST],
-        "/": [divisor for divisor in range(2, 10) if value > 0 and value % divisor == 0],
+        "+": range(2, min(LARGEST_OPERAND, LARGEST - value) + 1),
+        "-": range(2, min(LARGEST_OPERAND, value) + 1),
+        "*": [factor for factor in FACTORS if 0 < value * factor <= LARGEST],
+        "/": [divisor for divisor in FACTORS if value > 0 and value % divisor == 0],
     }
     operation = random.choice([operation for operation, choices in operands.items() if choices])
     return operation, random.choice(operands[operation])
