@@ -141,6 +141,11 @@ class SavedTensors:
 def _owned_by_rank(policy: Policy) -> Iterator[Owned]:
     names = {parameter: name for name, parameter in policy.stage.named_parameters()}
     for optimizer in policy.optimizer.chained_optimizers:
+        if not isinstance(optimizer.optimizer, torch.optim.AdamW):  # another one counts its steps elsewhere
+            raise UserError(
+                f"checkpoints hold the state of torch's AdamW, but Megatron took {type(optimizer.optimizer).__module__}: "
+                "uninstall Transformer Engine or Apex"
+            )
         for parameter, (group, order) in optimizer.model_param_group_index_map.items():
             stretch = optimizer._get_model_param_range_map(parameter)["param"]
             master = optimizer.optimizer.param_groups[group]["params"][order]
