@@ -142,8 +142,9 @@ def _owned_by_rank(policy: Policy) -> Iterator[Owned]:
     names = {parameter: name for name, parameter in policy.stage.named_parameters()}
     for optimizer in policy.optimizer.chained_optimizers:
         if not isinstance(optimizer.optimizer, torch.optim.AdamW):  # another one counts its steps elsewhere
+            found = type(optimizer.optimizer).__module__
             raise UserError(
-                f"checkpoints hold the state of torch's AdamW, but Megatron took {type(optimizer.optimizer).__module__}: "
+                f"checkpoints hold the state of torch's AdamW, but Megatron took the one of {found}: "
                 "uninstall Transformer Engine or Apex"
             )
         for parameter, (group, order) in optimizer.model_param_group_index_map.items():
