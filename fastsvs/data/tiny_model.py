@@ -70,6 +70,7 @@ def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2Config:
         num_hidden_layers=4,
         num_attention_heads=6,
         num_key_value_heads=2,
+        initializer_range=0.06,
         max_position_embeddings=MAX_TOKENS,
         tie_word_embeddings=True,
         bos_token_id=None,
