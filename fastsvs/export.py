@@ -28,7 +28,7 @@ def restore(run: Path) -> tuple[Policy, int, str]:
     newest = distributed.agree(checkpoint.latest(run / "checkpoints"))
     if newest is None:
         raise UserError(f"{run} has no checkpoint yet")
-    policy = Policy(job.model, job.policy, seed=job.run.seed, total_updates=job.run.steps, max_sequence_tokens=1)
+    policy = Policy(job.model, job.policy, seed=job.run.seed, total_updates=0, max_sequence_tokens=1)
     return policy, checkpoint.load(policy, newest)["step"], job.model.tokenizer or job.model.path
 
 
