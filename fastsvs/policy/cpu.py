@@ -1,6 +1,7 @@
 """Megatron-core without CUDA: its hard-coded `cuda` devices point to the CPU while `redirect()` is active.
 
-GPU runs never import this file.
+Its fp32 matrix products then go to oneDNN, not to MKL, torch's choice: MKL leaves half the vector width of an AMD core
+unused. GPU runs never import this file.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
@@ -33,11 +35,24 @@ class _CudaIsCpu(TorchFunctionMode):
             kwargs["device"] = "cpu"
         if function is torch.Tensor.cuda:
             return args[0]
+        if function in _MATMULS and not kwargs and _suits_onednn(*args):
+            return torch.ops.mkldnn._linear_pointwise(args[0], args[1].t(), None, "none", [], "")
         result = function(*args, **kwargs)
         if function is torch.Tensor.type and isinstance(result, str):
             # The distributed optimizer compares these strings with "torch.cuda.FloatTensor" and the like.
             return result.replace("torch.", "torch.cuda.", 1)
         return result
+
+
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_MATMULS = {torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.mm}
+
+
+def _suits_onednn(left: Tensor, right: Tensor) -> bool:
+    """The operator has no gradient of its own: it serves the inside of autograd functions and passes without any."""
+    tracked = torch.is_grad_enabled() and (left.requires_grad or right.requires_grad)
+    plain = left.dtype == right.dtype == torch.float32 and left.ndim >= 2 and right.ndim == 2
+    return _ONEDNN and plain and not tracked
 
 
 def _names_cuda(device: object) -> bool:

@@ -43,6 +43,8 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
         pipeline_dtype=dtype,
         bf16=config.dtype == "bf16",
         variable_seq_lengths=True,
+        # Frees what was sent on; the backward pass then starts below torch's function modes, so they hold in it.
+        deallocate_pipeline_outputs=True,
         moe_token_dispatcher_type="alltoall",  # Megatron asks for it with variable_seq_lengths, also without experts
         # The objective is weighted over the whole batch already: nothing may divide it by counts of its own.
         calculate_per_token_loss=True,

@@ -1,7 +1,7 @@
 """The parts of a Megatron transformer layer that are our own: RMSNorm, SwiGLU, rotary attention over packed sequences.
 
-Megatron's local versions refuse sequence parallelism (norm) and packed sequences (attention). On CUDA the elementwise
-parts are Liger kernels and attention is flash-attn, or torch's varlen attention where flash-attn does not import.
+Megatron's local versions refuse sequence parallelism (norm) and packed sequences (attention). Attention on CUDA is
+flash-attn, or torch's varlen attention where flash-attn does not import.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fastsvs.policy.elementwise import rms_norm, rotate, swiglu
 
 
 @dataclass
@@ -50,7 +52,7 @@ def block_spec(layers: int, *, qk_norm: bool) -> TransformerBlockSubmodules:
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last dimension, in fp32 inside."""
+    """RMSNorm whose weight knows whether it works on a part of the sequence."""
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float, **_: Any) -> None:
         super().__init__()
@@ -61,11 +63,7 @@ class RMSNorm(nn.Module):
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda:
-            return _liger().rms_norm(x, self.weight, self.eps, 0.0, "llama", False)
-        wide = x.float()
-        normalized = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return normalized.to(x.dtype) * self.weight
+        return rms_norm(x, self.weight, self.eps)
 
 
 class SwiGLU(MLP):
@@ -76,9 +74,8 @@ class SwiGLU(MLP):
         super().__init__(config, projections, ffn_hidden_size=config.ffn_hidden_size)
 
     def forward(self, hidden_states: Tensor, **_: Any) -> tuple[Tensor, None]:
-        both, _bias = self.linear_fc1(hidden_states)
-        gate, up = both.chunk(2, dim=-1)
-        return self.linear_fc2(_liger().silu_mul(gate, up) if gate.is_cuda else F.silu(gate) * up)
+        gate_up, _bias = self.linear_fc1(hidden_states)
+        return self.linear_fc2(swiglu(gate_up))
 
 
 class RotaryPackedAttention(nn.Module):
@@ -97,25 +94,11 @@ class RotaryPackedAttention(nn.Module):
         packed_seq_params: PackedSequences,
         **_: Any,
     ) -> Tensor:
-        """[tokens, heads * head_dim] of `query` [tokens, heads, head_dim]; `key`, `value` [tokens, groups, head_dim]."""
+        """`query` [tokens, heads, head_dim], `key` and `value` [tokens, groups, head_dim] -> [tokens, all heads]."""
         sequences = packed_seq_params
-        query, key = _rotate(query, key, sequences.rotary)
+        query, key = rotate(query, key, sequences.rotary)
         attend = _cuda_attention() if query.is_cuda else _attend_by_length
         return attend(query, key, value, sequences).flatten(1)
-
-
-def _rotate(query: Tensor, key: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor]:
-    if query.is_cuda:
-        cosine, sine = rotary.unsqueeze(1)
-        rotated = _liger().rope(query.transpose(0, 1)[None], key.transpose(0, 1)[None], cosine, sine)
-        return rotated[0][0].transpose(0, 1), rotated[1][0].transpose(0, 1)
-    cosine, sine = rotary.unsqueeze(2)
-    return query * cosine + _rotate_half(query) * sine, key * cosine + _rotate_half(key) * sine
-
-
-def _rotate_half(x: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)
 
 
 def _attend_by_length(query: Tensor, key: Tensor, value: Tensor, sequences: PackedSequences) -> Tensor:
@@ -152,18 +135,4 @@ def _torch_varlen_attention(query: Tensor, key: Tensor, value: Tensor, sequences
     key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
     return varlen_attn(  # type: ignore[return-value]
         query, key, value, bounds, bounds, longest, longest, window_size=(-1, 0)
-    )
-
-
-@cache
-def _liger() -> Any:
-    """Liger's autograd functions; their Triton kernels exist on CUDA only."""
-    from types import SimpleNamespace
-
-    from liger_kernel.ops.rms_norm import LigerRMSNormFunction
-    from liger_kernel.ops.rope import LigerRopeFunction
-    from liger_kernel.ops.swiglu import LigerSiLUMulFunction
-
-    return SimpleNamespace(
-        rms_norm=LigerRMSNormFunction.apply, rope=LigerRopeFunction.apply, silu_mul=LigerSiLUMulFunction.apply
     )

@@ -1,0 +1,102 @@
+"""RMSNorm, SwiGLU and rotary positions as single autograd steps: Liger's kernels on CUDA, in-place torch elsewhere.
+
+Composed from autograd's own operations they would take several times as many passes over memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension [..., hidden]; fp32 inside."""
+    if x.is_cuda:
+        from liger_kernel.ops.rms_norm import LigerRMSNormFunction
+
+        return LigerRMSNormFunction.apply(x, weight, epsilon, 0.0, "llama", False)
+    return _RMSNorm.apply(x, weight, epsilon)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up of [..., 2 * width], the gate first."""
+    if gate_up.is_cuda:
+        from liger_kernel.ops.swiglu import LigerSiLUMulFunction
+
+        return LigerSiLUMulFunction.apply(*gate_up.chunk(2, dim=-1))
+    return _SwiGLU.apply(gate_up)
+
+
+def rotate(query: Tensor, key: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor]:
+    """`query` and `key` [tokens, heads, head_dim], each token turned by its angles `rotary` [2, tokens, head_dim]."""
+    if query.is_cuda:
+        from liger_kernel.ops.rope import LigerRopeFunction
+
+        turned = LigerRopeFunction.apply(query.transpose(0, 1)[None], key.transpose(0, 1)[None], *rotary.unsqueeze(1))
+        return turned[0][0].transpose(0, 1), turned[1][0].transpose(0, 1)
+    return _Rotation.apply(query, rotary), _Rotation.apply(key, rotary)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        wide = x.float()
+        inverse = wide.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        return (wide * inverse).to(x.dtype) * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, inverse = ctx.saved_tensors
+        normalized = x.float() * inverse
+        wide = gradient.float()
+        product = (wide * normalized).flatten(0, -2)
+        along = torch.mv(product, weight.float()).view_as(inverse) / x.shape[-1]
+        gradient_x = (wide * weight).sub_(normalized.mul_(along)).mul_(inverse)
+        return gradient_x.to(x.dtype), product.sum(0).to(weight.dtype), None
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up)
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        result = torch.empty_like(gate_up)
+        gradient_gate, gradient_up = result.chunk(2, dim=-1)
+        torch.mul(F.silu(gate), gradient, out=gradient_up)
+        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=gradient_gate)
+        return result
+
+
+class _Rotation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rotary: Tensor) -> Tensor:
+        ctx.save_for_backward(rotary)
+        return _turn(x, rotary, 1.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (rotary,) = ctx.saved_tensors
+        return _turn(gradient, rotary, -1.0), None
+
+
+def _turn(x: Tensor, rotary: Tensor, direction: float) -> Tensor:
+    cosine, sine = rotary.unsqueeze(2)
+    half = x.shape[-1] // 2
+    turned = x * cosine
+    turned[..., :half].addcmul_(x[..., half:], sine[..., :half], value=-direction)
+    turned[..., half:].addcmul_(x[..., :half], sine[..., half:], value=direction)
+    return turned
