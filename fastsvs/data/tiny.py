@@ -1,6 +1,6 @@
 """The tiny task: procedural word problems with variational rewrites, for a policy of a million parameters.
 
-A problem tells a chain of one to three operations (+, -, *, exact division) on integers from 0 to 40 in one of 24
+A problem tells a chain of one to three operations (+, -, *, exact division) on integers from 0 to 100 in one of 24
 stories. Its computation, not its wording, decides the split: a hash of (start, steps) sends one computation in eight
 to held-out, in whatever story, so no held-out computation can occur in training or SFT data under any seed or size.
 
@@ -25,7 +25,8 @@ from fastsvs.seeding import derive_seed
 
 SCHEME = "tiny:"
 SYNTHESIS_TEMPLATE = "Write a new problem with this solution:\n{response}"
-LARGEST = 40
+LARGEST = 100
+LARGEST_START = 30
 LARGEST_OPERAND = 20
 FACTORS = range(2, 6)
 
@@ -36,7 +37,7 @@ OPERATIONS: tuple[Operation, ...] = ("+", "-", "*", "/")
 
 _DEFAULT_SIZES = {"train": 4096, "heldout": 200, "sft": 40_000}
 _SYNTHESIS_SHARE = 0.3
-_STEP_WEIGHTS = (1, 2, 2)
+_STEP_WEIGHTS = (2, 2, 1)
 """How often a problem takes one, two and three steps."""
 
 
@@ -115,7 +116,7 @@ def write_solution(computation: Computation, story: Story) -> str:
 def draw_computation(random: Random, split: Split) -> Computation:
     """A computation of `split`: operations uniform among those that stay in range."""
     while True:
-        start = random.randint(2, LARGEST_OPERAND)
+        start = random.randint(2, LARGEST_START)
         value, steps = start, []
         for _ in range(random.choices((1, 2, 3), _STEP_WEIGHTS)[0]):
             step = _draw_step(random, value)
