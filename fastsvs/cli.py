@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from fastsvs.errors import UserError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0 when done, 2 with a message when something outside the program is wrong."""
     options = _parser().parse_args(arguments)
+    # Read when torch loads: threads that wait for one another must sleep, or busy cores spin instead of working.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         options.command(options)
     except UserError as error:

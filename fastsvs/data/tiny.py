@@ -1,11 +1,13 @@
 """The tiny task: procedural word problems with variational rewrites, for a policy of a million parameters.
 
-A problem tells a chain of one to three operations (+, -, *, exact division) on integers from 0 to 100 in one of 24
+A problem tells a chain of one to three operations (+, -, *, exact division) on integers from 0 to 60 in one of 24
 stories. Its computation, not its wording, decides the split: a hash of (start, steps) sends one computation in eight
 to held-out, in whatever story, so no held-out computation can occur in training or SFT data under any seed or size.
 
 `tiny:train` and `tiny:heldout` are problems; `tiny:sft` is dialogues, 70% solving and 30% writing a variational
 problem: given a solution, another story with the same computation, in the form that SvS expects (a ```text block).
+Like the text that real base models read, the solutions in `tiny:sft` are not all right: a step in four slips, and what
+follows builds on the slip. A model of this data knows more than it shows at temperature 1.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from fastsvs.seeding import derive_seed
 
 SCHEME = "tiny:"
 SYNTHESIS_TEMPLATE = "Write a new problem with this solution:\n{response}"
-LARGEST = 100
-LARGEST_START = 30
-LARGEST_OPERAND = 20
+LARGEST = 60
+LARGEST_START = 20
+LARGEST_OPERAND = 10
 FACTORS = range(2, 6)
 
 Split = Literal["train", "heldout"]
@@ -37,6 +39,9 @@ OPERATIONS: tuple[Operation, ...] = ("+", "-", "*", "/")
 
 _DEFAULT_SIZES = {"train": 4096, "heldout": 200, "sft": 40_000}
 _SYNTHESIS_SHARE = 0.3
+_SLIP_SHARE = 0.25
+"""Of the steps in solutions to learn from."""
+_SLIPS = (-10, -3, -2, -1, 1, 2, 3, 10)
 _STEP_WEIGHTS = (2, 2, 1)
 """How often a problem takes one, two and three steps."""
 
@@ -104,10 +109,15 @@ def write_problem(computation: Computation, story: Story, name: str) -> str:
     return " ".join([*sentences, story.ask])
 
 
-def write_solution(computation: Computation, story: Story) -> str:
-    """One line a step, the unit at the last, then the boxed answer: enough to rebuild a problem from."""
+def write_solution(computation: Computation, story: Story, slips: Random | None = None) -> str:
+    """One line a step, the unit at the last, then the boxed answer: enough to rebuild a problem from.
+
+    With `slips`, a step's result may be off; the next step starts from it.
+    """
     lines, value = [], computation.start
-    for (operation, operand), result in zip(computation.steps, computation.values(), strict=True):
+    for operation, operand in computation.steps:
+        slip = slips.choice(_SLIPS) if slips and slips.random() < _SLIP_SHARE else 0
+        result = max(0, _apply(value, operation, operand) + slip)
         lines.append(f"{value}{operation}{operand}={result}")
         value = result
     return "\n".join(lines) + f" {story.unit}\n\\boxed{{{value}}}"
@@ -152,12 +162,12 @@ def _dialogues() -> Iterator[Dialogue]:
         computation = draw_computation(random, "train")
         story, other = random.sample(STORIES, 2)
         name = random.choice(list(PEOPLE))
-        solution = write_solution(computation, story)
         if random.random() < _SYNTHESIS_SHARE:
             variant = write_problem(computation, other, name)
+            solution = write_solution(computation, story)
             asked, written = SYNTHESIS_TEMPLATE.format(response=solution), f"```text\n{variant}\n```"
         else:
-            asked, written = write_problem(computation, story, name), solution
+            asked, written = write_problem(computation, story, name), write_solution(computation, story, random)
         yield Dialogue(({"role": "user", "content": asked}, {"role": "assistant", "content": written}))
 
 
