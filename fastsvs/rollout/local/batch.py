@@ -1,0 +1,176 @@
+"""Continuous batching: sequences in slots 0..active-1; whoever finishes leaves at once, whoever waits comes in."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from fastsvs.rollout.engine import Rollout, SamplingParams
+from fastsvs.rollout.local.cache import KVCache, blocks
+from fastsvs.rollout.local.decoder import Decoder
+from fastsvs.rollout.local.sampling import sample, uniforms
+from fastsvs.rollout.local.slots import Slots
+from fastsvs.seeding import derive_seed
+
+PREFILL_TOKENS = 16384
+"""Padded prompt tokens that are read at a time."""
+ADMISSION_SHARE = 8
+"""Waiting sequences come in when one slot in so many is free: fewer, larger prefills."""
+
+Finished = tuple[str, int, Rollout]
+"""(request key, sample number, its response)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Some of the samples of a request."""
+
+    key: str
+    prompt_ids: tuple[int, ...]
+    samples: range
+    sampling: SamplingParams
+    seed: int
+
+    @property
+    def length(self) -> int:
+        """Tokens of its longest possible sequence."""
+        return len(self.prompt_ids) + self.sampling.max_tokens
+
+    def sample_seeds(self) -> list[int]:
+        return [derive_seed(self.seed, sample) for sample in self.samples]
+
+
+class ContinuousBatch:
+    def __init__(self, decoder: Decoder, eos_token_ids: Sequence[int], max_sequences: int) -> None:
+        embedding = decoder.weights.embedding
+        self._decoder = decoder
+        self._max_sequences = max_sequences
+        self._eos = frozenset(eos_token_ids)
+        self._eos_ids = torch.tensor(sorted(self._eos), dtype=torch.int64, device=embedding.device)
+        self._cache = KVCache(decoder.shape, embedding.dtype, embedding.device)
+        self._slots = Slots(blocks(max_sequences), decoder.shape.vocabulary, embedding.device)
+        self._waiting: deque[Job] = deque()
+        self._owners: list[tuple[Job, int]] = []
+        """Of each slot in use: its job and sample number."""
+
+    def submit(self, jobs: Iterable[Job]) -> None:
+        self._waiting.extend(jobs)
+
+    @torch.inference_mode()
+    def advance(self, steps: int, version: int) -> list[Finished]:
+        """Decode up to `steps` tokens a sequence and let waiting ones in; what finished, with the weights' `version`.
+
+        Raises FloatingPointError when the model's logits are not finite.
+        """
+        finished: list[Finished] = []
+        for _ in range(steps):
+            if self._has_room():
+                self._admit()
+                finished += self._retire(version)
+            elif not self._owners:
+                break
+            if self._owners:
+                self._decode()
+                finished += self._retire(version)
+        return finished
+
+    def _has_room(self) -> bool:
+        """For the next job as a whole, and enough to make a prefill worth while."""
+        if not self._waiting:
+            return False
+        free = self._max_sequences - len(self._owners)
+        wanted = max(len(self._waiting[0].samples), self._max_sequences // ADMISSION_SHARE)
+        return free >= min(wanted, self._max_sequences)
+
+    def _admit(self) -> None:
+        jobs: list[Job] = []
+        free = self._max_sequences - len(self._owners)
+        while self._waiting and free and (not jobs or len(self._waiting[0].samples) <= free):
+            job = self._waiting.popleft()
+            if len(job.samples) > free:
+                self._waiting.appendleft(replace(job, samples=job.samples[free:]))
+                job = replace(job, samples=job.samples[:free])
+            jobs.append(job)
+            free -= len(job.samples)
+        for group in _prefill_groups(jobs):
+            self._prefill(group)
+
+    def _prefill(self, jobs: Sequence[Job]) -> None:
+        first, device = len(self._owners), self._eos_ids.device
+        self._owners += [(job, sample) for job in jobs for sample in job.samples]
+        lengths = torch.tensor([len(job.prompt_ids) for job in jobs], device=device)
+        prompts = pad_sequence([torch.tensor(job.prompt_ids) for job in jobs], batch_first=True).to(device)
+        owners = torch.tensor([i for i, job in enumerate(jobs) for _ in job.samples], device=device)
+        self._cache.reserve(blocks(len(self._owners)), max(job.length for job in jobs))
+        self._slots.reserve(max(job.sampling.max_tokens for job in jobs))
+        self._slots.open(
+            first,
+            lengths[owners],
+            [seed for job in jobs for seed in job.sample_seeds()],
+            [job.sampling for job in jobs for _ in job.samples],
+        )
+        logits = self._decoder.prefill(prompts, lengths, owners, self._cache, first)
+        self._choose(logits[owners], slice(first, len(self._owners)))
+
+    def _decode(self) -> None:
+        active = len(self._owners)
+        rows = slice(blocks(active))
+        slots = self._slots
+        logits = self._decoder.decode(slots.tokens[rows], slots.positions[rows], slots.longest(active), self._cache)
+        self._choose(logits[:active], slice(active))
+
+    def _choose(self, logits: Tensor, rows: slice) -> None:
+        slots = self._slots
+        uniform = uniforms(slots.seeds[rows], slots.produced[rows])
+        ids, logprobs = sample(logits, slots.temperatures[rows], uniform, slots.truncation(rows))
+        slots.append(rows, ids, logprobs)
+
+    def _retire(self, version: int) -> list[Finished]:
+        """Take out what has finished and close the gaps with the last sequences."""
+        active = len(self._owners)
+        rows = self._slots.done(active, self._eos_ids)
+        if not rows:
+            return []
+        finished = [self._finish(*self._owners[row], *response, version) for row, response in self._responses(rows)]
+        staying = active - len(rows)
+        gone = set(rows)
+        targets = [row for row in rows if row < staying]
+        sources = [row for row in range(staying, active) if row not in gone]
+        for source, target in zip(sources, targets, strict=True):
+            self._owners[target] = self._owners[source]
+        del self._owners[staying:]
+        if sources:
+            index = torch.tensor([sources, targets], device=self._eos_ids.device)
+            self._cache.move(index[0], index[1], self._slots.longest(active))
+            self._slots.move(index[0], index[1])
+        return finished
+
+    def _responses(self, rows: list[int]) -> Iterator[tuple[int, tuple[list[int], list[float]]]]:
+        return zip(rows, self._slots.responses(rows), strict=True)
+
+    def _finish(self, job: Job, sample: int, ids: list[int], logprobs: list[float], version: int) -> Finished:
+        if not all(map(isfinite, logprobs)):
+            raise FloatingPointError(
+                f"the model's logits for request {job.key!r} are not finite: the weights of version {version} have "
+                "diverged; lower policy.optimizer.learning_rate or go back to an earlier checkpoint"
+            )
+        stopped = ids[-1] in self._eos
+        return job.key, sample, Rollout(tuple(ids), tuple(logprobs), "stop" if stopped else "length", version)
+
+
+def _prefill_groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """By prompt length, so that little is padded, and within PREFILL_TOKENS, but for a prompt that is longer itself."""
+    group: list[Job] = []
+    for job in sorted(jobs, key=lambda job: len(job.prompt_ids)):
+        if group and (len(group) + 1) * len(job.prompt_ids) > PREFILL_TOKENS:
+            yield group
+            group = []
+        group.append(job)
+    if group:
+        yield group

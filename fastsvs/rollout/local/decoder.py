@@ -1,0 +1,122 @@
+"""The forward pass of a Qwen2, Qwen3 or Llama decoder over the KV cache: whole prompts, then one token a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastsvs.rollout.local.cache import KVCache, blocks
+from fastsvs.rollout.local.linear import linear
+from fastsvs.rollout.local.shape import DecoderShape
+from fastsvs.rollout.local.weights import LayerWeights, Weights
+
+Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, queries [tokens, heads, head_dim], keys and values alike) -> [tokens, heads * head_dim]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    shape: DecoderShape
+    weights: Weights
+    rotations: Tensor
+    """[max_positions, head_dim / 2] complex64."""
+
+    def prefill(self, prompts: Tensor, lengths: Tensor, owners: Tensor, cache: KVCache, first_slot: int) -> Tensor:
+        """Read `prompts` [prompts, longest] int64, padded on the right to `lengths` [prompts], and store their keys and
+        values: slot `first_slot + i` is a continuation of prompt `owners[i]`. Gives logits [prompts, vocabulary] for
+        the token after each prompt.
+        """
+        count, longest = prompts.shape
+        positions = torch.arange(longest, device=prompts.device).repeat(count)
+        attention = _prompt_attention(cache, first_slot, owners, count)
+        hidden = self._forward(prompts.flatten(), positions, attention).unflatten(0, (count, longest))
+        return self._logits(hidden[torch.arange(count, device=prompts.device), lengths - 1])
+
+    def decode(self, tokens: Tensor, positions: Tensor, length: int, cache: KVCache) -> Tensor:
+        """Logits [slots, vocabulary] after one more token in each of the first `slots` slots.
+
+        `tokens` and `positions` are [slots] int64; `length` is over every position.
+        """
+        return self._logits(self._forward(tokens, positions, _cached_attention(cache, positions, length)))
+
+    def _forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        """[tokens], [tokens] -> [tokens, hidden] before the last norm."""
+        hidden = F.embedding(tokens, self.weights.embedding)
+        rotations = self.rotations[positions].unsqueeze(1)
+        for index, layer in enumerate(self.weights.layers):
+            self._layer(hidden, index, layer, rotations, attention)
+        return hidden
+
+    def _layer(self, hidden: Tensor, index: int, layer: LayerWeights, rotations: Tensor, attention: Attention) -> None:
+        """Adds the layer's two branches to `hidden` in place."""
+        shape = self.shape
+        qkv = linear(self._norm(hidden, layer.input_norm), layer.qkv, layer.qkv_bias)
+        qkv = qkv.unflatten(1, (shape.heads + 2 * shape.kv_heads, shape.head_dim))
+        queries, keys, values = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            queries, keys = self._norm(queries, layer.query_norm), self._norm(keys, layer.key_norm)
+        attended = attention(index, _rotate(queries, rotations), _rotate(keys, rotations), values)
+        hidden += linear(attended, layer.output)
+        gate, up = linear(self._norm(hidden, layer.post_norm), layer.gate_up).chunk(2, dim=1)
+        hidden += linear(F.silu(gate).mul_(up), layer.down)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return linear(self._norm(hidden, self.weights.norm), self.weights.head)
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(x, weight.shape, weight, self.shape.norm_epsilon)
+
+
+def _rotate(x: Tensor, rotations: Tensor) -> Tensor:
+    """[tokens, heads, head_dim] turned by [tokens, 1, head_dim / 2]; pairs lie side by side (see weights.py)."""
+    turned = torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * rotations
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+
+
+def _prompt_attention(cache: KVCache, first_slot: int, owners: Tensor, prompts: int) -> Attention:
+    """Causal attention within each prompt. Padding on the right is never seen by what stands before it."""
+    slots = slice(first_slot, first_slot + len(owners))
+
+    def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        queries, keys, values = (x.unflatten(0, (prompts, -1)).transpose(1, 2) for x in (queries, keys, values))
+        longest = keys.shape[2]
+        cache.keys[layer, slots, ..., :longest] = keys.transpose(2, 3)[owners]
+        cache.values[layer, slots, :, :longest] = values[owners]
+        attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+        return attended.transpose(1, 2).reshape(prompts * longest, -1)
+
+    return attend
+
+
+def _cached_attention(cache: KVCache, positions: Tensor, length: int) -> Attention:
+    """Attention of one new token a slot to its own past; the token's key and value are stored first."""
+    length = blocks(length)
+    _, _, kv_heads, head_dim, _ = cache.keys.shape
+    slots = torch.arange(len(positions), device=positions.device)
+    pairs = len(positions) * kv_heads
+    unseen = torch.arange(length, device=positions.device) > positions.unsqueeze(1)
+    mask = torch.zeros(unseen.shape, device=positions.device).masked_fill_(unseen, -torch.inf)
+    mask = mask.repeat_interleave(kv_heads, 0).unsqueeze(1)
+
+    def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        cache.keys[layer][slots, ..., positions] = keys.to(cache.keys.dtype)
+        cache.values[layer][slots, :, positions] = values.to(cache.values.dtype)
+        past_keys = cache.keys[layer].flatten(0, 1)[:pairs, :, :length]
+        past_values = cache.values[layer].flatten(0, 1)[:pairs, :length]
+        grouped = queries.reshape(pairs, -1, head_dim).to(past_keys.dtype)
+        weights = torch.softmax(_scores(grouped, past_keys, mask), dim=-1).to(past_values.dtype)
+        return torch.bmm(weights, past_values).view(len(slots), -1).to(queries.dtype)
+
+    return attend
+
+
+def _scores(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+    """[pairs, queries, length] fp32 of [pairs, queries, head_dim] and [pairs, head_dim, length] in one dtype."""
+    scale = queries.shape[-1] ** -0.5
+    if keys.dtype is torch.float32:
+        return torch.baddbmm(mask, queries, keys, alpha=scale)
+    return torch.bmm(queries, keys, out_dtype=torch.float32).mul_(scale).add_(mask)

@@ -1,0 +1,153 @@
+"""The in-process engine: every rank holds all weights, decodes a share of the samples and sees all results."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from fastsvs import distributed
+from fastsvs.errors import UserError
+from fastsvs.rollout.engine import Request, Rollout
+from fastsvs.rollout.local import weights
+from fastsvs.rollout.local.batch import ContinuousBatch, Finished, Job
+from fastsvs.rollout.local.decoder import Decoder
+from fastsvs.rollout.local.shape import read_shape, rotations
+from fastsvs.rollout.local.sharding import deal
+from fastsvs.rollout.registry import ENGINES
+
+STEPS_PER_ROUND = 16
+"""Tokens that every sequence gets before the ranks exchange what has finished."""
+
+
+@ENGINES.register("local")
+class LocalEngine:
+    """An `Engine` of PyTorch alone, for the models of a laptop and for small ones on a GPU.
+
+    Rows of a batch do not touch each other, but the order of fp32 additions may depend on the shape of the batch: the
+    same requests give the same bits at every run; in other company log-probs may differ by rounding.
+    """
+
+    def __init__(
+        self,
+        hf_config: PretrainedConfig,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        eos_token_ids: Sequence[int],
+        max_sequences: int,
+    ) -> None:
+        """`max_sequences` are decoded at a time on each rank. Raises UserError for a model that is not supported."""
+        self._shape = read_shape(hf_config)
+        unknown = [token for token in eos_token_ids if not 0 <= token < self._shape.vocabulary]
+        if unknown:
+            raise UserError(
+                f"end-of-sequence ids {unknown} lie outside the model's vocabulary of {self._shape.vocabulary}: "
+                "does the tokenizer belong to the model?"
+            )
+        parameters = weights.allocate(self._shape, dtype, device)
+        self._places = weights.destinations(parameters, self._shape)
+        decoder = Decoder(self._shape, parameters, rotations(hf_config).to(device))
+        self._batch = ContinuousBatch(decoder, eos_token_ids, max_sequences)
+        self._version: int | None = None
+        self._submitted: list[Request] = []
+        self._open: dict[str, dict[int, Rollout]] = {}
+        """Finished samples of each request that is not complete yet."""
+        self._samples: dict[str, int] = {}
+        self._loads = [0] * distributed.world_size()
+        self._ready: deque[tuple[str, list[Rollout]]] = deque()
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Raises UserError for a request that the model cannot serve; then none of `requests` is queued."""
+        keys = [*self._open, *(request.key for request in requests)]
+        if len(set(keys)) < len(keys):
+            raise ValueError("request keys must be unique among those not yet completed")
+        for request in requests:
+            self._check(request)
+        self._submitted += requests
+        self._open |= {request.key: {} for request in requests}
+        self._samples |= {request.key: request.samples for request in requests}
+
+    def completed(self) -> Iterator[tuple[str, list[Rollout]]]:
+        while self._ready or self._open:
+            if not self._ready:
+                self._round()
+            while self._ready:
+                yield self._ready.popleft()
+
+    def ready(self) -> int:
+        """Groups that `completed()` would give without decoding; the same on all ranks."""
+        return len(self._ready)
+
+    def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Raises UserError, and serves nothing until the next load, when a weight is missing, unknown or misshapen."""
+        if self._open:
+            raise ValueError(f"new weights while {len(self._open)} requests are not completed")
+        self._version = None
+        with torch.no_grad():
+            weights.load(self._places, tensors)
+        self._version = version
+
+    def close(self) -> None:
+        """Nothing outlives the object."""
+
+    def _check(self, request: Request) -> None:
+        sampling, limit = request.sampling, self._shape.max_positions
+        faults = [
+            fault
+            for wrong, fault in (
+                (not request.prompt_ids, "the prompt is empty"),
+                (request.samples < 1, f"samples={request.samples} must be at least 1"),
+                (sampling.max_tokens < 1, f"max_tokens={sampling.max_tokens} must be at least 1"),
+                (not sampling.temperature > 0, f"temperature={sampling.temperature} must be above 0"),
+                (not 0 < sampling.top_p <= 1, f"top_p={sampling.top_p} must lie in (0, 1]"),
+                (
+                    len(request.prompt_ids) + sampling.max_tokens > limit,
+                    f"a prompt of {len(request.prompt_ids)} tokens and max_tokens={sampling.max_tokens} go over the "
+                    f"model's max_position_embeddings={limit}",
+                ),
+                (
+                    not all(0 <= token < self._shape.vocabulary for token in request.prompt_ids),
+                    f"the prompt has token ids outside the model's vocabulary of {self._shape.vocabulary}",
+                ),
+            )
+            if wrong
+        ]
+        if faults:
+            raise UserError(f"request {request.key!r}: {'; '.join(faults)}")
+
+    def _round(self) -> None:
+        """Decode for a while on every rank, then share what has finished."""
+        if self._version is None:
+            raise ValueError("load_weights must come before the first completed()")
+        self._deal_submitted()
+        for rank, finished in enumerate(_exchange(self._batch.advance(STEPS_PER_ROUND, self._version))):
+            self._loads[rank] -= len(finished)
+            for key, sample, rollout in finished:
+                self._open[key][sample] = rollout
+                if len(self._open[key]) == self._samples[key]:
+                    samples = self._open.pop(key)
+                    self._ready.append((key, [samples[i] for i in range(self._samples.pop(key))]))
+
+    def _deal_submitted(self) -> None:
+        requests, self._submitted = self._submitted, []
+        if not requests:
+            return
+        for rank, index, samples in deal([request.samples for request in requests], self._loads):
+            self._loads[rank] += len(samples)
+            if rank == distributed.rank():
+                request = requests[index]
+                self._batch.submit([Job(request.key, request.prompt_ids, samples, request.sampling, request.seed)])
+
+
+def _exchange(finished: list[Finished]) -> list[list[Finished]]:
+    """What finished on each rank, on all ranks."""
+    if distributed.world_size() == 1:
+        return [finished]
+    parts: list[list[Finished]] = [[] for _ in range(distributed.world_size())]
+    dist.all_gather_object(parts, finished)
+    return parts
