@@ -10,14 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from fastsvs import config, distributed
-from fastsvs.algorithms import ADVANTAGES, policy_loss
 from fastsvs.config import ModelConfig, PolicyConfig, SftJob, TrainJob
 from fastsvs.errors import UserError
 from fastsvs.policy.architecture import Architecture, check_layout, load_hf_config, read_architecture
 from fastsvs.policy.mapping import hf_shapes, megatron_shapes
-from fastsvs.rollout import ENGINES
-from fastsvs.session import build_stage, check_lengths, longest_sequence, read_inputs, stop_token_ids
-from fastsvs.sft import load_examples
+from fastsvs.session import build_stage, check_fits_model, check_lengths, check_names, read_inputs, stop_token_ids
+from fastsvs.sft import check_example_length, load_examples
 from fastsvs.telemetry import RunFolder
 
 GIB = 2**30
@@ -25,38 +23,34 @@ WIDTH = {"fp32": 4, "bf16": 2}
 
 
 def check_train(job: TrainJob) -> str:
-    """What the job would do. Raises UserError for the first thing that would stop it."""
+    """What the job would do, as its resolved configuration under a comment. Raises UserError for the first thing that
+    would stop it."""
     check_lengths(job)
-    ENGINES.get(job.rollout.engine)
-    ADVANTAGES.get(job.algorithm.advantage)
-    policy_loss(job.algorithm)
-    model = check_model(job.model, job.policy, longest_sequence(job))
+    check_names(job)
+    model = check_model(job.model, job.policy)
     inputs = read_inputs(job)
+    check_fits_model(job, load_hf_config(job.model.path), inputs.tokenizer)
     stop_token_ids(job.model.path, inputs.tokenizer)
     build_stage(job, inputs.tokenizer)
     RunFolder(job, Path(job.run.dir), writable=False)
-    return "\n".join([*inputs.facts, *model, "", config.dump(job)])
+    return _report([*inputs.facts, *model], job)
 
 
 def check_sft(job: SftJob) -> str:
-    """What the job would do. Raises UserError for the first thing that would stop it."""
-    model = check_model(job.model, job.policy, job.data.max_tokens)
+    """As `check_train`."""
+    check_example_length(job)
+    model = check_model(job.model, job.policy)
     _, facts = load_examples(job)
     RunFolder(job, Path(job.run.dir), writable=False)
-    return "\n".join([*facts, *model, "", config.dump(job)])
+    return _report([*facts, *model], job)
 
 
-def check_model(model: ModelConfig, policy: PolicyConfig, sequence_tokens: int) -> list[str]:
-    """Architecture, layout, tensor names and shapes (on the meta device), positions; the memory that a rank needs."""
+def check_model(model: ModelConfig, policy: PolicyConfig) -> list[str]:
+    """Architecture, layout, tensor names and shapes (on the meta device); the memory that a rank needs."""
     hf = load_hf_config(model.path)
     architecture = read_architecture(hf)
     check_layout(architecture, policy, distributed.launched_world_size())
-    check_names(hf, architecture)
-    if sequence_tokens > hf.max_position_embeddings:
-        raise UserError(
-            f"sequences of up to {sequence_tokens} tokens, but {model.path} has positions for "
-            f"{hf.max_position_embeddings}: lower the prompt or response limits"
-        )
+    check_tensors(hf, architecture)
     stages = [_stage_parameters(architecture, policy, stage) for stage in range(policy.pipeline_parallel)]
     total = sum(prod(shape) for shape in hf_shapes(architecture).values())
     return [
@@ -66,7 +60,7 @@ def check_model(model: ModelConfig, policy: PolicyConfig, sequence_tokens: int) 
     ]
 
 
-def check_names(hf: PretrainedConfig, architecture: Architecture) -> None:
+def check_tensors(hf: PretrainedConfig, architecture: Architecture) -> None:
     """The mapping must name every tensor of transformers' own model with its shape, and no other."""
     with torch.device("meta"):
         reference = AutoModelForCausalLM.from_config(hf)
@@ -76,6 +70,10 @@ def check_names(hf: PretrainedConfig, architecture: Architecture) -> None:
     if wrong:
         facts = "; ".join(f"{name}: expected {ours.get(name)}, the model has {theirs.get(name)}" for name in wrong[:5])
         raise UserError(f"{len(wrong)} tensors of this {hf.model_type} model are not as the trainer expects: {facts}")
+
+
+def _report(facts: Sequence[str], job: TrainJob | SftJob) -> str:
+    return "\n".join([*(f"# {fact}" for fact in facts), config.dump(job)])
 
 
 def _stage_parameters(architecture: Architecture, policy: PolicyConfig, stage: int) -> int:

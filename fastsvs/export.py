@@ -17,7 +17,10 @@ def export_run(run: Path, out: Path) -> int:
     policy, step, tokenizer = restore(run)
     policy.export(out)
     if distributed.is_main():
-        load_tokenizer(tokenizer).save_pretrained(out)
+        try:
+            load_tokenizer(tokenizer).save_pretrained(out)
+        except OSError as error:
+            raise UserError(f"the tokenizer cannot be written to {out}: {error}") from error
     return step
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import distributed
-from fastsvs.algorithms import PolicyLoss, policy_loss
+from fastsvs.algorithms import ADVANTAGES, PolicyLoss, policy_loss
 from fastsvs.config import DataConfig, RolloutConfig, TrainJob
 from fastsvs.data import PROMPTS, EpochSampler, Problem, encode_problems, encode_prompt, load_problems, load_tokenizer
 from fastsvs.errors import UserError
-from fastsvs.policy import Policy, checkpoint
+from fastsvs.policy import Policy, checkpoint, load_hf_config
 from fastsvs.rollout import ENGINES, Engine, SamplingParams
 from fastsvs.selfplay import STAGES, ExperienceStage, Task, original_tasks
 from fastsvs.sync import WeightSync
@@ -84,10 +84,13 @@ def open_session(job: TrainJob) -> Iterator[Session]:
     distributed.initialize(job.run.timeout_seconds)
     main = distributed.is_main()
     check_lengths(job)
+    check_names(job)
     inputs = read_inputs(job)
+    check_fits_model(job, load_hf_config(job.model.path), inputs.tokenizer)
+    stage = build_stage(job, inputs.tokenizer)
+    folder = RunFolder(job, Path(job.run.dir), writable=main)
     with ExitStack() as stack:
         verifier = stack.enter_context(Verifier(job.verifier))
-        folder = RunFolder(job, Path(job.run.dir), writable=main)
         policy = build_policy(job, total_updates=job.run.steps)
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
         engine = build_engine(
@@ -103,7 +106,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
             folder=folder,
             progress=progress,
             sampler=EpochSampler(len(inputs.problems), job.run.prompts_per_step, job.run.seed),
-            stage=build_stage(job, inputs.tokenizer),
+            stage=stage,
             verifier=verifier,
             engine=engine,
             policy=policy,
@@ -178,15 +181,15 @@ def sampling_params(rollout: RolloutConfig) -> SamplingParams:
 
 
 def stop_token_ids(model_path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokenizer's end of sequence and whatever else the model's generation_config.json ends on."""
+    """The tokenizer's end of sequence and what the model's generation_config.json, or else its config.json, ends on."""
     try:
         declared = GenerationConfig.from_pretrained(model_path).eos_token_id
     except OSError:
-        declared = None
+        declared = load_hf_config(model_path).eos_token_id
     ids = {tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])} - {None}
     if not ids:
         raise UserError(
-            f"{model_path}: neither the tokenizer nor generation_config.json names an end-of-sequence token"
+            f"{model_path}: neither the tokenizer nor the model's configuration names an end-of-sequence token"
         )
     return sorted(ids)
 
@@ -203,4 +206,26 @@ def check_lengths(job: TrainJob) -> None:
             f"data.max_prompt_tokens ({job.data.max_prompt_tokens}) + longest response make sequences of "
             f"{longest_sequence(job)} tokens, over policy.tokens_per_micro_batch "
             f"({job.policy.tokens_per_micro_batch}): raise the latter or lower the former"
+        )
+
+
+def check_names(job: TrainJob) -> None:
+    """Every plug-in that the job names exists. Raises UserError for one that does not."""
+    ENGINES.get(job.rollout.engine)
+    ADVANTAGES.get(job.algorithm.advantage)
+    STAGES.get(job.selfplay.stage)
+    policy_loss(job.algorithm)
+
+
+def check_fits_model(job: TrainJob, hf: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The model must have positions for the longest sequence and an embedding for every token."""
+    if longest_sequence(job) > hf.max_position_embeddings:
+        raise UserError(
+            f"sequences of up to {longest_sequence(job)} tokens, but {job.model.path} has positions for "
+            f"{hf.max_position_embeddings}: lower data.max_prompt_tokens or rollout.max_response_tokens"
+        )
+    if len(tokenizer) > hf.vocab_size:
+        raise UserError(
+            f"the tokenizer of {job.model.tokenizer or job.model.path} has {len(tokenizer)} tokens, but "
+            f"{job.model.path} has embeddings for {hf.vocab_size}: point model.tokenizer at the model's own"
         )

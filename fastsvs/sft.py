@@ -13,6 +13,7 @@ from fastsvs import distributed
 from fastsvs.algorithms import Batch, TokenLoss, TokenTerms
 from fastsvs.config import AlgorithmConfig, SftJob
 from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer
+from fastsvs.errors import UserError
 from fastsvs.policy import Policy, checkpoint
 from fastsvs.telemetry import RunFolder, StepProgress
 
@@ -24,6 +25,7 @@ def sft(job: SftJob) -> Path:
     """Train on the job's dialogues, resuming what its run folder holds; the folder of the run, or of the export."""
     distributed.initialize(job.run.timeout_seconds)
     main = distributed.is_main()
+    check_example_length(job)
     examples, facts = load_examples(job)
     folder = RunFolder(job, Path(job.run.dir), writable=main)
     policy = Policy(
@@ -59,6 +61,15 @@ def load_examples(job: SftJob) -> tuple[list[Example], list[str]]:
     dialogues, loaded = load_dialogues(job.data)
     encoded, kept = encode_dialogues(dialogues, tokenizer, job.data.max_tokens, job.data.path)
     return [(np.asarray(ids), np.asarray(mask)) for ids, mask in encoded], [*loaded.describe(), *kept.describe()]
+
+
+def check_example_length(job: SftJob) -> None:
+    """The longest example must fit one micro-batch."""
+    if job.data.max_tokens > job.policy.tokens_per_micro_batch:
+        raise UserError(
+            f"data.max_tokens ({job.data.max_tokens}) is over policy.tokens_per_micro_batch "
+            f"({job.policy.tokens_per_micro_batch}): raise the latter or lower the former"
+        )
 
 
 def supervised_batch(examples: Sequence[Example]) -> Batch:

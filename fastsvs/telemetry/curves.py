@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from fastsvs.telemetry.files import write_atomic
 
 COLORS = {"original": "#3366aa", "synthesis": "#dd8833", "variant": "#33996b"}
 LABELS = {"original": "data-set problems", "synthesis": "problems written", "variant": "own problems solved"}
@@ -71,6 +72,4 @@ def _finish(axes: Axes, title: str, unit: str) -> None:
 def _save(figure: Figure, path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(picture.getvalue())
-    os.replace(temporary, path)
+    write_atomic(path, picture.getvalue())

@@ -11,13 +11,13 @@ from typing import Any
 from fastsvs.errors import UserError
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step. Raises UserError when the disk refuses."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content` in one step. Raises UserError when the disk refuses."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

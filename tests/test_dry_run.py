@@ -1,0 +1,182 @@
+"""`--dry-run` of the paper-scale runs on a CPU, from a folder that holds nothing of the model but its config.json."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig
+
+from fastsvs.cli import main
+from fastsvs.config import TrainJob, load
+from fastsvs.dry_run import check_tensors
+from fastsvs.errors import UserError
+from fastsvs.policy import read_architecture
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+
+QWEN25 = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 70,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "torch_dtype": "bfloat16",
+    "use_sliding_window": False,
+}
+PUBLISHED = {
+    "qwen2.5_3b": QWEN25
+    | {
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 36,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+        "vocab_size": 151936,
+    },
+    "qwen2.5_32b": QWEN25
+    | {
+        "hidden_size": 5120,
+        "intermediate_size": 27648,
+        "num_attention_heads": 40,
+        "num_hidden_layers": 64,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": False,
+        "vocab_size": 152064,
+    },
+    "llama3.1_8b": {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_bias": False,
+        "bos_token_id": 128000,
+        "eos_token_id": [128001, 128008, 128009],
+        "hidden_act": "silu",
+        "hidden_size": 4096,
+        "initializer_range": 0.02,
+        "intermediate_size": 14336,
+        "max_position_embeddings": 131072,
+        "mlp_bias": False,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_scaling": {
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        },
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "vocab_size": 128256,
+    },
+}
+"""config.json of Qwen2.5-3B-Instruct, Qwen2.5-32B-Instruct and Llama-3.1-8B-Instruct as far as the model reads it."""
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Overrides that put a model folder and problems of this machine in place of the hub's."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)  # an earlier test may have joined a world of one
+    problems = [{"question": f"What is {n} plus {n}?", "answer": str(2 * n)} for n in range(8)]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
+
+    def overrides(shape: dict) -> list[str]:
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / "config.json").write_text(json.dumps(shape))
+        return [
+            f"model.path={tmp_path}/model",
+            f"model.tokenizer={ROOT}/models/tiny",
+            f"data.path={tmp_path}/problems.jsonl",
+            f"evaluation.path={tmp_path}/problems.jsonl",
+            f"run.dir={tmp_path}/run",
+        ]
+
+    return overrides
+
+
+# Counted by hand. Qwen2.5-3B: the embedding 151936 x 2048 is also the head; 36 layers of
+# 2048 x (2048 + 1) + 2 x 256 x (2048 + 1) + 2048 x 2048 + 3 x 2048 x 11008 + 2 x 2048; 2048 of the last norm.
+# A stage of Qwen2.5-32B at TP 4 x PP 2: 152064 / 4 x 5120 for the head, 32 layers of
+# (5120 x 5121 + 2 x 1024 x 5121 + 5120 x 5120 + 3 x 5120 x 27648) / 4 + 2 x 5120, and 5120: 4,095,734,784.
+# A rank of Llama-3.1-8B at TP 2: 2 x 128256 / 2 x 4096 + 32 x ((2 x 4096 x 4096 + 2 x 1024 x 4096
+# + 3 x 4096 x 14336) / 2 + 2 x 4096) + 4096: 4,015,263,744.
+EXPECTED = {
+    "qwen2.5_3b": ("3,085.9 M parameters, TP 1 x PP 1", 3_085_938_688),
+    "llama3.1_8b": ("8,030.3 M parameters, TP 2 x PP 1", 4_015_263_744),
+    "qwen2.5_32b": ("32,763.9 M parameters, TP 4 x PP 2", 4_095_734_784),
+}
+
+
+@pytest.mark.parametrize("method", ["svs", "rlvr"])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_paper_scale_from_a_config_json_alone(inputs, capsys, tmp_path, name, method):
+    overrides = inputs(PUBLISHED[name])
+    config = CONFIGS / f"{name}_{method}.yaml"
+    assert main(["train", str(config), *overrides, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    model, parameters = EXPECTED[name]
+    gib = parameters / 2**30
+    assert model in shown
+    assert f"{2 * gib:.2f} weights + {4 * gib:.2f} gradients + {12 * gib:.2f} optimizer" in shown
+    assert "8 prompts of 8 rows" in shown
+    (tmp_path / "resolved.yaml").write_text(shown)
+    assert load(TrainJob, tmp_path / "resolved.yaml") == load(TrainJob, config, overrides)
+    assert not (tmp_path / "run").exists()
+
+
+def test_optimizer_is_sharded_over_data_parallel_ranks(inputs, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "32")
+    overrides = inputs(PUBLISHED["qwen2.5_32b"])
+    assert main(["train", str(CONFIGS / "qwen2.5_32b_svs.yaml"), *overrides, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "data parallel 4" in shown
+    assert f"{12 * 4_095_734_784 / 4 / 2**30:.2f} optimizer" in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "extra", "message"),
+    [
+        ({"num_hidden_layers": 35}, ["policy.pipeline_parallel=2"], "policy.pipeline_parallel=2 does not divide"),
+        ({}, ["policy.tensor_parallel=4"], "policy.tensor_parallel=4 does not divide the model's key/value heads (2)"),
+        ({"max_position_embeddings": 4096}, [], "has positions for 4096: lower data.max_prompt_tokens or"),
+        ({"vocab_size": 300}, [], "has embeddings for 300: point model.tokenizer at the model's own"),
+        ({"use_sliding_window": True, "max_window_layers": 0}, [], "sliding-window attention"),
+        ({"model_type": "gemma3"}, [], "model type 'gemma3"),
+        ({}, ["policy.tokens_per_micro_batch=8192"], "over policy.tokens_per_micro_batch (8192)"),
+    ],
+)
+def test_models_and_layouts_that_cannot_work(inputs, capsys, changes, extra, message):
+    overrides = inputs(PUBLISHED["qwen2.5_3b"] | changes)
+    assert main(["train", str(CONFIGS / "qwen2.5_3b_svs.yaml"), *overrides, *extra, "--dry-run"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_tensor_of_another_shape_is_named(tmp_path):
+    config = PUBLISHED["qwen2.5_3b"] | {"num_hidden_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    hf = AutoConfig.from_pretrained(tmp_path)
+    ours = read_architecture(hf)
+    check_tensors(hf, ours)
+    hf.num_key_value_heads = 4
+    with pytest.raises(UserError, match=r"4 tensors .*k_proj.bias: expected \(256,\), the model has \(512,\)"):
+        check_tensors(hf, ours)
+
+
+def test_sft_too(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    places = [f"run.dir={tmp_path}/run", "data.limit=16"]
+    assert main(["sft", "configs/tiny_sft.yaml", *places, "--dry-run"]) == 0
+    assert "16 encoded dialogues of 16 rows" in capsys.readouterr().out
+    assert not any(tmp_path.iterdir())
