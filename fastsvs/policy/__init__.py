@@ -4,6 +4,9 @@ import warnings
 
 # Megatron names each optional accelerator that is absent, at import and once per module.
 warnings.filterwarnings("ignore", module=r"megatron\.")
+# Its distributed optimizer uses collectives under the names they had before torch 2.13, and looks at `.grad` of shards.
+warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
 
 from fastsvs.policy.architecture import Architecture, check_layout, load_hf_config, read_architecture  # noqa: E402
 from fastsvs.policy.mapping import hf_shapes  # noqa: E402
