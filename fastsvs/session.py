@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
@@ -75,7 +76,7 @@ class Session:
         return start
 
     def evaluated(self, step: int) -> bool:
-        return distributed.agree(self.folder.read_evaluation(step) is not None)
+        return distributed.agree(step in self.folder.evaluations())
 
 
 @contextmanager
@@ -120,17 +121,19 @@ def open_session(job: TrainJob) -> Iterator[Session]:
 def read_inputs(job: TrainJob) -> Inputs:
     """Tokenizer and problems, with every count of what was left out. Raises UserError when nothing remains."""
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
-    problems, facts = read_problems(job.data, tokenizer)
+    problems, facts = read_problems(job.data, tokenizer, "train")
     if job.evaluation.path is None:
         return Inputs(tokenizer, problems, [], facts)
     held_out = job.data.model_copy(update={"path": job.evaluation.path, "limit": job.evaluation.limit})
-    encoded, held_out_facts = read_problems(held_out, tokenizer)
+    encoded, held_out_facts = read_problems(held_out, tokenizer, "eval")
     return Inputs(tokenizer, problems, encoded, [*facts, *held_out_facts])
 
 
-def read_problems(data: DataConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[list[EncodedProblem], list[str]]:
+def read_problems(
+    data: DataConfig, tokenizer: PreTrainedTokenizerBase, mode: Literal["train", "eval"]
+) -> tuple[list[EncodedProblem], list[str]]:
     problems, loaded = load_problems(data)
-    encoded, kept = encode_problems(problems, tokenizer, data, "train")
+    encoded, kept = encode_problems(problems, tokenizer, data, mode)
     facts = [*loaded.describe(), *kept.describe()]
     if not encoded:
         raise UserError(f"{data.path}: no problem is left to work on ({'; '.join(facts)})")

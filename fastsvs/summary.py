@@ -20,7 +20,7 @@ def conclude(session: Session) -> dict[str, Any]:
     """Write `summary.json` and `curves.png` and show the result; the summary, on every rank."""
     folder, run = session.folder, session.job.run
     metrics = folder.metrics()
-    evaluations = {step: result for step in (0, run.steps) if (result := folder.read_evaluation(step))}
+    evaluations = folder.evaluations()
     seconds = sum(row["time/step"] for row in metrics)
     summary = {
         "before": _pass_rates(evaluations.get(0)),
@@ -33,7 +33,7 @@ def conclude(session: Session) -> dict[str, Any]:
     folder.write_summary(summary)
     if distributed.is_main():
         title = f"{run.dir}: {session.job.selfplay.stage}, seed {run.seed}"
-        draw_curves(folder.root / "curves.png", title, metrics, folder.read_evaluations())
+        draw_curves(folder.root / "curves.png", title, metrics, evaluations)
         _show(session, summary)
     return summary
 

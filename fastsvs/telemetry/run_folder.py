@@ -72,15 +72,9 @@ class RunFolder:
             write_jsonl(self.root / "evaluations" / f"step_{step}.samples.jsonl", rows)
             write_json(self.root / "evaluations" / f"step_{step}.json", result)
 
-    def read_evaluation(self, step: int) -> dict[str, Any] | None:
-        path = self.root / "evaluations" / f"step_{step}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-    def read_evaluations(self) -> dict[int, dict[str, Any]]:
+    def evaluations(self) -> dict[int, dict[str, Any]]:
         """All evaluations so far, by step."""
-        paths = self.root.glob("evaluations/step_*.json")
-        steps = sorted(int(path.stem.removeprefix("step_")) for path in paths)
-        return {step: result for step in steps if (result := self.read_evaluation(step))}
+        return read_evaluations(self.root)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         if self._writable:
@@ -105,6 +99,12 @@ class RunFolder:
                 f"{self.root} holds a run with another configuration ({facts}): "
                 "choose another run.dir, remove the folder, or resume with the configuration it began with"
             )
+
+
+def read_evaluations(root: Path) -> dict[int, dict[str, Any]]:
+    """The evaluations in a run folder, by step."""
+    paths = {int(path.stem.removeprefix("step_")): path for path in root.glob("evaluations/step_*.json")}
+    return {step: json.loads(paths[step].read_text(encoding="utf-8")) for step in sorted(paths)}
 
 
 def describe_environment() -> dict[str, Any]:

@@ -73,9 +73,7 @@ def test_evaluations_come_back_by_step(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     folder.write_evaluation(10, {"pass@1": {"mean": 0.5}}, [{"id": "x"}])
     folder.write_evaluation(0, {"pass@1": {"mean": 0.25}}, [{"id": "x"}])
-    assert list(folder.read_evaluations()) == [0, 10]
-    assert folder.read_evaluation(0) == {"pass@1": {"mean": 0.25}}
-    assert folder.read_evaluation(5) is None
+    assert list(folder.evaluations().items()) == [(0, {"pass@1": {"mean": 0.25}}), (10, {"pass@1": {"mean": 0.5}})]
     assert read_jsonl(tmp_path / "evaluations" / "step_10.samples.jsonl") == [{"id": "x"}]
 
 

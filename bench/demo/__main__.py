@@ -1,0 +1,92 @@
+"""`python -m bench.demo --seeds 0 1 2 --out bench/results --figure docs/demo.png`: trains SvS and RLVR from the tiny
+base at every seed (runs that are finished are only read), then writes the figures as JSON and one picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.report import Row, write
+from fastsvs.config import TrainJob, load
+from fastsvs.telemetry import read_evaluations, read_jsonl
+from fastsvs.train import train
+
+METHODS = {"SvS": ("configs/tiny_svs.yaml", "#33996b"), "RLVR": ("configs/tiny_rlvr.yaml", "#3366aa")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser.add_argument("--figure", type=Path, required=True, help="PNG to write")
+    options = parser.parse_args()
+    runs = {name: [run_once(config, seed) for seed in options.seeds] for name, (config, _) in METHODS.items()}
+    rows = [row for name, folders in runs.items() for row in measure(name, folders)]
+    for row in rows:
+        print(f"{row.provider:5s} {row.case:10s} {row.metric:32s} {row.value:10.3f} {row.unit}")
+    print(write("demo", rows, options.out))
+    draw(options.figure, runs)
+
+
+def run_once(config: str, seed: int) -> Path:
+    folder = Path("runs") / f"{Path(config).stem}_seed{seed}"
+    if not (folder / "summary.json").exists():
+        train(load(TrainJob, config, [f"run.dir={folder}", f"run.seed={seed}"]))
+    return folder
+
+
+def measure(name: str, folders: Sequence[Path]) -> list[Row]:
+    """Before, after and gain of each seed and of their mean; the run's own seconds."""
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    rows = []
+    for metric in summaries[0]["after"]:
+        before = [summary["before"][metric]["mean"] for summary in summaries]
+        after = [summary["after"][metric]["mean"] for summary in summaries]
+        for summary, low, high in zip(summaries, before, after, strict=True):
+            rows.append(Row(f"seed {summary['seed']}", name, f"{metric} before", low, "share"))
+            rows.append(Row(f"seed {summary['seed']}", name, f"{metric} after", high, "share"))
+        rows.append(Row("mean", name, f"{metric} before", mean(before), "share"))
+        rows.append(Row("mean", name, f"{metric} after", mean(after), "share"))
+        rows.append(Row("mean", name, f"{metric} gain", 100 * (mean(after) - mean(before)), "points"))
+    first, last = ([read_jsonl(folder / "metrics.jsonl")[i]["policy/entropy"] for folder in folders] for i in (0, -1))
+    rows.append(Row("mean", name, "entropy in the first step", mean(first), "nats/token"))
+    rows.append(Row("mean", name, "entropy in the last step", mean(last), "nats/token"))
+    rows.append(Row("median", name, "seconds in training steps", median(s["wall_seconds"] for s in summaries), "s"))
+    return rows
+
+
+def draw(path: Path, runs: Mapping[str, Sequence[Path]]) -> None:
+    """Held-out pass@1 and pass@8 and policy entropy against the step: seeds thin, their mean bold."""
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    panels = dict(zip(("pass@1", "pass@8", "entropy"), figure.subplots(1, 3), strict=True))
+    for name, folders in runs.items():
+        for metric in ("pass@1", "pass@8"):
+            held_out = [{step: e[metric]["mean"] for step, e in read_evaluations(f).items()} for f in folders]
+            _plot(panels[metric], name, held_out)
+        entropy = [{row["step"]: row["policy/entropy"] for row in read_jsonl(f / "metrics.jsonl")} for f in folders]
+        _plot(panels["entropy"], name, entropy)
+    for metric, axes in panels.items():
+        axes.set_title(f"held-out {metric}" if metric.startswith("pass") else "policy entropy, nats per token")
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.25)
+        axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def _plot(axes: Axes, name: str, curves: Sequence[Mapping[int, Any]]) -> None:
+    color = METHODS[name][1]
+    steps = sorted(curves[0])
+    for curve in curves:
+        axes.plot(steps, [curve[step] for step in steps], color=color, alpha=0.3, linewidth=0.9)
+    axes.plot(steps, [mean(curve[step] for curve in curves) for step in steps], color=color, linewidth=2.2, label=name)
+
+
+if __name__ == "__main__":
+    main()
