@@ -24,7 +24,7 @@ def run_evaluation(job: EvalJob) -> dict[str, Any]:
     main = distributed.is_main()
     policy, step, tokenizer_path = _open_model(job)
     tokenizer = load_tokenizer(tokenizer_path)
-    problems, facts = read_problems(job.data, tokenizer)
+    problems, facts = read_problems(job.data, tokenizer, "eval")
     with ExitStack() as stack:
         progress = stack.enter_context(StepProgress("eval", 1, 0, enabled=main))
         for fact in facts:

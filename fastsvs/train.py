@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -74,7 +75,8 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
             part.response_lengths, algorithm.aggregation, session.job.rollout.max_response_tokens
         )
         rows.append(session.policy.update(part, session.loss, algorithm, weights, temperature))
-    means = {f"policy/{name}": sum(row[name] for row in rows) / len(rows) for name in (rows[0] if rows else ())}
+    names = dict.fromkeys(name for row in rows for name in row)  # a small update may lack a kind
+    means = {f"policy/{name}": fmean(row[name] for row in rows if name in row) for name in names}
     return {"policy/updates": len(updates), **means}
 
 
