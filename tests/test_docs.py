@@ -1,0 +1,111 @@
+"""What the documentation says is there: every key, every metric, every file and test it names, and its example runs."""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from whole_runs import ROOT, SMALL
+
+from fastsvs.cli import main
+from fastsvs.config import EvalJob, SftJob, TrainJob, load
+from fastsvs.selfplay.extraction import Rejection
+from fastsvs.telemetry import read_jsonl
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+SCHEMAS = {"train": TrainJob, "sft": SftJob, "eval": EvalJob}
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
+
+def blocks(language: str) -> Iterator[str]:
+    for path in PAGES:
+        yield from re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+def keys(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, default as the table shows it)."""
+    for name, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+
+
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_every_key_stands_with_its_default(command: str) -> None:
+    sections = dict(
+        re.findall(r"^## `fastsvs (\w+)`\n(.*?)(?=^## |\Z)", page("configuration"), re.DOTALL | re.MULTILINE)
+    )
+    rows = {"train": "", "sft": sections["sft"], "eval": sections["eval"]}[command] + sections["train"]
+    missing = [f"| `{key}` | {default} |" for key, default in keys(SCHEMAS[command])]
+    missing = [row for row in missing if row not in rows]
+    assert not missing
+
+
+def test_commands_load() -> None:
+    lines = [line for block in blocks("sh") for line in block.splitlines() if " --out " not in line]
+    assert len(lines) >= 8
+    for line in lines:
+        words = shlex.split(line.partition(">")[0], comments=True)
+        command, config, *overrides = words[words.index("fastsvs") + 1 :]
+        load(SCHEMAS[command], ROOT / config, [word for word in overrides if word != "--dry-run"])
+
+
+def test_links_files_and_tests_exist() -> None:
+    for path in [*PAGES, ROOT / "CHANGELOG.md"]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+    guards = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page("svs"))
+    assert len(guards) > 10
+    for file, test in guards:
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of the module in docs/extend.md, importable."""
+    (source,) = blocks("python")
+    (tmp_path / "my_ideas.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(ROOT)
+    yield "my_ideas"
+    sys.modules.pop("my_ideas", None)
+
+
+def test_the_example_of_an_extension_trains(example: str, tmp_path: Path) -> None:
+    plugins = [
+        *(f"data.prompt={example}:terse", f"selfplay.stage={example}:SecondChance"),
+        *(f"algorithm.advantage={example}:above_average", f"algorithm.loss={example}:reinforce"),
+    ]
+    folder = tmp_path / "run"
+    assert main(["train", "configs/tiny_svs.yaml", *SMALL, *plugins, "run.steps=2", f"run.dir={folder}"]) == 0
+    rows = read_jsonl(folder / "metrics.jsonl")
+    assert any(row["groups/again"] > 0 for row in rows)
+    assert all(row["policy/surprise"] > 0 for row in rows if row["policy/updates"])
+    groups = {row["key"]: row for row in read_jsonl(folder / "samples" / "step_1.jsonl")}
+    again = next(row for row in groups.values() if row["kind"] == "again")
+    assert "correct" not in groups[again["parent"]]["verdicts"]
+    assert len(again["responses"]) == 2 * len(groups[again["parent"]]["responses"])
+
+
+def test_every_metric_is_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    options = [
+        *("algorithm.kl_coefficient=0.01", "algorithm.rollout_correction=tis", "algorithm.samples_per_update=2"),
+        *("run.steps=2", f"run.dir={tmp_path}/run"),
+    ]
+    assert main(["train", "configs/tiny_svs.yaml", *SMALL, *options]) == 0
+    rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert any(row["policy/updates"] > 1 for row in rows)
+    names = {re.sub(r"/(original|synthesis|variant)$", "/<kind>", name) for row in rows for name in row}
+    names |= {f"rejected/{reason}" for reason in Rejection}
+    names |= json.loads((tmp_path / "run" / "evaluations" / "step_2.json").read_text()).keys()
+    documented = set(re.findall(r"`([^`]+)`", page("metrics")))
+    assert {re.sub(r"^pass@\d+$", "pass@k", name) for name in names} <= documented
