@@ -14,7 +14,7 @@ from fastsvs.errors import UserError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0 when done, 2 with a message when something outside the program is wrong."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     # Read when torch loads: threads that wait for one another must sleep, or busy cores spin instead of working.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
@@ -30,7 +30,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.dry_run:
         from fastsvs.dry_run import check_train
 
-        print(check_train(job))
+        _say(check_train(job))
         return
     from fastsvs.train import train
 
@@ -42,11 +42,11 @@ def _sft(options: argparse.Namespace) -> None:
     if options.dry_run:
         from fastsvs.dry_run import check_sft
 
-        print(check_sft(job))
+        _say(check_sft(job))
         return
     from fastsvs.sft import sft
 
-    print(f"done: {sft(job)}")
+    _say(f"done: {sft(job)}")
 
 
 def _eval(options: argparse.Namespace) -> None:
@@ -58,7 +58,24 @@ def _eval(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from fastsvs.export import export_run
 
-    print(f"exported step {export_run(options.run, options.out)} of {options.run} to {options.out}")
+    _say(f"exported step {export_run(options.run, options.out)} of {options.run} to {options.out}")
+
+
+def _say(text: str) -> None:
+    """Once, however many processes torchrun started."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand on both sides of an option, where argparse alone takes the first ones only."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

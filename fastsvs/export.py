@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transformers import GenerationConfig
+
 from fastsvs import config, distributed
 from fastsvs.data import load_tokenizer
 from fastsvs.errors import UserError
@@ -19,6 +21,7 @@ def export_run(run: Path, out: Path) -> int:
     if distributed.is_main():
         try:
             load_tokenizer(tokenizer).save_pretrained(out)
+            _copy_generation_config(read_job(run).model.path, out)
         except OSError as error:
             raise UserError(f"the tokenizer cannot be written to {out}: {error}") from error
     return step
@@ -43,3 +46,12 @@ def read_job(run: Path) -> config.TrainJob | config.SftJob:
         return config.load(config.TrainJob, path)
     except UserError:
         return config.load(config.SftJob, path)
+
+
+def _copy_generation_config(model_path: str, out: Path) -> None:
+    """The model's own, with all tokens that it ends on, if it has one."""
+    try:
+        generation = GenerationConfig.from_pretrained(model_path)
+    except OSError:
+        return
+    generation.save_pretrained(out)

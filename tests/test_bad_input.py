@@ -87,6 +87,13 @@ def test_arguments(refuse: Refuse, arguments: tuple[str, ...], message: str) -> 
     assert message in refuse(*arguments)
 
 
+@pytest.mark.parametrize("arguments", [(*TRAIN, "--dry-rum"), ("export", "run", "other", "--out", "x"), ("trian",)])
+def test_a_command_line_that_means_nothing(capsys, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "error:" in capsys.readouterr().err
+
+
 def test_data_without_rows(refuse: Refuse, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "empty.jsonl")
     assert f"{path} holds no rows" in refuse(*TRAIN, f"data.path={path}")

@@ -173,6 +173,23 @@ def test_a_tensor_of_another_shape_is_named(tmp_path):
         check_tensors(hf, ours)
 
 
+def test_overrides_may_follow_the_option(inputs, capsys):
+    overrides = inputs(PUBLISHED["qwen2.5_3b"])
+    config = str(CONFIGS / "qwen2.5_3b_svs.yaml")
+    assert main(["train", config, *overrides, "--dry-run", "run.seed=7", "run.steps=2"]) == 0
+    shown = capsys.readouterr().out
+    assert "seed: 7" in shown
+    assert "steps: 2" in shown
+
+
+def test_several_processes_show_it_once(inputs, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    overrides = inputs(PUBLISHED["qwen2.5_3b"])
+    assert main(["train", str(CONFIGS / "qwen2.5_3b_svs.yaml"), *overrides, "--dry-run"]) == 0
+    assert not capsys.readouterr().out
+
+
 def test_sft_too(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
