@@ -65,7 +65,7 @@ def _pass_rates(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _self_made_problems(session: Session) -> Iterator[dict[str, Any]]:
-    """Rewarded problems of the latest steps that have some, each with the solution it was written from."""
+    """Rewarded problems of the latest steps, each from another source, with the solution it was written from."""
     sources: set[str] = set()
     for step in range(session.job.run.steps, 0, -1):
         groups = {row["key"]: row for row in read_jsonl(session.folder.root / "samples" / f"step_{step}.jsonl")}
@@ -74,8 +74,8 @@ def _self_made_problems(session: Session) -> Iterator[dict[str, Any]]:
                 continue
             synthesis = groups[row["parent"]]
             reward = synthesis["rewards"][row["parent_sample"]]
-            if reward == 1.0 and row["problem"] not in sources:
-                sources.add(row["problem"])
+            if reward == 1.0 and synthesis["problem"] not in sources:
+                sources.add(synthesis["problem"])
                 yield {
                     "step": step,
                     "source_problem": synthesis["question"],
@@ -99,7 +99,7 @@ def _show(session: Session, summary: Mapping[str, Any]) -> None:
     for name in summary["after"]:
         before, after = summary["before"][name], summary["after"][name]
         say(f"held-out {name}: {Estimate(**before)} before, {Estimate(**after)} after")
-    say(f"{summary['steps']} steps in {summary['wall_seconds']:.0f} s; see {root}/summary.json and {root}/curves.png")
+    say(f"{summary['steps']} training steps in {summary['wall_seconds']:.0f} s; see {root}/summary.json and {root}/curves.png")
 
 
 def _one_line(text: str) -> str:
