@@ -99,7 +99,8 @@ def _show(session: Session, summary: Mapping[str, Any]) -> None:
     for name in summary["after"]:
         before, after = summary["before"][name], summary["after"][name]
         say(f"held-out {name}: {Estimate(**before)} before, {Estimate(**after)} after")
-    say(f"{summary['steps']} training steps in {summary['wall_seconds']:.0f} s; see {root}/summary.json and {root}/curves.png")
+    say(f"{summary['steps']} training steps in {summary['wall_seconds']:.0f} s")
+    say(f"see {root}/summary.json and {root}/curves.png")
 
 
 def _one_line(text: str) -> str:

@@ -238,7 +238,6 @@ def test_export_writes_over_nothing(capsys, run: Path, tmp_path: Path) -> None:
     assert not any(out.iterdir())
 
 
-@pytest.mark.xfail(reason="policy/export.py lets SafetensorError through", strict=True)
 def test_export_onto_a_full_disk(capsys, run: Path, tmp_path: Path) -> None:
     with largest_file(1_000_000):
         assert main(["export", str(run), "--out", str(tmp_path / "hf")]) == 2

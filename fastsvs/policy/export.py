@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PretrainedConfig
@@ -44,7 +45,7 @@ def save_hf(
         folder.mkdir(parents=True, exist_ok=True)
         for file in partial.iterdir():
             os.replace(file, folder / file.name)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"the model cannot be written to {folder}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
