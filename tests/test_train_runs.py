@@ -121,6 +121,7 @@ def test_rlvr_derives_nothing(fastsvs, tmp_path: Path) -> None:
 
 def test_sft_makes_a_model_from_nothing_and_resumes(fastsvs, tmp_path: Path) -> None:
     sizes = ["data.limit=64", "run.prompts_per_step=16", "run.save_every=2"]
+    sizes += ["policy.optimizer.warmup_steps=0", "policy.optimizer.schedule=constant"]
     places = [f"run.dir={tmp_path}/run", f"export={tmp_path}/model"]
     for steps in (2, 4):
         result = fastsvs("sft", "configs/tiny_sft.yaml", *sizes, *places, f"run.steps={steps}")
