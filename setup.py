@@ -26,6 +26,7 @@ DEV = [
     "hypothesis==6.170.15",
     "ruff==0.17.5",
     "mypy==2.4.1",
+    "setuptools==84.2.1",  # the packaging test builds a wheel
     "types-PyYAML==6.0.12.20261113",
 ]
 
