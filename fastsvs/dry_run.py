@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from fastsvs import config, distributed
+from fastsvs.architecture import Architecture, check_layout, load_hf_config, read_architecture
 from fastsvs.config import ModelConfig, PolicyConfig, SftJob, TrainJob
 from fastsvs.errors import UserError
-from fastsvs.policy.architecture import Architecture, check_layout, load_hf_config, read_architecture
 from fastsvs.policy.mapping import hf_shapes, megatron_shapes
 from fastsvs.session import build_stage, check_fits_model, check_lengths, check_names, read_inputs, stop_token_ids
 from fastsvs.sft import check_example_length, load_examples

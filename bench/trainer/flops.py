@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bench.trainer.suites import Case
-from fastsvs.policy.architecture import Architecture
+from fastsvs.architecture import Architecture
 
 FORMULA = (
     "FLOP of an update = 6 x tokens x (weights of attention and feed-forward matrices) "

@@ -8,7 +8,7 @@ warnings.filterwarnings("ignore", module=r"megatron\.")
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
 warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
 
-from fastsvs.policy.architecture import Architecture, check_layout, load_hf_config, read_architecture  # noqa: E402
+from fastsvs.architecture import Architecture, check_layout, load_hf_config, read_architecture  # noqa: E402
 from fastsvs.policy.mapping import hf_shapes  # noqa: E402
 from fastsvs.policy.policy import Policy  # noqa: E402
 

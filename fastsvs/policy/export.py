@@ -17,8 +17,8 @@ from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from fastsvs import distributed
+from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
-from fastsvs.policy.architecture import Architecture
 from fastsvs.policy.mapping import hf_shapes
 
 SHARD_BYTES = 4 << 30

@@ -16,7 +16,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from fastsvs.policy.architecture import Architecture
+from fastsvs.architecture import Architecture
 
 Shape = tuple[int, ...]
 

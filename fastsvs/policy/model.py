@@ -10,8 +10,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
-from fastsvs.policy.architecture import Architecture
 from fastsvs.policy.modules import PackedSequences, block_spec
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

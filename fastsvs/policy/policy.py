@@ -15,10 +15,10 @@ from torch import Tensor
 from fastsvs import distributed
 from fastsvs.algorithms.batch import Batch
 from fastsvs.algorithms.terms import PolicyLoss
+from fastsvs.architecture import check_layout, load_hf_config, read_architecture, rotary_table
 from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
 from fastsvs.errors import UserError
 from fastsvs.policy import packing
-from fastsvs.policy.architecture import check_layout, load_hf_config, read_architecture, rotary_table
 from fastsvs.policy.export import save_hf
 from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
 from fastsvs.policy.parallel import build_optimizer, distribute_gradients, initialize_model_parallel, megatron_device

@@ -17,8 +17,8 @@ from megatron.core import parallel_state as mpu
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
-from fastsvs.policy.architecture import Architecture
 from fastsvs.policy.mapping import entries, join, megatron_shapes
 from fastsvs.policy.policy import Policy
 from fastsvs.policy.weights import load_weights, stage_shards

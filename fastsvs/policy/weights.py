@@ -16,8 +16,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
-from fastsvs.policy.architecture import Architecture
 from fastsvs.policy.mapping import Entry, Shape, cut_range, entries, hf_shapes, join, megatron_shapes, merge
 from fastsvs.seeding import derive_seed
 

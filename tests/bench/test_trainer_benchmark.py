@@ -10,7 +10,7 @@ from transformers import Qwen3ForCausalLM
 
 from bench.trainer.flops import PEAK_BF16, case_flop
 from bench.trainer.suites import MODELS, PUBLISHED, SUITES, Case
-from fastsvs.policy.architecture import read_architecture
+from fastsvs.architecture import read_architecture
 
 ROOT = Path(__file__).parents[2]
 CASES = [case for suite in SUITES.values() for case in suite.cases]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
+from fastsvs.architecture import check_layout, read_architecture
 from fastsvs.config import EvalJob, SftJob, TrainJob, load
-from fastsvs.policy.architecture import check_layout, read_architecture
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PAPER_SCALE = ("qwen2.5_3b", "llama3.1_8b", "qwen2.5_32b")

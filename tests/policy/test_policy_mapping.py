@@ -13,8 +13,8 @@ from policy_cases import CONFIGS, save_model
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
+from fastsvs.architecture import Architecture, read_architecture
 from fastsvs.policy import export
-from fastsvs.policy.architecture import Architecture, read_architecture
 from fastsvs.policy.mapping import cut_range, entries, hf_shapes, join, megatron_shapes, merge
 from fastsvs.policy.weights import SafetensorsWeights
 
@@ -61,6 +61,7 @@ def test_any_layout_and_back_is_bit_exact(
         groups=4,
         head_dim=2,
         vocabulary=vocabulary,
+        max_positions=128,
         tied=tied,
         qkv_bias=qkv_bias,
         qk_norm=qk_norm,

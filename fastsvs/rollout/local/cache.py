@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastsvs.rollout.local.shape import DecoderShape
+from fastsvs.architecture import Architecture
 
 BLOCK = 16
 """Slots and lengths come in multiples of it: few different GEMM shapes, full vectors."""
@@ -19,7 +19,7 @@ def blocks(count: int) -> int:
 class KVCache:
     """Grows on demand. On a CPU it holds fp32 whatever the model's dtype: attention is then exact and one code path."""
 
-    def __init__(self, shape: DecoderShape, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, shape: Architecture, dtype: torch.dtype, device: torch.device) -> None:
         self._shape = shape
         self._dtype = torch.float32 if device.type == "cpu" else dtype
         self._device = device
@@ -43,7 +43,7 @@ class KVCache:
     def _allocate(self, slots: int, length: int) -> None:
         # Zeros, not empty: what lies beyond a sequence's end is multiplied by an attention weight of 0.
         shape = self._shape
-        heads = (shape.layers, slots, shape.kv_heads)
+        heads = (shape.layers, slots, shape.groups)
         self.keys = torch.zeros(*heads, shape.head_dim, length, dtype=self._dtype, device=self._device)
         """[layers, slots, kv_heads, head_dim, length]: the GEMM of one query row is fastest with keys so."""
         self.values = torch.zeros(*heads, length, shape.head_dim, dtype=self._dtype, device=self._device)

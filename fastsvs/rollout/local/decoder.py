@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import PretrainedConfig
 
+from fastsvs.architecture import Architecture, rotary_frequencies
 from fastsvs.rollout.local.cache import KVCache, blocks
 from fastsvs.rollout.local.linear import linear
-from fastsvs.rollout.local.shape import DecoderShape
 from fastsvs.rollout.local.weights import LayerWeights, Weights
 
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -20,7 +21,7 @@ Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    shape: DecoderShape
+    shape: Architecture
     weights: Weights
     rotations: Tensor
     """[max_positions, head_dim / 2] complex64."""
@@ -55,8 +56,8 @@ class Decoder:
         """Adds the layer's two branches to `hidden` in place."""
         shape = self.shape
         qkv = linear(self._norm(hidden, layer.input_norm), layer.qkv, layer.qkv_bias)
-        qkv = qkv.unflatten(1, (shape.heads + 2 * shape.kv_heads, shape.head_dim))
-        queries, keys, values = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
+        qkv = qkv.unflatten(1, (shape.heads + 2 * shape.groups, shape.head_dim))
+        queries, keys, values = qkv.split([shape.heads, shape.groups, shape.groups], dim=1)
         if layer.query_norm is not None and layer.key_norm is not None:
             queries, keys = self._norm(queries, layer.query_norm), self._norm(keys, layer.key_norm)
         attended = attention(index, _rotate(queries, rotations), _rotate(keys, rotations), values)
@@ -69,6 +70,13 @@ class Decoder:
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.shape.norm_epsilon)
+
+
+def rotations(hf: PretrainedConfig) -> Tensor:
+    """[max_positions, head_dim / 2] complex64 on the CPU: the factor that turns each pair of a head's dimensions."""
+    frequencies, scale = rotary_frequencies(hf)
+    angles = torch.outer(torch.arange(hf.max_position_embeddings, dtype=torch.float32), frequencies)
+    return torch.polar(torch.full_like(angles, scale), angles)
 
 
 def _rotate(x: Tensor, rotations: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from fastsvs import distributed
+from fastsvs.architecture import read_architecture
 from fastsvs.errors import UserError
 from fastsvs.rollout.engine import Request, Rollout
 from fastsvs.rollout.local import weights
 from fastsvs.rollout.local.batch import ContinuousBatch, Finished, Job
-from fastsvs.rollout.local.decoder import Decoder
-from fastsvs.rollout.local.shape import read_shape, rotations
+from fastsvs.rollout.local.decoder import Decoder, rotations
 from fastsvs.rollout.local.sharding import deal
 from fastsvs.rollout.registry import ENGINES
 
@@ -42,7 +42,7 @@ class LocalEngine:
         max_sequences: int,
     ) -> None:
         """`max_sequences` are decoded at a time on each rank. Raises UserError for a model that is not supported."""
-        self._shape = read_shape(hf_config)
+        self._shape = read_architecture(hf_config)
         unknown = [token for token in eos_token_ids if not 0 <= token < self._shape.vocabulary]
         if unknown:
             raise UserError(

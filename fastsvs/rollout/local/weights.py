@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
-from fastsvs.rollout.local.shape import DecoderShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class LayerWeights:
     input_norm: Tensor
     """[hidden]"""
     qkv: Tensor
-    """[(heads + 2 kv_heads) * head_dim, hidden]"""
+    """[(heads + 2 groups) * head_dim, hidden]"""
     qkv_bias: Tensor | None
     query_norm: Tensor | None
     """[head_dim]"""
@@ -33,9 +33,9 @@ class LayerWeights:
     post_norm: Tensor
     """[hidden]"""
     gate_up: Tensor
-    """[2 * intermediate, hidden]"""
+    """[2 * ffn, hidden]"""
     down: Tensor
-    """[hidden, intermediate]"""
+    """[hidden, ffn]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ class Destination:
     """Of the Hugging Face tensor."""
 
 
-def allocate(shape: DecoderShape, dtype: torch.dtype, device: torch.device) -> Weights:
+def allocate(shape: Architecture, dtype: torch.dtype, device: torch.device) -> Weights:
     """Uninitialised parameters."""
 
     def empty(*size: int) -> Tensor:
         return torch.empty(size, dtype=dtype, device=device)
 
-    heads = shape.heads + 2 * shape.kv_heads
+    heads = shape.heads + 2 * shape.groups
     layers = [
         LayerWeights(
             input_norm=empty(shape.hidden),
@@ -73,8 +73,8 @@ def allocate(shape: DecoderShape, dtype: torch.dtype, device: torch.device) -> W
             key_norm=empty(shape.head_dim) if shape.qk_norm else None,
             output=empty(shape.hidden, shape.heads * shape.head_dim),
             post_norm=empty(shape.hidden),
-            gate_up=empty(2 * shape.intermediate, shape.hidden),
-            down=empty(shape.hidden, shape.intermediate),
+            gate_up=empty(2 * shape.ffn, shape.hidden),
+            down=empty(shape.hidden, shape.ffn),
         )
         for _ in range(shape.layers)
     ]
@@ -82,7 +82,7 @@ def allocate(shape: DecoderShape, dtype: torch.dtype, device: torch.device) -> W
     return Weights(embedding, layers, empty(shape.hidden), embedding if shape.tied else empty(*embedding.shape))
 
 
-def destinations(weights: Weights, shape: DecoderShape) -> dict[str, Destination]:
+def destinations(weights: Weights, shape: Architecture) -> dict[str, Destination]:
     """Every Hugging Face name of the model, with its place."""
     places = {"model.embed_tokens.weight": _whole(weights.embedding), "model.norm.weight": _whole(weights.norm)}
     if not shape.tied:
@@ -115,8 +115,8 @@ def load(places: dict[str, Destination], tensors: Iterable[tuple[str, Tensor]]) 
         raise UserError("these weights do not fit the rollout engine's model:\n  " + "\n  ".join(faults))
 
 
-def _layer_destinations(layer: LayerWeights, shape: DecoderShape) -> dict[str, Destination]:
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+def _layer_destinations(layer: LayerWeights, shape: Architecture) -> dict[str, Destination]:
+    queries, keys = shape.heads * shape.head_dim, shape.groups * shape.head_dim
     gate, up = layer.gate_up.chunk(2)
     places = {
         "input_layernorm.weight": _whole(layer.input_norm),

@@ -1,4 +1,4 @@
-"""What the trainer needs to know of a Hugging Face model: shapes, rotary frequencies, and whether a layout fits it.
+"""What trainer and engines need to know of a Hugging Face model: shapes, rotary frequencies, and which layouts fit it.
 
 Supported: Qwen2 and Qwen2.5, Qwen3 (q/k norm), Llama 3 (its rope scaling too); tied or untied, grouped queries.
 """
@@ -34,6 +34,7 @@ class Architecture:
     """Key/value heads; each serves `heads // groups` query heads."""
     head_dim: int
     vocabulary: int
+    max_positions: int
     tied: bool
     """The output weight is the embedding."""
     qkv_bias: bool
@@ -59,7 +60,7 @@ def load_hf_config(path: str) -> PretrainedConfig:
 
 
 def read_architecture(hf: PretrainedConfig) -> Architecture:
-    """Raises UserError for a model that the trainer would compute wrongly."""
+    """Raises UserError for a model that would be computed wrongly."""
     if hf.model_type not in SUPPORTED:
         raise UserError(f"model type {hf.model_type!r} is not supported; supported: {', '.join(SUPPORTED)}")
     _reject_unsupported_features(hf)
@@ -71,6 +72,7 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
         groups=hf.num_key_value_heads,
         head_dim=_head_dim(hf),
         vocabulary=hf.vocab_size,
+        max_positions=hf.max_position_embeddings,
         tied=bool(hf.tie_word_embeddings),
         qkv_bias=hf.model_type == "qwen2",
         qk_norm=hf.model_type == "qwen3",
@@ -104,12 +106,13 @@ def check_layout(architecture: Architecture, config: PolicyConfig, world_size: i
 
 def rotary_table(hf: PretrainedConfig, positions: int) -> Tensor:
     """[2, positions, head_dim] fp32 on the CPU: cosine and sine, as transformers computes them."""
-    inverse, scale = _rotary_frequencies(hf)
+    inverse, scale = rotary_frequencies(hf)
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), inverse).repeat(1, 2)
     return torch.stack([angles.cos(), angles.sin()]) * scale
 
 
-def _rotary_frequencies(hf: PretrainedConfig) -> tuple[Tensor, float]:
+def rotary_frequencies(hf: PretrainedConfig) -> tuple[Tensor, float]:
+    """[head_dim / 2] fp32 radians a position on the CPU, and the factor on cosine and sine."""
     parameters: dict[str, Any] = hf.rope_parameters
     if parameters["rope_type"] != "default":
         return ROPE_INIT_FUNCTIONS[parameters["rope_type"]](hf, device=torch.device("cpu"))
