@@ -141,7 +141,7 @@ class OptimizerConfig(Section):
     learning_rate: float = Field(1e-6, gt=0)
     min_learning_rate: float = Field(0.0, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Over `run.steps` optimizer steps; a training step that takes several updates moves on by as many."""
+    """Over `run.steps`; all updates of one training step have the same learning rate."""
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)

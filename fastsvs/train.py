@@ -74,7 +74,7 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
         weights = aggregation_weights(
             part.response_lengths, algorithm.aggregation, session.job.rollout.max_response_tokens
         )
-        rows.append(session.policy.update(part, session.loss, algorithm, weights, temperature))
+        rows.append(session.policy.update(part, session.loss, algorithm, weights, temperature, schedule_step=step))
     names = dict.fromkeys(name for row in rows for name in row)  # a small update may lack a kind
     means = {f"policy/{name}": fmean(row[name] for row in rows if name in row) for name in names}
     return {"policy/updates": len(updates), **means}

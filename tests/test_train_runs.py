@@ -111,12 +111,16 @@ def test_four_processes_learn_what_one_does(finished: Path, fastsvs, tmp_path: P
             assert four[name] == pytest.approx(alone[name], rel=1e-3, abs=1e-5), name
 
 
-def test_rlvr_derives_nothing(fastsvs, tmp_path: Path) -> None:
-    small = [override for override in SMALL if not override.startswith("run.steps")]
-    result = fastsvs("train", "configs/tiny_rlvr.yaml", *small, "run.steps=1", f"run.dir={tmp_path}/rlvr")
+def test_rlvr_derives_nothing_and_a_large_batch_takes_several_updates(fastsvs, tmp_path: Path) -> None:
+    sizes = [*SMALL, "run.steps=1", "algorithm.samples_per_update=8", "policy.optimizer.schedule=linear"]
+    result = fastsvs("train", "configs/tiny_rlvr.yaml", *sizes, f"run.dir={tmp_path}/rlvr")
     assert result.returncode == 0, result.stderr
     kinds = {row["kind"] for row in read_jsonl(tmp_path / "rlvr" / "samples" / "step_1.jsonl")}
     assert kinds == {"original"}
+    [row] = read_jsonl(tmp_path / "rlvr" / "metrics.jsonl")
+    assert row["policy/updates"] == -(-row["kept_samples/original"] // 8) > 1
+    assert row["policy/learning_rate"] == pytest.approx(2e-4)
+    assert row["policy/approx_kl"] > 0  # later updates are off-policy
 
 
 def test_sft_makes_a_model_from_nothing_and_resumes(fastsvs, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def save(policy: Policy, root: Path, step: int, state: Mapping[str, Any], keep: 
             "state": dict(state),
             "architecture": asdict(policy.architecture),
             "tensor_parallel": mpu.get_tensor_model_parallel_world_size(),
-            "updates": policy.scheduler.num_steps,
+            "updates": policy.updates,
             "files": files,
         }
         _on_main(partial(_publish, draft, root / name, manifest), failure)

@@ -42,6 +42,7 @@ class Policy:
         self.config = config
         self.hf_config = load_hf_config(model.path)
         self.architecture = read_architecture(self.hf_config)
+        self.updates = 0
         check_layout(self.architecture, config, distributed.world_size())
         source: WeightSource = (
             RandomWeights(self.architecture, seed)
@@ -87,13 +88,18 @@ class Policy:
         algorithm: AlgorithmConfig,
         token_weights: Tensor,
         temperature: float,
+        schedule_step: int | None = None,
     ) -> dict[str, float]:
         """One optimizer step on sum over samples and tokens of token_weights[sample] * loss[token].
 
-        `token_weights` [samples]. Returns the metrics of `accumulate_gradients`, grad_norm (before clipping) and
-        learning_rate. Raises FloatingPointError, with unchanged weights, when the gradient is not finite.
+        `token_weights` [samples]. The learning rate is the schedule's at `schedule_step`, by default the number of
+        updates so far: a training step of several updates is one step of it. Returns the metrics of
+        `accumulate_gradients`, grad_norm (before clipping) and learning_rate. Raises FloatingPointError, with unchanged
+        weights, when the gradient is not finite.
         """
         metrics = self.accumulate_gradients(batch, loss, algorithm, token_weights, temperature)
+        self.scheduler.num_steps = self.updates if schedule_step is None else schedule_step
+        self.scheduler.step(0)
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         with megatron_device():
             self.optimizer.prepare_grads()
@@ -103,7 +109,7 @@ class Policy:
             for optimizer in self.optimizer.chained_optimizers:
                 clip_grad_by_total_norm_fp32(optimizer.get_parameters(), self.config.optimizer.max_grad_norm, norm)
             self.optimizer.step_with_ready_grads()
-            self.scheduler.step(1)
+        self.updates += 1
         return metrics
 
     def accumulate_gradients(

@@ -62,8 +62,7 @@ def restore(policy: Policy, files: Sequence[Path], tensor_parallel: int, updates
         for entry, shard in stage_shards(policy.architecture, source(moment)):
             if entry.name in owned:
                 owned[entry.name].cut(shard, owned[entry.name].state[moment])
-    policy.scheduler.num_steps = 0
-    policy.scheduler.step(updates)
+    policy.updates = updates
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,13 @@ def test_schedule_warms_up_and_decays(folder: str) -> None:
     policy = build(folder, FP32.model_copy(update={"optimizer": optimizer}), total_updates=6)
     rates = [policy.update(make_batch(), likelihood, GSPO, WEIGHTS, 1.0)["learning_rate"] for _ in range(6)]
     assert rates == pytest.approx([1e-3, 2e-3, 3e-3, 4e-3, 3e-3, 2e-3])
+    policy = build(folder, FP32.model_copy(update={"optimizer": optimizer}), total_updates=6)
+    rates = [
+        policy.update(make_batch(), likelihood, GSPO, WEIGHTS, 1.0, schedule_step=step)["learning_rate"]
+        for step in (0, 0, 3, 4, 4, 5)  # steps of several updates, and one without any
+    ]
+    assert rates == pytest.approx([1e-3, 1e-3, 4e-3, 3e-3, 3e-3, 2e-3])
+    assert policy.updates == 6
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(folder: str) -> None:
