@@ -1,17 +1,31 @@
 """Log-probability and entropy of each token straight from hidden states and the (vocab-parallel) output weight.
 
-The public operator: it checks its arguments and picks the implementation for the device.
+Forward takes whole rows of logits, a piece of the tokens at a time, and keeps four numbers a token; backward makes the
+logits again, a piece of the vocabulary at a time: four matrix products in all, for any loss. `linear_policy_loss` needs
+three, for losses that look at one token at a time.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from .chunked import ChunkedLogprobEntropy
-
-IGNORE_INDEX = -100
+from .arguments import check_linear, inverse_temperature, kept_rows, pick, pick_if, spread
+from .dispatch import (
+    add_product,
+    new_logits,
+    operand_dtype,
+    row_kernels,
+    row_spans,
+    tiles,
+    write_logits,
+    write_product,
+)
+from .vocabulary import Vocabulary, vocabulary
 
 
 def linear_logprob_entropy(
@@ -22,6 +36,7 @@ def linear_logprob_entropy(
     temperature: float | Tensor = 1.0,
     vocab_size: int | None = None,
     group: dist.ProcessGroup | None = None,
+    workspace_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log p(target) and entropy in nats of softmax(hidden @ weight.T / temperature), without keeping logits.
 
@@ -30,10 +45,11 @@ def linear_logprob_entropy(
         weight: [vocab_shard, hidden] of the same dtype: rows `rank * vocab_shard` onwards of the whole weight, where
             rank is this process's in `group`.
         targets: [tokens] int64, ids of the whole vocabulary. A row with IGNORE_INDEX costs nothing: its results are 0
-            and it has no gradient.
+            and it has no gradient. A row whose incoming gradients are 0 costs nothing in backward.
         temperature: above 0; a number or [tokens].
         vocab_size: rows of the whole weight at and beyond it are padding and get probability 0.
         group: ranks that share the vocabulary, all with the same hidden states and targets; None for a whole weight.
+        workspace_bytes: logits alive at a time, at most; None for the device's own value (`dispatch`).
 
     Returns:
         log-probabilities and entropies, [tokens] each, fp32 (fp64 for fp64 input), accumulated in that dtype, bitwise
@@ -43,44 +59,84 @@ def linear_logprob_entropy(
     Raises:
         ValueError: shapes, dtypes, temperature or targets do not fit.
     """
-    ranks, rank = (group.size(), group.rank()) if group is not None else (1, 0)
-    columns = ranks * len(weight) if vocab_size is None else vocab_size
-    _check(hidden, weight, targets, temperature, columns, ranks)
-    rows = (targets != IGNORE_INDEX).nonzero().flatten()
-    first = rank * len(weight)
-    owned = min(max(columns - first, 0), len(weight))
-    # Triton for CUDA tensors plugs in here; the chunked torch version serves every device.
-    return ChunkedLogprobEntropy.apply(
-        hidden, weight, targets - first, rows, torch.as_tensor(temperature), owned, group if ranks > 1 else None
-    )
+    check_linear(hidden, weight, targets)
+    part = vocabulary(len(weight), vocab_size, group)
+    rows = kept_rows(targets, temperature, part.size)
+    inverse = pick_if(inverse_temperature(temperature, hidden), rows)
+    return LinearLogprobEntropy.apply(hidden, weight, targets, rows, inverse, part, workspace_bytes)
 
 
-def _check(
-    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float | Tensor, columns: int, ranks: int
-) -> None:
-    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"hidden must be [tokens, hidden] and weight [vocab_shard, hidden], got {tuple(hidden.shape)} "
-            f"and {tuple(weight.shape)}"
-        )
-    if hidden.dtype != weight.dtype or not hidden.is_floating_point():
-        raise ValueError(f"hidden and weight must share a floating dtype, got {hidden.dtype} and {weight.dtype}")
-    if targets.shape != hidden.shape[:1] or targets.dtype != torch.int64:
-        raise ValueError(
-            f"targets must be int64 [{len(hidden)}] like hidden's rows, got {targets.dtype} {list(targets.shape)}"
-        )
-    if not 0 < columns <= ranks * len(weight):
-        raise ValueError(
-            f"vocab_size must lie in 1..{ranks * len(weight)}, the rows of the whole weight, got {columns}"
-        )
-    scale = torch.as_tensor(temperature)
-    if scale.ndim and scale.shape != targets.shape:
-        raise ValueError(f"temperature must be a number or [{len(hidden)}], got {list(scale.shape)}")
-    if not (scale > 0).all():
-        raise ValueError("temperature must be above 0 everywhere")
-    wrong = (targets != IGNORE_INDEX) & ((targets < 0) | (targets >= columns))
-    if wrong.any():
-        raise ValueError(
-            f"{int(wrong.sum())} targets lie outside the vocabulary of {columns}, e.g. {int(targets[wrong][0])}; "
-            f"rows to leave out have {IGNORE_INDEX}"
-        )
+class LinearLogprobEntropy(torch.autograd.Function):
+    """`rows` are those to compute, None for all; `inverse` is the inverse temperature of each of them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        rows: Tensor | None,
+        inverse: Tensor | None,
+        part: Vocabulary,
+        workspace: int | None,
+    ) -> tuple[Tensor, Tensor]:
+        x, ids = pick(hidden, rows), pick(targets, rows)
+        pieces = []
+        for span in row_spans(len(x), len(weight), x, workspace):
+            logits = new_logits(span.stop - span.start, part.owned, x)
+            write_logits(x[span], weight[: part.owned], logits)
+            pieces.append(part.statistics(logits, ids[span], pick_if(inverse, span)))
+            del logits  # before the next piece takes its memory
+        mine = torch.cat(pieces, 1) if pieces else new_logits(4, 0, x)
+        statistics, logprobs, entropy = part.merge(mine, ids)
+        ctx.save_for_backward(hidden, weight, targets, rows, inverse, statistics)
+        ctx.part, ctx.workspace = part, workspace
+        ctx.set_materialize_grads(False)
+        return spread(logprobs, rows, len(hidden)), spread(entropy, rows, len(hidden))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, logprobs_grad: Tensor | None, entropy_grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, rows, inverse, statistics = ctx.saved_tensors
+        part: Vocabulary = ctx.part
+        h = pick_if(entropy_grad, rows)
+        g = torch.zeros_like(statistics[0]) if logprobs_grad is None else pick(logprobs_grad, rows)
+        moved = (g != 0 if h is None else (g != 0) | (h != 0)).nonzero().flatten()
+        if len(moved) < len(g):
+            rows = moved if rows is None else rows[moved]
+            g, h, inverse, statistics = g[moved], pick_if(h, moved), pick_if(inverse, moved), statistics[:, moved]
+        x, ids = pick(hidden, rows), pick(targets, rows)
+
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        x_grad = torch.zeros_like(x, dtype=statistics.dtype) if needs_hidden else None
+        weight_grad = torch.zeros_like(weight) if needs_weight else None
+        heights, widths = tiles(len(x), part.owned, x, ctx.workspace)
+        for columns in widths:
+            # Several pieces of rows add up in the accumulation dtype before they are rounded, once.
+            total = torch.zeros_like(weight[columns], dtype=statistics.dtype) if len(heights) > 1 else None
+            for span in heights:
+                logits = new_logits(span.stop - span.start, columns.stop - columns.start, x)
+                write_logits(x[span], weight[columns], logits)
+                kernels = row_kernels(logits)
+                grad = kernels.gradient_on(logits, operand_dtype(x))
+                kernels.logits_gradient(
+                    logits,
+                    statistics[:, span],
+                    ids[span],
+                    part.first + columns.start,
+                    pick_if(inverse, span),
+                    g[span],
+                    pick_if(h, span),
+                    grad,
+                )
+                if x_grad is not None:
+                    add_product(x_grad[span], grad, weight[columns])
+                if weight_grad is not None and total is not None:
+                    add_product(total, grad.t(), x[span])
+                elif weight_grad is not None:
+                    write_product(grad.t(), x, weight_grad[columns])
+                del logits, grad
+            if weight_grad is not None and total is not None:
+                weight_grad[columns] = total
+        hidden_grad = None if x_grad is None else spread(x_grad.to(hidden.dtype), rows, len(hidden))
+        return hidden_grad, weight_grad, *(None,) * 5

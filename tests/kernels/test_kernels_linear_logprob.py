@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastsvs.kernels import IGNORE_INDEX, chunked, linear_logprob_entropy
+from fastsvs.kernels import IGNORE_INDEX, dispatch, linear_logprob_entropy
 
 
 def reference(
@@ -49,8 +49,8 @@ def compare(tokens: int, width: int, vocab: int, temperature: float | Tensor = 1
 @pytest.fixture(params=[False, True], ids=["one_tile", "many_tiles"])
 def tiles(request, monkeypatch):
     if request.param:
-        monkeypatch.setattr(chunked, "CPU_TILE_BYTES", 4 * 5 * 16)
-        monkeypatch.setattr(chunked, "CPU_TILE_TOKENS", 5)
+        monkeypatch.setattr(dispatch, "CPU_WORKSPACE", 4 * 5 * 16)
+        monkeypatch.setattr(dispatch, "CPU_LEAST", (5, 16))
 
 
 @pytest.mark.usefixtures("tiles")
@@ -208,12 +208,16 @@ def test_twice_the_same_bits():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize(("tokens", "vocab"), [(10_000, 500), (3000, 152_064), (2, 50), (1, 300_000_000)])
-def test_tiles_fit_their_bytes(tokens, vocab):
-    rows, columns = chunked._tile_shape(tokens, vocab, torch.empty(0))
-    assert 1 <= rows <= tokens
-    assert 1 <= columns <= vocab
-    assert rows * columns * 4 <= chunked.CPU_TILE_BYTES
+@pytest.mark.parametrize(("tokens", "vocab"), [(10_000, 500), (3000, 152_064), (2, 50), (1, 3_000_000), (0, 7)])
+def test_tiles_cover_everything_once_and_fit_their_bytes(tokens, vocab):
+    like, cells = torch.empty(0), dispatch.CPU_WORKSPACE // 4
+    pieces = dispatch.row_spans(tokens, vocab, like, None)
+    assert [row for span in pieces for row in range(tokens)[span]] == list(range(tokens))
+    assert all(s.stop - s.start <= max(dispatch.CPU_LEAST[0], cells // vocab) for s in pieces)
+    heights, widths = dispatch.tiles(tokens, vocab, like, None)
+    assert [row for span in heights for row in range(tokens)[span]] == list(range(tokens))
+    assert [column for span in widths for column in range(vocab)[span]] == list(range(vocab))
+    assert all((h.stop - h.start) * (w.stop - w.start) <= cells for h in heights[:2] for w in widths[:2])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""What the operators take, checked and brought into one form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .rows_torch import IGNORE_INDEX, accumulation_dtype
+
+
+def check_linear(hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
+    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"hidden must be [tokens, hidden] and weight [vocab_shard, hidden], got {tuple(hidden.shape)} "
+            f"and {tuple(weight.shape)}"
+        )
+    if hidden.dtype != weight.dtype or not hidden.is_floating_point():
+        raise ValueError(f"hidden and weight must share a floating dtype, got {hidden.dtype} and {weight.dtype}")
+    check_targets(targets, len(hidden))
+
+
+def check_targets(targets: Tensor, rows: int) -> None:
+    if targets.shape != (rows,) or targets.dtype != torch.int64:
+        raise ValueError(f"targets must be int64 [{rows}], one a row, got {targets.dtype} {list(targets.shape)}")
+
+
+def kept_rows(targets: Tensor, temperature: float | Tensor, size: int) -> Tensor | None:
+    """Which rows have a target, None for all of them. Raises ValueError for a target outside 0..size-1 or a
+    temperature that is not above 0. On CUDA it waits for the device, once."""
+    scale = torch.as_tensor(temperature, device=targets.device)
+    if scale.ndim and scale.shape != targets.shape:
+        raise ValueError(f"temperature must be a number or [{len(targets)}], got {list(scale.shape)}")
+    kept = targets != IGNORE_INDEX
+    wrong = kept & ((targets < 0) | (targets >= size))
+    left_out, outside, cold = torch.stack([(~kept).sum(), wrong.sum(), (~(scale > 0)).sum()]).tolist()
+    if cold:
+        raise ValueError("temperature must be above 0 everywhere")
+    if outside:
+        raise ValueError(
+            f"{outside} targets lie outside the vocabulary of {size}, e.g. {int(targets[wrong][0])}; "
+            f"rows to leave out have {IGNORE_INDEX}"
+        )
+    return kept.nonzero().flatten() if left_out else None
+
+
+def inverse_temperature(temperature: float | Tensor, like: Tensor) -> Tensor | None:
+    """[tokens] in the accumulation dtype of `like` [tokens, ...], or None where it would change nothing."""
+    if not isinstance(temperature, Tensor):
+        if temperature == 1:
+            return None
+        temperature = torch.tensor(temperature, dtype=torch.float64)
+    return (1 / temperature.to(like.device, torch.float64)).to(accumulation_dtype(like)).expand(len(like))
+
+
+def pick(values: Tensor, rows: Tensor | slice | None) -> Tensor:
+    return values if rows is None else values[rows]
+
+
+def pick_if(values: Tensor | None, rows: Tensor | slice | None) -> Tensor | None:
+    return None if values is None else pick(values, rows)
+
+
+def spread(values: Tensor, rows: Tensor | None, length: int) -> Tensor:
+    """The opposite of `pick`: [length, ...], 0 elsewhere."""
+    if rows is None:
+        return values
+    return values.new_zeros(length, *values.shape[1:]).index_copy_(0, rows, values)

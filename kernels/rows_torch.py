@@ -1,0 +1,123 @@
+"""The row kernels in plain torch, for any device and for fp64.
+
+A row's softmax is kept as four numbers, over all or a part of the vocabulary, with y = logits * inverse temperature:
+maximum m = max y, s = sum e^(y-m), w = sum (y-m) e^(y-m) and the target's y (0 where the part does not hold it). They
+merge over parts, and give log p = (y_t - m) - log s and entropy = log s - w/s. Shifted by m throughout, they keep their
+digits whatever the logits' offset. `rows_triton` has the same functions for CUDA.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+
+
+def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperature: Tensor | None) -> Tensor:
+    """[parts, 4, rows]: m, s, w and the target's y of each row over these columns, to be merged.
+
+    Args:
+        logits: [rows, columns], any floating dtype, columns contiguous.
+        targets: [rows] int64 of the whole vocabulary.
+        first: the vocabulary entry of column 0.
+        inverse_temperature: [rows] in the accumulation dtype, None for 1.
+    """
+    y = _scaled(logits, inverse_temperature)
+    place, held = _locate(targets, first, y.shape[1])
+    target = torch.where(held, y.gather(1, place[:, None]).squeeze(1), 0.0)
+    maximum = y.amax(1)
+    shifted = y - _finite(maximum)[:, None]
+    exponentials = shifted.exp()
+    products = shifted.mul_(exponentials)
+    sum_shifted = products.sum(1)
+    if sum_shifted.isnan().any():  # from -inf * 0 where a logit is -inf
+        sum_shifted = products.masked_fill_(exponentials == 0, 0.0).sum(1)
+    return torch.stack([maximum, exponentials.sum(1), sum_shifted, target])[None]
+
+
+def merge_statistics(parts: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """([4, rows] of all parts together, log-probs [rows], entropies [rows]); 0 for rows without a target.
+
+    `parts` [parts, 4, rows] are merged in their order: the same parts give the same bits.
+    """
+    total, *others = parts
+    for part in others:
+        maximum = torch.maximum(total[0], part[0])
+        left, right = _shifted_to(total, maximum), _shifted_to(part, maximum)
+        total = torch.stack([maximum, left[0] + right[0], left[1] + right[1], total[3] + part[3]])
+    maximum, sum_exp, sum_shifted, target = total
+    log_sum = sum_exp.log()
+    ignored = targets == IGNORE_INDEX
+    logprobs = (target - maximum - log_sum).masked_fill(ignored, 0.0)
+    return total, logprobs, (log_sum - sum_shifted / sum_exp).masked_fill(ignored, 0.0)
+
+
+def logits_gradient(
+    logits: Tensor,
+    statistics: Tensor,
+    targets: Tensor,
+    first: int,
+    inverse_temperature: Tensor | None,
+    logprobs_grad: Tensor,
+    entropy_grad: Tensor | None,
+    out: Tensor,
+) -> None:
+    """Writes dL/dlogits [rows, columns] into `out`, rounded to its dtype; rows without a target get 0.
+
+    dL/dz_i = (1[i=t] g - p_i (g + h (log p_i + H))) / T with g = dL/dlogp, h = dL/dH.
+
+    Args:
+        logits, targets, first, inverse_temperature: as in `row_statistics`.
+        statistics: [4, rows], of the whole vocabulary.
+        logprobs_grad, entropy_grad: [rows] g and h; None for an h of 0 everywhere.
+        out: [rows, columns]; may be `gradient_on(logits, dtype)`, otherwise `logits` stays as it is.
+    """
+    maximum, sum_exp, sum_shifted, _target = statistics
+    shifted = _scaled(logits, inverse_temperature) - maximum[:, None]
+    direct = logprobs_grad if inverse_temperature is None else logprobs_grad * inverse_temperature
+    base = -direct / sum_exp
+    if entropy_grad is None:
+        gradient = shifted.exp_().mul_(base[:, None])
+    else:
+        slope = -(entropy_grad if inverse_temperature is None else entropy_grad * inverse_temperature) / sum_exp
+        base = base - slope * (sum_shifted / sum_exp)
+        exponentials = shifted.exp()
+        shifted.clamp_(min=torch.finfo(shifted.dtype).min / 2)  # where a logit is -inf, against -inf * 0
+        gradient = exponentials.mul_(torch.addcmul(base[:, None], shifted, slope[:, None], out=shifted))
+    place, held = _locate(targets, first, logits.shape[1])
+    gradient.scatter_add_(1, place[:, None], torch.where(held, direct, 0.0)[:, None])
+    out.copy_(gradient.masked_fill_((targets == IGNORE_INDEX)[:, None], 0.0))
+
+
+def gradient_on(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """A place for `logits_gradient` in the memory of `logits`, for a matrix product with operands of `dtype`."""
+    return logits
+
+
+def _scaled(logits: Tensor, inverse_temperature: Tensor | None) -> Tensor:
+    """y in the accumulation dtype; `logits` itself where that changes nothing."""
+    y = logits.to(accumulation_dtype(logits))
+    return y if inverse_temperature is None else y * inverse_temperature[:, None]
+
+
+def accumulation_dtype(like: Tensor) -> torch.dtype:
+    return torch.float64 if like.dtype == torch.float64 else torch.float32
+
+
+def _shifted_to(part: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor]:
+    shift = part[0] - maximum
+    scale = shift.exp()
+    # An empty part (m = -inf, s = w = 0) stays empty: its shift must not make -inf * 0.
+    return scale * part[1], scale * (part[2] + _finite(shift) * part[1])
+
+
+def _finite(values: Tensor) -> Tensor:
+    return values.masked_fill(values.isneginf(), 0.0)
+
+
+def _locate(targets: Tensor, first: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Each target's column (0 if it is not here), and whether it is here."""
+    place = targets - first
+    held = (place >= 0) & (place < columns) & (targets != IGNORE_INDEX)
+    return torch.where(held, place, 0), held

@@ -1,0 +1,254 @@
+"""The row kernels in Triton; see `rows_torch` for what they compute.
+
+Inside, y is counted in powers of two: u = logits * (log2 e / T), so that one multiply-add and one `exp2` serve an entry.
+Every row belongs to one program or, when rows are few, to a fixed number of them merged in order: no atomics, the same
+bits on every run.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .rows_torch import IGNORE_INDEX
+from .table import row_config, splits
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+IGNORED = tl.constexpr(IGNORE_INDEX)
+# exp2 of anything below is 0 in fp32, and 0 times it is 0, which 0 * -inf is not.
+UNDERFLOW = tl.constexpr(-200.0)
+
+
+def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperature: Tensor | None) -> Tensor:
+    rows, columns = logits.shape
+    config = row_config("row_statistics", logits.dtype, columns)
+    parts = splits(rows, columns, config, logits.device)
+    out = torch.empty(parts, 4, rows, dtype=torch.float32, device=logits.device)
+    if rows:
+        row_statistics_kernel[(rows, parts)](
+            logits,
+            logits.stride(0),
+            targets,
+            first,
+            inverse_temperature,
+            _stride(inverse_temperature),
+            out,
+            columns,
+            triton.cdiv(triton.cdiv(columns, parts), config.block) * config.block,
+            BLOCK=config.block,
+            num_warps=config.warps,
+            num_stages=config.stages,
+            enable_fp_fusion=True,
+        )
+    return out
+
+
+def merge_statistics(parts: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    count, _, rows = parts.shape
+    statistics = torch.empty(4, rows, dtype=torch.float32, device=parts.device)
+    results = torch.empty(2, rows, dtype=torch.float32, device=parts.device)
+    if rows:
+        merge_statistics_kernel[(triton.cdiv(rows, 128),)](
+            parts, count, targets, statistics, results, rows, BLOCK=128, num_warps=4, enable_fp_fusion=True
+        )
+    return statistics, results[0], results[1]
+
+
+def logits_gradient(
+    logits: Tensor,
+    statistics: Tensor,
+    targets: Tensor,
+    first: int,
+    inverse_temperature: Tensor | None,
+    logprobs_grad: Tensor,
+    entropy_grad: Tensor | None,
+    out: Tensor,
+) -> None:
+    rows, columns = logits.shape
+    config = row_config("logits_gradient", logits.dtype, columns)
+    # A smaller element on top of a larger one: only a row's own program knows what it has read already.
+    shrinks = out.data_ptr() == logits.data_ptr() and out.element_size() != logits.element_size()
+    parts = 1 if shrinks else splits(rows, columns, config, logits.device)
+    if rows:
+        logits_gradient_kernel[(rows, parts)](
+            logits,
+            logits.stride(0),
+            statistics,
+            statistics.stride(0),
+            targets,
+            first,
+            inverse_temperature,
+            _stride(inverse_temperature),
+            logprobs_grad,
+            logprobs_grad.stride(0),
+            entropy_grad,
+            1 if entropy_grad is None else entropy_grad.stride(0),
+            out,
+            out.stride(0),
+            columns,
+            triton.cdiv(triton.cdiv(columns, parts), config.block) * config.block,
+            SHRINKS=shrinks,
+            BLOCK=config.block,
+            num_warps=config.warps,
+            num_stages=config.stages,
+            enable_fp_fusion=True,
+        )
+
+
+def gradient_on(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Each row of `dtype` at the start of its fp32 row: a matrix with the same rows in bytes."""
+    return logits.view(dtype)[:, : logits.shape[1]]
+
+
+@triton.jit
+def row_statistics_kernel(
+    logits, row_stride, targets, first, inverse_temperature, temperature_stride, out, columns, span, BLOCK: tl.constexpr
+):
+    """Program (row, part): columns part * span up to span further."""
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    rows = tl.num_programs(0)
+    begin = part * span
+    end = tl.minimum(begin + span, columns)
+    scale = LOG2_E
+    if inverse_temperature is not None:
+        scale = tl.load(inverse_temperature + row * temperature_stride) * LOG2_E
+    target = tl.load(targets + row)
+
+    maximum = float("-inf")
+    sum_exp = tl.zeros([BLOCK], tl.float32)
+    sum_shifted = tl.zeros([BLOCK], tl.float32)
+    at_target = 0.0
+    if target != IGNORED:
+        row_logits = logits + row * row_stride
+        lanes = tl.arange(0, BLOCK)
+        for start in tl.range(begin, end, BLOCK):
+            held = start + lanes < end
+            u = tl.load(row_logits + start + lanes, mask=held, other=float("-inf")).to(tl.float32) * scale
+            new_maximum = tl.maximum(maximum, tl.max(u, 0))
+            finite = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
+            # The sums so far, shifted to the new maximum; they are 0 as long as there is none.
+            shift = tl.maximum(maximum - finite, UNDERFLOW)
+            rescale = tl.exp2(shift)
+            d = tl.maximum(u - finite, UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
+            e = tl.exp2(d)
+            sum_shifted = rescale * (sum_shifted + shift * sum_exp) + d * e
+            sum_exp = rescale * sum_exp + e
+            maximum = new_maximum
+        place = target - first
+        if (place >= begin) & (place < end):
+            at_target = tl.load(row_logits + place).to(tl.float32) * scale
+
+    out += part * 4 * rows + row
+    tl.store(out, maximum * LN_2)
+    tl.store(out + rows, tl.sum(sum_exp, 0))
+    tl.store(out + 2 * rows, tl.sum(sum_shifted, 0) * LN_2)
+    tl.store(out + 3 * rows, at_target * LN_2)
+
+
+@triton.jit
+def merge_statistics_kernel(parts, count, targets, statistics, results, rows, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    held = row < rows
+    maximum = tl.full([BLOCK], float("-inf"), tl.float32)
+    sum_exp = tl.zeros([BLOCK], tl.float32)
+    sum_shifted = tl.zeros([BLOCK], tl.float32)
+    at_target = tl.zeros([BLOCK], tl.float32)
+    for _ in range(count):
+        part_maximum = tl.load(parts + row, mask=held, other=0.0)
+        part_exp = tl.load(parts + rows + row, mask=held, other=1.0)
+        part_shifted = tl.load(parts + 2 * rows + row, mask=held, other=0.0)
+        at_target += tl.load(parts + 3 * rows + row, mask=held, other=0.0)
+        new_maximum = tl.maximum(maximum, part_maximum)
+        finite = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
+        mine = tl.maximum(maximum - finite, 2 * UNDERFLOW)
+        theirs = tl.maximum(part_maximum - finite, 2 * UNDERFLOW)
+        my_scale, their_scale = tl.exp(mine), tl.exp(theirs)
+        sum_shifted = my_scale * (sum_shifted + mine * sum_exp) + their_scale * (part_shifted + theirs * part_exp)
+        sum_exp = my_scale * sum_exp + their_scale * part_exp
+        maximum = new_maximum
+        parts += 4 * rows
+    log_sum = tl.log(sum_exp)
+    kept = tl.load(targets + row, mask=held, other=IGNORED) != IGNORED
+    tl.store(statistics + row, maximum, mask=held)
+    tl.store(statistics + rows + row, sum_exp, mask=held)
+    tl.store(statistics + 2 * rows + row, sum_shifted, mask=held)
+    tl.store(statistics + 3 * rows + row, at_target, mask=held)
+    tl.store(results + row, tl.where(kept, at_target - maximum - log_sum, 0.0), mask=held)
+    tl.store(results + rows + row, tl.where(kept, log_sum - sum_shifted / sum_exp, 0.0), mask=held)
+
+
+@triton.jit
+def logits_gradient_kernel(
+    logits,
+    row_stride,
+    statistics,
+    statistics_stride,
+    targets,
+    first,
+    inverse_temperature,
+    temperature_stride,
+    logprobs_grad,
+    logprobs_grad_stride,
+    entropy_grad,
+    entropy_grad_stride,
+    out,
+    out_stride,
+    columns,
+    span,
+    SHRINKS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Program (row, part): columns part * span up to span further. With SHRINKS `out` lies on `logits` with a smaller
+    element, and the one program of the row must read a block before it writes it."""
+    row = tl.program_id(0).to(tl.int64)
+    begin = tl.program_id(1) * span
+    end = tl.minimum(begin + span, columns)
+    lanes = tl.arange(0, BLOCK)
+    row_logits = logits + row * row_stride
+    row_out = out + row * out_stride
+    target = tl.load(targets + row)
+    if target == IGNORED:
+        for start in tl.range(begin, end, BLOCK):
+            zeros = tl.zeros([BLOCK], tl.float32).to(out.dtype.element_ty)
+            tl.store(row_out + start + lanes, zeros, mask=start + lanes < end)
+    else:
+        inverse = 1.0
+        if inverse_temperature is not None:
+            inverse = tl.load(inverse_temperature + row * temperature_stride)
+        log_sum = tl.log(tl.load(statistics + statistics_stride + row))
+        log_z = (tl.load(statistics + row) + log_sum) * LOG2_E
+        direct = tl.load(logprobs_grad + row * logprobs_grad_stride) * inverse
+        base = -direct
+        slope = 0.0
+        if entropy_grad is not None:
+            entropy = log_sum - tl.load(statistics + 2 * statistics_stride + row) / tl.load(
+                statistics + statistics_stride + row
+            )
+            slope = -tl.load(entropy_grad + row * entropy_grad_stride) * inverse
+            base += slope * entropy
+        scale = inverse * LOG2_E
+        for start in tl.range(begin, end, BLOCK):
+            held = start + lanes < end
+            z = tl.load(row_logits + start + lanes, mask=held, other=0.0).to(tl.float32)
+            d = tl.maximum(z * scale - log_z, UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
+            if entropy_grad is not None:
+                gradient = tl.exp2(d) * (base + (slope * LN_2) * d)
+            else:
+                gradient = tl.exp2(d) * base
+            if SHRINKS:
+                tl.debug_barrier()
+            tl.store(row_out + start + lanes, gradient.to(out.dtype.element_ty), mask=held)
+        place = target - first
+        if (place >= begin) & (place < end):
+            d = (tl.load(statistics + 3 * statistics_stride + row) * LOG2_E) - log_z
+            gradient = direct + tl.exp2(d) * (base + (slope * LN_2) * d)
+            tl.debug_barrier()  # after the block that holds it
+            tl.store(row_out + place, gradient.to(out.dtype.element_ty))
+
+
+def _stride(vector: Tensor | None) -> int:
+    return 1 if vector is None else vector.stride(0)

@@ -1,0 +1,56 @@
+"""A rank's share of the vocabulary: its part of the row statistics, and their merge over ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .dispatch import row_kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    size: int
+    """Entries of all ranks together; what the weight has beyond is padding."""
+    first: int
+    owned: int
+    """Entries of this rank, from `first` on; 0 where it holds padding alone."""
+    group: dist.ProcessGroup | None
+    """None for a single rank."""
+
+    def statistics(self, logits: Tensor, targets: Tensor, inverse: Tensor | None) -> Tensor:
+        """[4, rows] of this rank's logits [rows, owned] (see `rows_torch`)."""
+        if self.owned == 0:
+            empty = torch.zeros(4, len(logits), dtype=logits.dtype, device=logits.device)
+            empty[0] = -torch.inf
+            return empty
+        kernels = row_kernels(logits)
+        parts = kernels.row_statistics(logits, targets, self.first, inverse)
+        return parts[0] if len(parts) == 1 else kernels.merge_statistics(parts, targets)[0]
+
+    def merge(self, mine: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(statistics [4, rows], log-probs [rows], entropies [rows]) of all ranks from this rank's [4, rows].
+
+        One all-gather of four numbers a row, merged in rank order: the same bits on every rank.
+        """
+        everyone = mine[None]
+        if self.group is not None:
+            everyone = mine.new_empty(self.group.size(), *mine.shape)
+            dist.all_gather_into_tensor(everyone.view(-1, mine.shape[1]), mine.contiguous(), group=self.group)
+        return row_kernels(mine).merge_statistics(everyone.contiguous(), targets)
+
+
+def vocabulary(shard: int, size: int | None, group: dist.ProcessGroup | None) -> Vocabulary:
+    """`shard` entries on each rank of `group`, `size` in all (None: without padding).
+
+    Raises ValueError when the ranks do not have so many.
+    """
+    ranks, rank = (group.size(), group.rank()) if group is not None else (1, 0)
+    size = ranks * shard if size is None else size
+    if not 0 < size <= ranks * shard:
+        raise ValueError(f"vocab_size must lie in 1..{ranks * shard}, the rows of the whole weight, got {size}")
+    first = rank * shard
+    return Vocabulary(size, first, min(max(size - first, 0), shard), group if ranks > 1 else None)
