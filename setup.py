@@ -27,6 +27,7 @@ DEV = [
     "ruff==0.17.5",
     "mypy==2.4.1",
     "setuptools==84.2.1",  # the packaging test builds a wheel
+    "triton==3.9.0",  # the kernels under its interpreter, and compiled for GPUs that are not there
     "types-PyYAML==6.0.12.20261113",
 ]
 

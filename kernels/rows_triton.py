@@ -1,6 +1,6 @@
 """The row kernels in Triton; see `rows_torch` for what they compute.
 
-Inside, y is counted in powers of two: u = logits * (log2 e / T), so that one multiply-add and one `exp2` serve an entry.
+Inside, y is counted in powers of two: u = logits * (log2 e / T), so that an entry costs a multiply-add and an `exp2`.
 Every row belongs to one program or, when rows are few, to a fixed number of them merged in order: no atomics, the same
 bits on every run.
 """
