@@ -54,8 +54,37 @@ class DataConfig(Section):
     """Only the first so many problems (for `tiny:`, how many are made)."""
 
 
+class ServerConfig(Section):
+    """vLLM servers: how they are started, reached and watched (`rollout.engine: vllm`)."""
+
+    urls: tuple[str, ...] = ()
+    """`rollout.placement: external`: servers that somebody else runs, e.g. `http://10.0.0.5:8000`."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs (on a CPU: processes) of one server."""
+    count: int | None = Field(None, ge=1)
+    """Servers a node; as many as its GPUs hold when not set, one on a CPU."""
+    host: str = "127.0.0.1"
+    """Address that servers bind to; with more than one node a private interface's, or `auto` for the one that reaches
+    the main node."""
+    api_key_variable: str = "FASTSVS_API_KEY"
+    """Environment variable with the servers' API key; a random key for servers of our own when it is not set."""
+    arguments: dict[str, str | int | float | bool] = {}
+    """Further vLLM options, `max-model-len: 8192` for `--max-model-len 8192`."""
+    start_timeout_seconds: float = Field(900.0, gt=0)
+    stall_timeout_seconds: float = Field(120.0, gt=0)
+    """A server that answers no health check for so long counts as hung and is restarted."""
+    max_restarts: int = Field(3, ge=0)
+    """Of one server within a run; after that the run ends with a checkpoint."""
+
+
 class RolloutConfig(Section):
     engine: str = "local"
+    """`local` (inside the trainer's processes), `vllm`."""
+    placement: Literal["colocated", "dedicated", "external"] = "colocated"
+    """vLLM servers on the trainer's own nodes and GPUs, on the job's last `nodes` nodes, or run by somebody else."""
+    nodes: int = Field(1, ge=1)
+    """`dedicated`: nodes of the job that run servers alone."""
+    server: ServerConfig = ServerConfig()
     samples_per_prompt: int = Field(8, ge=1)
     """G: responses to each problem of the data set."""
     temperature: float = Field(1.0, gt=0)
@@ -79,6 +108,9 @@ class ShapingConfig(Section):
 class SelfPlayConfig(Section):
     stage: str = "svs"
     """ExperienceStage: `svs`, or `none` for plain RLVR."""
+    schedule: Literal["streaming", "phased"] = "streaming"
+    """`streaming`: a group that is complete goes on at once. `phased`: solving, synthesis and solving of synthetic
+    problems wait for one another. Both give the same experience."""
     context_range: tuple[float, float] = (0.125, 0.5)
     """Mean accuracy, both ends included, of the problems whose correct responses become contexts."""
     variants_per_context: int = Field(8, ge=1)
@@ -161,6 +193,23 @@ class PolicyConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
 
 
+class SyncConfig(Section):
+    """Weights from the policy to vLLM servers."""
+
+    bucket_bytes: int = Field(512 << 20, ge=1)
+    """Size of one broadcast; the sender holds two of them."""
+    timeout_seconds: float = Field(300.0, gt=0)
+    """Limit for one whole update; after it the group is torn down and built again."""
+    attempts: int = Field(3, ge=1)
+    verify: bool = False
+    """Compare checksums of every tensor on both sides after each update."""
+
+
+class ScheduleConfig(Section):
+    staleness: Literal[0, 1] = 0
+    """1: the rollouts of a step overlap the update of the step before; they come from weights one version old."""
+
+
 class EvaluationConfig(Section):
     path: str | None = None
     """Held-out problems, read like `data.path`; null turns evaluation off."""
@@ -203,6 +252,8 @@ class TrainJob(Section):
     verifier: VerifierConfig = VerifierConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
     policy: PolicyConfig = PolicyConfig()
+    sync: SyncConfig = SyncConfig()
+    train: ScheduleConfig = ScheduleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     run: RunConfig
 

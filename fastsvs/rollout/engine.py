@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -37,18 +37,39 @@ class Rollout:
     logprobs: tuple[float, ...]
     finish_reason: Literal["stop", "length"]
     weight_version: int
+    """Of the weights that sampled the first token."""
+    mixed_versions: bool = False
+    """Later tokens come from newer weights."""
 
 
 class Engine(Protocol):
-    """Several ranks call every method together, with the same arguments, and see the same results."""
+    collective: bool
+    """True: all ranks call every method together, with the same arguments, and see the same results. False: the main
+    rank alone calls `submit`, `abort` and `poll`."""
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Queue requests; keys must be unique among those not yet completed."""
+        """Queue requests; keys must be unique among those pending."""
 
-    def completed(self) -> Iterator[tuple[str, list[Rollout]]]:
-        """Finished groups as (key, its `samples` rollouts in sample order), until nothing submitted is left."""
+    def abort(self, keys: Collection[str]) -> None:
+        """Give these requests up, as far as they are pending: their groups will not come."""
+
+    def poll(self, timeout: float) -> list[tuple[str, list[Rollout]]]:
+        """Groups finished since the last call, each (key, its `samples` rollouts in sample order).
+
+        Waits for the first one, a remote engine up to `timeout` seconds; [] also when nothing is pending.
+        """
+
+    def pending(self) -> int:
+        """Requests submitted whose groups `poll` has not given yet."""
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Replace all weights, given under their Hugging Face names."""
+        """Replace all weights, given under their Hugging Face names. Collective in every engine; nothing may be
+        pending."""
 
     def close(self) -> None: ...
+
+
+def drain(engine: Engine, timeout: float = 60.0) -> Iterator[tuple[str, list[Rollout]]]:
+    """All pending groups as they finish."""
+    while engine.pending():
+        yield from engine.poll(timeout)
