@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -14,18 +15,33 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def initialize(timeout_seconds: float = 1800.0) -> None:
-    """Join the job that torchrun started, or make a world of one. Collectives time out after `timeout_seconds`."""
+def initialize(timeout_seconds: float = 1800.0, trainers: int | None = None) -> None:
+    """Join the job that torchrun started, or make a world of one. Collectives time out after `timeout_seconds`.
+
+    `trainers`: only the first so many processes of the job train and may call this; the world is theirs. The others
+    meet them in `store()` alone.
+    """
     if dist.is_initialized():
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    timeout = timedelta(seconds=timeout_seconds)
-    if "RANK" in os.environ:
-        dist.init_process_group(backend, timeout=timeout)
-    else:
-        dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        timeout=timedelta(seconds=timeout_seconds),
+        store=dist.PrefixStore("trainers", store()),
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=trainers or launched_world_size() or 1,
+    )
+
+
+@cache
+def store() -> dist.Store:
+    """Keys and values that all processes of the job share, whatever their part in it; a missing one is waited for at
+    most 30 minutes."""
+    if launched_world_size() is None:
+        return dist.HashStore()
+    shared, _rank, _world_size = next(dist.rendezvous("env://", timeout=timedelta(minutes=30)))
+    return shared
 
 
 def device() -> torch.device:

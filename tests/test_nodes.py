@@ -1,0 +1,60 @@
+"""Which processes of a torchrun job train."""
+
+import pytest
+
+from fastsvs.config import RolloutConfig
+from fastsvs.errors import UserError
+from fastsvs.nodes import read_nodes
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    def launch(nodes: int, ranks: int, own: int) -> None:
+        monkeypatch.setenv("WORLD_SIZE", str(nodes * ranks))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+        monkeypatch.setenv("GROUP_RANK", str(own))
+
+    return launch
+
+
+DEDICATED = RolloutConfig(engine="vllm", placement="dedicated", nodes=2)
+
+
+@pytest.mark.parametrize(("own", "serves"), [(0, False), (2, False), (3, True), (4, True)])
+def test_the_last_nodes_serve(launched, own, serves):
+    launched(5, 8, own)
+    nodes = read_nodes(DEDICATED)
+    assert nodes.trainers == 24
+    assert nodes.serves is serves
+
+
+def test_without_dedicated_nodes_all_train(launched):
+    launched(2, 4, 1)
+    nodes = read_nodes(RolloutConfig(engine="vllm"))
+    assert nodes.trainers == 8
+    assert not nodes.serves
+
+
+def test_a_plain_start_is_one_node(monkeypatch):
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert read_nodes(RolloutConfig()).trainers == 1
+
+
+def test_too_few_nodes_are_named(launched):
+    launched(2, 8, 0)
+    with pytest.raises(UserError, match="--nnodes 3 or more"):
+        read_nodes(DEDICATED)
+
+
+def test_nodes_of_unequal_size_are_named(launched, monkeypatch):
+    launched(2, 8, 0)
+    monkeypatch.setenv("WORLD_SIZE", "15")
+    with pytest.raises(UserError, match="same --nproc-per-node"):
+        read_nodes(RolloutConfig())
+
+
+def test_dedicated_nodes_need_servers(launched):
+    launched(2, 8, 0)
+    with pytest.raises(UserError, match=r"rollout\.engine: vllm"):
+        read_nodes(RolloutConfig(placement="dedicated"))
