@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import TypeVar
@@ -12,7 +11,6 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 def initialize(timeout_seconds: float = 1800.0, trainers: int | None = None) -> None:
@@ -65,18 +63,13 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def map_sharded(function: Callable[[list[T]], list[R]], items: Sequence[T]) -> list[R]:
-    """`function` over a strided share of `items` on each rank; every rank gets all results, in the order of `items`."""
+def gather(value: T) -> list[T]:
+    """Every rank's `value`, in rank order, on every rank."""
     if world_size() == 1:
-        return function(list(items))
-    mine = function(list(items[rank() :: world_size()]))
-    parts: list[list[R] | None] = [None] * world_size()
-    dist.all_gather_object(parts, mine)
-    results: list[R | None] = [None] * len(items)
-    for offset, part in enumerate(parts):
-        assert part is not None
-        results[offset :: world_size()] = part
-    return results  # type: ignore[return-value]
+        return [value]
+    values: list[T] = [value] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def agree(value: T) -> T:

@@ -13,7 +13,7 @@ from fastsvs.algorithms import aggregation_weights, make_batch, policy_loss
 from fastsvs.config import AlgorithmConfig, ModelConfig, OptimizerConfig, PolicyConfig
 from fastsvs.data import Problem, load_tokenizer
 from fastsvs.policy import Policy
-from fastsvs.rollout import LocalEngine, Request, SamplingParams
+from fastsvs.rollout import LocalEngine, Request, SamplingParams, drain
 from fastsvs.selfplay import Group, original_tasks
 from fastsvs.sync import WeightSync
 
@@ -64,7 +64,7 @@ class Ours:
         self.engine.submit([Request(t.key, t.prompt_ids, t.samples, sampling, self.version) for t in self.tasks])
         tasks = {task.key: task for task in self.tasks}
         groups = []
-        for key, rollouts in self.engine.completed():
+        for key, rollouts in drain(self.engine):
             texts = tuple(self.tokenizer.decode(r.response_ids, skip_special_tokens=True) for r in rollouts)
             group = Group(tasks[key], tuple(rollouts), texts)
             scores = [reward(text, r.response_ids) for text, r in zip(texts, rollouts, strict=True)]

@@ -56,7 +56,8 @@ class Engine(Protocol):
     def poll(self, timeout: float) -> list[tuple[str, list[Rollout]]]:
         """Groups finished since the last call, each (key, its `samples` rollouts in sample order).
 
-        Waits for the first one, a remote engine up to `timeout` seconds; [] also when nothing is pending.
+        Waits for the first one up to `timeout` seconds; [] also when nothing is pending. A collective engine counts
+        no seconds, which ranks would count differently: it decodes until a group is finished, with timeout 0 a little.
         """
 
     def pending(self) -> int:

@@ -93,6 +93,8 @@ class Experience:
     counters: dict[str, float]
     discarded: list[Group] = field(default_factory=list)
     """Groups that the filters left out, rewards set: for sample logs and reports."""
+    idle_seconds: float = field(default=0.0, compare=False, repr=False)
+    """How long the engine had nothing to do while they were made."""
 
 
 class ExperienceStage(Protocol):

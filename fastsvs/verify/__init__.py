@@ -4,6 +4,6 @@ This package is imported in those processes too: it must stay light (no torch).
 """
 
 from fastsvs.verify.verdict import Verdict
-from fastsvs.verify.verifier import Verifier
+from fastsvs.verify.verifier import Pending, Verifier, settled
 
-__all__ = ["Verdict", "Verifier"]
+__all__ = ["Pending", "Verdict", "Verifier", "settled"]

@@ -1,14 +1,18 @@
-"""From (response, answer) pairs to verdicts."""
+"""From (response, answer) pairs to verdicts, at once or beside other work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from types import TracebackType
 
 from fastsvs.config import VerifierConfig
 from fastsvs.verify.answers import boxed_content, final_answer, plain_integer
 from fastsvs.verify.pool import WorkerPool
 from fastsvs.verify.verdict import Verdict
+
+Pending = Verdict | Future[Verdict]
+"""A verdict, or where it will be."""
 
 
 class Verifier:
@@ -19,18 +23,21 @@ class Verifier:
 
     def __init__(self, config: VerifierConfig) -> None:
         self._pool = WorkerPool(config.workers, config.timeout_seconds)
+        self._asked: dict[tuple[str, str], Future[Verdict]] = {}
+
+    def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
+        """For each (response, gold answer) the verdict, or a future where a process checks it meanwhile.
+
+        Which of the two depends on the pair alone. Equal pairs of (final answer, gold answer) on their way together
+        are checked once. A future gives UNVERIFIED when the check took longer than the timeout, its process died, or
+        the gold answer cannot be parsed; it raises UserError when the processes cannot be started.
+        """
+        self._asked = {question: verdict for question, verdict in self._asked.items() if not verdict.done()}
+        return [self._submit(final_answer(response), gold) for response, gold in pairs]
 
     def verify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """A verdict for each (response, gold answer). Equal pairs of (final answer, gold answer) are checked once.
-
-        UNVERIFIED: the check took longer than the timeout, its process died, or the gold answer cannot be parsed.
-        Raises UserError when the processes cannot be started.
-        """
-        questions = [(final_answer(response), gold) for response, gold in pairs]
-        verdicts = {question: compare(*question) for question in questions}
-        hard = [question for question, verdict in verdicts.items() if verdict is None]
-        checked = dict(zip(hard, self._pool.run(hard), strict=True))
-        return [verdicts[question] or checked[question] for question in questions]
+        """As `submit`, waiting for all of them."""
+        return [settled(verdict) for verdict in self.submit(pairs)]
 
     def close(self) -> None:
         self._pool.close()
@@ -42,6 +49,19 @@ class Verifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _submit(self, answer: str, gold: str) -> Pending:
+        verdict = compare(answer, gold)
+        if verdict is not None:
+            return verdict
+        if (answer, gold) not in self._asked:
+            self._asked[answer, gold] = self._pool.submit(answer, gold)
+        return self._asked[answer, gold]
+
+
+def settled(verdict: Pending) -> Verdict:
+    """The verdict, waiting for it where need be."""
+    return verdict if isinstance(verdict, Verdict) else verdict.result()
 
 
 def compare(answer: str, gold: str) -> Verdict | None:

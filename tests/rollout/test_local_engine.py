@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwe
 
 from fastsvs import distributed
 from fastsvs.errors import UserError
-from fastsvs.rollout import ENGINES, LocalEngine, Request, Rollout, SamplingParams
+from fastsvs.rollout import ENGINES, LocalEngine, Request, Rollout, SamplingParams, drain
 from fastsvs.rollout.local.sampling import Truncation, sample, truncate, uniforms
 
 SIZES = {
@@ -74,7 +74,7 @@ def request(key: str, prompt: Sequence[int], samples: int = 1, seed: int = 0, **
 
 def answer(engine: LocalEngine, requests: Sequence[Request]) -> dict[str, list[Rollout]]:
     engine.submit(requests)
-    return dict(engine.completed())
+    return dict(drain(engine))
 
 
 def prompts(count: int, seed: int = 0) -> list[list[int]]:
@@ -159,11 +159,53 @@ def test_what_is_submitted_while_results_are_read_is_served_too() -> None:
     engine = engine_of(model_of("qwen2"))
     engine.submit([request("first", prompts(1)[0])])
     seen = []
-    for key, _ in engine.completed():
+    for key, _ in drain(engine):
         seen.append(key)
         if key == "first":
             engine.submit([request("second", prompts(1)[0])])
     assert seen == ["first", "second"]
+
+
+def test_groups_that_finish_together_come_together() -> None:
+    engine = engine_of(model_of("qwen2"))
+    engine.submit([request(f"r{i}", prompt, max_tokens=8) for i, prompt in enumerate(prompts(5))])
+    assert engine.pending() == 5
+    assert {key for key, _ in engine.poll(1.0)} == {f"r{i}" for i in range(5)}
+    assert engine.pending() == 0
+
+
+def test_poll_without_patience_decodes_a_little_and_comes_back() -> None:
+    engine = engine_of(model_of("qwen2", seed=5))
+    asked = request("r", prompts(1)[0], samples=4, max_tokens=100)
+    engine.submit([asked])
+    turns = [engine.poll(0.0)]
+    while engine.pending():
+        turns.append(engine.poll(0.0))
+    assert len(turns) > 1
+    assert turns[:-1] == [[]] * (len(turns) - 1)
+    assert dict(turns[-1]) == answer(engine, [asked])
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_aborted_requests_leave_the_others_as_they_are(rounds: int) -> None:
+    """Waiting ones and running ones alike; their keys are free again."""
+    model = model_of("qwen2", seed=5)
+    engine = engine_of(model, max_sequences=8)
+    asked = [request(f"r{i}", prompt, samples=3, seed=i, max_tokens=60) for i, prompt in enumerate(prompts(6))]
+    engine.submit(asked)
+    finished = dict(group for _ in range(rounds) for group in engine.poll(0.0))
+    gone = {"r0", "r2", "r5"} - finished.keys()
+    engine.abort([*gone, "never submitted"])
+    assert engine.pending() == 6 - len(finished) - len(gone)
+    finished |= dict(drain(engine))
+    assert finished.keys() == {request.key for request in asked} - gone
+    alone = answer(engine_of(model), asked)
+    for key, rollouts in finished.items():
+        assert [r.response_ids for r in rollouts] == [r.response_ids for r in alone[key]]
+    again = answer(engine, asked)
+    assert {key: [r.response_ids for r in group] for key, group in again.items()} == {
+        key: [r.response_ids for r in group] for key, group in alone.items()
+    }
 
 
 def test_new_weights_change_answers_and_version() -> None:
@@ -191,7 +233,8 @@ def test_impossible_requests_are_refused_and_nothing_is_queued(asked: Request, m
     engine = engine_of(model_of("qwen2"))
     with pytest.raises(UserError, match=message):
         engine.submit([request("fine", [5]), asked])
-    assert list(engine.completed()) == []
+    assert engine.pending() == 0
+    assert engine.poll(1.0) == []
 
 
 def test_wrong_weights_are_refused() -> None:

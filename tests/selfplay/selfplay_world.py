@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
 from random import Random
+from threading import Timer
 
 from torch import Tensor
 
 from fastsvs.data.records import Problem
 from fastsvs.rollout.engine import Request, Rollout, SamplingParams
 from fastsvs.selfplay import ORIGINAL, Group, Task
-from fastsvs.verify.verdict import Verdict
+from fastsvs.verify import Pending, Verdict
 
 SYNTHESIS_TEMPLATE = "REWRITE\n{response}\nAS\n```text\n[your problem]\n```"
 SAMPLING = SamplingParams(max_tokens=200)
@@ -29,11 +31,14 @@ def decode(ids: Sequence[int]) -> str:
 
 
 class PolicyEngine:
-    """An engine over a text policy. `order` decides which of the unfinished groups is completed next."""
+    """An engine over a text policy; each poll finishes one group. `order` decides which of the unfinished ones."""
 
-    def __init__(self, policy: Policy, order: Callable[[int], int] = lambda waiting: 0) -> None:
+    def __init__(
+        self, policy: Policy, order: Callable[[int], int] = lambda waiting: 0, collective: bool = True
+    ) -> None:
         self.policy = policy
         self.order = order
+        self.collective = collective
         self.waiting: list[Request] = []
         self.requests: list[Request] = []
         self.weight_loads = 0
@@ -42,16 +47,26 @@ class PolicyEngine:
         self.waiting += requests
         self.requests += requests
 
-    def completed(self) -> Iterator[tuple[str, list[Rollout]]]:
-        while self.waiting:
-            request = self.waiting.pop(self.order(len(self.waiting)) % len(self.waiting))
-            yield request.key, [self._sample(request, index) for index in range(request.samples)]
+    def abort(self, keys: Collection[str]) -> None:
+        self.waiting = [request for request in self.waiting if request.key not in keys]
+
+    def pending(self) -> int:
+        return len(self.waiting)
+
+    def poll(self, timeout: float) -> list[tuple[str, list[Rollout]]]:
+        if not self.waiting:
+            return []
+        return [self._finish(self.waiting[self.order(len(self.waiting)) % len(self.waiting)])]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.weight_loads += 1
 
     def close(self) -> None:
         pass
+
+    def _finish(self, request: Request) -> tuple[str, list[Rollout]]:
+        self.waiting.remove(request)
+        return request.key, [self._sample(request, index) for index in range(request.samples)]
 
     def _sample(self, request: Request, index: int) -> Rollout:
         ids = encode(self.policy(decode(request.prompt_ids), Random(f"{request.seed}/{index}")))
@@ -61,14 +76,24 @@ class PolicyEngine:
 
 
 class BoxVerifier:
-    """Right when the last box holds the answer; `\\boxed{?}` cannot be verified. Remembers what it was asked."""
+    """Right when the last box holds the answer; `\\boxed{?}` cannot be verified. Remembers what it was asked.
 
-    def __init__(self) -> None:
+    `slow` says for which responses the verdict takes `seconds`.
+    """
+
+    def __init__(self, slow: Callable[[str], bool] = lambda response: False, seconds: float = 0.001) -> None:
         self.calls: list[list[tuple[str, str]]] = []
+        self.slow = slow
+        self.seconds = seconds
 
-    def verify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
         self.calls.append(list(pairs))
-        return [self._verdict(*pair) for pair in pairs]
+        return [self._later(*pair) if self.slow(pair[0]) else self._verdict(*pair) for pair in pairs]
+
+    def _later(self, response: str, answer: str) -> Future[Verdict]:
+        verdict: Future[Verdict] = Future()
+        Timer(self.seconds, verdict.set_result, [self._verdict(response, answer)]).start()
+        return verdict
 
     def _verdict(self, response: str, answer: str) -> Verdict:
         box = (re.findall(r"\\boxed\{(.*?)\}", response) or [""])[-1]

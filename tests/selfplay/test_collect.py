@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from random import Random
 
@@ -58,20 +60,92 @@ def test_result_does_not_depend_on_the_order_of_completion(random):
     assert run(order=lambda waiting: random.randrange(waiting)) == run()
 
 
+def slow_half(response: str) -> bool:
+    """For half of the responses the verdict takes a while."""
+    return sum(response.encode()) % 2 == 0
+
+
+@settings(max_examples=25)
+@given(st.randoms(use_true_random=False), st.booleans(), st.sampled_from(["streaming", "phased"]))
+def test_result_depends_on_neither_schedule_nor_engine_nor_when_verdicts_come(random, collective, schedule):
+    engine = PolicyEngine(half_sure, lambda waiting: random.randrange(waiting), collective)
+    assert run(engine=engine, verifier=BoxVerifier(slow_half), schedule=schedule) == run()
+
+
+def test_requests_of_a_collective_engine_come_in_an_order_that_no_clock_decides():
+    """Bits of a small engine depend on the company of a sequence: a resumed run must give it the same company."""
+    first, second = PolicyEngine(half_sure), PolicyEngine(half_sure)
+    run(engine=first, verifier=BoxVerifier(slow_half))
+    run(engine=second, verifier=BoxVerifier(slow_half, seconds=0.02))
+    assert first.requests == second.requests
+
+
+def test_phased_asks_for_nothing_new_before_all_of_one_kind_are_checked():
+    order: list[tuple[str, str]] = []
+
+    class Recorder(PolicyEngine):
+        def submit(self, requests):
+            order.extend(("asked", request.key) for request in requests)
+            super().submit(requests)
+
+    experience = run(
+        engine=Recorder(half_sure),
+        schedule="phased",
+        progress=lambda group: order.append(("done", group.task.key)),
+    )
+    kinds = {group.task.key: group.task.kind for group in [*experience.groups, *experience.discarded]}
+    phases = [(event, kinds[key]) for event, key in order]
+    assert list(dict.fromkeys(phases)) == [
+        (event, kind) for kind in (ORIGINAL, SYNTHESIS, VARIANT) for event in ("asked", "done")
+    ]
+    assert [phase for phase, _ in groupby(phases)] == list(dict.fromkeys(phases))
+
+
+@pytest.mark.parametrize("collective", [True, False])
+def test_generation_goes_on_while_an_answer_is_being_checked(collective):
+    """The verdict on the first group comes only after the engine was asked for the second."""
+    verdict: Future[Verdict] = Future()
+
+    class Busy(PolicyEngine):
+        polls = 0
+
+        def poll(self, timeout):
+            self.polls += 1
+            if self.polls == 2:
+                verdict.set_result(Verdict.WRONG)
+            return super().poll(timeout)
+
+    class Slow(BoxVerifier):
+        def submit(self, pairs):
+            verdicts = super().submit(pairs)
+            return [verdict, *verdicts[1:]] if len(self.calls) == 1 else verdicts
+
+    engine = Busy(half_sure, collective=collective)
+    experience = run(engine=engine, verifier=Slow())
+    assert engine.polls == len(engine.requests)
+    assert {group.task.key for group in [*experience.groups, *experience.discarded]} >= {task.key for task in STEP}
+
+
+def test_a_cancelled_collection_ends_soon():
+    engine = PolicyEngine(half_sure)
+    with pytest.raises(CancelledError):
+        run(engine=engine, cancelled=lambda: len(engine.requests) > len(STEP))
+    assert engine.pending() > 0
+
+
 def test_recorded_rollouts_give_the_same_experience_bit_for_bit():
     recorded = {}
 
     class Recorder(PolicyEngine):
-        def completed(self):
-            for key, rollouts in super().completed():
-                recorded[key] = rollouts
-                yield key, rollouts
+        def poll(self, timeout):
+            groups = super().poll(timeout)
+            recorded.update(groups)
+            return groups
 
     class Player(PolicyEngine):
-        def completed(self):
-            while self.waiting:
-                key = self.waiting.pop().key
-                yield key, recorded[key]
+        def poll(self, timeout):
+            key = self.waiting.pop().key
+            return [(key, recorded[key])]
 
     first = run(engine=Recorder(half_sure))
     assert repr(run(engine=Player(half_sure))) == repr(first)
@@ -132,13 +206,11 @@ def test_one_slow_group_holds_nothing_else_up():
     finished: list[str] = []
 
     class OneIsSlow(PolicyEngine):
-        def completed(self):
-            while self.waiting:
-                quick = [request for request in self.waiting if request.key != straggler]
-                request = (quick or self.waiting)[0]
-                self.waiting.remove(request)
-                finished.append(request.key)
-                yield request.key, [self._sample(request, index) for index in range(request.samples)]
+        def poll(self, timeout):
+            quick = [request for request in self.waiting if request.key != straggler]
+            request = (quick or self.waiting)[0]
+            finished.append(request.key)
+            return [self._finish(request)]
 
     experience = run(engine=OneIsSlow(half_sure))
     before = finished[: finished.index(straggler)]
@@ -170,21 +242,14 @@ def test_synthesis_has_its_own_token_limit_and_truncation_is_counted():
     assert experience.counters["truncated/original"] == 0
 
 
-def test_engine_that_buffers_is_verified_in_batches_with_the_same_result():
+def test_groups_that_finish_together_are_verified_together_with_the_same_result():
     class Waves(PolicyEngine):
-        def completed(self):
-            while self.waiting:
-                self.wave, self.waiting = self.waiting, []
-                while self.wave:
-                    request = self.wave.pop()
-                    yield request.key, [self._sample(request, index) for index in range(request.samples)]
-
-        def ready(self) -> int:
-            return len(self.wave)
+        def poll(self, timeout):
+            return [self._finish(request) for request in list(self.waiting)]
 
     verifier, one_by_one = BoxVerifier(), BoxVerifier()
     assert run(engine=Waves(half_sure), verifier=verifier) == run(verifier=one_by_one)
-    assert len(verifier.calls) == 2 < len(one_by_one.calls)
+    assert len(verifier.calls) == 3 < len(one_by_one.calls)
 
 
 def test_progress_sees_every_group_once():
@@ -200,8 +265,9 @@ def test_two_tasks_with_one_key_are_refused():
 
 def test_engine_that_loses_a_group_is_an_error_and_no_endless_loop():
     class Loser(PolicyEngine):
-        def completed(self):
-            return iter(())
+        def poll(self, timeout):
+            self.waiting.clear()
+            return []
 
     with pytest.raises(RuntimeError, match="gave back only 0 of the 5 groups"):
         run(engine=Loser(half_sure))
@@ -249,7 +315,7 @@ def test_verdicts_stand_with_their_texts():
 
 def play_on_a_rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    verifier = BoxVerifier()
+    verifier = BoxVerifier(slow_half)
     experience = run(verifier=verifier)
     checked = sum(len(call) for call in verifier.calls)
     Path(folder, str(rank)).write_text(f"{checked}\n{experience!r}")

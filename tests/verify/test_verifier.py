@@ -153,11 +153,39 @@ def test_waiting_for_a_busy_pool_does_not_count():
 
 def test_equal_answers_are_checked_once(impatient, monkeypatch):
     asked = []
-    run = impatient._pool.run
-    monkeypatch.setattr(impatient._pool, "run", lambda jobs: asked.extend(jobs) or run(jobs))
+    submit = impatient._pool.submit
+    monkeypatch.setattr(impatient._pool, "submit", lambda *question: asked.append(question) or submit(*question))
+    impatient.verify([(box(r"\frac{1}{2}"), "0.5")])
+    endless = impatient.submit([(box(ENDLESS[0]), "5")])
     pairs = [(f"{n} ways to {box('5.0')}", gold) for n in range(50) for gold in ("5", "6")]
     assert impatient.verify(pairs) == [Verdict.CORRECT, Verdict.WRONG] * 50
-    assert len(asked) == 2
+    assert impatient.submit([(f"again {box(ENDLESS[0])}", "5")]) == endless
+    assert len(asked) == 4
+
+
+def test_answers_are_checked_while_the_caller_does_something_else(impatient):
+    integer, fraction, endless = impatient.submit(
+        [(box("5"), "5"), (box(r"\frac{1}{2}"), "0.5"), (box(ENDLESS[0]), "5")]
+    )
+    assert integer is Verdict.CORRECT
+    wait_until(fraction.done)
+    assert fraction.result() is Verdict.CORRECT
+    assert not endless.done()
+    (later,) = impatient.submit([(box(r"\frac{1}{3}"), "0.5")])
+    assert later.result(timeout=60) is Verdict.WRONG
+    assert endless.result(timeout=60) is Verdict.UNVERIFIED
+
+
+def test_close_ends_what_is_being_checked_and_what_waits():
+    with Verifier(VerifierConfig(workers=1, timeout_seconds=60)) as verifier:
+        assert verifier.verify([(box("5.0"), "5")]) == [Verdict.CORRECT]
+        (worker,) = verifier._pool._workers.values()
+        running, waiting = verifier.submit([(box(ENDLESS[0]), "5"), (box(ENDLESS[1]), "5")])
+        verifier.close()
+        assert worker.process.poll() is not None
+        assert running.cancelled()
+        assert waiting.cancelled()
+        assert verifier.verify([(box("5.0"), "5")]) == [Verdict.CORRECT]
 
 
 def test_killed_worker_is_replaced_and_its_answer_unverified():
@@ -191,6 +219,8 @@ def test_workers_that_cannot_start_are_a_clear_error(impatient, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(UserError, match="do not start"):
         impatient.verify([(box("5.0"), "5")])
+    monkeypatch.undo()
+    assert impatient.verify([(box("5.0"), "5")]) == [Verdict.CORRECT]
 
 
 def test_killed_trainer_leaves_no_orphan():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -61,6 +61,14 @@ class ContinuousBatch:
 
     def submit(self, jobs: Iterable[Job]) -> None:
         self._waiting.extend(jobs)
+
+    @torch.inference_mode()
+    def drop(self, keys: Collection[str]) -> None:
+        """Forget the jobs of these requests, waiting or in a slot."""
+        self._waiting = deque(job for job in self._waiting if job.key not in keys)
+        rows = [row for row, (job, _) in enumerate(self._owners) if job.key in keys]
+        if rows:
+            self._vacate(rows)
 
     @torch.inference_mode()
     def advance(self, steps: int, version: int) -> list[Finished]:
@@ -132,12 +140,16 @@ class ContinuousBatch:
         slots.append(rows, ids, logprobs)
 
     def _retire(self, version: int) -> list[Finished]:
-        """Take out what has finished and close the gaps with the last sequences."""
-        active = len(self._owners)
-        rows = self._slots.done(active, self._eos_ids)
+        rows = self._slots.done(len(self._owners), self._eos_ids)
         if not rows:
             return []
         finished = [self._finish(*self._owners[row], *response, version) for row, response in self._responses(rows)]
+        self._vacate(rows)
+        return finished
+
+    def _vacate(self, rows: Sequence[int]) -> None:
+        """Take the sequences in `rows` out and close the gaps with the last ones."""
+        active = len(self._owners)
         staying = active - len(rows)
         gone = set(rows)
         targets = [row for row in rows if row < staying]
@@ -149,7 +161,6 @@ class ContinuousBatch:
             index = torch.tensor([sources, targets], device=self._eos_ids.device)
             self._cache.move(index[0], index[1], self._slots.longest(active))
             self._slots.move(index[0], index[1])
-        return finished
 
     def _responses(self, rows: list[int]) -> Iterator[tuple[int, tuple[list[int], list[float]]]]:
         return zip(rows, self._slots.responses(rows), strict=True)

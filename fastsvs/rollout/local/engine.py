@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from transformers import PretrainedConfig
 
@@ -15,7 +14,7 @@ from fastsvs.architecture import read_architecture
 from fastsvs.errors import UserError
 from fastsvs.rollout.engine import Request, Rollout
 from fastsvs.rollout.local import weights
-from fastsvs.rollout.local.batch import ContinuousBatch, Finished, Job
+from fastsvs.rollout.local.batch import ContinuousBatch, Job
 from fastsvs.rollout.local.decoder import Decoder, rotations
 from fastsvs.rollout.local.sharding import deal
 from fastsvs.rollout.registry import ENGINES
@@ -28,9 +27,14 @@ STEPS_PER_ROUND = 16
 class LocalEngine:
     """An `Engine` of PyTorch alone, for the models of a laptop and for small ones on a GPU.
 
+    It decodes inside `poll`, in rounds of STEPS_PER_ROUND tokens: with timeout 0 one round, else until a group is
+    finished.
+
     Rows of a batch do not touch each other, but the order of fp32 additions may depend on the shape of the batch: the
     same requests give the same bits at every run; in other company log-probs may differ by rounding.
     """
+
+    collective = True
 
     def __init__(
         self,
@@ -55,38 +59,42 @@ class LocalEngine:
         self._batch = ContinuousBatch(decoder, eos_token_ids, max_sequences)
         self._version: int | None = None
         self._submitted: list[Request] = []
-        self._open: dict[str, dict[int, Rollout]] = {}
-        """Finished samples of each request that is not complete yet."""
-        self._samples: dict[str, int] = {}
+        self._open: dict[str, _Open] = {}
         self._loads = [0] * distributed.world_size()
-        self._ready: deque[tuple[str, list[Rollout]]] = deque()
+        """Samples in flight on each rank."""
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Raises UserError for a request that the model cannot serve; then none of `requests` is queued."""
         keys = [*self._open, *(request.key for request in requests)]
         if len(set(keys)) < len(keys):
-            raise ValueError("request keys must be unique among those not yet completed")
+            raise ValueError("request keys must be unique among those pending")
         for request in requests:
             self._check(request)
         self._submitted += requests
-        self._open |= {request.key: {} for request in requests}
-        self._samples |= {request.key: request.samples for request in requests}
+        self._open |= {request.key: _Open(request.samples, [0] * len(self._loads)) for request in requests}
 
-    def completed(self) -> Iterator[tuple[str, list[Rollout]]]:
-        while self._ready or self._open:
-            if not self._ready:
-                self._round()
-            while self._ready:
-                yield self._ready.popleft()
+    def abort(self, keys: Collection[str]) -> None:
+        gone = set(keys) & self._open.keys()
+        self._submitted = [request for request in self._submitted if request.key not in gone]
+        self._batch.drop(gone)
+        for key in gone:
+            self._loads = [load - left for load, left in zip(self._loads, self._open.pop(key).in_flight, strict=True)]
 
-    def ready(self) -> int:
-        """Groups that `completed()` would give without decoding; the same on all ranks."""
-        return len(self._ready)
+    def poll(self, timeout: float) -> list[tuple[str, list[Rollout]]]:
+        finished: list[tuple[str, list[Rollout]]] = []
+        while self._open and not finished:
+            finished = self._round()
+            if timeout <= 0:
+                break
+        return finished
+
+    def pending(self) -> int:
+        return len(self._open)
 
     def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Raises UserError, and serves nothing until the next load, when a weight is missing, unknown or misshapen."""
         if self._open:
-            raise ValueError(f"new weights while {len(self._open)} requests are not completed")
+            raise ValueError(f"new weights while {len(self._open)} requests are pending")
         self._version = None
         with torch.no_grad():
             weights.load(self._places, tensors)
@@ -120,34 +128,41 @@ class LocalEngine:
         if faults:
             raise UserError(f"request {request.key!r}: {'; '.join(faults)}")
 
-    def _round(self) -> None:
-        """Decode for a while on every rank, then share what has finished."""
+    def _round(self) -> list[tuple[str, list[Rollout]]]:
+        """Decode for a while on every rank, then share what has finished; the groups that are complete now."""
         if self._version is None:
-            raise ValueError("load_weights must come before the first completed()")
+            raise ValueError("load_weights must come before the first poll()")
         self._deal_submitted()
-        for rank, finished in enumerate(_exchange(self._batch.advance(STEPS_PER_ROUND, self._version))):
+        complete = []
+        for rank, finished in enumerate(distributed.gather(self._batch.advance(STEPS_PER_ROUND, self._version))):
             self._loads[rank] -= len(finished)
             for key, sample, rollout in finished:
-                self._open[key][sample] = rollout
-                if len(self._open[key]) == self._samples[key]:
-                    samples = self._open.pop(key)
-                    self._ready.append((key, [samples[i] for i in range(self._samples.pop(key))]))
+                group = self._open[key]
+                group.rollouts[sample] = rollout
+                group.in_flight[rank] -= 1
+                if len(group.rollouts) == group.samples:
+                    del self._open[key]
+                    complete.append((key, [group.rollouts[i] for i in range(group.samples)]))
+        return complete
 
     def _deal_submitted(self) -> None:
         requests, self._submitted = self._submitted, []
         if not requests:
             return
         for rank, index, samples in deal([request.samples for request in requests], self._loads):
+            request = requests[index]
             self._loads[rank] += len(samples)
+            self._open[request.key].in_flight[rank] += len(samples)
             if rank == distributed.rank():
-                request = requests[index]
                 self._batch.submit([Job(request.key, request.prompt_ids, samples, request.sampling, request.seed)])
 
 
-def _exchange(finished: list[Finished]) -> list[list[Finished]]:
-    """What finished on each rank, on all ranks."""
-    if distributed.world_size() == 1:
-        return [finished]
-    parts: list[list[Finished]] = [[] for _ in range(distributed.world_size())]
-    dist.all_gather_object(parts, finished)
-    return parts
+@dataclass(slots=True)
+class _Open:
+    """A request whose group is not complete."""
+
+    samples: int
+    in_flight: list[int]
+    """On each rank: samples dealt to it and not finished."""
+    rollouts: dict[int, Rollout] = field(default_factory=dict)
+    """The finished samples."""
