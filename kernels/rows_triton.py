@@ -1,8 +1,12 @@
 """The row kernels in Triton; see `rows_torch` for what they compute.
 
-Inside, y is counted in powers of two: u = logits * (log2 e / T), so that an entry costs a multiply-add and an `exp2`.
 Every row belongs to one program or, when rows are few, to a fixed number of them merged in order: no atomics, the same
-bits on every run.
+bits on every run. A program walks its columns in blocks, each thread by itself: a block is seen as [loads of a thread,
+threads, entries of a 128-bit load], and a thread's share of it never leaves the thread. Whole blocks carry no mask, so
+that their loads stay 128 bits wide whatever the number of columns.
+
+Exponentials are exp2, and what precedes them is a multiply-add that rounds once, so that an offset of all logits costs no
+digits.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from .table import row_config, splits
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 IGNORED = tl.constexpr(IGNORE_INDEX)
-# exp2 of anything below is 0 in fp32, and 0 times it is 0, which 0 * -inf is not.
+# exp2 of anything below is 0 in fp32, and that times it is 0, which 0 * -inf is not.
 UNDERFLOW = tl.constexpr(-200.0)
 
 
@@ -39,8 +43,8 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
             columns,
             triton.cdiv(triton.cdiv(columns, parts), config.block) * config.block,
             BLOCK=config.block,
+            THREADS=32 * config.warps,
             num_warps=config.warps,
-            num_stages=config.stages,
             enable_fp_fusion=True,
         )
     return out
@@ -93,7 +97,6 @@ def logits_gradient(
             SHRINKS=shrinks,
             BLOCK=config.block,
             num_warps=config.warps,
-            num_stages=config.stages,
             enable_fp_fusion=True,
         )
 
@@ -105,7 +108,17 @@ def gradient_on(logits: Tensor, dtype: torch.dtype) -> Tensor:
 
 @triton.jit
 def row_statistics_kernel(
-    logits, row_stride, targets, first, inverse_temperature, temperature_stride, out, columns, span, BLOCK: tl.constexpr
+    logits,
+    row_stride,
+    targets,
+    first,
+    inverse_temperature,
+    temperature_stride,
+    out,
+    columns,
+    span,
+    BLOCK: tl.constexpr,
+    THREADS: tl.constexpr,
 ):
     """Program (row, part): columns part * span up to span further."""
     row = tl.program_id(0).to(tl.int64)
@@ -113,40 +126,71 @@ def row_statistics_kernel(
     rows = tl.num_programs(0)
     begin = part * span
     end = tl.minimum(begin + span, columns)
-    scale = LOG2_E
+    whole = begin + (end - begin) // BLOCK * BLOCK
+    inverse = 1.0
     if inverse_temperature is not None:
-        scale = tl.load(inverse_temperature + row * temperature_stride) * LOG2_E
+        inverse = tl.load(inverse_temperature + row * temperature_stride)
+    scale = inverse * LOG2_E
     target = tl.load(targets + row)
 
-    maximum = float("-inf")
-    sum_exp = tl.zeros([BLOCK], tl.float32)
-    sum_shifted = tl.zeros([BLOCK], tl.float32)
+    maximum = tl.full([THREADS], float("-inf"), tl.float32)
+    sum_exp = tl.zeros([THREADS], tl.float32)
+    sum_shifted = tl.zeros([THREADS], tl.float32)
     at_target = 0.0
     if target != IGNORED:
         row_logits = logits + row * row_stride
         lanes = tl.arange(0, BLOCK)
-        for start in tl.range(begin, end, BLOCK):
-            held = start + lanes < end
-            u = tl.load(row_logits + start + lanes, mask=held, other=float("-inf")).to(tl.float32) * scale
-            new_maximum = tl.maximum(maximum, tl.max(u, 0))
-            finite = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
-            # The sums so far, shifted to the new maximum; they are 0 as long as there is none.
-            shift = tl.maximum(maximum - finite, UNDERFLOW)
-            rescale = tl.exp2(shift)
-            d = tl.maximum(u - finite, UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
-            e = tl.exp2(d)
-            sum_shifted = rescale * (sum_shifted + shift * sum_exp) + d * e
-            sum_exp = rescale * sum_exp + e
-            maximum = new_maximum
+        for start in tl.range(begin, whole, BLOCK):
+            z = tl.load(row_logits + start + lanes)
+            maximum, sum_exp, sum_shifted = _absorb(z, scale, maximum, sum_exp, sum_shifted)
+        if whole < end:
+            z = tl.load(row_logits + whole + lanes, mask=whole + lanes < end, other=float("-inf"))
+            maximum, sum_exp, sum_shifted = _absorb(z, scale, maximum, sum_exp, sum_shifted)
         place = target - first
         if (place >= begin) & (place < end):
-            at_target = tl.load(row_logits + place).to(tl.float32) * scale
+            at_target = tl.load(row_logits + place).to(tl.float32) * inverse
 
+    # All threads' sums on one reference, then on the maximum itself.
+    top = tl.max(maximum, 0)
+    reference = _reference(top, scale)
+    shift = tl.maximum(tl.ceil(maximum * scale) - reference, UNDERFLOW)
+    rescale = tl.exp2(shift)
+    total_exp = tl.sum(rescale * sum_exp, 0)
+    total_shifted = tl.sum(rescale * (sum_shifted + shift * sum_exp), 0)
+    finite = tl.where(top == float("-inf"), 0.0, top)
+    shift = tl.fma(finite, -scale, reference)
+    # The maximum is stored rounded: a part of its last digit that the sums make up for.
+    shift += tl.fma(finite, inverse, -(finite * inverse)) * LOG2_E
+    rescale = tl.exp2(shift)
     out += part * 4 * rows + row
-    tl.store(out, maximum * LN_2)
-    tl.store(out + rows, tl.sum(sum_exp, 0))
-    tl.store(out + 2 * rows, tl.sum(sum_shifted, 0) * LN_2)
-    tl.store(out + 3 * rows, at_target * LN_2)
+    tl.store(out, top * inverse)
+    tl.store(out + rows, rescale * total_exp)
+    tl.store(out + 2 * rows, rescale * (total_shifted + shift * total_exp) * LN_2)
+    tl.store(out + 3 * rows, at_target)
+
+
+@triton.jit
+def _absorb(z, scale, maximum, sum_exp, sum_shifted):
+    """A block z [BLOCK] into each thread's maximum logit, sum 2^d and sum d 2^d [THREADS], d = z * scale - reference."""
+    VECTOR: tl.constexpr = 128 // z.dtype.primitive_bitwidth
+    THREADS: tl.constexpr = maximum.shape[0]
+    z = tl.reshape(z.to(tl.float32), [z.shape[0] // (THREADS * VECTOR), THREADS, VECTOR])
+    new_maximum = tl.maximum(maximum, tl.max(tl.max(z, 0), 1))
+    reference = _reference(new_maximum, scale)
+    shift = tl.maximum(tl.ceil(maximum * scale) - reference, UNDERFLOW)  # nothing is shifted before there is a maximum
+    rescale = tl.exp2(shift)
+    d = tl.fma(z, scale, -reference[None, :, None])
+    d = tl.maximum(d, UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
+    e = tl.exp2(d)
+    sum_shifted = rescale * (sum_shifted + shift * sum_exp) + tl.sum(tl.sum(d * e, 0), 1)
+    sum_exp = rescale * sum_exp + tl.sum(tl.sum(e, 0), 1)
+    return new_maximum, sum_exp, sum_shifted
+
+
+@triton.jit
+def _reference(maximum, scale):
+    """A whole number at the largest exponent, so that going from one to another is exact; 0 where there is none yet."""
+    return tl.where(maximum == float("-inf"), 0.0, tl.ceil(maximum * scale))
 
 
 @triton.jit
@@ -164,8 +208,8 @@ def merge_statistics_kernel(parts, count, targets, statistics, results, rows, BL
         at_target += tl.load(parts + 3 * rows + row, mask=held, other=0.0)
         new_maximum = tl.maximum(maximum, part_maximum)
         finite = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
-        mine = tl.maximum(maximum - finite, 2 * UNDERFLOW)
-        theirs = tl.maximum(part_maximum - finite, 2 * UNDERFLOW)
+        mine = tl.maximum(maximum - finite, UNDERFLOW)
+        theirs = tl.maximum(part_maximum - finite, UNDERFLOW)
         my_scale, their_scale = tl.exp(mine), tl.exp(theirs)
         sum_shifted = my_scale * (sum_shifted + mine * sum_exp) + their_scale * (part_shifted + theirs * part_exp)
         sum_exp = my_scale * sum_exp + their_scale * part_exp
@@ -207,47 +251,59 @@ def logits_gradient_kernel(
     row = tl.program_id(0).to(tl.int64)
     begin = tl.program_id(1) * span
     end = tl.minimum(begin + span, columns)
+    whole = begin + (end - begin) // BLOCK * BLOCK
     lanes = tl.arange(0, BLOCK)
     row_logits = logits + row * row_stride
     row_out = out + row * out_stride
     target = tl.load(targets + row)
     if target == IGNORED:
-        for start in tl.range(begin, end, BLOCK):
-            zeros = tl.zeros([BLOCK], tl.float32).to(out.dtype.element_ty)
-            tl.store(row_out + start + lanes, zeros, mask=start + lanes < end)
+        zeros = tl.zeros([BLOCK], out.dtype.element_ty)
+        for start in tl.range(begin, whole, BLOCK):
+            tl.store(row_out + start + lanes, zeros)
+        tl.store(row_out + whole + lanes, zeros, mask=whole + lanes < end)
     else:
         inverse = 1.0
         if inverse_temperature is not None:
             inverse = tl.load(inverse_temperature + row * temperature_stride)
-        log_sum = tl.log(tl.load(statistics + statistics_stride + row))
-        log_z = (tl.load(statistics + row) + log_sum) * LOG2_E
+        maximum = tl.load(statistics + row)
+        sum_exp = tl.load(statistics + statistics_stride + row)
+        log_sum = tl.log2(sum_exp)
         direct = tl.load(logprobs_grad + row * logprobs_grad_stride) * inverse
         base = -direct
         slope = 0.0
         if entropy_grad is not None:
-            entropy = log_sum - tl.load(statistics + 2 * statistics_stride + row) / tl.load(
-                statistics + statistics_stride + row
-            )
             slope = -tl.load(entropy_grad + row * entropy_grad_stride) * inverse
-            base += slope * entropy
-        scale = inverse * LOG2_E
-        for start in tl.range(begin, end, BLOCK):
-            held = start + lanes < end
-            z = tl.load(row_logits + start + lanes, mask=held, other=0.0).to(tl.float32)
-            d = tl.maximum(z * scale - log_z, UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
-            if entropy_grad is not None:
-                gradient = tl.exp2(d) * (base + (slope * LN_2) * d)
-            else:
-                gradient = tl.exp2(d) * base
+            sum_shifted = tl.load(statistics + 2 * statistics_stride + row)
+            base += slope * (log_sum * LN_2 - sum_shifted / sum_exp)
+            slope *= LN_2
+        for start in tl.range(begin, whole, BLOCK):
+            z = tl.load(row_logits + start + lanes).to(tl.float32)
+            gradient = _softmax_gradient(tl.fma(z, inverse, -maximum), log_sum, base, slope, entropy_grad is not None)
             if SHRINKS:
                 tl.debug_barrier()
-            tl.store(row_out + start + lanes, gradient.to(out.dtype.element_ty), mask=held)
+            tl.store(row_out + start + lanes, gradient.to(out.dtype.element_ty))
+        if whole < end:
+            held = whole + lanes < end
+            z = tl.load(row_logits + whole + lanes, mask=held, other=0.0).to(tl.float32)
+            gradient = _softmax_gradient(tl.fma(z, inverse, -maximum), log_sum, base, slope, entropy_grad is not None)
+            if SHRINKS:
+                tl.debug_barrier()
+            tl.store(row_out + whole + lanes, gradient.to(out.dtype.element_ty), mask=held)
         place = target - first
         if (place >= begin) & (place < end):
-            d = (tl.load(statistics + 3 * statistics_stride + row) * LOG2_E) - log_z
-            gradient = direct + tl.exp2(d) * (base + (slope * LN_2) * d)
+            at_target = tl.load(statistics + 3 * statistics_stride + row)
+            gradient = direct + _softmax_gradient(at_target - maximum, log_sum, base, slope, entropy_grad is not None)
             tl.debug_barrier()  # after the block that holds it
             tl.store(row_out + place, gradient.to(out.dtype.element_ty))
+
+
+@triton.jit
+def _softmax_gradient(y, log_sum, base, slope, SLOPED: tl.constexpr):
+    """p (base + slope log2 p) where log2 p = y log2 e - log_sum; 0 for a p of 0."""
+    if SLOPED:
+        log_p = tl.maximum(tl.fma(y, LOG2_E, -log_sum), UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
+        return tl.exp2(log_p) * (base + slope * log_p)
+    return tl.exp2(tl.fma(y, LOG2_E, -log_sum)) * base
 
 
 def _stride(vector: Tensor | None) -> int:

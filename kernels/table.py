@@ -1,6 +1,7 @@
 """Launch configurations of the Triton kernels by kernel, element size and row length: looked up, never tuned in place.
 
-Chosen from the compiler's report for sm_90a, sm_80 and sm_100 (registers, spills, 128-bit loads; see bench/codegen).
+Chosen from the compiler's report for sm_90a, sm_80 and sm_100 (registers, spills, 128-bit loads; see bench/codegen):
+a thread of a long row has 64 bytes in flight, and at least four programs fit a streaming multiprocessor.
 """
 
 from __future__ import annotations
@@ -15,22 +16,29 @@ class RowConfig(NamedTuple):
     block: int
     """Columns of a row taken at once."""
     warps: int
-    stages: int
 
 
-ROW_CONFIGS = {
-    "row_statistics": {1024: RowConfig(1024, 4, 2), 8192: RowConfig(4096, 8, 2)},
-    "logits_gradient": {1024: RowConfig(1024, 4, 2), 8192: RowConfig(4096, 8, 2)},
+ANY_LENGTH = 1 << 31
+ROW_CONFIGS: dict[str, dict[int, dict[int, RowConfig]]] = {
+    "row_statistics": {
+        2: {1024: RowConfig(1024, 4), 32768: RowConfig(4096, 8), ANY_LENGTH: RowConfig(8192, 8)},
+        4: {1024: RowConfig(1024, 4), ANY_LENGTH: RowConfig(4096, 8)},
+    },
+    "logits_gradient": {
+        2: {1024: RowConfig(1024, 4), 32768: RowConfig(4096, 8), ANY_LENGTH: RowConfig(8192, 8)},
+        4: {1024: RowConfig(1024, 4), ANY_LENGTH: RowConfig(4096, 8)},
+    },
 }
-"""Kernel -> longest row that a configuration is for, in rising order; the last one serves longer rows too."""
+"""Kernel -> bytes of a logit -> longest row that a configuration is for, in rising order."""
 
-PROGRAMS_PER_PROCESSOR = 4
-"""Rows are split until so many programs run on every streaming multiprocessor."""
+PROGRAMS_PER_PROCESSOR = 16
+"""Rows are split until so many programs wait for every streaming multiprocessor, which runs four or more at a time: the
+last ones to finish leave little of it idle."""
 
 
 def row_config(kernel: str, dtype: torch.dtype, columns: int) -> RowConfig:
-    configs = ROW_CONFIGS[kernel]
-    return next((config for longest, config in configs.items() if columns <= longest), list(configs.values())[-1])
+    configs = ROW_CONFIGS[kernel][dtype.itemsize]
+    return next(config for longest, config in configs.items() if columns <= longest)
 
 
 def splits(rows: int, columns: int, config: RowConfig, device: torch.device) -> int:
