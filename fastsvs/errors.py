@@ -1,8 +1,15 @@
-"""The one exception that the command line turns into a message instead of a traceback."""
+"""The exceptions that the command line turns into a message instead of a traceback."""
 
 
 class UserError(Exception):
     """Something outside the program is wrong: configuration, data, model, world size, disk.
 
     The message says what is wrong, where, and what would be right.
+    """
+
+
+class EngineFailure(UserError):
+    """The rollout engine cannot go on, after all restarts and attempts that the configuration allows.
+
+    Raised on all ranks together: the trainer then keeps a checkpoint of the steps that are done.
     """
