@@ -1,7 +1,18 @@
 """FastSvS kernels: fused operators of the policy loss, usable without the trainer."""
 
 from .linear_logprob import linear_logprob_entropy
+from .linear_policy_loss import PolicyLossResult, linear_policy_loss
 from .logprob import logprob_entropy
 from .rows_torch import IGNORE_INDEX
+from .token_loss import PolicyLossSettings, TokenInputs, TokenLossFunction
 
-__all__ = ["IGNORE_INDEX", "linear_logprob_entropy", "logprob_entropy"]
+__all__ = [
+    "IGNORE_INDEX",
+    "PolicyLossResult",
+    "PolicyLossSettings",
+    "TokenInputs",
+    "TokenLossFunction",
+    "linear_logprob_entropy",
+    "linear_policy_loss",
+    "logprob_entropy",
+]

@@ -1,0 +1,228 @@
+"""Policy losses that look at one token at a time, with importance correction, KL to a reference and entropy bonus.
+
+The formulas, differentiable, in plain torch; `token_loss_triton` is the same in one kernel, its gradient written out. All
+tensors are [tokens]. A loss comes with its metrics: detached [tokens] each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple, assert_never
+
+import torch
+from torch import Tensor
+
+LOG_RATIO_LIMIT = 20.0
+Metrics = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLossSettings:
+    loss: str = "ppo"
+    """`ppo` (also GRPO's, DAPO's, Dr.GRPO's and BNPO's), `cispo`, `sapo`."""
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    dual_clip: float | None = 3.0
+    ratio_min: float = 0.0
+    ratio_max: float = 5.0
+    sapo_temperature_positive: float = 1.0
+    sapo_temperature_negative: float = 1.05
+    rollout_correction: Literal["none", "tis", "icepop"] = "none"
+    tis_cap: float = 2.0
+    icepop_range: tuple[float, float] = (0.5, 5.0)
+    kl_coefficient: float = 0.0
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    entropy_coefficient: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInputs:
+    """What the loss needs of each token beside the policy's log-prob and entropy; fp32."""
+
+    advantages: Tensor
+    weights: Tensor
+    """Of the token's loss in the objective (aggregation over tokens, sequences, ranks), with any further scale."""
+    old_logprobs: Tensor | None = None
+    """The policy before the batch's first update; None: it is this policy, and every ratio is 1."""
+    rollout_logprobs: Tensor | None = None
+    reference_logprobs: Tensor | None = None
+
+    def at(self, rows: slice | Tensor) -> TokenInputs:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return TokenInputs(**{name: None if value is None else value[rows] for name, value in values.items()})
+
+
+class TokenGradients(NamedTuple):
+    loss: Tensor
+    """Without the weights."""
+    logprobs: Tensor
+    """d(weights * loss)/d(log-prob)."""
+    entropy: Tensor | None
+    """d(weights * loss)/d(entropy); None where it is 0."""
+    metrics: Metrics
+
+
+TokenLossFunction = Callable[[Tensor, Tensor, "slice | Tensor"], tuple[Tensor, Metrics]]
+"""(log-probs, entropies, which tokens they are) -> (loss, metrics), differentiable."""
+
+
+def token_gradients(
+    loss: PolicyLossSettings | TokenLossFunction,
+    logprobs: Tensor,
+    entropy: Tensor,
+    inputs: TokenInputs,
+    rows: slice | Tensor,
+) -> TokenGradients:
+    """By autograd. `inputs` are those of all tokens, `rows` says which of them the others belong to."""
+    own = inputs.at(rows)
+    with torch.enable_grad():
+        at = logprobs.detach().requires_grad_(), entropy.detach().requires_grad_()
+        values, metrics = loss(*at, rows) if callable(loss) else token_loss(loss, *at, own)
+        slopes = torch.autograd.grad(values, at, own.weights, allow_unused=True)
+    of_logprobs = torch.zeros_like(logprobs) if slopes[0] is None else slopes[0]
+    return TokenGradients(values.detach(), of_logprobs, slopes[1], metrics)
+
+
+def token_loss(
+    settings: PolicyLossSettings, logprobs: Tensor, entropy: Tensor, inputs: TokenInputs
+) -> tuple[Tensor, Metrics]:
+    """The whole loss of each token. Raises ValueError for an unknown name or a missing input."""
+    if settings.loss not in SURROGATES:
+        raise ValueError(f"unknown token-level loss {settings.loss!r}: known are {', '.join(SURROGATES)}")
+    old = logprobs.detach() if inputs.old_logprobs is None else inputs.old_logprobs
+    loss, metrics = SURROGATES[settings.loss](logprobs, old, inputs.advantages, settings)
+    return with_terms(
+        loss, metrics, settings, logprobs, entropy, old, inputs.rollout_logprobs, inputs.reference_logprobs
+    )
+
+
+def with_terms(
+    loss: Tensor,
+    metrics: Metrics,
+    settings: PolicyLossSettings,
+    logprobs: Tensor,
+    entropy: Tensor,
+    old: Tensor,
+    rollout: Tensor | None,
+    reference: Tensor | None,
+) -> tuple[Tensor, Metrics]:
+    """A surrogate times its rollout weight, plus KL to the reference, minus entropy bonus."""
+    weights, correction_metrics = rollout_weights(old, rollout, settings)
+    total = loss if weights is None else loss * weights
+    metrics = {**ratio_metrics(logprobs.detach(), old, rollout), **metrics, **correction_metrics}
+    if settings.kl_coefficient:
+        if reference is None:
+            raise ValueError("kl_coefficient is not 0, but there are no reference log-probs")
+        kl = kl_estimate(logprobs, reference, settings.kl_estimator)
+        total = total + settings.kl_coefficient * kl
+        metrics["reference_kl"] = kl.detach()
+    if settings.entropy_coefficient:
+        total = total - settings.entropy_coefficient * entropy
+    return total, metrics
+
+
+def ppo(logprobs: Tensor, old: Tensor, advantages: Tensor, settings: PolicyLossSettings) -> tuple[Tensor, Metrics]:
+    """PPO's clipped surrogate (arXiv 1707.06347, equation 7)."""
+    return clipped_surrogate(clamped_log_ratio(logprobs, old).exp(), advantages, settings)
+
+
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, settings: PolicyLossSettings) -> tuple[Tensor, Metrics]:
+    """`max(-r A, -clip(r, 1 - clip_low, 1 + clip_high) A)`, for A < 0 at most `-dual_clip A`: DAPO's asymmetric range
+    (arXiv 2503.14476, equation 10) and the dual clip (1912.09729, equation 5)."""
+    low, high = 1 - settings.clip_low, 1 + settings.clip_high
+    loss = torch.maximum(-ratio * advantages, -ratio.clamp(low, high) * advantages)
+    at = ratio.detach()
+    metrics = {
+        "clip_fraction_low": (advantages < 0) & (at < low),
+        "clip_fraction_high": (advantages > 0) & (at > high),
+    }
+    if settings.dual_clip is not None:
+        bound = -settings.dual_clip * advantages
+        loss = torch.where(advantages < 0, torch.minimum(loss, bound), loss)
+        metrics["clip_fraction_dual"] = (advantages < 0) & (at > settings.dual_clip)
+    return loss, {name: where.to(loss.dtype) for name, where in metrics.items()}
+
+
+def cispo(logprobs: Tensor, old: Tensor, advantages: Tensor, settings: PolicyLossSettings) -> tuple[Tensor, Metrics]:
+    """`-sg(clip(r, ratio_min, ratio_max)) A logp` (MiniMax-M1, arXiv 2506.13585, equation 4): the importance weight is
+    clipped, no token loses its gradient. The bounds are of the ratio itself, not distances from 1."""
+    ratio = clamped_log_ratio(logprobs.detach(), old).exp()
+    loss = -ratio.clamp(settings.ratio_min, settings.ratio_max) * advantages * logprobs
+    metrics = {
+        "clip_fraction_low": (ratio < settings.ratio_min).to(loss.dtype),
+        "clip_fraction_high": (ratio > settings.ratio_max).to(loss.dtype),
+    }
+    return loss, metrics
+
+
+def sapo(logprobs: Tensor, old: Tensor, advantages: Tensor, settings: PolicyLossSettings) -> tuple[Tensor, Metrics]:
+    """`-A (4 / tau) sigmoid(tau (r - 1))`, tau by the sign of A (arXiv 2511.20347); the gradient at r = 1 is PPO's."""
+    ratio = clamped_log_ratio(logprobs, old).exp()
+    tau = torch.full_like(ratio, settings.sapo_temperature_negative)
+    tau = tau.masked_fill(advantages > 0, settings.sapo_temperature_positive)
+    gate = torch.sigmoid(tau * (ratio - 1))
+    return -advantages * 4 / tau * gate, {"gradient_kept": (4 * gate * (1 - gate)).detach()}
+
+
+SURROGATES = {"ppo": ppo, "cispo": cispo, "sapo": sapo}
+
+
+def rollout_weights(old: Tensor, rollout: Tensor | None, settings: PolicyLossSettings) -> tuple[Tensor | None, Metrics]:
+    """Detached weight of each token's loss, w = exp(old - rollout), None for 1; and its metrics.
+
+    `tis`: min(w, tis_cap) (truncated importance sampling). `icepop`: w inside icepop_range, 0 outside
+    (arXiv 2510.18855). `correction_limited` is the share of tokens truncated or masked.
+    """
+    if settings.rollout_correction == "none":
+        return None, {}
+    if rollout is None:
+        raise ValueError(f"rollout_correction {settings.rollout_correction!r} needs the rollout's log-probs")
+    raw = clamped_log_ratio(old.detach(), rollout).exp()
+    match settings.rollout_correction:
+        case "tis":
+            limited = raw > settings.tis_cap
+            weights = raw.clamp(max=settings.tis_cap)
+        case "icepop":
+            low, high = settings.icepop_range
+            limited = (raw < low) | (raw > high)
+            weights = raw.masked_fill(limited, 0.0)
+        case _:
+            assert_never(settings.rollout_correction)
+    return weights, {"correction_weight": weights, "correction_limited": limited.to(raw.dtype)}
+
+
+def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: Literal["k1", "k2", "k3"]) -> Tensor:
+    """Estimates of KL(policy || reference) from the sampled token (http://joschu.net/blog/kl-approx.html): with
+    d = reference - logprobs, k1 = -d, k2 = d^2 / 2, k3 = exp(d) - d - 1.
+
+    As losses they differ: k1's gradient is zero in expectation, k2's is that of the KL on-policy, k3's is biased but
+    bounded for tokens that the reference finds unlikely. In k3 d stays within +-20, without gradient where it is cut.
+    """
+    match estimator:
+        case "k1":
+            return logprobs - reference
+        case "k2":
+            return (logprobs - reference).square() / 2
+        case "k3":
+            difference = clamped_log_ratio(reference, logprobs)
+            return torch.expm1(difference) - difference
+        case _:
+            assert_never(estimator)
+
+
+def ratio_metrics(now: Tensor, old: Tensor, rollout: Tensor | None) -> Metrics:
+    """`approx_kl` is the k3 estimate of KL(old || policy); `rollout_mismatch` compares trainer and engine at the same
+    weights."""
+    log_ratio = clamped_log_ratio(now, old)
+    metrics = {
+        "ratio": log_ratio.exp(),
+        "ratio_cut": ((now - old).abs() > LOG_RATIO_LIMIT).to(now.dtype),
+        "approx_kl": torch.expm1(log_ratio) - log_ratio,
+    }
+    return metrics if rollout is None else {**metrics, "rollout_mismatch": (old - rollout).abs()}
+
+
+def clamped_log_ratio(logprobs: Tensor, baseline: Tensor) -> Tensor:
+    """`logprobs - baseline` within +-20, without gradient where it is cut (the SvS code's clamp, seen in verl too)."""
+    return (logprobs - baseline).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
