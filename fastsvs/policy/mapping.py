@@ -139,16 +139,50 @@ def split(entry: Entry, tensor: Tensor, architecture: Architecture) -> list[Tens
     return [part.flatten(0, 1) for part in tensor.unflatten(0, (groups, -1)).split(widths, dim=1)]
 
 
-def join(entry: Entry, shards: Sequence[Tensor], architecture: Architecture) -> list[tuple[str, Tensor]]:
-    """Whole Hugging Face tensors of an entry from its Megatron shards on all tensor-parallel ranks, without padding."""
-    columns = [split(entry, shard, architecture) for shard in shards]
-    joined = []
-    for source, parts in zip(entry.sources, zip(*columns, strict=True), strict=True):
-        whole = parts[0] if entry.cut is None or len(parts) == 1 else torch.cat(parts, dim=entry.cut)
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One whole Hugging Face tensor, in the parts that tensor-parallel ranks hold, without padding."""
+
+    name: str
+    parts: list[Tensor]
+    cut: int
+    """Dimension along which the parts follow one another."""
+
+    def join(self) -> Tensor:
+        return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, dim=self.cut)
+
+    def join_into(self, whole: Tensor) -> None:
+        torch.cat(self.parts, dim=self.cut, out=whole)
+
+    @property
+    def shape(self) -> Shape:
+        sizes = list(self.parts[0].shape)
+        sizes[self.cut] = sum(part.shape[self.cut] for part in self.parts)
+        return tuple(sizes)
+
+
+def hf_parts(entry: Entry, shards: Sequence[Tensor], architecture: Architecture) -> list[Parts]:
+    """The Hugging Face tensors of an entry, from its Megatron shards on all tensor-parallel ranks (on any one rank, for
+    a replicated entry). They may share memory with the shards."""
+    columns = zip(*(split(entry, shard, architecture) for shard in shards), strict=True)
+    found = []
+    for source, column in zip(entry.sources, columns, strict=True):
+        parts = list(column)
         if source in (EMBEDDING, HEAD):
-            whole = whole[: architecture.vocabulary]
-        joined.append((source, whole))
-    return joined
+            parts = _without_padding(parts, architecture.vocabulary)
+        found.append(Parts(source, parts, entry.cut or 0))
+    return found
+
+
+def join(entry: Entry, shards: Sequence[Tensor], architecture: Architecture) -> list[tuple[str, Tensor]]:
+    """The whole tensors themselves."""
+    return [(parts.name, parts.join()) for parts in hf_parts(entry, shards, architecture)]
+
+
+def _without_padding(parts: Sequence[Tensor], rows: int) -> list[Tensor]:
+    """The first `rows` rows of all parts together."""
+    starts = [sum(len(part) for part in parts[:index]) for index in range(len(parts))]
+    return [part[: rows - start] for start, part in zip(starts, parts, strict=True) if start < rows]
 
 
 def megatron_shapes(

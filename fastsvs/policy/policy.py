@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from fastsvs import distributed
 from fastsvs.algorithms.batch import Batch
 from fastsvs.algorithms.terms import PolicyLoss
 from fastsvs.architecture import check_layout, load_hf_config, read_architecture, rotary_table
+from fastsvs.buckets import Bucket, TensorSpec
 from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
 from fastsvs.errors import UserError
 from fastsvs.policy import packing
@@ -24,6 +25,7 @@ from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
 from fastsvs.policy.parallel import build_optimizer, distribute_gradients, initialize_model_parallel, megatron_device
 from fastsvs.policy.row import Row, pack
 from fastsvs.policy.step import Objective, run_pipeline, sum_reports, token_statistics
+from fastsvs.policy.stream import stream_buckets, weight_specs
 from fastsvs.policy.weights import RandomWeights, SafetensorsWeights, WeightSource, hf_weights, load_weights
 
 
@@ -137,6 +139,14 @@ class Policy:
         """Whole tensors under their Hugging Face names, layer by layer, on every rank, in the policy's dtype. They may
         share memory with the policy: copy what is to outlive the next update."""
         return hf_weights(dict(self.stage.named_parameters()), self.architecture)
+
+    def weight_specs(self) -> list[TensorSpec]:
+        """What `stream_weights` sends, from the model's configuration alone."""
+        return weight_specs(self.architecture, DTYPES[self.config.dtype])
+
+    def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor] = ()) -> Iterator[Tensor | None]:
+        """The weights as flat buckets on the main rank, which passes two `slots`; see `policy.stream`."""
+        return stream_buckets(dict(self.stage.named_parameters()), self.architecture, buckets, slots)
 
     def export(self, folder: str | Path) -> None:
         """Write a Hugging Face model folder (config and safetensors) that AutoModelForCausalLM loads."""

@@ -115,15 +115,14 @@ def stage_shards(architecture: Architecture, source: WeightSource) -> Iterator[t
 def hf_weights(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[tuple[str, Tensor]]:
     """Whole Hugging Face tensors on every rank, layer by layer, of `tensors` (what each rank's stage holds under its
     parameter names: weights or gradients). Collective. A tensor may share memory with the model: copy it to keep it."""
-    tensor, pipeline = mpu.get_tensor_model_parallel_world_size(), mpu.get_pipeline_model_parallel_world_size()
-    stage = mpu.get_pipeline_model_parallel_rank()
+    pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
     shapes = hf_shapes(architecture)
     example = next(iter(tensors.values()))
     for entry in entries(architecture, pipeline):
         if entry.copy:
             continue
         if entry.stage == stage:
-            whole = join(entry, _shards(entry, tensors[entry.name], tensor), architecture)
+            whole = join(entry, _gather_to_all(entry, tensors[entry.name]), architecture)
         else:
             whole = [(name, example.new_empty(shapes[name])) for name in entry.sources]
         for name, value in whole:
@@ -142,7 +141,8 @@ def _read_cut(
     return F.pad(part, (0, 0, 0, padding)) if padding else part
 
 
-def _shards(entry: Entry, shard: Tensor, tensor_parallel: int) -> list[Tensor]:
+def _gather_to_all(entry: Entry, shard: Tensor) -> list[Tensor]:
+    tensor_parallel = mpu.get_tensor_model_parallel_world_size()
     if entry.cut is None or tensor_parallel == 1:
         return [shard.detach()]
     shards = [torch.empty_like(shard) for _ in range(tensor_parallel)]

@@ -1,31 +1,47 @@
-"""Weights from the policy to the rollout engine: once per policy version."""
+"""Weights from the policy to the rollout engines, once per policy version.
+
+Light: vLLM's workers import `fastsvs.sync.receiver`, and this with it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from typing import Protocol
 
-from torch import Tensor
+from fastsvs.sync.broadcast import BroadcastSync
+from fastsvs.sync.fleet import Endpoint, ServerFleet, WeightSyncError
+from fastsvs.sync.local import LocalSync
+from fastsvs.sync.transports import TransportName
 
-from fastsvs.rollout.engine import Engine
+SERVER_ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}
+"""Without it vLLM has no routes for weights."""
 
 
-class WeightSource(Protocol):
-    def hf_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Collective: every full tensor under its Hugging Face name."""
-
-
-class WeightSync:
-    """Keeps `engine` at the version of `source`; several ranks call `publish` together."""
-
-    def __init__(self, source: WeightSource, engine: Engine) -> None:
-        self._source = source
-        self._engine = engine
-        self._published: int | None = None
+class WeightSync(Protocol):
+    """Several ranks call every method together."""
 
     def publish(self, version: int) -> None:
-        """Send the weights unless the engine already holds this version."""
-        if version == self._published:
-            return
-        self._engine.load_weights(self._source.hf_weights(), version)
-        self._published = version
+        """Bring all engines to the policy's weights, which have this version; nothing happens where they hold it."""
+
+    def metrics(self) -> dict[str, float]:
+        """`sync/...` of the last publish, on the main rank."""
+
+    def close(self) -> None: ...
+
+
+def server_arguments(transport: TransportName = "broadcast") -> list[str]:
+    """Command-line options of a vLLM server that `BroadcastSync` with the same transport can reach."""
+    backend = json.dumps({"backend": f"fastsvs_{transport}"})
+    return ["--worker-extension-cls", "fastsvs.sync.receiver.Extension", "--weight-transfer-config", backend]
+
+
+__all__ = [
+    "SERVER_ENVIRONMENT",
+    "BroadcastSync",
+    "Endpoint",
+    "LocalSync",
+    "ServerFleet",
+    "WeightSync",
+    "WeightSyncError",
+    "server_arguments",
+]

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from fastsvs.architecture import Architecture, read_architecture
 from fastsvs.policy import export
-from fastsvs.policy.mapping import cut_range, entries, hf_shapes, join, megatron_shapes, merge
+from fastsvs.policy.mapping import cut_range, entries, hf_parts, hf_shapes, megatron_shapes, merge
 from fastsvs.policy.weights import SafetensorsWeights
 
 
@@ -76,7 +76,11 @@ def test_any_layout_and_back_is_bit_exact(
         assert all(tuple(part.shape) == expected for part in by_rank)
         if not entry.copy:
             whole = by_rank if entry.cut is not None else by_rank[:1]
-            found.update(join(entry, whole, architecture))
+            found |= {parts.name: parts.join() for parts in hf_parts(entry, whole, architecture)}
+            for parts in hf_parts(entry, whole, architecture):
+                assert parts.shape == hf_shapes(architecture)[parts.name]
+                parts.join_into(out := torch.empty(parts.shape))
+                assert torch.equal(out, found[parts.name])
     assert list(found) == list(tensors), "the order of hf_shapes is the order of the network"
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 

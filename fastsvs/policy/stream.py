@@ -1,0 +1,140 @@
+"""The policy's weights as flat buckets of whole Hugging Face tensors on the main rank, two buckets of memory at a time.
+
+Within the stage that owns a tensor, tensor-parallel ranks send their shards to the first of them, which lays the tensor
+out in the bucket's buffer; stages behind the first send their part of the buffer to the main rank. What the caller does
+with one bucket (broadcast it) overlaps the gathering of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state as mpu
+from torch import Tensor
+
+from fastsvs.architecture import Architecture
+from fastsvs.buckets import Bucket, TensorSpec
+from fastsvs.policy.mapping import Entry, Parts, entries, hf_parts, hf_shapes
+
+
+def weight_specs(architecture: Architecture, dtype: torch.dtype) -> list[TensorSpec]:
+    """Every tensor that travels, in order: a function of the model alone, the same for all layouts."""
+    return [TensorSpec(name, shape, dtype) for name, shape in hf_shapes(architecture).items()]
+
+
+def stream_buckets(
+    tensors: dict[str, Tensor],
+    architecture: Architecture,
+    buckets: Sequence[Bucket],
+    slots: Sequence[Tensor] = (),
+) -> Iterator[Tensor | None]:
+    """One item for each bucket: on the main rank its filled buffer [nbytes] uint8, elsewhere None.
+
+    `tensors` is what this rank's stage holds under its parameter names. Collective: every rank takes every item.
+    Buffers lie in the two `slots` [largest bucket] uint8 that the main rank passes, in turn, and keep their content
+    until the item after next is asked for. Raises ValueError for a tensor that is not as its spec says.
+    """
+    if mpu.get_data_parallel_rank():
+        yield from (None for _ in buckets)
+        return
+    pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
+    stages = {name: e.stage for e in entries(architecture, pipeline) if not e.copy for name in e.sources}
+    own = _stage_tensors(tensors, architecture, pipeline, stage)
+    if mpu.get_tensor_model_parallel_rank():
+        for bucket in buckets:
+            for _ in _of_stage(bucket, stages, stage):
+                next(own)
+            yield None
+    elif stage:
+        yield from _send_to_main(buckets, stages, stage, own, next(iter(tensors.values())).device)
+    else:
+        for index, bucket in enumerate(buckets):
+            buffer = slots[index % 2][: bucket.nbytes]
+            arriving = _receive(bucket, stages, buffer)
+            _fill(_of_stage(bucket, stages, 0), own, buffer)
+            for work in arriving:
+                work.wait()
+            yield buffer
+
+
+def _stage_tensors(
+    tensors: dict[str, Tensor], architecture: Architecture, pipeline: int, stage: int
+) -> Iterator[Parts | None]:
+    """The stage's whole tensors, in order; the first tensor-parallel rank alone gets them. An entry is gathered when
+    its first tensor is asked for."""
+    for entry in entries(architecture, pipeline):
+        if entry.stage == stage and not entry.copy:
+            shards = _gather_to_first(entry, tensors[entry.name].detach())
+            yield from hf_parts(entry, shards, architecture) if shards else [None] * len(entry.sources)
+
+
+def _gather_to_first(entry: Entry, shard: Tensor) -> list[Tensor]:
+    """[] on the ranks that only send."""
+    ranks, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
+    if entry.cut is None or ranks == 1:
+        return [] if rank else [shard]
+    shards = [] if rank else [torch.empty_like(shard) for _ in range(ranks)]
+    group = mpu.get_tensor_model_parallel_group()
+    dist.gather(shard.contiguous(), shards or None, dst=dist.get_global_rank(group, 0), group=group)
+    return shards
+
+
+def _of_stage(bucket: Bucket, stages: dict[str, int], stage: int) -> list[TensorSpec]:
+    return [spec for spec in bucket.tensors if stages[spec.name] == stage]
+
+
+def _fill(specs: Sequence[TensorSpec], own: Iterator[Parts | None], buffer: Tensor) -> None:
+    """The next tensors of `own`, which must be those of `specs`, at the start of `buffer`."""
+    for (name, view), spec in zip(Bucket(tuple(specs)).views(buffer[: _size(specs)]), specs, strict=True):
+        parts = next(own)
+        assert parts is not None
+        found = TensorSpec(parts.name, parts.shape, parts.parts[0].dtype)
+        if found != spec:
+            raise ValueError(f"the weights do not match what was announced: {name} should be {spec}, it is {found}")
+        parts.join_into(view)
+
+
+def _size(specs: Sequence[TensorSpec]) -> int:
+    return sum(spec.nbytes for spec in specs)
+
+
+def _send_to_main(
+    buckets: Sequence[Bucket], stages: dict[str, int], stage: int, own: Iterator[Parts | None], device: torch.device
+) -> Iterator[None]:
+    group = mpu.get_pipeline_model_parallel_group()
+    main = dist.get_global_rank(group, 0)
+    segments = [_of_stage(bucket, stages, stage) for bucket in buckets]
+    slots = [torch.empty(max(map(_size, segments)), dtype=torch.uint8, device=device) for _ in range(2)]
+    sends: list[dist.Work | None] = [None, None]
+    turn = 0
+    for specs in segments:
+        if specs:
+            _finish(sends[turn])
+            segment = slots[turn][: _size(specs)]
+            _fill(specs, own, segment)
+            sends[turn] = dist.isend(segment, dst=main, group=group)
+            turn = 1 - turn
+        yield None
+    for work in sends:
+        _finish(work)
+
+
+def _receive(bucket: Bucket, stages: dict[str, int], buffer: Tensor) -> list[dist.Work]:
+    """What other stages send into the bucket: they follow one another there, after the first stage's tensors."""
+    group = mpu.get_pipeline_model_parallel_group()
+    start, works = 0, []
+    for stage in range(mpu.get_pipeline_model_parallel_world_size()):
+        end = start + _size(_of_stage(bucket, stages, stage))
+        if stage and end > start:
+            work = dist.irecv(buffer[start:end], src=dist.get_global_rank(group, stage), group=group)
+            assert work is not None
+            works.append(work)
+        start = end
+    return works
+
+
+def _finish(work: dist.Work | None) -> None:
+    if work is not None:
+        work.wait()

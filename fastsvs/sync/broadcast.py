@@ -1,0 +1,136 @@
+"""Weights from the policy to vLLM servers, over HTTP for control and a group of their own for the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from time import perf_counter
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fastsvs import distributed
+from fastsvs.buckets import Bucket, TensorSpec, plan_buckets
+from fastsvs.config import SyncConfig
+from fastsvs.sync.fleet import ServerFleet, WeightSyncError
+from fastsvs.sync.memory import device_key
+from fastsvs.sync.sender import Outcome, Sender
+from fastsvs.sync.transports import Slots, TransportName, slot_bytes
+
+
+class BucketSource(Protocol):
+    def weight_specs(self) -> list[TensorSpec]:
+        """Every tensor to send, in order."""
+
+    def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor]) -> Iterator[Tensor | None]:
+        """Collective: on the main rank each bucket's filled buffer, in one of two `slots`."""
+
+
+class BroadcastSync:
+    """Keeps all servers of `fleet` at the version of `source`.
+
+    `transport`: "broadcast" (gloo on CPUs, NCCL on GPUs), or "ipc" for servers on the trainer's own GPUs or CPU.
+    """
+
+    def __init__(
+        self, source: BucketSource, fleet: ServerFleet, config: SyncConfig, transport: TransportName = "broadcast"
+    ) -> None:
+        self._source = source
+        self._config = config
+        self._transport: TransportName = transport
+        self._device = distributed.device()
+        self._buckets = plan_buckets(source.weight_specs(), config.bucket_bytes)
+        self._sender = Sender(fleet, self._buckets, config, transport, self._device) if distributed.is_main() else None
+        self._metrics: dict[str, float] = {}
+
+    def publish(self, version: int) -> None:
+        """Send the weights to the servers that do not hold this version. All ranks together.
+
+        Raises WeightSyncError when the servers could not be brought to it, with the reasons.
+        """
+        begin = perf_counter()
+        for attempt in range(self._config.attempts):
+            outcome = self._attempt(version)
+            if outcome.kind == "current":
+                return
+            if outcome.kind == "done":
+                self._measure(perf_counter() - begin, attempt)
+                return
+            if outcome.kind == "fatal":
+                break
+        raise WeightSyncError(f"weights of version {version} did not reach the rollout servers: {outcome.reason}")
+
+    def metrics(self) -> dict[str, float]:
+        """Of the last publish that sent something; on the main rank."""
+        return dict(self._metrics)
+
+    def close(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+
+    def _attempt(self, version: int) -> Outcome:
+        outcome = self._told(lambda sender: sender.prepare(version))
+        if outcome.kind != "ready":
+            return outcome
+        holds_buffers = self._sender is not None or self._shares_gpus()
+        with closing(Slots(slot_bytes(self._buckets) if holds_buffers else 0, self._transport, self._device)) as slots:
+            handles = self._handles(slots)
+            outcome = self._told(lambda sender: sender.begin(handles))
+            if outcome.kind != "ready":
+                return outcome
+            for index, buffer in enumerate(self._source.stream_weights(self._buckets, slots.buffers)):
+                if self._shares_gpus():
+                    buffer = self._on_all_gpus(slots.buffers[index % 2][: self._buckets[index].nbytes])
+                if self._sender is not None:
+                    assert buffer is not None
+                    self._sender.send(index, buffer)
+            return self._told(lambda sender: sender.finish(version))
+
+    def _told(self, step: Callable[[Sender], Outcome]) -> Outcome:
+        """What the step gave on the main rank, on every rank. An exception there ends the others too."""
+        outcome, error = Outcome("done"), None
+        if self._sender is not None:
+            try:
+                outcome = step(self._sender)
+            except Exception as raised:
+                outcome, error = Outcome("fatal", str(raised)), raised
+        outcome = distributed.agree(outcome)
+        if error is not None:
+            raise error
+        return outcome
+
+    def _shares_gpus(self) -> bool:
+        """Every rank's GPU may have workers that read its memory; on CPUs they read the main rank's."""
+        return self._transport == "ipc" and self._device.type == "cuda"
+
+    def _handles(self, slots: Slots) -> dict[str, list[dict[str, Any]]]:
+        """By device, on the main rank."""
+        if self._transport != "ipc" or not slots.buffers[0].numel():
+            return {}
+        own = {device_key(self._device): slots.handles()}
+        if not self._shares_gpus() or distributed.world_size() == 1:
+            return own
+        parts: list[dict[str, list[dict[str, Any]]]] = [{} for _ in range(distributed.world_size())]
+        dist.all_gather_object(parts, own)
+        return {key: handles for part in parts for key, handles in part.items()}
+
+    def _on_all_gpus(self, buffer: Tensor) -> Tensor:
+        """The main rank's bucket in the same slot of all ranks."""
+        if distributed.world_size() > 1:
+            dist.broadcast(buffer, src=0)
+            torch.cuda.synchronize()
+            dist.barrier()
+        return buffer
+
+    def _measure(self, seconds: float, retries: int) -> None:
+        if self._sender is not None:
+            nbytes = sum(bucket.nbytes for bucket in self._buckets)
+            self._metrics = {
+                "sync/seconds": seconds,
+                "sync/bytes": float(nbytes),
+                "sync/gigabytes_per_second": nbytes / seconds / 1e9,
+                "sync/servers": float(self._sender.servers),
+                "sync/retries": float(retries),
+            }

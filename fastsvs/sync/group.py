@@ -1,0 +1,137 @@
+"""The group that weights travel through: gloo or NCCL for the bytes, and a store for who has joined and who gave up.
+
+Rank 0 is the trainer's main rank, the others are rollout workers; both sides run this file.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
+
+GIVEN_UP = "given_up"
+
+
+def serve_store(address: str, timeout: float) -> tuple[TCPStore, int]:
+    """The store and its port, bound to `address` alone."""
+    listening = socket.create_server((address, 0))
+    port = listening.getsockname()[1]
+    store = TCPStore(
+        address,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=timeout),
+        master_listen_fd=listening.detach(),
+    )
+    return store, port
+
+
+def join_store(address: str, port: int, timeout: float) -> TCPStore:
+    return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=timeout))
+
+
+def announce(store: TCPStore, rank: int) -> None:
+    store.set(_joined(rank), "")
+
+
+def missing(store: TCPStore, size: int) -> list[int]:
+    """Ranks that have not announced themselves."""
+    return [rank for rank in range(1, size) if not store.check([_joined(rank)])]
+
+
+def local_address(remote: str) -> str:
+    """This machine's address on the way to `remote`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((socket.gethostbyname(remote), 9))  # sends nothing
+        return probe.getsockname()[0]
+
+
+class Group:
+    """Rank `rank` of `size`, gloo on CPUs and NCCL on GPUs. Blocks until all have come.
+
+    `address` is this machine's in the group; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name an interface instead.
+    `timeout` seconds limit the meeting and, on CPUs, every operation.
+    """
+
+    def __init__(
+        self, store: TCPStore, rank: int, size: int, address: str, timeout: float, device: torch.device
+    ) -> None:
+        build = _nccl if device.type == "cuda" else _gloo
+        self._group: Any = build(PrefixStore("group", store), rank, size, address, timedelta(seconds=timeout))
+        self._pending: list[tuple[dist.Work, Tensor]] = []
+
+    def broadcast(self, buffer: Tensor) -> dist.Work:
+        """Begin to send `buffer` (rank 0) or to fill it (the others)."""
+        options = dist.BroadcastOptions()
+        options.asyncOp = True
+        work = self._group.broadcast([buffer], options)
+        self._pending = [(w, b) for w, b in self._pending if not w.is_completed()] + [(work, buffer)]
+        return work
+
+    def abandon(self) -> None:
+        """Use the group no more, whatever is still going on in it. gloo cannot be interrupted: its last operation runs
+        into its timeout on a thread."""
+        held: list[object] = [self._group, self._pending]
+        thread = threading.Thread(target=_let_go, args=(self._group, held), daemon=True)
+        del self._group
+        self._pending = []
+        thread.start()
+
+
+def _gloo(store: dist.Store, rank: int, size: int, address: str, timeout: timedelta) -> Any:
+    interface = os.environ.get("GLOO_SOCKET_IFNAME")
+    where = {"interface": interface} if interface else {"hostname": address}
+    options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    options._timeout = timeout
+    options._devices = [ProcessGroupGloo.create_device(**where)]
+    return ProcessGroupGloo(store, rank, size, options)
+
+
+def _nccl(store: dist.Store, rank: int, size: int, _address: str, timeout: timedelta) -> Any:
+    from torch.distributed import ProcessGroupNCCL
+
+    options = ProcessGroupNCCL.Options()
+    options._timeout = 10 * timeout  # whoever waits has its own limit; NCCL's would end the process
+    handling = os.environ.get("TORCH_NCCL_ASYNC_ERROR_HANDLING")
+    os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"  # a rollout worker's death must not end the trainer
+    try:
+        group = ProcessGroupNCCL(store, rank, size, options)
+    finally:
+        if handling is None:
+            del os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"]
+        else:
+            os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = handling
+    return group
+
+
+def _let_go(group: Any, held: list[object]) -> None:
+    group.abort()
+    del group
+    held.clear()
+
+
+def given_up(store: TCPStore) -> Callable[[], None]:
+    """A check that raises ConnectionAbortedError when rank 0 has given the update up, or is gone."""
+
+    def check() -> None:
+        try:
+            aborted = store.check([GIVEN_UP])
+        except RuntimeError as error:
+            raise ConnectionAbortedError("the trainer is gone") from error
+        if aborted:
+            raise ConnectionAbortedError("the trainer gave this update up")
+
+    return check
+
+
+def _joined(rank: int) -> str:
+    return f"joined/{rank}"

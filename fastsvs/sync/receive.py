@@ -1,0 +1,137 @@
+"""The rollout worker's half of an update, whatever engine it lives in: join, receive buckets, load them, check sums."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fastsvs.buckets import Bucket, TensorSpec, checksum, plan_buckets, read_specs
+from fastsvs.sync.calls import Deadline, wait_until
+from fastsvs.sync.group import Group, announce, given_up, join_store, local_address
+from fastsvs.sync.memory import device_key, open_memory
+
+Load = Callable[[list[tuple[str, Tensor]]], object]
+MISMATCH = "checksums differ between trainer and server:"
+
+
+@dataclass(kw_only=True)
+class InitInfo:
+    """How a worker finds the trainer: it is rank `rank_offset` + its own number among its server's workers."""
+
+    master_address: str
+    master_port: int
+    rank_offset: int
+    world_size: int
+    bucket_bytes: int
+    timeout_seconds: float
+
+
+@dataclass(kw_only=True)
+class UpdateInfo:
+    """What is about to be sent."""
+
+    names: list[str]
+    dtype_names: list[str]
+    shapes: list[list[int]]
+    update: int
+    """Number of the update within the group."""
+    verify: bool = False
+    handles: dict[str, list[dict]] = field(default_factory=dict)
+    """Shared memory alone: the sender's two slots, by device."""
+
+
+class BroadcastReceiver:
+    """Buckets by broadcast: the next one arrives while one is loaded."""
+
+    def __init__(self, info: InitInfo, worker: int, device: torch.device) -> None:
+        self._join(info, worker, device)
+        address = local_address(info.master_address)
+        self._group = Group(self._store, self._rank, info.world_size, address, info.timeout_seconds, device)
+
+    def receive(self, info: UpdateInfo, load: Load) -> None:
+        """Raises ValueError when a tensor did not arrive as it was sent, TimeoutError and ConnectionError when not all
+        came; then the group is of no more use."""
+        specs = read_specs(info.names, info.dtype_names, info.shapes)
+        deadline = Deadline(self._info.timeout_seconds)
+
+        def check() -> None:
+            deadline.check()
+            self._check()
+
+        buckets = plan_buckets(specs, self._info.bucket_bytes)
+        sums = load_buckets(buckets, self._buffers(info, buckets, check), load, info.verify)
+        if info.verify:
+            key = f"sums/{info.update}"
+            wait_until(lambda: self._store.check([key]), check)
+            compare(specs, sums, json.loads(self._store.get(key)))
+
+    def close(self) -> None:
+        self._group.abandon()
+
+    def _join(self, info: InitInfo, worker: int, device: torch.device) -> None:
+        self._info, self._rank, self._device = info, info.rank_offset + worker, device
+        self._store = join_store(info.master_address, info.master_port, info.timeout_seconds)
+        self._check = given_up(self._store)
+        announce(self._store, self._rank)
+
+    def _buffers(self, info: UpdateInfo, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Tensor]:
+        """Fresh memory for each bucket: an engine may keep views of it until it has a layer's other tensors."""
+        incoming = self._begin(buckets[0])
+        for following in [*buckets[1:], None]:
+            work, buffer = incoming
+            if following is not None:
+                incoming = self._begin(following)
+            wait_until(work.is_completed, check)
+            work.wait()
+            yield buffer
+
+    def _begin(self, bucket: Bucket) -> tuple[torch.distributed.Work, Tensor]:
+        buffer = torch.empty(bucket.nbytes, dtype=torch.uint8, device=self._device)
+        return self._group.broadcast(buffer), buffer
+
+
+class MemoryReceiver(BroadcastReceiver):
+    """Buckets in memory that the trainer shares: of the same GPU, or of the same machine on CPUs."""
+
+    def __init__(self, info: InitInfo, worker: int, device: torch.device) -> None:
+        self._join(info, worker, device)
+
+    def close(self) -> None:
+        pass
+
+    def _buffers(self, info: UpdateInfo, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Tensor]:
+        key = device_key(self._device)
+        if key not in info.handles:
+            raise ValueError(f"no trainer process shares memory with {key}; there are: {', '.join(info.handles)}")
+        slots = [open_memory(handle, self._device) for handle in info.handles[key]]
+        for index, bucket in enumerate(buckets):
+            ready, taken = f"ready/{info.update}/{index}", f"taken/{info.update}/{index}"
+            wait_until(lambda ready=ready: self._store.check([ready]), check)  # type: ignore[misc]
+            buffer = slots[index % 2][: bucket.nbytes].clone()
+            if buffer.is_cuda:
+                torch.cuda.synchronize(buffer.device)
+            if self._store.add(f"count/{taken}", 1) == self._info.world_size - 1:
+                self._store.set(taken, "")
+            yield buffer
+
+
+def load_buckets(buckets: Sequence[Bucket], buffers: Iterator[Tensor], load: Load, verify: bool) -> list[int]:
+    """Hand the tensors of each bucket to `load`; their checksums, if these are wanted."""
+    sums = []
+    for bucket, buffer in zip(buckets, buffers, strict=True):
+        tensors = bucket.views(buffer)
+        sums += [checksum(tensor) for _, tensor in tensors] if verify else []
+        load(tensors)
+    return sums
+
+
+def compare(specs: Sequence[TensorSpec], found: Sequence[int], expected: Sequence[int]) -> None:
+    """Raises ValueError with the names of the tensors whose checksums differ."""
+    differing = [spec.name for spec, a, b in zip(specs, found, expected, strict=True) if a != b]
+    if differing:
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise ValueError(f"{MISMATCH} {', '.join(differing[:5])}{more}")

@@ -1,0 +1,77 @@
+"""Weight transfer engines for vLLM's workers: `fastsvs_broadcast` and `fastsvs_ipc`.
+
+Loaded there with `--worker-extension-cls fastsvs.sync.receiver.Extension`: importing this file registers them. It needs
+vLLM and torch only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from vllm.distributed.weight_transfer.base import WeightTransferEngine
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+from fastsvs.sync.receive import BroadcastReceiver, InitInfo, MemoryReceiver, UpdateInfo
+
+
+class Extension:
+    """What vLLM mixes into its workers; the import is what matters."""
+
+
+class BroadcastEngine(WeightTransferEngine):
+    """Receives in the trainer's group: gloo on CPUs, NCCL on GPUs."""
+
+    init_info_cls = InitInfo
+    update_info_cls = UpdateInfo
+    receiver_cls: type[BroadcastReceiver] = BroadcastReceiver
+    _receiver: BroadcastReceiver | None = None
+    _reloading = False
+
+    def init_transfer_engine(self, init_info: InitInfo) -> None:
+        self.shutdown()
+        parallel = self.parallel_config
+        worker = parallel.data_parallel_index * parallel.world_size + parallel.rank
+        self._receiver = self.receiver_cls(init_info, worker, self.device)
+
+    def start_weight_update(self) -> None:
+        if self._reloading:  # an update that was given up left layers half loaded
+            finalize_layerwise_reload(self.model, self.model_config)
+        initialize_layerwise_reload(self.model)
+        self._reloading = True
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def receive_weights(self, update_info: UpdateInfo) -> None:
+        if self._receiver is None:
+            raise RuntimeError("init_weight_transfer_engine comes first")
+        try:
+            with disable_mtp_completeness_check():
+                self._receiver.receive(update_info, self.model.load_weights)
+        except BaseException:
+            self.shutdown()
+            raise
+
+    def finish_weight_update(self) -> None:
+        finalize_layerwise_reload(self.model, self.model_config)
+        self._reloading = False
+
+    def shutdown(self) -> None:
+        if self._receiver is not None:
+            self._receiver.close()
+            self._receiver = None
+
+
+class MemoryEngine(BroadcastEngine):
+    """Reads the memory of a trainer process on the same GPU (on CPUs: on the same machine)."""
+
+    receiver_cls = MemoryReceiver
+
+
+WeightTransferEngineFactory.register_engine("fastsvs_broadcast", BroadcastEngine)
+WeightTransferEngineFactory.register_engine("fastsvs_ipc", MemoryEngine)

@@ -1,0 +1,213 @@
+"""The main rank's half of an update: which servers lack the weights, and how they get them.
+
+pause -> start -> (update call of every server, while buckets are sent) -> finish with the version's number -> resume
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+
+from fastsvs.buckets import Bucket, checksum, describe
+from fastsvs.config import SyncConfig
+from fastsvs.sync.calls import Calls, Deadline, ServersFailedError
+from fastsvs.sync.fleet import Endpoint, ServerFleet
+from fastsvs.sync.group import local_address
+from fastsvs.sync.receive import MISMATCH
+from fastsvs.sync.routes import RefusedError, Routes, UnreachableError
+from fastsvs.sync.transports import TRANSPORTS, BroadcastTransport, MemoryTransport, TransportName
+
+GRACE_SECONDS = 30.0
+"""For servers to answer after an update was given up."""
+PROBE_SECONDS = 3.0
+"""For a dead worker to show in its server's health."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a step of the main rank, for the ranks that only take part."""
+
+    kind: Literal["current", "ready", "done", "failed", "fatal"]
+    reason: str = ""
+
+
+class Sender:
+    """`prepare`, `begin`, `send` every bucket, `finish`.
+
+    What a server or the network does is no exception but an outcome, and after a failure `send` does nothing, so that
+    the other ranks' pass over the weights can run to its end.
+    """
+
+    def __init__(
+        self,
+        fleet: ServerFleet,
+        buckets: Sequence[Bucket],
+        config: SyncConfig,
+        transport: TransportName,
+        device: torch.device,
+    ) -> None:
+        self._fleet = fleet
+        self._buckets = buckets
+        self._config = config
+        self._transport_name: TransportName = transport
+        self._device = device
+        self._held: dict[tuple[str, int], int] = {}
+        self._transport: BroadcastTransport | MemoryTransport | None = None
+        self._members: list[tuple[str, int]] = []
+        self._receivers: list[Routes] = []
+        self._calls: Calls[Any] | None = None
+        self._failure: Outcome | None = None
+        self.servers = 0
+
+    def prepare(self, version: int) -> Outcome:
+        """Meet the servers that lack this version; "current" when there are none."""
+        self._failure = self._calls = None
+        endpoints = self._fleet.endpoints(self._config.timeout_seconds)
+        lacking = [e for e in endpoints if self._held.get(_key(e)) != version]
+        if not lacking:
+            return Outcome("current")
+        self._receivers = [Routes(endpoint) for endpoint in lacking]
+        self._deadline = Deadline(self._config.timeout_seconds)  # restarts of servers have their own limit
+        with self._failing():
+            if [_key(endpoint) for endpoint in lacking] != self._members:
+                self._connect(lacking)
+        return self._failure or Outcome("ready")
+
+    def begin(self, handles: Mapping[str, list[dict[str, Any]]]) -> Outcome:
+        """`handles`: of the slots that workers can open, by device."""
+        self._sums: list[int] = []
+        with self._failing():
+            self._everywhere(lambda server, left: server.pause("keep", left))
+            self._everywhere(lambda server, left: server.start_update(left))
+            info = self._update_info(handles)
+            self._calls = Calls(self._receivers, lambda server: server.update(info, self._deadline.left()))
+        return self._failure or Outcome("ready")
+
+    def send(self, index: int, buffer: Tensor) -> None:
+        """The bucket before it is with all workers when this returns; this one is on its way."""
+        if self._failure is None:
+            with self._failing():
+                self._open.wait(self._check)
+                self._open.begin(index, buffer)
+                if self._config.verify:
+                    self._sums += [checksum(tensor) for _, tensor in self._buckets[index].views(buffer)]
+
+    def finish(self, version: int) -> Outcome:
+        if self._failure is None:
+            with self._failing():
+                self._open.wait(self._check)
+                if self._config.verify:
+                    self._open.send_sums(self._sums)
+                assert self._calls is not None
+                self._calls.results(self._deadline)
+                self._everywhere(lambda server, left: server.finish_update(version, left))
+                self._everywhere(lambda server, left: server.resume(left))
+                self._held |= dict.fromkeys(self._members, version)
+                self.servers = len(self._members)
+                self._fleet.weights_loaded([name for name, _ in self._members], version)
+        return self._failure or Outcome("done")
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+        self._transport, self._members = None, []
+
+    @property
+    def _open(self) -> BroadcastTransport | MemoryTransport:
+        assert self._transport is not None
+        return self._transport
+
+    def _check(self) -> None:
+        self._deadline.check()
+        if self._calls is not None:
+            self._calls.check()
+
+    def _connect(self, endpoints: Sequence[Endpoint]) -> None:
+        """A group with all workers of these servers, one after the other in rank."""
+        self.close()
+        counts = self._everywhere(lambda server, left: server.workers(left))
+        offsets = {e.name: 1 + sum(counts[:index]) for index, e in enumerate(endpoints)}
+        transport = TRANSPORTS[self._transport_name](
+            _address(endpoints), sum(counts), self._config.timeout_seconds, self._device
+        )
+        self._transport = transport
+        info = transport.init_info() | {"bucket_bytes": self._config.bucket_bytes}
+
+        def join(server: Routes) -> None:
+            server.init_transfer(info | {"rank_offset": offsets[server.endpoint.name]}, self._deadline.left())
+
+        self._calls = Calls(self._receivers, join)
+        transport.join(self._check)
+        self._calls.results(self._deadline)
+        self._calls = None
+        self._members = [_key(endpoint) for endpoint in endpoints]
+
+    def _update_info(self, handles: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+        specs = [spec for bucket in self._buckets for spec in bucket.tensors]
+        return {
+            **describe(specs),
+            "update": self._open.number_update(),
+            "verify": self._config.verify,
+            "handles": handles,
+        }
+
+    def _everywhere(self, call: Callable[[Routes, float], Any]) -> list[Any]:
+        calls = Calls(self._receivers, lambda server: call(server, self._deadline.left()))
+        return calls.results(self._deadline)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What a server or the network can cause ends the update, not the run."""
+        try:
+            yield
+        except (ServersFailedError, OSError, RuntimeError) as error:
+            self._failure = self._give_up(error)
+        except BaseException:
+            self.close()
+            raise
+
+    def _give_up(self, error: Exception) -> Outcome:
+        """Tear the group down, wait for the servers to come out of it, and report those that do not or are dead."""
+        self.close()
+        failures: dict[str, RefusedError | UnreachableError] = self._calls.settle(GRACE_SECONDS) if self._calls else {}
+        if isinstance(error, ServersFailedError):
+            failures = error.failures | failures
+        reason = "; ".join([str(error), *(f"{n}: {f}" for n, f in failures.items() if str(f) not in str(error))])
+        log.warning("the weight update failed: %s", reason)
+        if MISMATCH in reason:
+            return Outcome("fatal", reason)
+        lost = {name for name, failure in failures.items() if isinstance(failure, UnreachableError)}
+        for endpoint in self._dead(lost):
+            self._fleet.report_failure(endpoint, str(failures.get(endpoint.name, error)))
+        return Outcome("failed", reason)
+
+    def _dead(self, lost: set[str]) -> list[Endpoint]:
+        """Receivers that are `lost`, or that say within a while that they are not healthy."""
+        end = time.monotonic() + PROBE_SECONDS
+        while True:
+            health = Calls(self._receivers, lambda server: server.healthy(PROBE_SECONDS))
+            health.settle(PROBE_SECONDS)
+            healthy = health.done()
+            dead = [r.endpoint for r in self._receivers if r.endpoint.name in lost or not healthy.get(r.endpoint.name)]
+            if dead or time.monotonic() > end:
+                return dead
+            time.sleep(PROBE_SECONDS / 10)
+
+
+def _key(endpoint: Endpoint) -> tuple[str, int]:
+    return endpoint.name, endpoint.incarnation
+
+
+def _address(endpoints: Sequence[Endpoint]) -> str:
+    """This machine's address that all servers reach: a private interface's as soon as one of them is elsewhere."""
+    addresses = [local_address(urlsplit(endpoint.url).hostname or "127.0.0.1") for endpoint in endpoints]
+    return next((address for address in addresses if not address.startswith("127.")), addresses[0])

@@ -1,0 +1,145 @@
+"""The trainer's half of moving bytes: broadcast in a group with all rollout workers, or memory shared with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from fastsvs.buckets import Bucket
+from fastsvs.sync.calls import wait_until
+from fastsvs.sync.group import GIVEN_UP, Group, missing, serve_store
+from fastsvs.sync.memory import SharedMemory
+
+TransportName = Literal["broadcast", "ipc"]
+Check = Callable[[], None]
+"""Raises what must end a wait: a deadline that passed, a server that failed."""
+
+
+class Transport(Protocol):
+    """Lives as long as the set of receivers; after an exception only `close` is allowed."""
+
+    def init_info(self) -> dict[str, Any]:
+        """What workers need to join, but for their ranks."""
+
+    def join(self, check: Check) -> None:
+        """Meet the workers, who have been told to join."""
+
+    def begin(self, index: int, buffer: Tensor) -> None:
+        """Start to send bucket `index`; `buffer` must stay as it is until `wait` returns."""
+
+    def wait(self, check: Check) -> None:
+        """Until the bucket begun last is with all workers."""
+
+    def send_sums(self, sums: Sequence[int]) -> None: ...
+
+    def close(self) -> None:
+        """Workers that still wait for something are told to give up."""
+
+
+class _Store:
+    """What both transports have: the store that workers join."""
+
+    def __init__(self, address: str, workers: int, timeout: float, device: torch.device) -> None:
+        self._address, self._size, self._timeout, self._device = address, workers + 1, timeout, device
+        self._store, self._port = serve_store(address, timeout)
+        self._update = 0
+
+    def init_info(self) -> dict[str, Any]:
+        return {
+            "master_address": self._address,
+            "master_port": self._port,
+            "world_size": self._size,
+            "timeout_seconds": self._timeout,
+        }
+
+    def join(self, check: Check) -> None:
+        wait_until(lambda: not missing(self._store, self._size), check)
+
+    def number_update(self) -> int:
+        """A new number for the update that begins."""
+        self._update += 1
+        return self._update
+
+    def send_sums(self, sums: Sequence[int]) -> None:
+        self._store.set(f"sums/{self._update}", json.dumps(list(sums)))
+
+    def close(self) -> None:
+        self._store.set(GIVEN_UP, "")
+
+
+class BroadcastTransport(_Store):
+    """gloo on CPUs, NCCL on GPUs."""
+
+    _group: Group | None = None
+    _work: torch.distributed.Work | None = None
+
+    def join(self, check: Check) -> None:
+        super().join(check)
+        self._group = Group(self._store, 0, self._size, self._address, self._timeout, self._device)
+
+    def begin(self, index: int, buffer: Tensor) -> None:
+        assert self._group is not None
+        self._work = self._group.broadcast(buffer)
+
+    def wait(self, check: Check) -> None:
+        if self._work is not None:
+            wait_until(self._work.is_completed, check)
+            self._work.wait()
+            self._work = None
+
+    def close(self) -> None:
+        super().close()
+        self._work = None
+        if self._group is not None:
+            self._group.abandon()
+            self._group = None
+
+
+class MemoryTransport(_Store):
+    """Workers copy each bucket out of memory that lies ready for them."""
+
+    _begun: int | None = None
+
+    def begin(self, index: int, buffer: Tensor) -> None:
+        if buffer.is_cuda:
+            torch.cuda.synchronize(buffer.device)
+        self._store.set(f"ready/{self._update}/{index}", "")
+        self._begun = index
+
+    def wait(self, check: Check) -> None:
+        if self._begun is not None:
+            taken = f"taken/{self._update}/{self._begun}"
+            wait_until(lambda: self._store.check([taken]), check)
+            self._begun = None
+
+
+TRANSPORTS: Mapping[TransportName, type[BroadcastTransport] | type[MemoryTransport]] = {
+    "broadcast": BroadcastTransport,
+    "ipc": MemoryTransport,
+}
+
+
+def slot_bytes(buckets: Sequence[Bucket]) -> int:
+    return max(bucket.nbytes for bucket in buckets)
+
+
+class Slots:
+    """The two buffers of the main rank, for the time of one update; those of shared memory have handles."""
+
+    def __init__(self, nbytes: int, transport: TransportName, device: torch.device) -> None:
+        self._shared = [SharedMemory(nbytes, device) for _ in range(2)] if transport == "ipc" else []
+        self.buffers = [shared.tensor for shared in self._shared] or [
+            torch.empty(nbytes, dtype=torch.uint8, device=device) for _ in range(2)
+        ]
+
+    def handles(self) -> list[dict[str, Any]]:
+        return [shared.handle() for shared in self._shared]
+
+    def close(self) -> None:
+        for shared in self._shared:
+            shared.close()
+        self.buffers = []

@@ -1,0 +1,161 @@
+"""A rollout server without vLLM: its weight routes over real HTTP, with the receiving code of vLLM's workers behind.
+
+Run as a program it prints its port and serves until it is killed. GET /tensors/PATH saves what it holds to PATH.
+POST /misbehave?how= makes the next update go wrong: `corrupt:NAME`, `die` or `stall` (in its second bucket), `refuse`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import torch
+from torch import Tensor
+
+from fastsvs.sync.receive import BroadcastReceiver, InitInfo, MemoryReceiver, UpdateInfo
+
+KINDS = {"broadcast": BroadcastReceiver, "ipc": MemoryReceiver}
+
+
+class Worker:
+    """One of the server's processes (here: threads) that hold weights."""
+
+    def __init__(self, kind: str, number: int) -> None:
+        self.kind, self.number = kind, number
+        self.receiver: BroadcastReceiver | None = None
+        self.tensors: dict[str, Tensor] = {}
+        self.fault = ""
+
+    def init(self, info: dict) -> None:
+        self.receiver = KINDS[self.kind](InitInfo(**info), self.number, torch.device("cpu"))
+
+    def update(self, info: dict) -> None:
+        assert self.receiver is not None
+        self.receiver.receive(UpdateInfo(**info), self.load)
+
+    def load(self, tensors: list[tuple[str, Tensor]]) -> None:
+        second = bool(self.tensors)
+        if self.fault == "refuse":
+            raise KeyError(f"no parameter {tensors[0][0]}")
+        if second and self.fault == "die":
+            os._exit(9)
+        if second and self.fault == "stall":
+            time.sleep(3600)
+        self.tensors |= {name: tensor.clone() for name, tensor in tensors}
+
+
+class Server(BaseHTTPRequestHandler):
+    workers: list[Worker]
+    key: str
+    calls: list[str]
+    version = ""
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.answer({})
+        elif self.path.startswith("/get_world_size"):
+            self.answer({"world_size": len(self.workers)})
+        elif self.path == "/weight_info":
+            self.answer({"weight_version": type(self).version})
+        elif self.path == "/calls":
+            self.answer(self.calls)
+        else:
+            torch.save([worker.tensors for worker in self.workers], self.path.removeprefix("/tensors"))
+            self.answer({})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+        route = urlsplit(self.path)
+        try:
+            assert self.headers["Authorization"] == f"Bearer {self.key}"
+            self.calls.append(self.path)
+            self.act(route.path, parse_qs(route.query), body)
+        except Exception as error:
+            self.answer({"error": {"message": f"{type(error).__name__}: {error}", "code": 500}}, 500)
+        else:
+            self.answer({"message": "done"})
+
+    def act(self, route: str, query: dict[str, list[str]], body: dict) -> None:
+        if route == "/misbehave":
+            for worker in self.workers:
+                worker.fault = query["how"][0]
+        elif route == "/init_weight_transfer_engine":
+            self.on_all(Worker.init, body["init_info"])
+        elif route == "/start_weight_update":
+            for worker in self.workers:
+                worker.tensors = {}
+        elif route == "/update_weights":
+            self.spoil(body["update_info"])
+            self.on_all(Worker.update, body["update_info"])
+        elif route == "/finish_weight_update":
+            type(self).version = body["weight_version"]
+
+    def spoil(self, info: dict) -> None:
+        """A tensor that arrives with other bytes than were sent: the receiver reads it under another shape's name."""
+        fault, _, name = self.workers[0].fault.partition(":")
+        if fault == "corrupt":
+            import fastsvs.sync.receive as receive
+
+            original = receive.load_buckets
+
+            def flipping(buckets, buffers, load, verify):  # type: ignore[no-untyped-def]
+                def spoiled():  # type: ignore[no-untyped-def]
+                    for bucket, buffer in zip(buckets, buffers, strict=True):
+                        for other, view in bucket.views(buffer):
+                            if other == name:
+                                view.view(-1).view(torch.uint8)[-1] ^= 1
+                        yield buffer
+
+                return original(buckets, spoiled(), load, verify)
+
+            receive.load_buckets = flipping
+
+    def on_all(self, method, info: dict) -> None:  # type: ignore[no-untyped-def]
+        failures: list[Exception] = []
+
+        def run(worker: Worker) -> None:
+            try:
+                method(worker, info)
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=run, args=(worker,), daemon=True) for worker in self.workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def answer(self, value: object, status: int = 200) -> None:
+        text = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def main(kind: str, workers: str, key: str) -> None:
+    torch.set_num_threads(1)
+    Server.workers = [Worker(kind, number) for number in range(int(workers))]
+    Server.key, Server.calls = key, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
