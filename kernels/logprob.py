@@ -72,8 +72,9 @@ class LogprobEntropy(torch.autograd.Function):
         g = torch.zeros_like(statistics[0]) if logprobs_grad is None else logprobs_grad
         out = logits.detach() if ctx.inplace else torch.empty_like(logits)
         out[:, part.owned :] = 0
-        owned = logits.detach()[:, : part.owned]
-        row_kernels(logits).logits_gradient(
-            owned, statistics, targets, part.first, inverse, g, entropy_grad, out[:, : part.owned]
-        )
+        if part.owned:
+            owned = logits.detach()[:, : part.owned]
+            row_kernels(logits).logits_gradient(
+                owned, statistics, targets, part.first, inverse, g, entropy_grad, out[:, : part.owned]
+            )
         return out, *(None,) * 4

@@ -5,8 +5,7 @@ bits on every run. A program walks its columns in blocks, each thread by itself:
 threads, entries of a 128-bit load], and a thread's share of it never leaves the thread. Whole blocks carry no mask, so
 that their loads stay 128 bits wide whatever the number of columns.
 
-Exponentials are exp2, and what precedes them is a multiply-add that rounds once, so that an offset of all logits costs no
-digits.
+Exponentials are exp2 of a difference from the maximum, so that an offset of all logits costs no digits.
 """
 
 from __future__ import annotations
@@ -150,47 +149,34 @@ def row_statistics_kernel(
         if (place >= begin) & (place < end):
             at_target = tl.load(row_logits + place).to(tl.float32) * inverse
 
-    # All threads' sums on one reference, then on the maximum itself.
     top = tl.max(maximum, 0)
-    reference = _reference(top, scale)
-    shift = tl.maximum(tl.ceil(maximum * scale) - reference, UNDERFLOW)
-    rescale = tl.exp2(shift)
-    total_exp = tl.sum(rescale * sum_exp, 0)
-    total_shifted = tl.sum(rescale * (sum_shifted + shift * sum_exp), 0)
     finite = tl.where(top == float("-inf"), 0.0, top)
-    shift = tl.fma(finite, -scale, reference)
-    # The maximum is stored rounded: a part of its last digit that the sums make up for.
+    shift = tl.maximum((maximum - finite) * scale, UNDERFLOW)
+    # The scaled maximum is stored rounded: the sums make up for its last digit.
     shift += tl.fma(finite, inverse, -(finite * inverse)) * LOG2_E
     rescale = tl.exp2(shift)
     out += part * 4 * rows + row
     tl.store(out, top * inverse)
-    tl.store(out + rows, rescale * total_exp)
-    tl.store(out + 2 * rows, rescale * (total_shifted + shift * total_exp) * LN_2)
+    tl.store(out + rows, tl.sum(rescale * sum_exp, 0))
+    tl.store(out + 2 * rows, tl.sum(rescale * (sum_shifted + shift * sum_exp), 0) * LN_2)
     tl.store(out + 3 * rows, at_target)
 
 
 @triton.jit
 def _absorb(z, scale, maximum, sum_exp, sum_shifted):
-    """A block z [BLOCK] into each thread's maximum logit, sum 2^d and sum d 2^d [THREADS], d = z * scale - reference."""
+    """Adds z [BLOCK] to each thread's maximum, sum 2^d and sum d 2^d [THREADS], where d = (z - maximum) * scale."""
     VECTOR: tl.constexpr = 128 // z.dtype.primitive_bitwidth
     THREADS: tl.constexpr = maximum.shape[0]
     z = tl.reshape(z.to(tl.float32), [z.shape[0] // (THREADS * VECTOR), THREADS, VECTOR])
     new_maximum = tl.maximum(maximum, tl.max(tl.max(z, 0), 1))
-    reference = _reference(new_maximum, scale)
-    shift = tl.maximum(tl.ceil(maximum * scale) - reference, UNDERFLOW)  # nothing is shifted before there is a maximum
+    finite = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
+    shift = tl.maximum((maximum - finite) * scale, UNDERFLOW)  # the sums are 0 as long as there is no maximum
     rescale = tl.exp2(shift)
-    d = tl.fma(z, scale, -reference[None, :, None])
-    d = tl.maximum(d, UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
+    d = tl.maximum((z - finite[None, :, None]) * scale, UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
     e = tl.exp2(d)
     sum_shifted = rescale * (sum_shifted + shift * sum_exp) + tl.sum(tl.sum(d * e, 0), 1)
     sum_exp = rescale * sum_exp + tl.sum(tl.sum(e, 0), 1)
     return new_maximum, sum_exp, sum_shifted
-
-
-@triton.jit
-def _reference(maximum, scale):
-    """A whole number at the largest exponent, so that going from one to another is exact; 0 where there is none yet."""
-    return tl.where(maximum == float("-inf"), 0.0, tl.ceil(maximum * scale))
 
 
 @triton.jit

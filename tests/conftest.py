@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+import triton_interpreter  # noqa: F401  before anything else imports Triton
 from hypothesis import settings
 from whole_runs import ROOT, command, environment
 

@@ -1,4 +1,4 @@
-"""`linear_logprob_entropy` over a sharded vocabulary: real gloo processes against one process."""
+"""The operators over a sharded vocabulary: real gloo processes against one process."""
 
 from pathlib import Path
 
@@ -6,14 +6,15 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import Tensor
 
-from fastsvs.kernels import IGNORE_INDEX, linear_logprob_entropy
+from fastsvs.kernels import IGNORE_INDEX, linear_logprob_entropy, logprob_entropy
 
 TOKENS, WIDTH, PADDED, VOCAB = 50, 16, 64, 45  # with 4 ranks the last one owns padding alone
 WORLD = 4
 
 
-def inputs():
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
     hidden = torch.randn(TOKENS, WIDTH, generator=generator, requires_grad=True)
     weight = torch.randn(PADDED, WIDTH, generator=generator)
@@ -22,25 +23,38 @@ def inputs():
     return hidden, weight, targets
 
 
-def run(hidden, weight, targets, group=None):
-    weight = weight.clone().requires_grad_()
-    logprobs, entropy = linear_logprob_entropy(
-        hidden, weight, targets, temperature=torch.linspace(0.5, 2, TOKENS), vocab_size=VOCAB, group=group
-    )
-    rise = torch.linspace(-1, 1, TOKENS)
-    grads = torch.autograd.grad((rise * logprobs).sum() + (rise.flip(0) * entropy).sum(), (hidden, weight))
-    return [logprobs.detach(), entropy.detach(), *grads]
+def options(group) -> dict:
+    return {"temperature": torch.linspace(0.5, 2, TOKENS), "vocab_size": VOCAB, "group": group}
+
+
+def slopes() -> tuple[Tensor, Tensor]:
+    return torch.linspace(-1, 1, TOKENS), torch.linspace(1, -1, TOKENS)
+
+
+def from_hidden(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
+    """[log-probs, entropy, dX, dW] of this rank."""
+    hidden, weight, targets = inputs()
+    weight = weight.chunk(size)[rank].clone().requires_grad_()
+    outputs = linear_logprob_entropy(hidden, weight, targets, **options(group))
+    return [x.detach() for x in (*outputs, *torch.autograd.grad(outputs, (hidden, weight), slopes()))]
+
+
+def from_logits(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
+    """[log-probs, entropy, gradient of the logits] of this rank."""
+    hidden, weight, targets = inputs()
+    logits = (hidden @ weight.t()).detach().chunk(size, 1)[rank].requires_grad_()
+    outputs = logprob_entropy(logits, targets, **options(group))
+    return [x.detach() for x in (*outputs, *torch.autograd.grad(outputs, logits, slopes()))]
 
 
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
-    hidden, weight, targets = inputs()
     results = {}
     for size in (1, 2, 4):
         groups = [dist.new_group(list(range(start, start + size))) for start in range(0, WORLD, size)]
-        shard = weight.chunk(size)[rank % size]
-        results[size] = run(hidden, shard, targets, groups[rank // size])
+        place = size, rank % size, groups[rank // size]
+        results[size] = {"hidden": from_hidden(*place), "logits": from_logits(*place)}
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -52,19 +66,59 @@ def results(tmp_path_factory) -> list[dict]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
+@pytest.mark.parametrize("operator", ["hidden", "logits"])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_values_are_the_same_bits_on_all_ranks(results, size):
+def test_values_are_the_same_bits_on_all_ranks(results, size, operator):
+    first = results[0][size][operator]
     for rank in range(1, size):
         for value in (0, 1):
-            assert torch.equal(results[rank][size][value], results[0][size][value])
+            assert torch.equal(results[rank][size][operator][value], first[value])
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_sharding_changes_nothing(results, size):
-    logprobs, entropy, hidden_grad, weight_grad = run(*inputs())
-    mine = [results[rank][size] for rank in range(size)]
+def test_sharding_the_weight_changes_nothing(results, size):
+    logprobs, entropy, hidden_grad, weight_grad = from_hidden()
+    mine = [results[rank][size]["hidden"] for rank in range(size)]
     close = {"atol": 2e-6, "rtol": 1e-5}
     torch.testing.assert_close(mine[0][0], logprobs, **close)
     torch.testing.assert_close(mine[0][1], entropy, **close)
     torch.testing.assert_close(sum(part[2] for part in mine), hidden_grad, **close)
     torch.testing.assert_close(torch.cat([part[3] for part in mine]), weight_grad, **close)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_sharding_the_logits_changes_nothing(results, size):
+    logprobs, entropy, gradient = from_logits()
+    mine = [results[rank][size]["logits"] for rank in range(size)]
+    close = {"atol": 2e-6, "rtol": 1e-5}
+    torch.testing.assert_close(mine[0][0], logprobs, **close)
+    torch.testing.assert_close(mine[0][1], entropy, **close)
+    torch.testing.assert_close(torch.cat([part[2] for part in mine], 1), gradient, **close)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("columns", [2999, 6000])
+def test_the_kernels_on_shards(size, columns, device):
+    """A rank's statistics, gathered and merged, and its share of the gradient: what every rank runs, in turn."""
+    from fastsvs.kernels import rows_triton
+
+    generator = torch.Generator().manual_seed(size)
+    logits = (torch.randn(7, columns, generator=generator) * 4).to(device)
+    targets = torch.tensor([0, columns - 1, columns // size, columns // size - 1, 5, 17, IGNORE_INDEX], device=device)
+    inverse = torch.linspace(0.5, 2, 7, device=device)
+    g, h = (x[:7].to(device) for x in slopes())
+
+    def parts(*shards: Tensor) -> list[Tensor]:
+        firsts = [sum(shard.shape[1] for shard in shards[:i]) for i in range(len(shards))]
+        gathered = []
+        for shard, first in zip(shards, firsts, strict=True):
+            mine = rows_triton.row_statistics(shard, targets, first, inverse)
+            gathered.append(rows_triton.merge_statistics(mine, targets)[0])
+        statistics, logprobs, entropy = rows_triton.merge_statistics(torch.stack(gathered), targets)
+        gradients = [torch.empty_like(shard) for shard in shards]
+        for shard, first, out in zip(shards, firsts, gradients, strict=True):
+            rows_triton.logits_gradient(shard, statistics, targets, first, inverse, g, h, out)
+        return [logprobs, entropy, torch.cat(gradients, 1)]
+
+    for whole, sharded in zip(parts(logits), parts(*logits.chunk(size, 1)), strict=True):
+        torch.testing.assert_close(sharded, whole, atol=2e-6, rtol=1e-5)

@@ -1,0 +1,29 @@
+"""Where the tests of this folder run the Triton kernels: on a GPU, or on CPU tensors under Triton's interpreter."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+import torch
+import triton_interpreter
+
+
+@pytest.fixture
+def device(monkeypatch) -> torch.device:
+    """Its tensors go through the Triton kernels, as they would on a GPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if not triton_interpreter.LOADED:
+        pytest.skip("the Triton kernels need a GPU or Triton's interpreter, and triton is not installed")
+    for choice, name in (("row_kernels", "rows_triton"), ("policy_kernels", "token_loss_triton")):
+        for module in list(sys.modules.values()):
+            if module.__name__.startswith("fastsvs.kernels.") and hasattr(module, choice):
+                monkeypatch.setattr(module, choice, lambda like, name=name: _kernels(name, like))
+    return torch.device("cpu")
+
+
+def _kernels(name: str, like: torch.Tensor):
+    name = name if like.dtype != torch.float64 else name.replace("_triton", "").replace("rows", "rows_torch")
+    return importlib.import_module(f"fastsvs.kernels.{name}")
