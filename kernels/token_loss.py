@@ -1,13 +1,13 @@
 """Policy losses that look at one token at a time, with importance correction, KL to a reference and entropy bonus.
 
-The formulas, differentiable, in plain torch; `token_loss_triton` is the same in one kernel, its gradient written out. All
-tensors are [tokens]. A loss comes with its metrics: detached [tokens] each.
+The formulas, differentiable, in plain torch; `token_loss_triton` is the same in one kernel, its gradient written out.
+All tensors are [tokens]. A loss comes with its metrics: detached [tokens] each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple, assert_never
 
 import torch
@@ -49,8 +49,8 @@ class TokenInputs:
     reference_logprobs: Tensor | None = None
 
     def at(self, rows: slice | Tensor) -> TokenInputs:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return TokenInputs(**{name: None if value is None else value[rows] for name, value in values.items()})
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value[rows] for name, value in given.items() if value is not None})
 
 
 class TokenGradients(NamedTuple):
