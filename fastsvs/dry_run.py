@@ -14,7 +14,15 @@ from fastsvs.architecture import Architecture, check_layout, load_hf_config, rea
 from fastsvs.config import ModelConfig, PolicyConfig, SftJob, TrainJob
 from fastsvs.errors import UserError
 from fastsvs.policy.mapping import hf_shapes, megatron_shapes
-from fastsvs.session import build_stage, check_fits_model, check_lengths, check_names, read_inputs, stop_token_ids
+from fastsvs.session import (
+    build_stage,
+    check_fits_model,
+    check_lengths,
+    check_names,
+    check_staleness,
+    read_inputs,
+    stop_token_ids,
+)
 from fastsvs.sft import check_example_length, load_examples
 from fastsvs.telemetry import RunFolder
 
@@ -27,6 +35,7 @@ def check_train(job: TrainJob) -> str:
     would stop it."""
     check_lengths(job)
     check_names(job)
+    check_staleness(job)
     model = check_model(job.model, job.policy)
     inputs = read_inputs(job)
     check_fits_model(job, load_hf_config(job.model.path), inputs.tokenizer)

@@ -8,7 +8,7 @@ class UserError(Exception):
     """
 
 
-class EngineFailure(UserError):
+class EngineError(UserError):
     """The rollout engine cannot go on, after all restarts and attempts that the configuration allows.
 
     Raised on all ranks together: the trainer then keeps a checkpoint of the steps that are done.

@@ -12,14 +12,16 @@ from fastsvs.data import load_tokenizer
 from fastsvs.evaluate import evaluate
 from fastsvs.export import restore
 from fastsvs.policy import Policy
+from fastsvs.rollouts import Rollouts
 from fastsvs.session import build_engine, read_problems, stop_token_ids
-from fastsvs.sync import WeightSync
+from fastsvs.sync import LocalSync
 from fastsvs.telemetry import StepProgress, write_json, write_jsonl
 from fastsvs.verify import Verifier
 
 
 def run_evaluation(job: EvalJob) -> dict[str, Any]:
-    """Sample, verify, estimate; writes `output` and its .samples.jsonl. Returns what `output` holds."""
+    """Sample, verify, estimate; writes `output` and its .samples.jsonl. Returns what `output` holds, on ranks
+    that rolled out."""
     distributed.initialize(job.timeout_seconds)
     main = distributed.is_main()
     policy, step, tokenizer_path = _open_model(job)
@@ -32,16 +34,24 @@ def run_evaluation(job: EvalJob) -> dict[str, Any]:
         verifier = stack.enter_context(Verifier(job.verifier))
         stop = stop_token_ids(tokenizer_path, tokenizer)
         engine = stack.enter_context(closing(build_engine(job.rollout, policy.hf_config, stop, "fp32")))
-        WeightSync(policy, engine).publish(step)
-        result = evaluate(
-            problems,
-            engine,
-            verifier,
-            lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
-            job.evaluation,
-            job.rollout,
-            job.seed,
+        sync = LocalSync(policy, engine)
+        rollouts = stack.enter_context(closing(Rollouts(engine, sync, job.timeout_seconds)))
+        sync.publish(step)
+        running = rollouts.start(
+            lambda cancelled: evaluate(
+                problems,
+                engine,
+                verifier,
+                lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
+                job.evaluation,
+                job.rollout,
+                job.seed,
+                cancelled,
+            )
         )
+        result = running.result(step)
+        if result is None:
+            return {}
         for k, value in result.pass_at.items():
             progress.say(f"pass@{k} {value}")
     report = {"model": job.model.path, "step": step, "data": job.data.path, **result.as_dict()}

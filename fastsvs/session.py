@@ -18,8 +18,9 @@ from fastsvs.data import PROMPTS, EpochSampler, Problem, encode_problems, encode
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy, checkpoint, load_hf_config
 from fastsvs.rollout import ENGINES, Engine, SamplingParams
+from fastsvs.rollouts import Rollouts
 from fastsvs.selfplay import STAGES, ExperienceStage, Task, original_tasks
-from fastsvs.sync import WeightSync
+from fastsvs.sync import LocalSync, WeightSync
 from fastsvs.telemetry import RunFolder, StepProgress
 from fastsvs.verify import Verifier
 
@@ -51,6 +52,7 @@ class Session:
     policy: Policy
     reference: Policy | None
     sync: WeightSync
+    rollouts: Rollouts
     loss: PolicyLoss
     sampling: SamplingParams
 
@@ -86,6 +88,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
     main = distributed.is_main()
     check_lengths(job)
     check_names(job)
+    check_staleness(job)
     inputs = read_inputs(job)
     check_fits_model(job, load_hf_config(job.model.path), inputs.tokenizer)
     stage = build_stage(job, inputs.tokenizer)
@@ -98,6 +101,8 @@ def open_session(job: TrainJob) -> Iterator[Session]:
             job.rollout, policy.hf_config, stop_token_ids(job.model.path, inputs.tokenizer), job.policy.dtype
         )
         stack.enter_context(closing(engine))
+        sync: WeightSync = stack.enter_context(closing(LocalSync(policy, engine)))
+        rollouts = stack.enter_context(closing(Rollouts(engine, sync, job.run.timeout_seconds)))
         progress = stack.enter_context(StepProgress("train", job.run.steps, 0, enabled=main))
         for fact in inputs.facts:
             progress.say(fact)
@@ -112,7 +117,8 @@ def open_session(job: TrainJob) -> Iterator[Session]:
             engine=engine,
             policy=policy,
             reference=reference,
-            sync=WeightSync(policy, engine),
+            sync=sync,
+            rollouts=rollouts,
             loss=policy_loss(job.algorithm),
             sampling=sampling_params(job.rollout),
         )
@@ -218,6 +224,23 @@ def check_names(job: TrainJob) -> None:
     ADVANTAGES.get(job.algorithm.advantage)
     STAGES.get(job.selfplay.stage)
     policy_loss(job.algorithm)
+
+
+def check_staleness(job: TrainJob) -> None:
+    """Rollouts beside the update need an engine of its own processes, and a correction for their older weights."""
+    if not job.train.staleness:
+        return
+    if ENGINES.get(job.rollout.engine).collective:
+        raise UserError(
+            f"train.staleness=1 lets rollouts overlap the update, but rollout.engine={job.rollout.engine} works in the "
+            "trainer's own processes, which are then busy: use an engine with servers (rollout.engine=vllm) or "
+            "train.staleness=0"
+        )
+    if job.algorithm.rollout_correction == "none":
+        raise UserError(
+            "train.staleness=1 learns from responses of weights one version old, which the loss must correct: set "
+            "algorithm.rollout_correction to tis or icepop"
+        )
 
 
 def check_fits_model(job: TrainJob, hf: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

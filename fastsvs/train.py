@@ -9,12 +9,14 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-from fastsvs.algorithms import Batch, aggregation_weights, make_batch, split_updates
+from fastsvs import experience
+from fastsvs.algorithms import Batch, aggregation_weights, split_updates
 from fastsvs.config import TrainJob
+from fastsvs.errors import EngineError
 from fastsvs.evaluate import evaluate
+from fastsvs.experience import Underway
 from fastsvs.policy import checkpoint
 from fastsvs.seeding import derive_seed
-from fastsvs.selfplay import collect
 from fastsvs.session import Session, open_session
 from fastsvs.summary import conclude, sample_rows
 from fastsvs.telemetry import training_facts
@@ -23,41 +25,44 @@ from fastsvs.telemetry import training_facts
 def train(job: TrainJob) -> dict[str, Any]:
     """Run the job to its last step, resuming what its run folder holds; the summary that `summary.json` keeps."""
     with open_session(job) as session:
-        start = session.resume()
-        session.sync.publish(start)
+        start, ahead = session.resume(), None
         hold_out(session, start)
         for step in range(start, job.run.steps):
-            row = train_step(session, step)
+            with kept(session, step):
+                row, ahead = train_step(session, step, ahead)
             session.folder.log(row)
             session.progress.advance(step + 1, training_facts(row))
             if (step + 1) % job.run.save_every == 0 or step + 1 == job.run.steps:
-                state = {"step": step + 1}
-                checkpoint.save(session.policy, session.folder.checkpoints, step + 1, state, job.run.keep_checkpoints)
-            hold_out(session, step + 1)
+                save(session, step + 1)
+            with kept(session, step + 1):
+                hold_out(session, step + 1, ahead)
         return conclude(session)
 
 
-def train_step(session: Session, step: int) -> dict[str, Any]:
-    """Roll out, play, learn, publish. Returns the step's row of metrics; steps count from 1 there."""
+def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dict[str, Any], Underway | None]:
+    """Publish, roll out, play, learn. `begun` is the step's rollout if it is under way.
+
+    Returns the step's row of metrics, where steps count from 1; and under `train.staleness` the rollout of the next
+    step, which goes on from the weights of before this step's update.
+    """
     times: dict[str, float] = {}
-    with clock(times, "rollout"):
-        experience = collect(
-            session.stage,
-            session.tasks(step),
-            session.engine,
-            session.verifier,
-            session.decode,
-            session.sampling,
-            seed=derive_seed(session.job.run.seed, "rollout", step),
-        )
-    session.folder.write_samples(step + 1, sample_rows(step + 1, experience))
-    with clock(times, "update"):
-        batch = make_batch(experience.groups, session.job.algorithm)
-        learned = learn(session, batch, step)
+    overlaps = session.job.train.staleness and step + 1 < session.job.run.steps
     with clock(times, "sync"):
-        session.sync.publish(step + 1)
+        rollout = begun or experience.begin(session, step, version=step)
+    with clock(times, "rollout"):
+        made = rollout.result(version=step)
+        batch = experience.share(made, session.engine)
+        idle = session.rollouts.idle_share()
+    with clock(times, "sync"):
+        ahead = experience.begin(session, step + 1, version=step) if overlaps else None
+    if made:
+        session.folder.write_samples(step + 1, sample_rows(step + 1, made.experience))
+    with clock(times, "update"):
+        learned = learn(session, batch, step)
     times["time/step"] = sum(times.values())
-    return {"step": step + 1, **experience.counters, **learned, **times}
+    played = experience.facts(made, session.engine, version=step) if made else {}
+    times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
+    return {"step": step + 1, **played, **learned, **times}, ahead
 
 
 def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
@@ -80,28 +85,51 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
     return {"policy/updates": len(updates), **means}
 
 
-def hold_out(session: Session, step: int) -> None:
-    """Evaluate on the held-out problems before training, after it, and every `evaluation.every` steps; once each."""
+def hold_out(session: Session, step: int, ahead: Underway | None = None) -> None:
+    """Evaluate on the held-out problems before training, after it, and every `evaluation.every` steps; once each.
+    A rollout that is under way comes first."""
     config, run = session.job.evaluation, session.job.run
     due = step in (0, run.steps) or (config.every and step % config.every == 0)
     if not session.held_out or not due or session.evaluated(step):
         return
-    result = evaluate(
-        session.held_out,
-        session.engine,
-        session.verifier,
-        session.decode,
-        config,
-        session.job.rollout,
-        seed=derive_seed(run.seed, "evaluation"),
+    if ahead:
+        ahead.wait(version=step)
+    session.sync.publish(step)
+    running = session.rollouts.start(
+        lambda cancelled: evaluate(
+            session.held_out,
+            session.engine,
+            session.verifier,
+            session.decode,
+            config,
+            session.job.rollout,
+            seed=derive_seed(run.seed, "evaluation"),
+            cancelled=cancelled,
+        )
     )
-    session.folder.write_evaluation(step, result.as_dict(), result.rows())
-    facts = "  ".join(f"pass@{k} {value}" for k, value in result.pass_at.items())
-    session.progress.say(f"held-out after {step} steps: {facts}")
+    if result := running.result(version=step):
+        session.folder.write_evaluation(step, result.as_dict(), result.rows())
+        facts = "  ".join(f"pass@{k} {value}" for k, value in result.pass_at.items())
+        session.progress.say(f"held-out after {step} steps: {facts}")
+
+
+def save(session: Session, step: int) -> None:
+    checkpoint.save(session.policy, session.folder.checkpoints, step, {"step": step}, session.job.run.keep_checkpoints)
+
+
+@contextmanager
+def kept(session: Session, step: int) -> Iterator[None]:
+    """Should the engine fail for good, the `step` steps that are done stay."""
+    try:
+        yield
+    except EngineError:
+        if step:
+            save(session, step)
+        raise
 
 
 @contextmanager
 def clock(times: dict[str, float], name: str) -> Iterator[None]:
     began = perf_counter()
     yield
-    times[f"time/{name}"] = perf_counter() - began
+    times[f"time/{name}"] = times.get(f"time/{name}", 0.0) + perf_counter() - began

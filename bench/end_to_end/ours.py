@@ -15,7 +15,7 @@ from fastsvs.data import Problem, load_tokenizer
 from fastsvs.policy import Policy
 from fastsvs.rollout import LocalEngine, Request, SamplingParams, drain
 from fastsvs.selfplay import Group, original_tasks
-from fastsvs.sync import WeightSync
+from fastsvs.sync import LocalSync
 
 
 class Ours:
@@ -33,7 +33,7 @@ class Ours:
             eos_token_ids=[self.tokenizer.eos_token_id],
             max_sequences=256,
         )
-        self.sync = WeightSync(self.policy, self.engine)
+        self.sync = LocalSync(self.policy, self.engine)
         self.algorithm = AlgorithmConfig()
         self.loss = policy_loss(self.algorithm)
         problems = [Problem(str(i), question, "0") for i, question in enumerate(questions())]

@@ -65,11 +65,15 @@ def evaluate(
     config: EvaluationConfig,
     rollout: RolloutConfig,
     seed: int,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """pass@k of the engine's weights on encoded problems. Unverified responses count as not correct, and are shown."""
+    """pass@k of the engine's weights on encoded problems. Unverified responses count as not correct, and are shown.
+
+    Driven by all ranks or by the main rank alone, and cancelled, as `selfplay.collect`.
+    """
     max_tokens = config.max_response_tokens or rollout.max_response_tokens
     sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p, max_tokens=max_tokens)
     tasks = original_tasks(problems, config.samples)
-    groups = collect(_KeepAll(), tasks, engine, verifier, decode, sampling, seed).groups
+    groups = collect(_KeepAll(), tasks, engine, verifier, decode, sampling, seed, cancelled=cancelled).groups
     counts = [(len(group.verdicts), sum(v is Verdict.CORRECT for v in group.verdicts)) for group in groups]
     return Evaluation({k: estimate(counts, k) for k in config.k}, groups)

@@ -1,7 +1,17 @@
 """Rollout: prompts in, sampled responses with their log-probs out, over engines that are known by name."""
 
-from fastsvs.rollout.engine import Engine, Request, Rollout, SamplingParams, drain
+from fastsvs.rollout.engine import Engine, RemoteEngine, Request, Rollout, SamplingParams, drain
 from fastsvs.rollout.local import LocalEngine
 from fastsvs.rollout.registry import ENGINES, EngineFactory
 
-__all__ = ["ENGINES", "Engine", "EngineFactory", "LocalEngine", "Request", "Rollout", "SamplingParams", "drain"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineFactory",
+    "LocalEngine",
+    "RemoteEngine",
+    "Request",
+    "Rollout",
+    "SamplingParams",
+    "drain",
+]

@@ -70,6 +70,17 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
+class RemoteEngine(Engine, Protocol):
+    """An engine of servers, which may be restarted at any time; `collective` is False."""
+
+    def stale(self) -> bool:
+        """A healthy server does not hold the current weights and waits for them. Raises EngineError when a server
+        failed for good."""
+
+    def metrics(self) -> dict[str, float]:
+        """Of the time since the last call, names as in the metrics file."""
+
+
 def drain(engine: Engine, timeout: float = 60.0) -> Iterator[tuple[str, list[Rollout]]]:
     """All pending groups as they finish."""
     while engine.pending():

@@ -13,6 +13,9 @@ from fastsvs.rollout.engine import Engine
 
 
 class EngineFactory(Protocol):
+    collective: bool
+    """Of the engines it makes."""
+
     def __call__(
         self,
         hf_config: PretrainedConfig,
