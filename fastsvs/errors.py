@@ -8,7 +8,7 @@ class UserError(Exception):
     """
 
 
-class EngineError(UserError):
+class EngineFailure(UserError):  # noqa: N818
     """The rollout engine cannot go on, after all restarts and attempts that the configuration allows.
 
     Raised on all ranks together: the trainer then keeps a checkpoint of the steps that are done.

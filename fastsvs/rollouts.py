@@ -15,7 +15,7 @@ from time import monotonic, perf_counter
 from typing import Generic, Literal, Protocol, TypeVar
 
 from fastsvs import distributed
-from fastsvs.errors import EngineError, UserError
+from fastsvs.errors import EngineFailure, UserError
 from fastsvs.rollout import Engine, RemoteEngine
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ class Running(Generic[T]):
     def wait(self, version: int) -> None:
         """Until the work is over. `version` is that of the policy's weights as they are now: restarted servers get it.
 
-        Raises what the work raised. On ranks that stood by that is a RuntimeError; on every rank it is EngineError
+        Raises what the work raised. On ranks that stood by that is a RuntimeError; on every rank it is EngineFailure
         when a remote engine's work ended with something that a user can mend.
         """
         if self._engine.collective:
@@ -134,7 +134,7 @@ class Running(Generic[T]):
                 if engine.stale():
                     return _Order("refresh")
             except UserError as error:
-                return _Order("over", EngineError(str(error)))
+                return _Order("over", EngineFailure(str(error)))
             except Exception as error:
                 return _Order("over", RuntimeError(f"the main rank's rollouts failed: {type(error).__name__}: {error}"))
         return _WAIT

@@ -230,11 +230,10 @@ def check_staleness(job: TrainJob) -> None:
     """Rollouts beside the update need an engine of its own processes, and a correction for their older weights."""
     if not job.train.staleness:
         return
-    if ENGINES.get(job.rollout.engine).collective:
+    if job.rollout.engine == "local":
         raise UserError(
-            f"train.staleness=1 lets rollouts overlap the update, but rollout.engine={job.rollout.engine} works in the "
-            "trainer's own processes, which are then busy: use an engine with servers (rollout.engine=vllm) or "
-            "train.staleness=0"
+            "train.staleness=1 lets rollouts overlap the update, but rollout.engine=local works in the trainer's own "
+            "processes, which are busy then: use servers (rollout.engine=vllm) or train.staleness=0"
         )
     if job.algorithm.rollout_correction == "none":
         raise UserError(

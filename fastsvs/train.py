@@ -12,7 +12,7 @@ from typing import Any
 from fastsvs import experience
 from fastsvs.algorithms import Batch, aggregation_weights, split_updates
 from fastsvs.config import TrainJob
-from fastsvs.errors import EngineError
+from fastsvs.errors import EngineFailure
 from fastsvs.evaluate import evaluate
 from fastsvs.experience import Underway
 from fastsvs.policy import checkpoint
@@ -122,7 +122,7 @@ def kept(session: Session, step: int) -> Iterator[None]:
     """Should the engine fail for good, the `step` steps that are done stay."""
     try:
         yield
-    except EngineError:
+    except EngineFailure:
         if step:
             save(session, step)
         raise

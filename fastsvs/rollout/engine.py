@@ -74,7 +74,7 @@ class RemoteEngine(Engine, Protocol):
     """An engine of servers, which may be restarted at any time; `collective` is False."""
 
     def stale(self) -> bool:
-        """A healthy server does not hold the current weights and waits for them. Raises EngineError when a server
+        """A healthy server does not hold the current weights and waits for them. Raises EngineFailure when a server
         failed for good."""
 
     def metrics(self) -> dict[str, float]:
