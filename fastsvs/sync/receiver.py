@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from vllm.distributed.weight_transfer.base import WeightTransferEngine
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
@@ -60,6 +62,8 @@ class BroadcastEngine(WeightTransferEngine):
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
         self._reloading = False
+        if self.device.type == "cpu":
+            _pack_heads(self.model)
 
     def shutdown(self) -> None:
         if self._receiver is not None:
@@ -71,6 +75,14 @@ class MemoryEngine(BroadcastEngine):
     """Reads the memory of a trainer process on the same GPU (on CPUs: on the same machine)."""
 
     receiver_cls = MemoryReceiver
+
+
+def _pack_heads(model: nn.Module) -> None:
+    """On CPUs layers compute with a packed copy of their weight. A head that is tied to the embedding gets no weights of
+    its own, so reloading leaves it with the old copy."""
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
 
 
 WeightTransferEngineFactory.register_engine("fastsvs_broadcast", BroadcastEngine)
