@@ -97,6 +97,14 @@ def token_loss(
     )
 
 
+def check(settings: PolicyLossSettings, rollout: Tensor | None, reference: Tensor | None) -> None:
+    """Raises ValueError when log-probs are missing that the loss needs."""
+    if settings.rollout_correction != "none" and rollout is None:
+        raise ValueError(f"rollout_correction is {settings.rollout_correction!r}, but there are no rollout log-probs")
+    if settings.kl_coefficient and reference is None:
+        raise ValueError("kl_coefficient is not 0, but there are no reference log-probs")
+
+
 def with_terms(
     loss: Tensor,
     metrics: Metrics,
@@ -108,12 +116,12 @@ def with_terms(
     reference: Tensor | None,
 ) -> tuple[Tensor, Metrics]:
     """A surrogate times its rollout weight, plus KL to the reference, minus entropy bonus."""
+    check(settings, rollout, reference)
     weights, correction_metrics = rollout_weights(old, rollout, settings)
     total = loss if weights is None else loss * weights
     metrics = {**ratio_metrics(logprobs.detach(), old, rollout), **metrics, **correction_metrics}
     if settings.kl_coefficient:
-        if reference is None:
-            raise ValueError("kl_coefficient is not 0, but there are no reference log-probs")
+        assert reference is not None
         kl = kl_estimate(logprobs, reference, settings.kl_estimator)
         total = total + settings.kl_coefficient * kl
         metrics["reference_kl"] = kl.detach()
@@ -176,8 +184,7 @@ def rollout_weights(old: Tensor, rollout: Tensor | None, settings: PolicyLossSet
     """
     if settings.rollout_correction == "none":
         return None, {}
-    if rollout is None:
-        raise ValueError(f"rollout_correction {settings.rollout_correction!r} needs the rollout's log-probs")
+    assert rollout is not None
     raw = clamped_log_ratio(old.detach(), rollout).exp()
     match settings.rollout_correction:
         case "tis":

@@ -1,0 +1,232 @@
+"""The token losses of `token_loss` in one Triton kernel: value, metrics and slopes, with the derivatives written out.
+
+In place of some sixty launches on vectors. Only the shape of the loss is compiled in; its numbers are arguments.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import token_loss
+from .token_loss import LOG_RATIO_LIMIT, PolicyLossSettings, TokenGradients, TokenInputs, TokenLossFunction
+
+LIMIT = tl.constexpr(LOG_RATIO_LIMIT)
+SURROGATES = list(token_loss.SURROGATES)
+CORRECTIONS = ["none", "tis", "icepop"]
+ESTIMATORS = ["k1", "k2", "k3"]
+BLOCK = 256
+WARPS = 4
+
+
+def token_gradients(
+    loss: PolicyLossSettings | TokenLossFunction,
+    logprobs: Tensor,
+    entropy: Tensor,
+    inputs: TokenInputs,
+    rows: slice | Tensor,
+) -> TokenGradients:
+    """As `token_loss.token_gradients`, which a function of the user's own goes to."""
+    if callable(loss):
+        return token_loss.token_gradients(loss, logprobs, entropy, inputs, rows)
+    if loss.loss not in token_loss.SURROGATES:
+        raise ValueError(f"unknown token-level loss {loss.loss!r}: known are {', '.join(SURROGATES)}")
+    own = inputs.at(rows)
+    token_loss.check(loss, own.rollout_logprobs, own.reference_logprobs)
+    names = metric_names(loss, own)
+    count = len(logprobs)
+    out = torch.empty(3 + len(names), count, dtype=torch.float32, device=logprobs.device)
+    if count:
+        token_loss_kernel[(triton.cdiv(count, BLOCK),)](
+            logprobs,
+            entropy,
+            own.advantages,
+            own.weights,
+            own.old_logprobs,
+            own.rollout_logprobs,
+            own.reference_logprobs,
+            out,
+            count,
+            1 - loss.clip_low,
+            1 + loss.clip_high,
+            loss.dual_clip or 0.0,
+            loss.ratio_min,
+            loss.ratio_max,
+            loss.sapo_temperature_positive,
+            loss.sapo_temperature_negative,
+            loss.tis_cap,
+            *loss.icepop_range,
+            loss.kl_coefficient,
+            loss.entropy_coefficient,
+            SURROGATE=SURROGATES.index(loss.loss),
+            DUAL=loss.dual_clip is not None,
+            CORRECTION=CORRECTIONS.index(loss.rollout_correction),
+            KL=ESTIMATORS.index(loss.kl_estimator) + 1 if loss.kl_coefficient else 0,
+            ENTROPY=loss.entropy_coefficient != 0,
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+            enable_fp_fusion=True,
+        )
+    return TokenGradients(
+        loss=out[0],
+        logprobs=out[1],
+        entropy=out[2] if loss.entropy_coefficient else None,
+        metrics=dict(zip(names, out[3:], strict=True)),
+    )
+
+
+def metric_names(settings: PolicyLossSettings, inputs: TokenInputs) -> list[str]:
+    """In the order in which the kernel writes them."""
+    names = ["ratio", "ratio_cut", "approx_kl"]
+    if inputs.rollout_logprobs is not None:
+        names += ["rollout_mismatch"]
+    names += ["gradient_kept"] if settings.loss == "sapo" else ["clip_fraction_low", "clip_fraction_high"]
+    if settings.loss == "ppo" and settings.dual_clip is not None:
+        names += ["clip_fraction_dual"]
+    if settings.rollout_correction != "none":
+        names += ["correction_weight", "correction_limited"]
+    if settings.kl_coefficient:
+        names += ["reference_kl"]
+    return names
+
+
+@triton.jit
+def token_loss_kernel(
+    logprobs,
+    entropy,
+    advantages,
+    weights,
+    old_logprobs,
+    rollout_logprobs,
+    reference_logprobs,
+    out,
+    count,
+    clip_low,
+    clip_high,
+    dual_clip,
+    ratio_min,
+    ratio_max,
+    temperature_positive,
+    temperature_negative,
+    tis_cap,
+    icepop_low,
+    icepop_high,
+    kl_coefficient,
+    entropy_coefficient,
+    SURROGATE: tl.constexpr,
+    DUAL: tl.constexpr,
+    CORRECTION: tl.constexpr,
+    KL: tl.constexpr,
+    ENTROPY: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """`out` [3 + metrics, tokens]: loss, slope in the log-prob, slope in the entropy, then the metrics."""
+    token = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    held = token < count
+    now = tl.load(logprobs + token, mask=held, other=0.0)
+    advantage = tl.load(advantages + token, mask=held, other=0.0)
+    weight = tl.load(weights + token, mask=held, other=0.0)
+    old = now
+    if old_logprobs is not None:
+        old = tl.load(old_logprobs + token, mask=held, other=0.0)
+    difference = now - old
+    log_ratio = _clamp(difference, -LIMIT, LIMIT)
+    cut = tl.abs(difference) > LIMIT
+    ratio = tl.exp(log_ratio)
+    moving = tl.where(cut, 0.0, ratio)  # d ratio / d log-prob
+    metric = out + 3 * count + token
+    metric = _store(metric, ratio, held, count)
+    metric = _store(metric, cut.to(tl.float32), held, count)
+    metric = _store(metric, _excess(log_ratio), held, count)
+    if rollout_logprobs is not None:
+        rollout = tl.load(rollout_logprobs + token, mask=held, other=0.0)
+        metric = _store(metric, tl.abs(old - rollout), held, count)
+
+    if SURROGATE == 0:  # ppo
+        free, bound = -ratio * advantage, -_clamp(ratio, clip_low, clip_high) * advantage
+        loss = tl.where(bound > free, bound, free)
+        slope = tl.where(bound > free, 0.0, -advantage * moving)
+        metric = _store(metric, ((advantage < 0) & (ratio < clip_low)).to(tl.float32), held, count)
+        metric = _store(metric, ((advantage > 0) & (ratio > clip_high)).to(tl.float32), held, count)
+        if DUAL:
+            most = -dual_clip * advantage
+            over = (advantage < 0) & (loss > most)
+            loss = tl.where(over, most, loss)
+            slope = tl.where(over, 0.0, slope)
+            metric = _store(metric, ((advantage < 0) & (ratio > dual_clip)).to(tl.float32), held, count)
+    elif SURROGATE == 1:  # cispo
+        slope = -_clamp(ratio, ratio_min, ratio_max) * advantage
+        loss = slope * now
+        metric = _store(metric, (ratio < ratio_min).to(tl.float32), held, count)
+        metric = _store(metric, (ratio > ratio_max).to(tl.float32), held, count)
+    else:  # sapo
+        tau = tl.where(advantage > 0, temperature_positive, temperature_negative)
+        gate = 1 / (1 + tl.exp(-tau * (ratio - 1)))
+        kept = 4 * gate * (1 - gate)
+        loss = -advantage * 4 / tau * gate
+        slope = -advantage * kept * moving
+        metric = _store(metric, kept, held, count)
+
+    if CORRECTION != 0:
+        raw = tl.exp(_clamp(old - rollout, -LIMIT, LIMIT))
+        if CORRECTION == 1:  # tis
+            limited = raw > tis_cap
+            correction = tl.where(limited, tis_cap, raw)
+        else:  # icepop
+            limited = (raw < icepop_low) | (raw > icepop_high)
+            correction = tl.where(limited, 0.0, raw)
+        loss *= correction
+        slope *= correction
+        metric = _store(metric, correction, held, count)
+        metric = _store(metric, limited.to(tl.float32), held, count)
+
+    if KL != 0:
+        reference = tl.load(reference_logprobs + token, mask=held, other=0.0)
+        if KL == 1:
+            kl = now - reference
+            kl_slope = tl.full([BLOCK], 1.0, tl.float32)
+        elif KL == 2:
+            kl = (now - reference) * (now - reference) / 2
+            kl_slope = now - reference
+        else:
+            away = _clamp(reference - now, -LIMIT, LIMIT)
+            kl = _excess(away)
+            kl_slope = tl.where(tl.abs(reference - now) > LIMIT, 0.0, -(kl + away))
+        loss += kl_coefficient * kl
+        slope += kl_coefficient * kl_slope
+        _store(metric, kl, held, count)
+
+    if ENTROPY:
+        loss -= entropy_coefficient * tl.load(entropy + token, mask=held, other=0.0)
+        tl.store(out + 2 * count + token, -entropy_coefficient * weight, mask=held)
+    tl.store(out + token, loss, mask=held)
+    tl.store(out + count + token, slope * weight, mask=held)
+
+
+@triton.jit
+def _excess(x):
+    """e^x - 1 - x; near 0 by its series, where the difference would be all rounding error."""
+    series = 1.0 / 362880
+    series = 1.0 / 40320 + x * series
+    series = 1.0 / 5040 + x * series
+    series = 1.0 / 720 + x * series
+    series = 1.0 / 120 + x * series
+    series = 1.0 / 24 + x * series
+    series = 1.0 / 6 + x * series
+    series = 0.5 + x * series
+    return tl.where(tl.abs(x) < 0.5, x * x * series, tl.exp(x) - 1 - x)
+
+
+@triton.jit
+def _clamp(x, low, high):
+    """NaN stays NaN."""
+    return tl.where(x < low, low, tl.where(x > high, high, x))
+
+
+@triton.jit
+def _store(metric, values, held, count):
+    """Writes a metric; where the next one goes."""
+    tl.store(metric, values, mask=held)
+    return metric + count
