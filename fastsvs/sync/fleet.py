@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from fastsvs.errors import EngineFailure
+
 
 class Endpoint(Protocol):
     """One server as it runs now."""
@@ -37,5 +39,5 @@ class ServerFleet(Protocol):
         """These servers hold this version and may get requests again."""
 
 
-class WeightSyncError(RuntimeError):
+class WeightSyncError(EngineFailure):
     """The servers could not be given the weights."""
