@@ -1,0 +1,1 @@
+"""What compilers make of the Triton kernels, without a GPU: registers, spills, wide loads, instructions an entry."""

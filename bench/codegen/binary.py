@@ -1,0 +1,106 @@
+"""What a compiled kernel asks of the machine: read from its cubin with the disassembler that Triton brings along."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from .cases import Case, all_cases
+
+TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
+INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?P<text>[^;]+);")
+LABEL = re.compile(r"^(?P<label>\.L_x_\d+):")
+BRANCH = re.compile(r"\bBRA(?:\.\S+)?\s.*`\((?P<label>\.L_x_\d+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    registers: int
+    spilled_bytes: int
+    """Of a thread's stack, or moved by local loads and stores."""
+    shared_bytes: int
+    loads_128: int
+    """128-bit loads in the whole kernel."""
+    stores_128: int
+    exp2: int
+    loop_instructions: float
+    """Instructions of the hot loop per entry of a row; 0 without such a loop."""
+    loop_bytes_ahead: int
+    """128-bit loads of a thread that the hot loop issues before its first exponential, in bytes."""
+
+
+def compile_report(job: tuple[str, int]) -> dict[str, float]:
+    """Of a case by its name, for an architecture: what a process of a pool is sent and answers."""
+    name, arch = job
+    return asdict(inspect(all_cases()[name], arch))
+
+
+def inspect(case: Case, arch: int) -> Report:
+    """Compiles `case` for the compute capability `arch` (90 is sm_90a), for which no GPU is needed."""
+    names = list(case.signature)
+    source = ASTSource(
+        fn=case.kernel,
+        signature=dict(case.signature),
+        constexprs={(names.index(name),): value for name, value in case.constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in sorted(case.divisible)},
+    )
+    options = {"num_warps": case.warps, "enable_fp_fusion": True}
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage = _run("cuobjdump", "-res-usage", file.name)
+        lines = _run("nvdisasm", "-c", file.name).splitlines()
+    registers, stack = map(int, re.findall(r"REG:(\d+) STACK:(\d+)", usage)[0])
+    opcodes, loop = read_opcodes(lines)
+    spills = sum(_is(opcode, "LDL", "STL") for opcode in opcodes)
+    entries = case.block / (32 * case.warps)
+    exp2 = [_is(opcode, "MUFU.EX2") for opcode in loop]
+    unrolled = max(1, round(sum(exp2) / entries))
+    ahead = loop[: exp2.index(True)] if any(exp2) else []
+    return Report(
+        registers=registers,
+        spilled_bytes=max(stack, 4 * spills),
+        shared_bytes=compiled.metadata.shared,
+        loads_128=_wide(opcodes, "LDG"),
+        stores_128=_wide(opcodes, "STG"),
+        exp2=sum(_is(opcode, "MUFU.EX2") for opcode in opcodes),
+        loop_instructions=round(len(loop) / (unrolled * entries), 2) if any(exp2) else 0.0,
+        loop_bytes_ahead=16 * _wide(ahead, "LDG"),
+    )
+
+
+def read_opcodes(lines: list[str]) -> tuple[list[str], list[str]]:
+    """Of the whole kernel, and of its hot loop: the one with the most exponentials, and the most instructions."""
+    opcodes: list[str] = []
+    labels: dict[str, int] = {}
+    loops: list[list[str]] = [[]]
+    for line in lines:
+        if match := LABEL.match(line):
+            labels[match["label"]] = len(opcodes)
+        elif match := INSTRUCTION.match(line):
+            words = match["text"].split()
+            opcodes.append(words[1] if words[0].startswith("@") else words[0])
+            branch = BRANCH.search(match["text"])
+            if branch and branch["label"] in labels:
+                loops.append(opcodes[labels[branch["label"]] :])
+    return opcodes, max(loops, key=lambda loop: (sum(_is(opcode, "MUFU.EX2") for opcode in loop), len(loop)))
+
+
+def _is(opcode: str, *names: str) -> bool:
+    return any(opcode == name or opcode.startswith(name + ".") for name in names)
+
+
+def _wide(opcodes: list[str], name: str) -> int:
+    return sum(_is(opcode, name) and ".128" in opcode for opcode in opcodes)
+
+
+def _run(tool: str, *arguments: str) -> str:
+    return subprocess.run([str(TOOLS / tool), *arguments], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,167 @@
+"""All ways in which the kernels are launched: kernel, element types, optional arguments, configuration of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from triton.runtime import JITFunction
+
+from fastsvs.kernels import rows_triton, token_loss_triton
+from fastsvs.kernels.table import ROW_CONFIGS, RowConfig
+
+ELEMENTS = {2: "bf16", 4: "fp32"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    name: str
+    kernel: JITFunction
+    signature: Mapping[str, str]
+    """Argument -> type, "constexpr" for those in `constants`."""
+    constants: Mapping[str, object]
+    divisible: frozenset[str]
+    """Arguments that are multiples of 16, without which no load is 128 bits wide."""
+    warps: int
+    block: int
+
+
+def all_cases() -> dict[str, Case]:
+    cases = [*statistics_cases(), *gradient_cases(), merge_case(), *token_loss_cases()]
+    return {case.name: case for case in cases}
+
+
+def statistics_cases() -> Iterator[Case]:
+    for logits, config in configs("row_statistics"):
+        for tempered in (False, True):
+            yield statistics_case(logits, config, tempered)
+    yield statistics_case(logits, config, True, odd=True)
+
+
+def gradient_cases() -> Iterator[Case]:
+    for logits, config in configs("logits_gradient"):
+        for out in dict.fromkeys((logits, "bf16")):
+            for tempered in (False, True):
+                for sloped in (False, True):
+                    yield gradient_case(logits, out, config, tempered, sloped)
+    yield gradient_case(logits, out, config, True, True, odd=True)
+
+
+def configs(kernel: str) -> Iterator[tuple[str, RowConfig]]:
+    for size, by_length in ROW_CONFIGS[kernel].items():
+        for config in by_length.values():
+            yield ELEMENTS[size], config
+
+
+def statistics_case(logits: str, config: RowConfig, tempered: bool, odd: bool = False) -> Case:
+    types = {
+        "logits": f"*{logits}",
+        "row_stride": "i32",
+        "targets": "*i64",
+        "first": "i32",
+        "inverse_temperature": "*fp32",
+        "temperature_stride": "i32",
+        "out": "*fp32",
+        "columns": "i32",
+        "span": "i32",
+    }
+    constants = {"temperature_stride": 1, "BLOCK": config.block, "THREADS": 32 * config.warps}
+    if not tempered:
+        constants["inverse_temperature"] = None
+    options = label({"temperature": tempered, "odd columns": odd})
+    name = f"row_statistics {logits} {config.block}x{config.warps}{options}"
+    return case(name, rows_triton.row_statistics_kernel, types, constants, odd, config)
+
+
+def gradient_case(logits: str, out: str, config: RowConfig, tempered: bool, sloped: bool, odd: bool = False) -> Case:
+    types = {
+        "logits": f"*{logits}",
+        "row_stride": "i32",
+        "statistics": "*fp32",
+        "statistics_stride": "i32",
+        "targets": "*i64",
+        "first": "i32",
+        "inverse_temperature": "*fp32",
+        "temperature_stride": "i32",
+        "logprobs_grad": "*fp32",
+        "logprobs_grad_stride": "i32",
+        "entropy_grad": "*fp32",
+        "entropy_grad_stride": "i32",
+        "out": f"*{out}",
+        "out_stride": "i32",
+        "columns": "i32",
+        "span": "i32",
+    }
+    shrinks = logits != out
+    strides = dict.fromkeys(("temperature_stride", "logprobs_grad_stride", "entropy_grad_stride"), 1)
+    constants = {**strides, "SHRINKS": shrinks, "BLOCK": config.block}
+    if not tempered:
+        constants["inverse_temperature"] = None
+    if not sloped:
+        constants["entropy_grad"] = None
+    options = label({"temperature": tempered, "entropy": sloped, "odd columns": odd})
+    name = f"logits_gradient {logits}{f' over {out}' if shrinks else ''} {config.block}x{config.warps}{options}"
+    return case(name, rows_triton.logits_gradient_kernel, types, constants, odd, config)
+
+
+def merge_case() -> Case:
+    types = {
+        "parts": "*fp32",
+        "count": "i32",
+        "targets": "*i64",
+        "statistics": "*fp32",
+        "results": "*fp32",
+        "rows": "i32",
+    }
+    config = RowConfig(128, 4)
+    return case("merge_statistics", rows_triton.merge_statistics_kernel, types, {"BLOCK": 128}, False, config)
+
+
+def token_loss_cases() -> Iterator[Case]:
+    """Every surrogate with every correction, every estimator of the KL divergence, and the least there is."""
+    for surrogate in token_loss_triton.SURROGATES:
+        for correction in token_loss_triton.CORRECTIONS:
+            yield token_loss_case(surrogate, correction, "k3", True)
+    for estimator in token_loss_triton.ESTIMATORS[:-1]:
+        yield token_loss_case("ppo", "none", estimator, True)
+    yield token_loss_case("ppo", "none", None, False)
+
+
+def token_loss_case(surrogate: str, correction: str, estimator: str | None, entropy: bool) -> Case:
+    kernel, config = token_loss_triton.token_loss_kernel, RowConfig(token_loss_triton.BLOCK, token_loss_triton.WARPS)
+    vectors = kernel.arg_names[: kernel.arg_names.index("count")]
+    types = dict.fromkeys(kernel.arg_names, "fp32") | dict.fromkeys(vectors, "*fp32") | {"count": "i32"}
+    estimators = [None, *token_loss_triton.ESTIMATORS]
+    constants: dict[str, object] = {
+        "SURROGATE": token_loss_triton.SURROGATES.index(surrogate),
+        "DUAL": surrogate == "ppo",
+        "CORRECTION": token_loss_triton.CORRECTIONS.index(correction),
+        "KL": estimators.index(estimator),
+        "ENTROPY": entropy,
+        "BLOCK": config.block,
+    }
+    if correction == "none":
+        constants["rollout_logprobs"] = None
+    if estimator is None:
+        constants["reference_logprobs"] = None
+    options = label({correction: correction != "none", f"{estimator}": estimator is not None, "entropy": entropy})
+    return case(f"token_loss {surrogate}{options}", kernel, types, constants, True, config)
+
+
+def label(options: Mapping[str, bool]) -> str:
+    return "".join(f", {name}" for name, on in options.items() if on)
+
+
+def case(
+    name: str,
+    kernel: JITFunction,
+    types: Mapping[str, str],
+    constants: Mapping[str, object],
+    odd: bool,
+    config: RowConfig,
+) -> Case:
+    """All pointers, strides and lengths are multiples of 16, but for the number of columns or tokens if `odd`."""
+    signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
+    unaligned = {"first", *(["columns", "count"] if odd else [])}
+    divisible = {name for name, kind in signature.items() if kind.startswith(("*", "i"))} - unaligned
+    return Case(name, kernel, signature, constants, frozenset(divisible), config.warps, config.block)

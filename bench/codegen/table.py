@@ -1,0 +1,47 @@
+"""The committed table of reports, and what counts as a regression against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+SHARED_BYTES = {80: 166_912, 90: 232_448, 100: 232_448}
+"""Compute capability -> most shared memory that a program may have."""
+REGISTER_SLACK = 4
+LOOP_SLACK = 1.03
+
+Table = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Architecture -> case -> field of `binary.Report` -> value."""
+
+
+def architecture(arch: int) -> str:
+    return {90: "sm_90a"}.get(arch, f"sm_{arch}")
+
+
+def regressions(found: Table, recorded: Table) -> Iterator[str]:
+    """One line for each thing that is worse than recorded, or worse than any kernel may be."""
+    limits = {architecture(arch): limit for arch, limit in SHARED_BYTES.items()}
+    for arch, cases in found.items():
+        for name, report in cases.items():
+            where = f"{arch}, {name}"
+            yield from (f"{where}: {what}" for what in _faults(report, limits[arch]))
+            if name not in recorded.get(arch, {}):
+                yield f"{where}: not in the table; write it anew with --out"
+            else:
+                yield from (f"{where}: {what}" for what in _worse(report, recorded[arch][name]))
+
+
+def _faults(report: Mapping[str, float], shared_bytes: int) -> Iterator[str]:
+    if report["spilled_bytes"]:
+        yield f"{report['spilled_bytes']} bytes of a thread spilled"
+    if report["shared_bytes"] > shared_bytes:
+        yield f"{report['shared_bytes']} bytes of shared memory, of {shared_bytes}"
+
+
+def _worse(report: Mapping[str, float], before: Mapping[str, float]) -> Iterator[str]:
+    if report["registers"] > before["registers"] + REGISTER_SLACK:
+        yield f"{report['registers']} registers, {before['registers']} recorded (slack {REGISTER_SLACK})"
+    if report["loop_instructions"] > before["loop_instructions"] * LOOP_SLACK:
+        yield f"{report['loop_instructions']} instructions an entry, {before['loop_instructions']} recorded"
+    for field, what in (("loads_128", "128-bit loads"), ("stores_128", "128-bit stores")):
+        if report[field] < before[field]:
+            yield f"{report[field]} {what}, {before[field]} recorded"
