@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import distributed
 from fastsvs.algorithms import ADVANTAGES, PolicyLoss, policy_loss
@@ -17,10 +17,10 @@ from fastsvs.config import DataConfig, RolloutConfig, TrainJob
 from fastsvs.data import PROMPTS, EpochSampler, Problem, encode_problems, encode_prompt, load_problems, load_tokenizer
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy, checkpoint, load_hf_config
-from fastsvs.rollout import ENGINES, Engine, SamplingParams
+from fastsvs.rollout import ENGINES, Engine, EngineSpec, SamplingParams
 from fastsvs.rollouts import Rollouts
 from fastsvs.selfplay import STAGES, ExperienceStage, Task, original_tasks
-from fastsvs.sync import LocalSync, WeightSync
+from fastsvs.sync import LocalSync, WeightSync, server_arguments
 from fastsvs.telemetry import RunFolder, StepProgress
 from fastsvs.verify import Verifier
 
@@ -98,7 +98,12 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         policy = build_policy(job, total_updates=job.run.steps)
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
         engine = build_engine(
-            job.rollout, policy.hf_config, stop_token_ids(job.model.path, inputs.tokenizer), job.policy.dtype
+            job.rollout,
+            policy.hf_config,
+            stop_token_ids(job.model.path, inputs.tokenizer),
+            job.policy.dtype,
+            longest_request(job),
+            folder.root / "servers",
         )
         stack.enter_context(closing(engine))
         sync: WeightSync = stack.enter_context(closing(LocalSync(policy, engine)))
@@ -156,13 +161,25 @@ def build_policy(job: TrainJob, total_updates: int) -> Policy:
     )
 
 
-def build_engine(rollout: RolloutConfig, hf_config: AutoConfig, stop: Sequence[int], dtype: str) -> Engine:
-    return ENGINES.get(rollout.engine)(
-        hf_config,
-        dtype=DTYPES[dtype],
-        device=distributed.device(),
-        eos_token_ids=stop,
-        max_sequences=rollout.max_sequences,
+def build_engine(
+    rollout: RolloutConfig,
+    hf_config: PretrainedConfig,
+    stop: Sequence[int],
+    dtype: str,
+    max_sequence_tokens: int,
+    folder: Path,
+) -> Engine:
+    return ENGINES.get(rollout.engine).build(
+        EngineSpec(
+            hf_config,
+            dtype=DTYPES[dtype],
+            device=distributed.device(),
+            eos_token_ids=stop,
+            rollout=rollout,
+            max_sequence_tokens=max_sequence_tokens,
+            folder=folder,
+            server_arguments=server_arguments(),
+        )
     )
 
 
@@ -206,6 +223,11 @@ def stop_token_ids(model_path: str, tokenizer: PreTrainedTokenizerBase) -> list[
 def longest_sequence(job: TrainJob) -> int:
     responses = (job.rollout.max_response_tokens, job.selfplay.max_synthesis_tokens or 0)
     return job.data.max_prompt_tokens + max(responses)
+
+
+def longest_request(job: TrainJob) -> int:
+    """Of training and of evaluation."""
+    return max(longest_sequence(job), job.data.max_prompt_tokens + (job.evaluation.max_response_tokens or 0))
 
 
 def check_lengths(job: TrainJob) -> None:

@@ -2,16 +2,19 @@
 
 from fastsvs.rollout.engine import Engine, RemoteEngine, Request, Rollout, SamplingParams, drain
 from fastsvs.rollout.local import LocalEngine
-from fastsvs.rollout.registry import ENGINES, EngineFactory
+from fastsvs.rollout.registry import ENGINES, EngineFactory, EngineSpec
+from fastsvs.rollout.vllm import VllmEngine
 
 __all__ = [
     "ENGINES",
     "Engine",
     "EngineFactory",
+    "EngineSpec",
     "LocalEngine",
     "RemoteEngine",
     "Request",
     "Rollout",
     "SamplingParams",
+    "VllmEngine",
     "drain",
 ]

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from transformers import PretrainedConfig
 
+from fastsvs.config import RolloutConfig
 from fastsvs.registry import Registry
 from fastsvs.rollout.engine import Engine
 
 
-class EngineFactory(Protocol):
-    collective: bool
-    """Of the engines it makes."""
+@dataclass(frozen=True)
+class EngineSpec:
+    """What an engine is to be."""
 
-    def __call__(
-        self,
-        hf_config: PretrainedConfig,
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
-        eos_token_ids: Sequence[int],
-        max_sequences: int,
-    ) -> Engine:
-        """An engine without weights yet, for the model that `hf_config` describes."""
+    hf_config: PretrainedConfig
+    dtype: torch.dtype
+    device: torch.device
+    eos_token_ids: Sequence[int]
+    rollout: RolloutConfig
+    max_sequence_tokens: int
+    """Longest prompt with its response."""
+    folder: Path
+    """For what servers need and write: their logs."""
+    server_arguments: Sequence[str] = ()
+    """vLLM options that receiving weights takes."""
+
+
+class EngineFactory(Protocol):
+    """In practice the engine's class."""
+
+    collective: bool
+    """See `Engine`."""
+
+    def build(self, spec: EngineSpec) -> Engine:
+        """An engine without weights yet."""
 
 
 ENGINES: Registry[EngineFactory] = Registry("rollout engine")

@@ -17,7 +17,7 @@ from fastsvs.rollout.local import weights
 from fastsvs.rollout.local.batch import ContinuousBatch, Job
 from fastsvs.rollout.local.decoder import Decoder, rotations
 from fastsvs.rollout.local.sharding import deal
-from fastsvs.rollout.registry import ENGINES
+from fastsvs.rollout.registry import ENGINES, EngineSpec
 
 STEPS_PER_ROUND = 16
 """Tokens that every sequence gets before the ranks exchange what has finished."""
@@ -62,6 +62,16 @@ class LocalEngine:
         self._open: dict[str, _Open] = {}
         self._loads = [0] * distributed.world_size()
         """Samples in flight on each rank."""
+
+    @classmethod
+    def build(cls, spec: EngineSpec) -> LocalEngine:
+        return cls(
+            spec.hf_config,
+            dtype=spec.dtype,
+            device=spec.device,
+            eos_token_ids=spec.eos_token_ids,
+            max_sequences=spec.rollout.max_sequences,
+        )
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Raises UserError for a request that the model cannot serve; then none of `requests` is queued."""

@@ -1,0 +1,154 @@
+"""HTTP to vLLM servers: samples, health, and nothing that changes weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+
+from fastsvs.errors import EngineFailure
+from fastsvs.rollout.engine import Rollout
+from fastsvs.rollout.vllm.answer import Expected, NonsenseError, read_rollouts
+from fastsvs.rollout.vllm.dispatch import Call
+
+GENERATE = "/inference/v1/generate"
+HEALTH = "/health"
+"""Answers as long as the HTTP front lives."""
+PAUSED = "/is_paused"
+"""Its answer comes from the engine behind the front, which a new batch, but no weight update, lets speak."""
+CONNECT_SECONDS = 10.0
+BYTES_PER_TOKEN = 512
+"""No answer needs more."""
+LARGEST_SEED = 2**62
+"""vLLM's are signed 64-bit, and sample i of a request gets seed + i."""
+
+
+class UnreachableError(Exception):
+    """No connection, or one that broke."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One server as it runs now."""
+
+    name: str
+    url: str
+    api_key: str = field(repr=False)
+    incarnation: int
+    """Counts its starts: after a new one it holds no weights of ours."""
+
+
+class Client:
+    """To be made, used and closed inside one running event loop."""
+
+    def __init__(self, stop_token_ids: Collection[int], vocabulary: int) -> None:
+        """`vocabulary`: number of token ids that the model can sample."""
+        self._stop = frozenset(stop_token_ids)
+        self._vocabulary = vocabulary
+        # A connection for each request: closing it is how vLLM is told to give the request up.
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def generate(self, endpoint: Endpoint, call: Call, version: int) -> list[Rollout]:
+        """The call's rollouts in sample order. Being cancelled makes the server stop working on it.
+
+        Raises UnreachableError; NonsenseError; AbortedError; EngineFailure for a request that the server finds wrong;
+        FloatingPointError when the model has diverged.
+        """
+        request = call.group.request
+        limit = request.sampling.max_tokens
+        body = {"token_ids": request.prompt_ids, "sampling_params": self._sampling(call)}
+        status, answer = await self._post(endpoint, body, (len(call.samples) * limit + 64) * BYTES_PER_TOKEN)
+        if status in (400, 422):
+            raise EngineFailure(f"{endpoint.url} refuses request {request.key!r}: {_excerpt(answer)}")
+        if status != 200:
+            raise NonsenseError(f"status {status}: {_excerpt(answer)}")
+        expected = Expected(len(call.samples), limit, self._stop, self._vocabulary, version)
+        return read_rollouts(_parse(answer), expected)
+
+    async def warm_up(self, endpoint: Endpoint) -> None:
+        """Sample a token: the first request is the one that compiles."""
+        sampling = {"max_tokens": 1, "detokenize": False}
+        status, answer = await self._post(
+            endpoint, {"token_ids": [0], "sampling_params": sampling}, 64 * BYTES_PER_TOKEN
+        )
+        if status != 200:
+            raise NonsenseError(f"status {status}: {_excerpt(answer)}")
+
+    async def probe(self, endpoint: Endpoint, path: str, timeout: float) -> None:
+        """Raises UnreachableError, NonsenseError for a server that says it is not well, TimeoutError when it says
+        nothing for `timeout` seconds."""
+        await self._ask("GET", endpoint, path, timeout)
+
+    async def command(self, endpoint: Endpoint, path: str, timeout: float) -> None:
+        """POST to a route without a body. Raises as `probe` does."""
+        await self._ask("POST", endpoint, path, timeout)
+
+    async def _ask(self, method: str, endpoint: Endpoint, path: str, timeout: float) -> None:
+        limits = aiohttp.ClientTimeout(total=timeout)
+        url = endpoint.url + path
+        try:
+            async with self._session.request(method, url, headers=_headers(endpoint), timeout=limits) as response:
+                await response.read()
+        except TimeoutError:
+            raise
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnreachableError(str(error)) from error
+        if response.status >= 400:
+            raise NonsenseError(f"{path} answered with status {response.status}")
+
+    def _sampling(self, call: Call) -> dict[str, Any]:
+        request, sampling = call.group.request, call.group.request.sampling
+        return {
+            "n": len(call.samples),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "max_tokens": sampling.max_tokens,
+            "seed": request.seed % LARGEST_SEED + call.samples.start,
+            "stop_token_ids": sorted(self._stop),
+            "ignore_eos": True,  # of the tokenizer: ours are in stop_token_ids
+            "logprobs": 0,  # of the sampled token alone
+            "detokenize": False,
+        }
+
+    async def _post(self, endpoint: Endpoint, body: dict[str, Any], largest: int) -> tuple[int, bytes]:
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+        try:
+            async with self._session.post(
+                endpoint.url + GENERATE, json=body, headers=_headers(endpoint), timeout=limits
+            ) as response:
+                answer = bytearray()
+                async for chunk in response.content.iter_any():
+                    answer += chunk
+                    if len(answer) > largest:
+                        raise NonsenseError(f"more than {largest} bytes")
+                return response.status, bytes(answer)
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnreachableError(str(error) or type(error).__name__) from error
+
+
+def _headers(endpoint: Endpoint) -> dict[str, str]:
+    return {"Authorization": f"Bearer {endpoint.api_key}"}
+
+
+def _parse(answer: bytes) -> Any:
+    try:
+        return json.loads(answer)
+    except ValueError as error:
+        raise NonsenseError(f"not JSON: {_excerpt(answer)}") from error
+
+
+def _excerpt(answer: bytes) -> str:
+    return answer[:500].decode(errors="replace")

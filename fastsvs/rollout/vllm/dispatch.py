@@ -1,0 +1,100 @@
+"""Which server samples what: least loaded first, a group together, every sample counted exactly once. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from fastsvs.rollout.engine import Request, Rollout
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """A request whose samples are not all there."""
+
+    request: Request
+    rollouts: dict[int, Rollout] = field(default_factory=dict)
+    server: str | None = None
+    """That has its prompt in the prefix cache."""
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """Samples of one group that are asked for in one HTTP request."""
+
+    group: Group
+    samples: range
+
+
+class Dispatcher:
+    """Not thread-safe. A call is either waiting, or in flight on one server, or gone; only its completion counts."""
+
+    def __init__(self, samples_per_call: int, window: int) -> None:
+        """A server gets new calls while fewer than `window` samples are in flight on it."""
+        self._samples_per_call = samples_per_call
+        self._window = window
+        self._waiting: deque[Call] = deque()
+        self._in_flight: dict[Call, str] = {}
+        self._loads: Counter[str] = Counter()
+        """Samples in flight on each server."""
+        self._groups: dict[str, Group] = {}
+
+    def add(self, request: Request) -> None:
+        group = self._groups[request.key] = Group(request)
+        step = self._samples_per_call
+        starts = range(0, request.samples, step)
+        self._waiting += [Call(group, range(start, min(start + step, request.samples))) for start in starts]
+
+    def drop(self, keys: Collection[str]) -> list[Call]:
+        """Forget these groups; the calls in flight that nobody needs any more."""
+        gone = {id(group) for key in keys if (group := self._groups.pop(key, None))}
+        self._waiting = deque(call for call in self._waiting if id(call.group) not in gone)
+        cancelled = [call for call in self._in_flight if id(call.group) in gone]
+        for call in cancelled:
+            self._land(call)
+        return cancelled
+
+    def assign(self, servers: Collection[str]) -> list[tuple[Call, str]]:
+        """The calls that can go out now, each with the server it is now in flight on."""
+        assigned = []
+        while self._waiting:
+            free = [server for server in sorted(servers) if self._loads[server] < self._window]
+            if not free:
+                break
+            call = self._waiting.popleft()
+            group = call.group
+            group.server = group.server if group.server in free else min(free, key=self._loads.__getitem__)
+            self._in_flight[call] = group.server
+            self._loads[group.server] += len(call.samples)
+            assigned.append((call, group.server))
+        return assigned
+
+    def complete(self, call: Call, rollouts: list[Rollout]) -> list[Rollout] | None:
+        """Count the samples of a call in flight; all of its group's, in sample order, when these were the last."""
+        self._land(call)
+        group = call.group
+        group.rollouts.update(zip(call.samples, rollouts, strict=True))
+        if len(group.rollouts) < group.request.samples:
+            return None
+        del self._groups[group.request.key]
+        return [group.rollouts[sample] for sample in range(group.request.samples)]
+
+    def give_back(self, call: Call) -> None:
+        """A call in flight failed: it waits again, before all others."""
+        self._land(call)
+        self._waiting.appendleft(call)
+
+    def calls_on(self, server: str) -> list[Call]:
+        return [call for call, where in self._in_flight.items() if where == server]
+
+    def load(self, server: str) -> int:
+        """Samples in flight on it."""
+        return self._loads[server]
+
+    def waiting(self) -> int:
+        """Samples that no server has yet."""
+        return sum(len(call.samples) for call in self._waiting)
+
+    def _land(self, call: Call) -> None:
+        self._loads[self._in_flight.pop(call)] -= len(call.samples)

@@ -1,0 +1,235 @@
+"""The `Engine` whose samples come from vLLM servers: a plain object for the main rank, an event loop behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from fastsvs import distributed
+from fastsvs.config import ServerConfig
+from fastsvs.errors import UserError
+from fastsvs.rollout.engine import Request, Rollout
+from fastsvs.rollout.registry import ENGINES, EngineSpec
+from fastsvs.rollout.vllm.client import Client, Endpoint
+from fastsvs.rollout.vllm.dispatch import Dispatcher
+from fastsvs.rollout.vllm.fleet import Fleet
+from fastsvs.rollout.vllm.placement import servers_of
+from fastsvs.rollout.vllm.server import Server
+
+T = TypeVar("T")
+LOWEST_TEMPERATURE = 0.01
+"""vLLM raises lower ones to it; 0 is greedy."""
+QUEUED_SHARE = 2
+"""Samples in flight on a server, in multiples of those it decodes at a time: it never waits for us."""
+ANSWER_SECONDS = 30.0
+CLOSE_SECONDS = 60.0
+
+
+@ENGINES.register("vllm")
+class VllmEngine:
+    """Not collective: the main rank alone calls it. Weights come by `fastsvs.sync`, which asks for `endpoints`.
+
+    Sample i of a request is seeded with seed + i. Two runs with the same requests on as many servers give the same
+    samples as far as vLLM's arithmetic does not depend on the company of a sequence in its batch: at fp32 a sampled
+    token then differs only where rounding decides, and from there on the rest of that response.
+    """
+
+    collective = False
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        config: ServerConfig,
+        *,
+        api_key: str,
+        eos_token_ids: Collection[int],
+        vocabulary: int,
+        max_sequences: int,
+        max_sequence_tokens: int,
+    ) -> None:
+        """Starts all servers; `endpoints` waits for them.
+
+        `vocabulary`: number of token ids; `max_sequences`: that one server decodes at a time; `max_sequence_tokens`:
+        longest prompt with its response.
+        """
+        self._vocabulary = vocabulary
+        self._max_sequence_tokens = max_sequence_tokens
+        self._open: dict[str, Request] = {}
+        self._results: queue.SimpleQueue[tuple[Request, list[Rollout]] | None] = queue.SimpleQueue()
+        """None: something else happened."""
+        self._error: BaseException | None = None
+        self._loaded = False
+        self._counters: dict[str, float] = {}
+        self._ready, self._closing = threading.Event(), threading.Event()
+        dispatcher = Dispatcher(max_sequences, QUEUED_SHARE * max_sequences)
+
+        async def run() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            async with Client(eos_token_ids, vocabulary) as client:
+                self._fleet = Fleet(servers, client, config, api_key, dispatcher, self._finished, self._failed)
+                self._ready.set()
+                await self._stop.wait()
+                await self._fleet.close()
+
+        self._thread = threading.Thread(target=lambda: asyncio.run(run()), name="vllm-fleet", daemon=True)
+        self._thread.start()
+        if not self._ready.wait(ANSWER_SECONDS):
+            raise RuntimeError("the event loop of the rollout servers did not start")
+
+    @classmethod
+    def build(cls, spec: EngineSpec) -> VllmEngine:
+        """With the servers of `spec.rollout` on the main rank, without any on the others."""
+        config = spec.rollout.server
+        api_key = os.environ.get(config.api_key_variable) or secrets.token_urlsafe(32)
+        return cls(
+            servers_of(spec, api_key) if distributed.is_main() else [],
+            config,
+            api_key=api_key,
+            eos_token_ids=spec.eos_token_ids,
+            vocabulary=spec.hf_config.vocab_size,
+            max_sequences=spec.rollout.max_sequences,
+            max_sequence_tokens=spec.max_sequence_tokens,
+        )
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Raises UserError for a request that no server can serve; then none of `requests` is queued."""
+        if not self._loaded:
+            raise ValueError("weights must be published before the first request")
+        keys = [*self._open, *(request.key for request in requests)]
+        if len(set(keys)) < len(keys):
+            raise ValueError("request keys must be unique among those pending")
+        for request in requests:
+            self._check(request)
+        self._open |= {request.key: request for request in requests}
+        self._tell(lambda: self._fleet.submit(requests))
+
+    def abort(self, keys: Collection[str]) -> None:
+        gone = [key for key in keys if self._open.pop(key, None)]
+        self._tell(lambda: self._fleet.abort(gone))
+
+    def poll(self, timeout: float) -> list[tuple[str, list[Rollout]]]:
+        """Raises EngineFailure when no server is left, FloatingPointError when the model has diverged."""
+        finished: list[tuple[str, list[Rollout]]] = []
+        deadline = time.monotonic() + timeout
+        while self._open:
+            left = 0.0 if finished or self._error else max(0.0, deadline - time.monotonic())
+            try:
+                result = self._results.get(timeout=left) if left else self._results.get_nowait()
+            except queue.Empty:
+                break
+            request, rollouts = result or (None, [])
+            if request and self._open.get(request.key) is request:  # not given up in the meantime
+                del self._open[request.key]
+                finished.append((request.key, rollouts))
+        if self._error and self._open and not finished:
+            raise self._error
+        return finished
+
+    def pending(self) -> int:
+        return len(self._open)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        raise TypeError("weights reach vLLM servers through fastsvs.sync.BroadcastSync")
+
+    def endpoints(self, timeout: float) -> list[Endpoint]:
+        """All servers that are up, so that they receive weights within `timeout` seconds from now.
+
+        Waits up to `timeout` seconds for those being restarted; when none is up, until one has started. Raises
+        EngineFailure when there will be none.
+        """
+        return self._ask(self._fleet.endpoints(timeout), None)
+
+    def report_failure(self, endpoint: Endpoint, reason: str) -> None:
+        """Restart this server, if it is ours; its requests go elsewhere."""
+        self._tell(lambda: self._fleet.report_failure(endpoint, reason))
+
+    def weights_loaded(self, endpoint_names: Collection[str], version: int) -> None:
+        """These of the servers that `endpoints` gave now hold `version`: they may get requests."""
+        self._loaded = True
+        self._tell(lambda: self._fleet.weights_loaded(endpoint_names, version))
+
+    def stale(self) -> bool:
+        """A healthy server does not hold the current version: it gets no requests before the next publish. Raises
+        EngineFailure when no server is left."""
+        if self._error:
+            raise self._error
+        return self._ask(_value(self._fleet.stale), ANSWER_SECONDS)
+
+    def sleep(self, level: int = 2) -> None:
+        """Colocated servers give their GPU memory back; level 2 drops the weights: publish after `wake`."""
+        self._ask(self._fleet.sleep(level), ANSWER_SECONDS * 5)
+
+    def wake(self) -> None:
+        self._ask(self._fleet.wake(), ANSWER_SECONDS * 5)
+
+    def metrics(self) -> dict[str, float]:
+        """What was counted since the last call, and what is the case now."""
+        gauges, counters = self._ask(_value(self._fleet.metrics), ANSWER_SECONDS)
+        since, self._counters = self._counters, counters
+        return gauges | {name: value - since.get(name, 0.0) for name, value in counters.items()}
+
+    def close(self) -> None:
+        """Ends all servers of ours and waits until they are gone."""
+        if self._thread.is_alive():
+            self._tell(self._stop.set)
+            self._thread.join(CLOSE_SECONDS)
+
+    def _check(self, request: Request) -> None:
+        sampling = request.sampling
+        length = len(request.prompt_ids) + sampling.max_tokens
+        faults = [
+            fault
+            for wrong, fault in (
+                (not request.prompt_ids, "the prompt is empty"),
+                (request.samples < 1, f"samples={request.samples} must be at least 1"),
+                (sampling.max_tokens < 1, f"max_tokens={sampling.max_tokens} must be at least 1"),
+                (
+                    not (sampling.temperature == 0 or sampling.temperature >= LOWEST_TEMPERATURE),
+                    f"temperature={sampling.temperature} must be 0 or at least {LOWEST_TEMPERATURE}",
+                ),
+                (not 0 < sampling.top_p <= 1, f"top_p={sampling.top_p} must lie in (0, 1]"),
+                (
+                    length > self._max_sequence_tokens,
+                    f"a prompt of {len(request.prompt_ids)} tokens and max_tokens={sampling.max_tokens} go over the "
+                    f"servers' max-model-len of {self._max_sequence_tokens}",
+                ),
+                (
+                    not all(0 <= token < self._vocabulary for token in request.prompt_ids),
+                    f"the prompt has token ids outside the model's vocabulary of {self._vocabulary}",
+                ),
+            )
+            if wrong
+        ]
+        if faults:
+            raise UserError(f"request {request.key!r}: {'; '.join(faults)}")
+
+    def _finished(self, request: Request, rollouts: list[Rollout]) -> None:
+        self._results.put((request, rollouts))
+
+    def _failed(self, error: BaseException) -> None:
+        self._error = error
+        self._results.put(None)
+
+    def _tell(self, action: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                action()
+            except Exception as error:
+                self._failed(error)
+
+        self._loop.call_soon_threadsafe(run)
+
+    def _ask(self, question: Coroutine[Any, Any, T], timeout: float | None) -> T:
+        return asyncio.run_coroutine_threadsafe(question, self._loop).result(timeout)
+
+
+async def _value(function: Callable[[], T]) -> T:
+    return function()

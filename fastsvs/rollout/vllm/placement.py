@@ -1,0 +1,64 @@
+"""From a job's configuration to the servers that this process starts, or finds."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from fastsvs.config import ServerConfig
+from fastsvs.errors import UserError
+from fastsvs.rollout.registry import EngineSpec
+from fastsvs.rollout.vllm.command import Launch, private_address
+from fastsvs.rollout.vllm.server import ExternalServer, LocalServer, Server
+
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+def servers_of(spec: EngineSpec, api_key: str) -> list[Server]:
+    """Raises UserError for servers that cannot be."""
+    external = spec.rollout.placement == "external"
+    return external_servers(spec.rollout.server) if external else local_servers(spec, api_key)
+
+
+def external_servers(config: ServerConfig) -> list[Server]:
+    if not config.urls:
+        raise UserError("rollout.placement: external needs rollout.server.urls")
+    if len(set(config.urls)) < len(config.urls):
+        raise UserError(f"rollout.server.urls names a server twice: {', '.join(config.urls)}")
+    return [ExternalServer(f"server-{index}", url.rstrip("/")) for index, url in enumerate(config.urls)]
+
+
+def local_servers(spec: EngineSpec, api_key: str) -> list[Server]:
+    """Those of this node."""
+    config = spec.rollout.server
+    devices = visible_devices() if spec.device.type == "cuda" else ()
+    count = config.count or max(1, len(devices) // config.tensor_parallel)
+    if devices and count * config.tensor_parallel > len(devices):
+        raise UserError(
+            f"{count} server(s) with rollout.server.tensor_parallel={config.tensor_parallel} need "
+            f"{count * config.tensor_parallel} GPUs, and this node has {len(devices)}"
+        )
+    folder = spec.folder.absolute()
+    spec.hf_config.save_pretrained(folder / "model")
+    launch = Launch(
+        model=folder / "model",
+        dtype=DTYPES[spec.dtype],
+        tensor_parallel=config.tensor_parallel,
+        max_sequences=spec.rollout.max_sequences,
+        max_sequence_tokens=spec.max_sequence_tokens,
+        options=config.arguments,
+        further=tuple(spec.server_arguments),
+        host=private_address(config.host),
+        api_key=api_key,
+        devices=devices,
+        servers=count,
+        sleeps=bool(devices) and spec.rollout.placement == "colocated",
+    )
+    names = [f"server-{index}" for index in range(count)]
+    return [LocalServer(name, launch, index, folder / f"{name}.log") for index, name in enumerate(names)]
+
+
+def visible_devices() -> tuple[str, ...]:
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return tuple(named.split(",")) if named else tuple(map(str, range(torch.cuda.device_count())))

@@ -1,0 +1,102 @@
+"""Where rollout servers come from: processes of ours on this machine, or URLs that somebody else keeps alive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from fastsvs.rollout.vllm.command import Launch, command, environment, free_port
+
+TAIL_LINES = 30
+STOP_SECONDS = 20.0
+
+
+class Server(Protocol):
+    """One server, whatever its process is at the moment. `rollout.vllm.fleet` alone calls it, from one thread."""
+
+    name: str
+    ours: bool
+    """It may be killed and started again."""
+
+    async def start(self) -> str:
+        """Start its process, unless it is somebody else's; the URL at which it will answer."""
+
+    def exited(self) -> str | None:
+        """Why its process is gone, None as long as it runs."""
+
+    async def stop(self) -> None:
+        """End its process and all that this started, however it is: returns when nothing is left."""
+
+
+@dataclass
+class ExternalServer:
+    name: str
+    url: str
+    ours: bool = False
+
+    async def start(self) -> str:
+        return self.url
+
+    def exited(self) -> str | None:
+        return None
+
+    async def stop(self) -> None:
+        """It is not ours to end."""
+
+
+@dataclass
+class LocalServer:
+    """A vLLM process under our supervisor: it ends with this process, even when that is killed with -9."""
+
+    name: str
+    launch: Launch
+    index: int
+    log: Path
+    """All its starts append to it."""
+    ours: bool = True
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _log_start: int = field(default=0, init=False)
+
+    async def start(self) -> str:
+        port = free_port(self.launch.host)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._log_start = log.tell()
+            log.write(f"==== {datetime.now():%Y-%m-%d %H:%M:%S} {self.name} on port {port}\n".encode())
+            log.flush()
+            self._process = subprocess.Popen(
+                command(self.launch, port),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment(self.launch, self.index, os.environ),
+                cwd=self.log.parent,
+                start_new_session=True,  # Ctrl-C and torchrun's signals are for the trainer, which then stops us
+            )
+        return f"http://{self.launch.host}:{port}"
+
+    def exited(self) -> str | None:
+        if self._process is None or self._process.poll() is None:
+            return None
+        return f"its process ended with status {self._process.returncode}; the end of {self.log}:\n{self.tail()}"
+
+    def tail(self) -> str:
+        """The last lines of the log since the last start."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
+
+    async def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            await asyncio.to_thread(self._process.wait, STOP_SECONDS)
+        except subprocess.TimeoutExpired:  # by then only a process in an uninterruptible call is left
+            self._process.kill()
+        self._process = None
