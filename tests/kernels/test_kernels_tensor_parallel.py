@@ -8,7 +8,15 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from fastsvs.kernels import IGNORE_INDEX, linear_logprob_entropy, logprob_entropy
+from fastsvs.kernels import (
+    IGNORE_INDEX,
+    PolicyLossSettings,
+    TokenInputs,
+    dispatch,
+    linear_logprob_entropy,
+    linear_policy_loss,
+    logprob_entropy,
+)
 
 TOKENS, WIDTH, PADDED, VOCAB = 50, 16, 64, 45  # with 4 ranks the last one owns padding alone
 WORLD = 4
@@ -39,6 +47,26 @@ def from_hidden(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
     return [x.detach() for x in (*outputs, *torch.autograd.grad(outputs, (hidden, weight), slopes()))]
 
 
+def from_loss(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
+    """[log-probs, entropy, dX, dW, loss] of this rank in one pass, dW by way of a buffer."""
+    hidden, weight, targets = inputs()
+    weight = weight.chunk(size)[rank].clone().requires_grad_()
+    buffer = torch.zeros_like(weight, requires_grad=False)
+    rise, fall = slopes()
+    result = linear_policy_loss(
+        hidden,
+        weight,
+        targets,
+        TokenInputs(rise, fall.abs(), old_logprobs=rise - 3),
+        PolicyLossSettings(entropy_coefficient=0.1),
+        weight_grad=buffer,
+        workspace_bytes=1,
+        **options(group),
+    )
+    (hidden_grad,) = torch.autograd.grad(result.loss, hidden)
+    return [result.logprobs, result.entropy, hidden_grad, buffer, result.loss.detach()]
+
+
 def from_logits(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
     """[log-probs, entropy, gradient of the logits] of this rank."""
     hidden, weight, targets = inputs()
@@ -49,12 +77,17 @@ def from_logits(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
 
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
+    dispatch.CPU_LEAST = (5, 16)  # several pieces, and so several all-gathers
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
     results = {}
     for size in (1, 2, 4):
         groups = [dist.new_group(list(range(start, start + size))) for start in range(0, WORLD, size)]
         place = size, rank % size, groups[rank // size]
-        results[size] = {"hidden": from_hidden(*place), "logits": from_logits(*place)}
+        results[size] = {
+            "hidden": from_hidden(*place),
+            "logits": from_logits(*place),
+            "loss": from_loss(*place),
+        }
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -66,7 +99,7 @@ def results(tmp_path_factory) -> list[dict]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
-@pytest.mark.parametrize("operator", ["hidden", "logits"])
+@pytest.mark.parametrize("operator", ["hidden", "logits", "loss"])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_values_are_the_same_bits_on_all_ranks(results, size, operator):
     first = results[0][size][operator]
@@ -84,6 +117,19 @@ def test_sharding_the_weight_changes_nothing(results, size):
     torch.testing.assert_close(mine[0][1], entropy, **close)
     torch.testing.assert_close(sum(part[2] for part in mine), hidden_grad, **close)
     torch.testing.assert_close(torch.cat([part[3] for part in mine]), weight_grad, **close)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_sharding_the_loss_changes_nothing(results, size):
+    logprobs, entropy, hidden_grad, weight_grad, loss = from_loss()
+    mine = [results[rank][size]["loss"] for rank in range(size)]
+    close = {"atol": 2e-6, "rtol": 1e-5}
+    torch.testing.assert_close(mine[0][0], logprobs, **close)
+    torch.testing.assert_close(mine[0][1], entropy, **close)
+    torch.testing.assert_close(sum(part[2] for part in mine), hidden_grad, **close)
+    torch.testing.assert_close(torch.cat([part[3] for part in mine]), weight_grad, **close)
+    assert all(torch.equal(part[4], mine[0][4]) for part in mine)
+    torch.testing.assert_close(mine[0][4], loss, **close)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

@@ -1,0 +1,245 @@
+"""`linear_policy_loss` against float64 through whole logits, in torch and through the Triton kernels."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastsvs.kernels import (
+    IGNORE_INDEX,
+    PolicyLossSettings,
+    TokenInputs,
+    dispatch,
+    linear_logprob_entropy,
+    linear_policy_loss,
+)
+from fastsvs.kernels.token_loss import token_loss
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+
+EVERYTHING = {"rollout_correction": "tis", "kl_coefficient": 0.2, "entropy_coefficient": 0.05}
+LOSSES = [PolicyLossSettings(loss=name, **EVERYTHING) for name in ("ppo", "cispo", "sapo")]
+
+
+@pytest.fixture(params=["torch", "triton"])
+def kernels(request) -> torch.device:
+    """Which implementation runs, by the device of the tensors."""
+    return torch.device("cpu") if request.param == "torch" else request.getfixturevalue("device")
+
+
+@pytest.fixture(params=[None, 1], ids=["one_piece", "pieces"])
+def workspace(request, monkeypatch) -> int | None:
+    """Bytes of logits: for all tokens at once, or for five of them."""
+    for name in ("CPU_LEAST", "CUDA_LEAST"):
+        monkeypatch.setattr(dispatch, name, (5, 16))
+    return request.param
+
+
+def sample(device, dtype=torch.float32, tokens: int = 23, width: int = 32, vocab: int = 97):
+    """(hidden, weight, targets, inputs); ratios on both sides of the clip range."""
+    generator = torch.Generator().manual_seed(tokens)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    hidden = normal(tokens, width).to(device, dtype).requires_grad_()
+    weight = (normal(vocab, width) * 2 / width**0.5).to(device, dtype).requires_grad_()
+    targets = torch.randint(vocab, (tokens,), generator=generator).to(device)
+    with torch.no_grad():
+        logprobs, _ = linear_logprob_entropy(hidden, weight, targets)
+    near = [logprobs + (0.4 * normal(tokens)).to(device) for _ in range(3)]
+    weights = torch.rand(tokens, generator=generator).to(device) / tokens
+    return hidden, weight, targets, TokenInputs(normal(tokens).to(device), weights, *near)
+
+
+def objective(hidden, weight, targets, inputs, loss, temperature=1.0, vocab_size=None) -> Tensor:
+    """By way of whole logits, in the inputs' own precision."""
+    logits = hidden @ weight.t()
+    logp = (logits[:, :vocab_size] / torch.as_tensor(temperature).reshape(-1, 1).to(logits)).log_softmax(-1)
+    chosen = logp.gather(1, targets.clamp(min=0)[:, None])[:, 0]
+    values, _ = token_loss(loss, chosen, -(logp.exp() * logp).sum(-1), inputs)
+    return (values * inputs.weights)[targets != IGNORE_INDEX].sum()
+
+
+def exact(hidden, weight, targets, inputs, loss, **options) -> tuple[Tensor, Tensor, Tensor]:
+    """(objective, its gradients in hidden and weight) in float64."""
+    x, w = (tensor.detach().double().requires_grad_() for tensor in (hidden, weight))
+    wide = {f.name: getattr(inputs, f.name) for f in fields(inputs) if getattr(inputs, f.name) is not None}
+    wide = TokenInputs(**{name: values.double() for name, values in wide.items()})
+    total = objective(x, w, targets, wide, loss, **options)
+    return total.detach(), *torch.autograd.grad(total, (x, w))
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.loss)
+@pytest.mark.parametrize("temperature", [1.0, 0.7, "per token"])
+def test_matches_float64(kernels, workspace, loss, temperature):
+    hidden, weight, targets, inputs = sample(kernels)
+    temperature = torch.linspace(0.5, 2, 23, device=kernels) if temperature == "per token" else temperature
+    result = linear_policy_loss(
+        hidden, weight, targets, inputs, loss, temperature=temperature, workspace_bytes=workspace
+    )
+    found = result.loss.detach(), *torch.autograd.grad(result.loss, (hidden, weight))
+    expected = exact(hidden, weight, targets, inputs, loss, temperature=temperature)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, atol=2e-6, rtol=1e-5)
+    logprobs, entropy = linear_logprob_entropy(hidden, weight, targets, temperature=temperature)
+    torch.testing.assert_close(result.logprobs, logprobs.detach(), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(result.entropy, entropy.detach(), atol=1e-6, rtol=1e-6)
+    _, metrics = token_loss(loss, logprobs, entropy, inputs)
+    assert list(result.metrics) == list(metrics)
+    for name, values in result.metrics.items():
+        assert not values.requires_grad
+        torch.testing.assert_close(values, metrics[name], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.loss)
+def test_bf16_is_no_less_exact_than_plain_torch(kernels, loss):
+    hidden, weight, targets, inputs = sample(kernels, torch.bfloat16, 64, 64, 1000)
+    expected = exact(hidden, weight, targets, inputs, loss)
+    plain = objective(hidden, weight, targets, inputs, loss)
+    theirs = plain.detach(), *torch.autograd.grad(plain, (hidden, weight))
+    result = linear_policy_loss(hidden, weight, targets, inputs, loss)
+    ours = result.loss.detach(), *torch.autograd.grad(result.loss, (hidden, weight))
+    for a, b, truth in zip(ours, theirs, expected, strict=True):
+        assert (a.double() - truth).norm() <= (b.double() - truth).norm()
+    assert all(grad.dtype == torch.bfloat16 for grad in ours[1:])
+
+
+def test_on_policy_every_ratio_is_exactly_one(kernels):
+    hidden, weight, targets, inputs = sample(kernels)
+    result = linear_policy_loss(
+        hidden, weight, targets, TokenInputs(inputs.advantages, inputs.weights), PolicyLossSettings()
+    )
+    assert (result.metrics["ratio"] == 1).all()
+    torch.testing.assert_close(result.loss, -(inputs.advantages * inputs.weights).sum())
+
+
+def test_ignored_tokens_are_as_if_absent(kernels, workspace):
+    hidden, weight, targets, inputs = sample(kernels)
+    kept = torch.arange(23, device=kernels) % 3 != 1
+    loss = LOSSES[0]
+    result = linear_policy_loss(
+        hidden, weight, targets.where(kept, IGNORE_INDEX), inputs, loss, workspace_bytes=workspace
+    )
+    alone = linear_policy_loss(hidden[kept], weight, targets[kept], inputs.at(kept), loss, workspace_bytes=workspace)
+    assert torch.equal(result.loss, alone.loss)
+    for found, expected in (
+        (result.logprobs, alone.logprobs),
+        (result.entropy, alone.entropy),
+        *((values, alone.metrics[name]) for name, values in result.metrics.items()),
+    ):
+        assert torch.equal(found[kept], expected)
+        assert found[~kept].abs().max() == 0
+    hidden_grad, weight_grad = torch.autograd.grad(result.loss, (hidden, weight))
+    assert hidden_grad[~kept].abs().max() == 0
+    assert torch.equal(weight_grad, torch.autograd.grad(alone.loss, weight)[0])
+
+
+@pytest.mark.parametrize("tokens", [0, 7])
+def test_nothing_to_compute(tokens):
+    hidden, weight, _, inputs = sample("cpu")
+    targets = torch.full((tokens,), IGNORE_INDEX)
+    result = linear_policy_loss(hidden[:tokens], weight, targets, inputs.at(slice(tokens)), LOSSES[0])
+    assert result.loss == 0
+    assert torch.equal(result.logprobs, torch.zeros(tokens))
+    grads = torch.autograd.grad(result.loss, (hidden, weight))
+    assert all(torch.equal(grad, torch.zeros_like(grad)) for grad in grads)
+
+
+def test_padding_has_no_probability_and_no_gradient(kernels, workspace):
+    hidden, weight, targets, inputs = sample(kernels)
+    padded = torch.cat([weight.detach(), torch.full((14, 32), 3.0, device=kernels)]).requires_grad_()
+    loss = LOSSES[0]
+    alone = linear_policy_loss(hidden, weight, targets, inputs, loss, workspace_bytes=workspace)
+    found = linear_policy_loss(hidden, padded, targets, inputs, loss, vocab_size=97, workspace_bytes=workspace)
+    torch.testing.assert_close(found.loss, alone.loss)
+    (gradient,) = torch.autograd.grad(found.loss, padded)
+    assert gradient[97:].abs().max() == 0
+    torch.testing.assert_close(gradient[:97], torch.autograd.grad(alone.loss, weight)[0])
+
+
+def test_a_given_buffer_gets_the_gradient_of_the_weight(kernels, workspace):
+    hidden, weight, targets, inputs = sample(kernels)
+    plain = linear_policy_loss(hidden, weight, targets, inputs, LOSSES[0], workspace_bytes=workspace)
+    expected = torch.autograd.grad(plain.loss, (hidden, weight))
+    buffer = torch.full_like(weight, 0.5, requires_grad=False)
+    result = linear_policy_loss(
+        hidden, weight, targets, inputs, LOSSES[0], weight_grad=buffer, workspace_bytes=workspace
+    )
+    result.loss.backward()
+    assert weight.grad is None
+    assert torch.equal(hidden.grad, expected[0])
+    torch.testing.assert_close(buffer - 0.5, expected[1], atol=1e-6, rtol=1e-5)
+
+
+def test_a_scaled_loss_has_scaled_gradients():
+    hidden, weight, targets, inputs = sample("cpu")
+    once, twice = (
+        torch.autograd.grad(
+            factor * linear_policy_loss(hidden, weight, targets, inputs, LOSSES[0]).loss, (hidden, weight)
+        )
+        for factor in (1, 2)
+    )
+    assert all(torch.equal(2 * a, b) for a, b in zip(once, twice, strict=True))
+    result = linear_policy_loss(
+        hidden, weight, targets, inputs, LOSSES[0], weight_grad=torch.zeros_like(weight, requires_grad=False)
+    )
+    with pytest.raises(RuntimeError, match="not scaled"):
+        (2 * result.loss).backward()
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "weight", "both"])
+def test_what_is_frozen_costs_no_gradient(frozen):
+    hidden, weight, targets, inputs = sample("cpu")
+    expected = torch.autograd.grad(
+        linear_policy_loss(hidden, weight, targets, inputs, LOSSES[0]).loss, (hidden, weight)
+    )
+    x = hidden if frozen == "weight" else hidden.detach()
+    w = weight if frozen == "hidden" else weight.detach()
+    result = linear_policy_loss(x, w, targets, inputs, LOSSES[0])
+    assert result.loss.requires_grad == (frozen != "both")
+    if frozen != "both":
+        moving, gradient = (x, expected[0]) if frozen == "weight" else (w, expected[1])
+        assert torch.equal(torch.autograd.grad(result.loss, moving)[0], gradient)
+    with torch.no_grad():
+        assert torch.equal(linear_policy_loss(hidden, weight, targets, inputs, LOSSES[0]).loss, result.loss)
+
+
+def test_a_loss_of_ones_own(kernels, workspace):
+    """It sees which tokens it has; the result is that of the same loss on whole log-probs."""
+    hidden, weight, targets, inputs = sample(kernels)
+    targets[4] = IGNORE_INDEX
+    rise = torch.linspace(0, 1, 23, device=kernels)
+
+    def own(logprobs, entropy, rows):
+        return rise[rows] * logprobs.square() - 0.1 * entropy, {"rise": rise[rows]}
+
+    result = linear_policy_loss(hidden, weight, targets, inputs, own, workspace_bytes=workspace)
+    logprobs, entropy = linear_logprob_entropy(hidden, weight, targets)
+    expected = ((rise * logprobs.square() - 0.1 * entropy) * inputs.weights).sum()
+    torch.testing.assert_close(result.loss, expected)
+    for a, b in zip(*(torch.autograd.grad(x, (hidden, weight)) for x in (result.loss, expected)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert torch.equal(result.metrics["rise"], rise.masked_fill(targets == IGNORE_INDEX, 0.0))
+
+
+def test_twice_the_same_bits(kernels, workspace):
+    hidden, weight, targets, inputs = sample(kernels)
+    first, second = (
+        torch.autograd.grad(
+            linear_policy_loss(hidden, weight, targets, inputs, LOSSES[0], workspace_bytes=workspace).loss,
+            (hidden, weight),
+        )
+        for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    "buffer", [torch.zeros(97, 31), torch.zeros(97, 32, dtype=torch.bfloat16)], ids=["shape", "dtype"]
+)
+def test_a_buffer_that_does_not_fit_is_named(buffer):
+    hidden, weight, targets, inputs = sample("cpu")
+    with pytest.raises(ValueError, match=r"weight_grad must be torch\.float32 \[97, 32\]"):
+        linear_policy_loss(hidden, weight, targets, inputs, LOSSES[0], weight_grad=buffer)
