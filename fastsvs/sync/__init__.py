@@ -6,7 +6,9 @@ Light: vLLM's workers import `fastsvs.sync.receiver`, and this with it.
 from __future__ import annotations
 
 import json
-from typing import Protocol
+from typing import Literal, Protocol
+
+import torch
 
 from fastsvs.sync.broadcast import BroadcastSync
 from fastsvs.sync.fleet import Endpoint, ServerFleet, WeightSyncError
@@ -29,6 +31,11 @@ class WeightSync(Protocol):
     def close(self) -> None: ...
 
 
+def transport_for(placement: Literal["colocated", "dedicated", "external"], device: torch.device) -> TransportName:
+    """Two processes cannot meet in NCCL on one GPU: where servers share the trainer's, memory is shared too."""
+    return "ipc" if placement == "colocated" and device.type == "cuda" else "broadcast"
+
+
 def server_arguments(transport: TransportName = "broadcast") -> list[str]:
     """Command-line options of a vLLM server that `BroadcastSync` with the same transport can reach."""
     backend = json.dumps({"backend": f"fastsvs_{transport}"})
@@ -44,4 +51,5 @@ __all__ = [
     "WeightSync",
     "WeightSyncError",
     "server_arguments",
+    "transport_for",
 ]

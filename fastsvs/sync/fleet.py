@@ -38,6 +38,9 @@ class ServerFleet(Protocol):
     def weights_loaded(self, endpoint_names: Collection[str], version: int) -> None:
         """These servers hold this version and may get requests again."""
 
+    def stale(self) -> bool:
+        """Some healthy server does not hold the version that was loaded last."""
+
 
 class WeightSyncError(EngineFailure):
     """The servers could not be given the weights."""

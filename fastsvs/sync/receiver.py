@@ -78,8 +78,8 @@ class MemoryEngine(BroadcastEngine):
 
 
 def _pack_heads(model: nn.Module) -> None:
-    """On CPUs layers compute with a packed copy of their weight. A head that is tied to the embedding gets no weights of
-    its own, so reloading leaves it with the old copy."""
+    """On CPUs layers compute with a packed copy of their weight. A head that is tied to the embedding gets no weights
+    of its own, so reloading leaves it with the old copy."""
     for module in model.modules():
         if isinstance(module, ParallelLMHead):
             module.quant_method.process_weights_after_loading(module)

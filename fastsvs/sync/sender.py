@@ -26,7 +26,7 @@ from fastsvs.sync.routes import RefusedError, Routes, UnreachableError
 from fastsvs.sync.transports import TRANSPORTS, BroadcastTransport, MemoryTransport, TransportName
 
 GRACE_SECONDS = 30.0
-"""For servers to answer after an update was given up."""
+"""For servers to answer after an update was given up, or less with a shorter time limit."""
 PROBE_SECONDS = 3.0
 """For a dead worker to show in its server's health."""
 log = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class Sender:
         self._failure = self._calls = None
         endpoints = self._fleet.endpoints(self._config.timeout_seconds)
         lacking = [e for e in endpoints if self._held.get(_key(e)) != version]
+        if not lacking and self._fleet.stale():
+            lacking = list(endpoints)  # one has lost them without a restart
         if not lacking:
             return Outcome("current")
         self._receivers = [Routes(endpoint) for endpoint in lacking]
@@ -178,7 +180,8 @@ class Sender:
     def _give_up(self, error: Exception) -> Outcome:
         """Tear the group down, wait for the servers to come out of it, and report those that do not or are dead."""
         self.close()
-        failures: dict[str, RefusedError | UnreachableError] = self._calls.settle(GRACE_SECONDS) if self._calls else {}
+        grace = min(GRACE_SECONDS, self._config.timeout_seconds)
+        failures: dict[str, RefusedError | UnreachableError] = self._calls.settle(grace) if self._calls else {}
         if isinstance(error, ServersFailedError):
             failures = error.failures | failures
         reason = "; ".join([str(error), *(f"{n}: {f}" for n, f in failures.items() if str(f) not in str(error))])

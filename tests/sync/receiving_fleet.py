@@ -46,6 +46,9 @@ class Fleet:
     def weights_loaded(self, endpoint_names: Collection[str], version: int) -> None:
         self.loaded |= dict.fromkeys(endpoint_names, version)
 
+    def stale(self) -> bool:
+        return False
+
     def misbehave(self, name: str, how: str) -> None:
         self._post(name, f"/misbehave?how={quote(how)}")
 
