@@ -5,7 +5,7 @@ EXTRAS := $(shell nvidia-smi >/dev/null 2>&1 && echo dev,gpu || echo dev)
 BIN := .venv/bin
 SEED ?= 0
 
-.PHONY: demo test test-slow test-vllm lint install clean
+.PHONY: demo test test-slow test-vllm lint codegen install clean
 
 demo: install
 	$(BIN)/fastsvs train configs/tiny_svs.yaml run.dir=runs/tiny_svs_seed$(SEED) run.seed=$(SEED)
@@ -23,6 +23,14 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The kernels compiled for GPUs that need not be there, by the pinned Triton and by the one that torch 2.11 brings.
+codegen: install .venv/triton-3.6.0
+	$(BIN)/python -m bench.codegen --check bench/codegen/triton-3.9.0.json
+	PYTHONPATH=.venv/triton-3.6.0 $(BIN)/python -m bench.codegen --check bench/codegen/triton-3.6.0.json
+
+.venv/triton-3.6.0: | install
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps --target $@ triton==3.6.0
 
 install: .venv/installed
 
