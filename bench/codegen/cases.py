@@ -100,7 +100,7 @@ def gradient_case(logits: str, out: str, config: RowConfig, tempered: bool, slop
     if not sloped:
         constants["entropy_grad"] = None
     options = label({"temperature": tempered, "entropy": sloped, "odd columns": odd})
-    name = f"logits_gradient {logits}{f' over {out}' if shrinks else ''} {config.block}x{config.warps}{options}"
+    name = f"logits_gradient {f'{out} over ' if shrinks else ''}{logits} {config.block}x{config.warps}{options}"
     return case(name, rows_triton.logits_gradient_kernel, types, constants, odd, config)
 
 

@@ -30,6 +30,21 @@ def regressions(found: Table, recorded: Table) -> Iterator[str]:
                 yield from (f"{where}: {what}" for what in _worse(report, recorded[arch][name]))
 
 
+def page(tables: Mapping[str, Table]) -> str:
+    """For bench/README.md: how each Triton version of `tables` compiles the configurations of long rows for sm_90a."""
+    fields = ("registers", "loop_bytes_ahead", "loop_instructions")
+    lines = [
+        f"| kernel, Triton {' / '.join(tables)} | registers | bytes ahead | instructions an entry |",
+        "|---|---|---|---|",
+    ]
+    for name in next(iter(tables.values()))["sm_90a"]:
+        if "bf16 8192x8" in name or "fp32 4096x8" in name:
+            reports = [table["sm_90a"][name] for table in tables.values()]
+            values = [" / ".join(str(report[field]) for report in reports) for field in fields]
+            lines.append(f"| {name} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
 def _faults(report: Mapping[str, float], shared_bytes: int) -> Iterator[str]:
     if report["spilled_bytes"]:
         yield f"{report['spilled_bytes']} bytes of a thread spilled"

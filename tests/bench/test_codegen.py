@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.codegen.table import regressions
+from bench.codegen.table import page, regressions
 
 ROOT = Path(__file__).parents[2]
 NAME = "row_statistics bf16 8192x8"
@@ -75,3 +75,17 @@ def test_each_regression_is_named(change, message):
 def test_a_case_that_was_never_recorded_is_named():
     (line,) = regressions({"sm_80": {"new": GOOD}}, {"sm_80": {}})
     assert "sm_80, new: not in the table" in line
+
+
+def test_the_page_says_what_the_tables_say():
+    files = [ROOT / f"bench/codegen/triton-{name}.json" for name in ("3.9.0", "3.6.0")]
+    tables = [json.loads(file.read_text()) for file in files]
+    wanted = page({table["triton"]: table["reports"] for table in tables})
+    assert wanted in (ROOT / "bench/README.md").read_text(), f"bench/README.md should have:\n{wanted}"
+
+
+@pytest.mark.parametrize("name", ["3.9.0", "3.6.0"])
+def test_nothing_spills_and_everything_fits(name):
+    reports = json.loads((ROOT / f"bench/codegen/triton-{name}.json").read_text())["reports"]
+    assert set(reports) == {"sm_80", "sm_90a", "sm_100"}
+    assert not list(regressions(reports, reports))
