@@ -252,10 +252,10 @@ def check_staleness(job: TrainJob) -> None:
     """Rollouts beside the update need an engine of its own processes, and a correction for their older weights."""
     if not job.train.staleness:
         return
-    if job.rollout.engine == "local":
+    if ENGINES.get(job.rollout.engine).collective:
         raise UserError(
-            "train.staleness=1 lets rollouts overlap the update, but rollout.engine=local works in the trainer's own "
-            "processes, which are busy then: use servers (rollout.engine=vllm) or train.staleness=0"
+            f"train.staleness=1 lets rollouts overlap the update, but rollout.engine={job.rollout.engine} works in the "
+            "trainer's own processes, which are busy then: use servers (rollout.engine=vllm) or train.staleness=0"
         )
     if job.algorithm.rollout_correction == "none":
         raise UserError(
