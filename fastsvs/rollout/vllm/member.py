@@ -114,7 +114,7 @@ class Member:
             try:
                 await self._wait_until_healthy(endpoint)
             except StartError as error:
-                if attempt + 1 == PORT_TRIES or PORT_TAKEN not in str(error):
+                if attempt + 1 == PORT_TRIES or PORT_TAKEN not in str(error).lower():
                     raise
                 continue
             break
@@ -196,6 +196,6 @@ class Member:
     def _set_away(self) -> None:
         if self.state != "away":
             self.state = "away"
-            self.failure = f"{self.name} does not answer"
-            LOG.warning(self.failure)
+            self.failure = "it does not answer"
+            LOG.warning("%s does not answer", self.name)
             self._changed(self)

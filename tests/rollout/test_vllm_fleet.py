@@ -1,0 +1,308 @@
+"""What becomes of requests and servers when one of them fails, over real HTTP, with servers that only speak."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+from speaking_server import EOS, VOCABULARY, SpeakingServer, tokens_of
+
+from fastsvs.config import ServerConfig
+from fastsvs.errors import EngineFailure, UserError
+from fastsvs.rollout import Request, Rollout, SamplingParams, VllmEngine
+from fastsvs.rollout.vllm import ExternalServer
+
+Opener = Callable[..., VllmEngine]
+CONFIG = ServerConfig(start_timeout_seconds=3, stall_timeout_seconds=0.5, max_restarts=2)
+
+
+@pytest.fixture
+def open_engine() -> Iterator[Opener]:
+    """An engine whose servers hold weights 1 (unless told not to wait for that)."""
+    engines = []
+
+    def opened(servers: Sequence[SpeakingServer], config: ServerConfig = CONFIG, load: bool = True) -> VllmEngine:
+        engine = VllmEngine(
+            servers,
+            config,
+            api_key="k",
+            eos_token_ids=[EOS],
+            vocabulary=VOCABULARY,
+            max_sequences=16,
+            max_sequence_tokens=64,
+        )
+        engines.append(engine)
+        if load:
+            publish(engine, 1)
+        return engine
+
+    yield opened
+    for engine in engines:
+        engine.close()
+
+
+def publish(engine: VllmEngine, version: int) -> None:
+    engine.weights_loaded([endpoint.name for endpoint in engine.endpoints(10)], version)
+
+
+def requests(count: int, samples: int = 4, first: int = 0) -> list[Request]:
+    sampling = SamplingParams(max_tokens=8)
+    return [Request(f"r{i}", (5, 6 + i % 40), samples, sampling, seed=i) for i in range(first, first + count)]
+
+
+def expected(request: Request) -> list[tuple[int, ...]]:
+    limit = request.sampling.max_tokens
+    return [tuple(tokens_of(list(request.prompt_ids), request.seed + i, limit)) for i in range(request.samples)]
+
+
+def collect(engine: VllmEngine, refresh: bool = True, limit: float = 30) -> list[tuple[str, list[Rollout]]]:
+    """All pending groups; restarted servers get their weights as a trainer would give them."""
+    groups = []
+    deadline = time.monotonic() + limit
+    while engine.pending():
+        assert time.monotonic() < deadline, "requests were lost"
+        groups += engine.poll(0.05)
+        if refresh and engine.stale():
+            publish(engine, 1)
+    return groups
+
+
+def check_each_sample_once(groups: list[tuple[str, list[Rollout]]], asked: Sequence[Request]) -> None:
+    assert sorted(key for key, _ in groups) == sorted(request.key for request in asked)
+    answers = dict(groups)
+    for request in asked:
+        assert [rollout.response_ids for rollout in answers[request.key]] == expected(request)
+
+
+def test_groups_come_whole_and_in_sample_order(open_engine: Opener) -> None:
+    engine = open_engine([SpeakingServer("a")])
+    asked = [*requests(10), *requests(1, samples=40, first=10)]  # the last takes three HTTP requests
+    engine.submit(asked)
+    groups = collect(engine)
+    check_each_sample_once(groups, asked)
+    assert all(rollout.weight_version == 1 and not rollout.mixed_versions for _, group in groups for rollout in group)
+    reasons = {rollout.finish_reason: rollout.response_ids[-1] for _, group in groups for rollout in group}
+    assert reasons.keys() == {"stop", "length"}
+    assert reasons["stop"] == EOS
+
+
+def test_load_is_spread_and_groups_stay_together(open_engine: Opener) -> None:
+    servers = [SpeakingServer("a"), SpeakingServer("b"), SpeakingServer("c")]
+    engine = open_engine(servers)
+    asked = requests(60)
+    engine.submit(asked)
+    check_each_sample_once(collect(engine), asked)
+    assert all(15 <= server.served <= 25 for server in servers)
+    assert all(samples == 4 for server in servers for _, samples in server.heard)
+
+
+def test_a_server_gets_nothing_before_its_weights(open_engine: Opener) -> None:
+    a, b = SpeakingServer("a"), SpeakingServer("b")
+    engine = open_engine([a, b], load=False)
+    with pytest.raises(ValueError, match="published"):
+        engine.submit(requests(1))
+    assert [endpoint.name for endpoint in engine.endpoints(10)] == ["a", "b"]
+    engine.weights_loaded(["b"], 1)
+    assert engine.stale()
+    engine.submit(requests(8))
+    collect(engine, refresh=False)
+    assert (a.served, b.served) == (0, 8)
+    publish(engine, 1)
+    assert not engine.stale()
+    engine.submit(requests(8))
+    collect(engine, refresh=False)
+    assert a.served > 0
+
+
+@pytest.mark.parametrize("fault", ["babble", "html", "error", "drop", "dead", "hung", "refuse"])
+def test_the_requests_of_a_failing_server_go_elsewhere_and_it_comes_back(open_engine: Opener, fault: str) -> None:
+    a, b = SpeakingServer("a"), SpeakingServer("b")
+    engine = open_engine([a, b])
+
+    def fail_once() -> None:
+        if a.served >= 3 and a.started == 1:
+            a.manners = fault
+
+    a.on_request = fail_once
+    stop = a.stop
+
+    async def stop_and_recover() -> None:
+        await stop()
+        a.manners = "good"
+
+    a.stop = stop_and_recover  # type: ignore[method-assign]
+    asked = requests(100)
+    engine.submit(asked)
+    check_each_sample_once(collect(engine), asked)
+    deadline = time.monotonic() + 20
+    while engine.metrics()["rollout/servers"] < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert a.started >= 2
+    publish(engine, 1)
+    engine.submit(asked)
+    check_each_sample_once(collect(engine), asked)
+    assert a.served > 4
+
+
+def test_metrics_count_what_happened_since_the_last_look(open_engine: Opener) -> None:
+    a, b = SpeakingServer("a"), SpeakingServer("b")
+    engine = open_engine([a, b])
+    asked = requests(20)
+    a.manners = "slow"
+    engine.submit(asked)
+    while engine.pending() > 10 and engine.poll(1):
+        pass
+    running = engine.metrics()
+    assert running["rollout/samples_running/a"] > 0
+    assert running["rollout/generated_tokens"] > 0
+    [endpoint] = [endpoint for endpoint in engine.endpoints(10) if endpoint.name == "a"]
+    engine.report_failure(endpoint, "the test says so")
+    engine.report_failure(endpoint, "twice")
+    collect(engine)
+    then = engine.metrics()
+    assert then["rollout/restarts"] == 1
+    assert then["rollout/requests_resent"] * 4 == running["rollout/samples_running/a"]
+    assert then["rollout/unavailable_seconds"] > 0
+    tokens = sum(len(ids) for request in asked for ids in expected(request))
+    assert running["rollout/generated_tokens"] + then["rollout/generated_tokens"] == tokens
+    assert engine.metrics()["rollout/generated_tokens"] == 0
+
+
+def test_an_aborted_request_is_given_up_by_its_server(open_engine: Opener) -> None:
+    server = SpeakingServer("a", "slow")
+    engine = open_engine([server], ServerConfig(stall_timeout_seconds=60))
+    first, second = requests(2)
+    engine.submit([first, second])
+    while server.calls["/inference/v1/generate"] < 3:  # with the warm-up
+        time.sleep(0.01)
+    engine.abort([first.key, "never heard of"])
+    assert engine.pending() == 1
+    deadline = time.monotonic() + 10
+    while server.given_up < 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server.given_up == 1
+    server.manners = "good"
+    engine.submit([first])  # its key is free again
+    engine.abort([second.key])
+    check_each_sample_once(collect(engine), [first])
+
+
+def test_the_run_ends_clearly_when_no_restart_is_left(open_engine: Opener) -> None:
+    server = SpeakingServer("a", "babble")
+    engine = open_engine([server])
+    engine.submit(requests(3))
+    with pytest.raises(EngineFailure, match="no rollout server is left: a: answered nonsense"):
+        collect(engine)
+    assert server.started == 1 + CONFIG.max_restarts
+    with pytest.raises(EngineFailure):
+        engine.poll(5)
+    with pytest.raises(EngineFailure):
+        engine.endpoints(5)
+    with pytest.raises(EngineFailure):
+        engine.stale()
+
+
+def test_the_run_goes_on_without_a_server_whose_restarts_are_used_up(open_engine: Opener) -> None:
+    bad, good = SpeakingServer("a", "babble"), SpeakingServer("b")
+    engine = open_engine([bad, good])
+    for first in (0, 20, 40, 60):
+        asked = requests(20, first=first)
+        engine.submit(asked)
+        check_each_sample_once(collect(engine), asked)
+        publish(engine, 1)
+    assert bad.started == 1 + CONFIG.max_restarts
+    assert [endpoint.name for endpoint in engine.endpoints(1)] == ["b"]
+
+
+def test_a_server_that_cannot_be_started_at_all_is_an_error_at_once(open_engine: Opener) -> None:
+    engine = open_engine([SpeakingServer("a", starts=0), SpeakingServer("b")], load=False)
+    with pytest.raises(EngineFailure, match=r"cannot be started: a: .*it will not start"):
+        engine.endpoints(30)
+
+
+def test_a_refused_request_ends_the_run_with_the_servers_words(open_engine: Opener) -> None:
+    engine = open_engine([SpeakingServer("a", "wrong request")])
+    engine.submit(requests(1))
+    with pytest.raises(EngineFailure, match="too long for me"):
+        collect(engine)
+
+
+def test_diverged_weights_are_not_the_servers_fault(open_engine: Opener) -> None:
+    server = SpeakingServer("a", "diverged")
+    engine = open_engine([server])
+    engine.submit(requests(1))
+    with pytest.raises(FloatingPointError, match="diverged"):
+        collect(engine)
+    assert server.started == 1
+
+
+def test_external_servers_are_avoided_and_found_again_but_never_stopped(open_engine: Opener) -> None:
+    a, b = SpeakingServer("a", ours=False), SpeakingServer("b", ours=False)
+    engine = open_engine([a, b])
+    a.manners = "hung"
+    asked = requests(40)
+    engine.submit(asked)
+    check_each_sample_once(collect(engine), asked)
+    assert engine.metrics()["rollout/servers"] == 1
+    a.manners = "good"
+    deadline = time.monotonic() + 20
+    while not engine.stale() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    publish(engine, 1)
+    asked = requests(40, first=40)
+    served = a.served
+    engine.submit(asked)
+    check_each_sample_once(collect(engine), asked)
+    assert a.served > served
+
+
+def test_external_servers_that_never_answer_end_the_run(open_engine: Opener) -> None:
+    config = ServerConfig(start_timeout_seconds=0.5, stall_timeout_seconds=0.5)
+    engine = open_engine([ExternalServer("a", "http://127.0.0.1:9")], config, load=False)
+    with pytest.raises(EngineFailure, match=r"has answered for 0\.5 s: a: it does not answer"):
+        engine.endpoints(0.1)
+
+
+def test_a_restart_between_publish_and_its_report_leaves_a_server_stale(open_engine: Opener) -> None:
+    a, b = SpeakingServer("a"), SpeakingServer("b")
+    engine = open_engine([a, b])
+    endpoints = engine.endpoints(10)
+    engine.report_failure(endpoints[0], "died while it received")
+    while engine.metrics()["rollout/servers"] < 2 or a.started < 2:
+        time.sleep(0.02)
+    engine.weights_loaded(["a", "b"], 2)
+    assert engine.stale()
+
+
+def test_sleeping_servers_get_no_requests_and_wake_without_weights(open_engine: Opener) -> None:
+    server = SpeakingServer("a")
+    engine = open_engine([server])
+    engine.sleep()
+    assert server.asleep
+    engine.submit(requests(2))
+    assert engine.poll(0.2) == []
+    engine.wake()
+    assert not server.asleep
+    assert engine.stale()
+    collect(engine)
+    assert server.served == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"prompt_ids": ()}, "prompt is empty"),
+        ({"prompt_ids": (VOCABULARY,)}, "outside the model's vocabulary"),
+        ({"samples": 0}, "samples=0"),
+        ({"sampling": SamplingParams(max_tokens=64)}, "max-model-len of 64"),
+        ({"sampling": SamplingParams(max_tokens=8, temperature=0.001)}, "temperature=0.001 must be 0 or at least 0.01"),
+        ({"sampling": SamplingParams(max_tokens=8, top_p=0.0)}, "top_p=0.0"),
+    ],
+)
+def test_requests_that_no_server_can_serve_are_refused(open_engine: Opener, change: dict, fault: str) -> None:
+    engine = open_engine([SpeakingServer("a")])
+    values = {"key": "k", "prompt_ids": (1,), "samples": 1, "sampling": SamplingParams(max_tokens=8), "seed": 0}
+    with pytest.raises(UserError, match=fault):
+        engine.submit([*requests(1), Request(**values | change)])
+    assert engine.pending() == 0

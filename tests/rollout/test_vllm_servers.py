@@ -1,0 +1,299 @@
+"""The engine on real vLLM servers (CPU): what it samples, and what it survives. Run by `make test-vllm`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from fastsvs.config import DataConfig, RolloutConfig, ServerConfig
+from fastsvs.data import encode_problems, load_problems, load_tokenizer
+from fastsvs.rollout import EngineSpec, LocalEngine, Request, Rollout, SamplingParams, VllmEngine
+from fastsvs.rollout.vllm import server as server_module
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm installs it"),
+]
+TINY = Path(__file__).parents[2] / "models" / "tiny"
+EOS = 3
+STALL_SECONDS = 15.0
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
+    """Two servers with the weights of models/tiny; the first port that they try is taken."""
+    with pytest.MonkeyPatch.context() as patch, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = [taken.getsockname()[1]]
+        free_port = server_module.free_port
+        patch.setattr(server_module, "free_port", lambda host: ports.pop() if ports else free_port(host))
+        made = VllmEngine.build(spec(tmp_path_factory.mktemp("servers"), count=2))
+        try:
+            publish(made, 1)
+            assert not ports
+            yield made
+        finally:
+            made.close()
+
+
+def spec(folder: Path, count: int) -> EngineSpec:
+    server = ServerConfig(
+        count=count,
+        start_timeout_seconds=240,
+        stall_timeout_seconds=STALL_SECONDS,
+        arguments={"model": str(TINY), "load-format": "auto"},  # no trainer here that would send weights
+    )
+    rollout = RolloutConfig(engine="vllm", max_sequences=32, server=server)
+    config = AutoConfig.from_pretrained(TINY)
+    return EngineSpec(config, torch.float32, torch.device("cpu"), [EOS], rollout, 512, folder)
+
+
+def publish(engine: VllmEngine, version: int) -> None:
+    """Only the label: the servers have read the weights themselves."""
+    endpoints = engine.endpoints(240)
+    for endpoint in endpoints:
+        post(f"{endpoint.url}/update_weight_version", {"new_version": str(version)})
+    engine.weights_loaded([endpoint.name for endpoint in endpoints], version)
+
+
+def post(url: str, body: dict[str, str]) -> None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=30).close()
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[tuple[int, ...]]:
+    config = DataConfig(path="tiny:train", limit=24)
+    problems, _ = load_problems(config)
+    encoded, _ = encode_problems(problems, load_tokenizer(str(TINY)), config, "train")
+    return [ids for _, ids in encoded]
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def requests(prompts: list[tuple[int, ...]], samples: int, **sampling: float) -> list[Request]:
+    params = SamplingParams(**{"max_tokens": 48, **sampling})  # type: ignore[arg-type]
+    return [Request(f"r{i}", prompt, samples, params, seed=1000 + i) for i, prompt in enumerate(prompts)]
+
+
+def collect(engine: VllmEngine, refresh: bool = True) -> dict[str, list[Rollout]]:
+    groups: list[tuple[str, list[Rollout]]] = []
+    deadline = time.monotonic() + 240
+    while engine.pending():
+        assert time.monotonic() < deadline, "requests were lost"
+        groups += engine.poll(1.0)
+        if refresh and engine.stale():
+            publish(engine, 1)
+    assert len(dict(groups)) == len(groups)
+    return dict(groups)
+
+
+def answer(engine: VllmEngine, asked: list[Request]) -> dict[str, list[Rollout]]:
+    engine.submit(asked)
+    return collect(engine)
+
+
+def test_greedy_samples_are_those_of_the_local_engine(
+    engine: VllmEngine, prompts: list[tuple[int, ...]], model: torch.nn.Module
+) -> None:
+    local = LocalEngine(
+        model.config, dtype=torch.float32, device=torch.device("cpu"), eos_token_ids=[EOS], max_sequences=32
+    )
+    local.load_weights([(name, tensor.detach()) for name, tensor in model.named_parameters()], 1)
+    local.submit(requests(prompts, 1, temperature=1e-4))
+    greedy = {}
+    while local.pending():
+        greedy |= dict(local.poll(10))
+    got = answer(engine, requests(prompts, 1, temperature=0.0))
+    assert {key: group[0].response_ids for key, group in got.items()} == {
+        key: group[0].response_ids for key, group in greedy.items()
+    }
+
+
+@pytest.mark.parametrize("top_k", [-1, 5])
+def test_logprobs_are_those_of_transformers_at_the_temperature(
+    engine: VllmEngine, prompts: list[tuple[int, ...]], model: torch.nn.Module, top_k: int
+) -> None:
+    asked = requests(prompts, 4, temperature=0.7, top_k=top_k)
+    got = answer(engine, asked)
+    assert len(got) == len(asked)
+    for request in asked:
+        for rollout in got[request.key]:
+            ids = torch.tensor([[*request.prompt_ids, *rollout.response_ids]])
+            with torch.no_grad():
+                logits = model(ids).logits[0, len(request.prompt_ids) - 1 : -1].float() / 0.7
+            if top_k > 0:
+                logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
+            expected = logits.log_softmax(-1).gather(1, torch.tensor(rollout.response_ids)[:, None]).squeeze(1)
+            torch.testing.assert_close(torch.tensor(rollout.logprobs), expected, atol=1e-4, rtol=0)
+            assert (rollout.weight_version, rollout.mixed_versions) == (1, False)
+
+
+def test_samples_depend_on_seed_and_number(engine: VllmEngine, prompts: list[tuple[int, ...]]) -> None:
+    asked = requests(prompts[:6], 40)  # each takes two HTTP requests
+    first, second = answer(engine, asked), answer(engine, asked)
+    ids = {key: [rollout.response_ids for rollout in group] for key, group in first.items()}
+    assert ids == {key: [rollout.response_ids for rollout in group] for key, group in second.items()}
+    other = answer(engine, [Request(r.key, r.prompt_ids, r.samples, r.sampling, r.seed + 10**6) for r in asked])
+    assert all(len(set(group)) > 1 for group in ids.values())
+    assert ids != {key: [rollout.response_ids for rollout in group] for key, group in other.items()}
+
+
+def test_both_servers_work_and_restarts_come_from_nowhere(engine: VllmEngine, prompts: list[tuple[int, ...]]) -> None:
+    engine.metrics()
+    engine.submit(requests(prompts, 8))
+    running = engine.metrics()
+    assert running["rollout/samples_running/server-0"] > 0
+    assert running["rollout/samples_running/server-1"] > 0
+    got = collect(engine)
+    assert all(len(group) == 8 for group in got.values())
+    tokens = sum(len(rollout.response_ids) for group in got.values() for rollout in group)
+    done = engine.metrics()
+    assert running["rollout/generated_tokens"] + done["rollout/generated_tokens"] == tokens
+    assert running["rollout/restarts"] == done["rollout/restarts"] == 0
+
+
+def long_requests(engine: VllmEngine, prompts: list[tuple[int, ...]]) -> list[Request]:
+    """More than the servers can do in some seconds."""
+    return requests(prompts * 4, 16, temperature=5.0, max_tokens=256)
+
+
+def test_aborted_requests_stop_on_the_servers(engine: VllmEngine, prompts: list[tuple[int, ...]]) -> None:
+    asked = long_requests(engine, prompts)
+    engine.submit(asked)
+    deadline = time.monotonic() + 60
+    while busy(engine) == 0:
+        assert time.monotonic() < deadline
+    engine.abort([request.key for request in asked])
+    assert engine.pending() == 0
+    while busy(engine) > 0:
+        assert time.monotonic() < deadline, "the servers work on what nobody wants"
+        time.sleep(0.1)
+    assert engine.metrics()["rollout/samples_waiting"] == 0
+
+
+def busy(engine: VllmEngine) -> float:
+    """Sequences that the servers say they work on."""
+    total = 0.0
+    for endpoint in engine.endpoints(60):
+        with urllib.request.urlopen(f"{endpoint.url}/metrics", timeout=30) as response:
+            lines = response.read().decode().splitlines()
+        total += sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running{"))
+    engine.weights_loaded([endpoint.name for endpoint in engine.endpoints(60)], 1)
+    return total
+
+
+def test_a_sample_of_two_versions_says_so(engine: VllmEngine, prompts: list[tuple[int, ...]]) -> None:
+    asked = long_requests(engine, prompts)[:40]
+    engine.submit(asked)
+    while not (got := dict(engine.poll(1.0))):
+        pass
+    publish(engine, 2)
+    got |= collect(engine, refresh=False)
+    assert len(got) == len(asked)
+    rollouts = [rollout for group in got.values() for rollout in group]
+    assert {rollout.weight_version for rollout in rollouts if not rollout.mixed_versions} == {1, 2}
+    assert {rollout.weight_version for rollout in rollouts if rollout.mixed_versions} == {1}
+    publish(engine, 1)  # back, for the other tests
+
+
+def server_pids(engine: VllmEngine, index: int) -> tuple[int, int]:
+    """The HTTP front and the engine behind it."""
+    import psutil
+
+    [supervisor] = [
+        child
+        for child in psutil.Process().children()
+        if "supervisor.py" in " ".join(child.cmdline())
+        and f":{child.cmdline()[child.cmdline().index('--port') + 1]}" in engine.endpoints(60)[index].url
+    ]
+    [front] = supervisor.children()
+    [core] = [
+        child for child in front.children() if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline())
+    ]
+    return front.pid, core.pid
+
+
+def kill_front(front: int, _core: int) -> None:
+    os.kill(front, signal.SIGKILL)
+
+
+def kill_core(_front: int, core: int) -> None:
+    os.kill(core, signal.SIGKILL)
+
+
+def stop_core(_front: int, core: int) -> None:
+    os.kill(core, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("harm", [kill_front, kill_core, stop_core])
+def test_a_server_that_fails_while_it_generates(
+    engine: VllmEngine, prompts: list[tuple[int, ...]], harm: Callable[[int, int], None]
+) -> None:
+    """Its requests go elsewhere, every sample comes once, and it comes back."""
+    publish(engine, 1)
+    engine.metrics()
+    front, core = server_pids(engine, 0)
+    engine.weights_loaded(["server-0", "server-1"], 1)
+    asked = long_requests(engine, prompts)[:60]
+    engine.submit(asked)
+    while not (got := dict(engine.poll(1.0))):
+        pass
+    harm(front, core)
+    got |= collect(engine)
+    assert got.keys() == {request.key for request in asked}
+    assert all(len(group) == 16 for group in got.values())
+    publish(engine, 1)
+    metrics = engine.metrics()
+    assert metrics["rollout/restarts"] == 1
+    assert metrics["rollout/requests_resent"] > 0
+    assert metrics["rollout/servers"] == 2
+    for pid in (front, core):
+        assert not Path(f"/proc/{pid}").exists()
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from fastsvs.rollout import VllmEngine
+from test_vllm_servers import spec
+engine = VllmEngine.build(spec(Path(sys.argv[2]), count=1))
+print(engine.endpoints(240)[0].url, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_trainer_that_is_killed_leaves_no_process_and_no_port(tmp_path: Path) -> None:
+    import psutil
+
+    command = [sys.executable, "-c", OWNER, str(Path(__file__).parent), str(tmp_path)]
+    owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    port = int(owner.stdout.readline().strip().rpartition(":")[2])
+    family = psutil.Process(owner.pid).children(recursive=True)
+    assert len(family) >= 3  # supervisor, front, engine
+    owner.kill()
+    owner.wait()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
