@@ -32,7 +32,7 @@ class Control:
 
     def __init__(self, store: dist.Store) -> None:
         """`store` is the job's own: a copy is made, for threads may not share a connection."""
-        self._store = dist.PrefixStore("rollout servers", store.clone())
+        self._store = dist.PrefixStore("rollout servers", store.clone())  # type: ignore[attr-defined]
 
     def put(self, key: str, value: object) -> None:
         self._store.set(key, json.dumps(value))
