@@ -37,6 +37,10 @@ BUCKET_BYTES = 30_000
 """Of 290 to 600 kB, so that parameters whose tensors fall into two buckets occur, and buckets of two stages."""
 
 
+def both(models: dict[str, str], folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    return every_layout(models, folder), failures_in_lockstep(models["qwen2-tied"], folder)
+
+
 def every_layout(models: dict[str, str], folder: str) -> dict[str, Any]:
     """What went wrong on this rank, by case; nothing where all is well."""
     config = SyncConfig(bucket_bytes=BUCKET_BYTES, timeout_seconds=30.0, verify=True)
@@ -98,13 +102,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(save_model(name, tmp_path_factory.mktemp(name))) for name in dict.fromkeys(c[0] for c in CASES)}
 
 
-def test_every_layout_sends_whole_hugging_face_tensors(models: dict[str, str], tmp_path: Path) -> None:
-    first, *_ = run_ranks(every_layout, 4, tmp_path, models, str(tmp_path))
-    assert first == {case: [] for case in CASES}
+@pytest.fixture(scope="module")
+def by_rank(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict, dict]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    return run_ranks(both, 4, folder, models, str(folder))
 
 
-def test_all_ranks_retry_and_fail_together(models: dict[str, str], tmp_path: Path) -> None:
-    results = run_ranks(failures_in_lockstep, 4, tmp_path, models["qwen2-tied"], str(tmp_path))
+def test_every_layout_sends_whole_hugging_face_tensors(by_rank: list[tuple[dict, dict]]) -> None:
+    faults, _ = by_rank[0]
+    assert faults == {case: [] for case in CASES}
+
+
+def test_all_ranks_retry_and_fail_together(by_rank: list[tuple[dict, dict]]) -> None:
+    results = [failures for _, failures in by_rank]
     assert results[0]["faults"] == []
     assert results[0]["retries"] == 1
     assert all("version 3" in result["error"] and "no parameter" in result["error"] for result in results)

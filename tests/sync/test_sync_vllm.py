@@ -1,0 +1,186 @@
+"""Real vLLM servers on a CPU, held to the trainer's own numbers after every update, whatever the trainer's layout."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from megatron.core import parallel_state as mpu
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "policy"))
+from policy_cases import GSPO
+from policy_ranks import run_ranks
+
+from fastsvs import distributed
+from fastsvs.algorithms import Batch, policy_loss
+from fastsvs.config import ModelConfig, OptimizerConfig, PolicyConfig, RolloutConfig, ServerConfig, SyncConfig
+from fastsvs.policy import Policy
+from fastsvs.rollout import LocalEngine, Request, Rollout, SamplingParams, drain
+from fastsvs.rollout.registry import EngineSpec
+from fastsvs.sync import BroadcastSync, LocalSync, server_arguments
+
+pytestmark = pytest.mark.vllm
+MODEL = str(Path(__file__).parents[2] / "models" / "tiny")
+SYNC = SyncConfig(bucket_bytes=400_000, timeout_seconds=60.0, verify=True)
+GREEDY = SamplingParams(temperature=1.0, top_k=1, max_tokens=24)
+PROMPTS = [(1, 20 + i, 31, 7 * i + 5, 44) for i in range(8)]
+
+
+def open_engine(policy: Policy, servers: int, folder: str) -> Any:
+    from fastsvs.rollout import VllmEngine
+
+    return VllmEngine.build(
+        EngineSpec(
+            hf_config=policy.hf_config,
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+            eos_token_ids=[3],
+            rollout=RolloutConfig(engine="vllm", max_sequences=16, server=ServerConfig(count=servers)),
+            max_sequence_tokens=128,
+            folder=Path(folder),
+            server_arguments=server_arguments(),
+        )
+    )
+
+
+def build(**layout: int) -> Policy:
+    optimizer = OptimizerConfig(learning_rate=1e-3)
+    config = PolicyConfig(dtype="fp32", recompute="none", optimizer=optimizer, **layout)  # type: ignore[arg-type]
+    return Policy(ModelConfig(path=MODEL), config, seed=0, total_updates=4, max_sequence_tokens=128)
+
+
+def sample(engine: Any, seed: int, sampling: SamplingParams) -> dict[str, list[Rollout]]:
+    """On every rank, what the servers gave the main rank."""
+    groups: dict[str, list[Rollout]] = {}
+    if distributed.is_main():
+        engine.submit([Request(f"{i}", ids, 2, sampling, seed=seed + i) for i, ids in enumerate(PROMPTS)])
+        groups = dict(drain(engine))
+    return distributed.agree(groups)
+
+
+def as_batch(groups: dict[str, list[Rollout]]) -> Batch:
+    pairs = [(PROMPTS[int(key)], rollout) for key, group in sorted(groups.items()) for rollout in group]
+    logprobs = torch.tensor([p for _, rollout in pairs for p in rollout.logprobs])
+    return Batch(
+        prompt_ids=[np.array(ids) for ids, _ in pairs],
+        response_ids=[np.array(rollout.response_ids) for _, rollout in pairs],
+        kinds=["original"] * len(pairs),
+        groups=torch.arange(len(pairs)) // 2,
+        rewards=torch.zeros(len(pairs)),
+        advantages=torch.randn(len(logprobs), generator=torch.Generator().manual_seed(0)),
+        rollout_logprobs=logprobs,
+        old_logprobs=logprobs,
+        reference_logprobs=logprobs,
+    )
+
+
+def held_to_the_trainer(policy: Policy, engine: Any, version: int) -> dict[str, float]:
+    """Largest difference of log-probs at two temperatures, and of greedy tokens to the local engine."""
+    facts = {}
+    for temperature in (1.0, 0.7):
+        groups = sample(engine, 10 * version, SamplingParams(temperature=temperature, max_tokens=24))
+        assert all(rollout.weight_version == version for group in groups.values() for rollout in group)
+        batch = as_batch(groups)
+        facts[f"logprobs at {temperature}"] = float(
+            (policy.log_probs(batch, temperature) - batch.rollout_logprobs).abs().max()
+        )
+    with closing(
+        LocalEngine(
+            policy.hf_config, dtype=torch.float32, device=torch.device("cpu"), eos_token_ids=[3], max_sequences=16
+        )
+    ) as local:
+        LocalSync(policy, local).publish(version)
+        local.submit([Request(f"{i}", ids, 1, GREEDY, seed=0) for i, ids in enumerate(PROMPTS)])
+        ours = {key: group[0].response_ids for key, group in drain(local)}
+    theirs = {key: group[0].response_ids for key, group in sample(engine, 0, GREEDY).items()}
+    facts["greedy responses that differ"] = sum(ours[key] != theirs[key] for key in ours)
+    return facts
+
+
+def whole_life(folder: str) -> dict[str, Any]:
+    """One pair of servers: trainer TP2, a real update, PP2, and a worker killed while it receives."""
+    facts: dict[str, Any] = {}
+    policy = build(tensor_parallel=2)
+    with closing(open_engine(policy, 2, folder)) as engine:
+        with closing(BroadcastSync(policy, engine, SYNC)) as sync:
+            sync.publish(1)
+            facts["tp2"] = held_to_the_trainer(policy, engine, 1)
+            batch = as_batch(sample(engine, 1, SamplingParams(max_tokens=24)))
+            policy.update(batch, policy_loss(GSPO), GSPO, torch.full((len(batch),), 1e-2), 1.0)
+            facts["moved"] = float((policy.log_probs(batch, 1.0) - batch.rollout_logprobs).abs().max())
+            sync.publish(2)
+            facts["tp2 after an update"] = held_to_the_trainer(policy, engine, 2)
+        mpu.destroy_model_parallel()
+        policy = build(pipeline_parallel=2)
+        with closing(BroadcastSync(policy, engine, SYNC)) as sync:
+            sync.publish(3)
+            facts["pp2"] = held_to_the_trainer(policy, engine, 3)
+            if distributed.is_main():
+                facts["killed"] = kill_at_second_bucket(sync, engine)
+            sync.publish(4)
+            facts["pp2 after a kill"] = held_to_the_trainer(policy, engine, 4)
+            facts["retries"] = sync.metrics().get("sync/retries")
+            facts["servers"] = engine.metrics()["rollout/servers"] if distributed.is_main() else None
+    mpu.destroy_model_parallel()
+    return facts
+
+
+def kill_at_second_bucket(sync: BroadcastSync, engine: Any) -> str:
+    """From now on: kill -9 the process that holds the second server's weights once, amid a broadcast."""
+    sender = sync._sender
+    assert sender is not None
+    port = engine.endpoints(60)[1].url.rpartition(":")[2]
+    worker = descendants(next(pid for pid in processes() if port in command_line(pid).split("\0")))[-1]
+    original = sender.send
+
+    def send(index: int, buffer: torch.Tensor) -> None:
+        if index == 1 and sender.send is send:
+            sender.send = original  # type: ignore[method-assign]
+            os.kill(worker, signal.SIGKILL)
+        original(index, buffer)
+
+    sender.send = send  # type: ignore[method-assign]
+    return command_line(worker).replace("\0", " ")
+
+
+def processes() -> list[int]:
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def descendants(pid: int) -> list[int]:
+    """In the order of their start."""
+    found = [pid]
+    for other in processes():
+        try:
+            parent = int(Path(f"/proc/{other}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent in found:
+            found.append(other)
+    return found
+
+
+def test_vllm_computes_with_the_trainers_weights_after_every_update(tmp_path: Path) -> None:
+    pytest.importorskip("vllm", reason="needs vLLM: make test-vllm")
+    facts, _ = run_ranks(whole_life, 2, tmp_path, str(tmp_path / "servers"), timeout=400)
+    assert facts["moved"] > 1e-2, "an update that changes nothing shows nothing"
+    assert facts["retries"] == 1
+    assert facts["servers"] == 2
+    for state in ("tp2", "tp2 after an update", "pp2", "pp2 after a kill"):
+        differences = facts[state]
+        assert differences.pop("greedy responses that differ") == 0, state
+        assert max(differences.values()) < 1e-4, (state, differences)
