@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .rows_torch import IGNORE_INDEX
-from .table import row_config, splits
+from .table import RowConfig, row_config, splits
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -28,7 +28,7 @@ UNDERFLOW = tl.constexpr(-200.0)
 def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperature: Tensor | None) -> Tensor:
     rows, columns = logits.shape
     config = row_config("row_statistics", logits.dtype, columns)
-    parts = splits(rows, columns, config, logits.device)
+    parts, span = _shares(columns, config, splits(rows, columns, config, logits.device))
     out = torch.empty(parts, 4, rows, dtype=torch.float32, device=logits.device)
     if rows:
         row_statistics_kernel[(rows, parts)](
@@ -40,7 +40,7 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
             _stride(inverse_temperature),
             out,
             columns,
-            triton.cdiv(triton.cdiv(columns, parts), config.block) * config.block,
+            span,
             BLOCK=config.block,
             THREADS=32 * config.warps,
             num_warps=config.warps,
@@ -74,7 +74,7 @@ def logits_gradient(
     config = row_config("logits_gradient", logits.dtype, columns)
     # A smaller element on top of a larger one: only a row's own program knows what it has read already.
     shrinks = out.data_ptr() == logits.data_ptr() and out.element_size() != logits.element_size()
-    parts = 1 if shrinks else splits(rows, columns, config, logits.device)
+    parts, span = _shares(columns, config, 1 if shrinks else splits(rows, columns, config, logits.device))
     if rows:
         logits_gradient_kernel[(rows, parts)](
             logits,
@@ -92,7 +92,7 @@ def logits_gradient(
             out,
             out.stride(0),
             columns,
-            triton.cdiv(triton.cdiv(columns, parts), config.block) * config.block,
+            span,
             SHRINKS=shrinks,
             BLOCK=config.block,
             num_warps=config.warps,
@@ -290,6 +290,12 @@ def _softmax_gradient(y, log_sum, base, slope, SLOPED: tl.constexpr):
         log_p = tl.maximum(tl.fma(y, LOG2_E, -log_sum), UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
         return tl.exp2(log_p) * (base + slope * log_p)
     return tl.exp2(tl.fma(y, LOG2_E, -log_sum)) * base
+
+
+def _shares(columns: int, config: RowConfig, programs: int) -> tuple[int, int]:
+    """Parts of a row, at most `programs` and none empty, and the columns of each: whole blocks, but for the last."""
+    span = triton.cdiv(columns, programs * config.block) * config.block
+    return triton.cdiv(columns, span), span
 
 
 def _stride(vector: Tensor | None) -> int:

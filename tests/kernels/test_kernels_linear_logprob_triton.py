@@ -16,8 +16,8 @@ def dtype(request) -> torch.dtype:
 
 
 @pytest.fixture(params=["one_piece", "pieces", "pieces_split_rows"])
-def pieces(request, device, monkeypatch) -> str:
-    from fastsvs.kernels import rows_triton
+def pieces(request, device, monkeypatch) -> None:
+    from fastsvs.kernels import rows_triton, table
 
     if request.param != "one_piece":
         for name in ("CPU", "CUDA"):
@@ -25,7 +25,7 @@ def pieces(request, device, monkeypatch) -> str:
             monkeypatch.setattr(dispatch, f"{name}_LEAST", (5, 600))
     if request.param == "pieces_split_rows":
         monkeypatch.setattr(rows_triton, "splits", lambda *_: 2)
-    return request.param
+        monkeypatch.setattr(rows_triton, "row_config", lambda *_: table.RowConfig(1024, 4))
 
 
 def sample(tokens: int, vocab: int, dtype: torch.dtype, device: torch.device, width: int = 32):
