@@ -29,7 +29,7 @@ def test_the_wheel_holds_fastsvs_alone(tmp_path: Path) -> None:
     assert tops == {"fastsvs"}
     assert {
         "fastsvs/kernels/__init__.py",
-        "fastsvs/kernels/chunked.py",
+        "fastsvs/kernels/rows_triton.py",
         "fastsvs/train.py",
         "fastsvs/rollout/local/engine.py",
         "fastsvs/selfplay/prompts/variational_problem.txt",
