@@ -164,7 +164,7 @@ def token_loss_kernel(
     else:  # sapo
         tau = tl.where(advantage > 0, temperature_positive, temperature_negative)
         gate = 1 / (1 + tl.exp(-tau * (ratio - 1)))
-        kept = 4 * gate * (1 - gate)
+        kept = 4 * gate / (1 + tl.exp(tau * (ratio - 1)))  # the other factor is 1 - gate, with all its digits
         loss = -advantage * 4 / tau * gate
         slope = -advantage * kept * moving
         metric = _store(metric, kept, held, count)
