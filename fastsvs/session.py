@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import distributed
-from fastsvs.algorithms import ADVANTAGES, PolicyLoss, policy_loss
+from fastsvs.algorithms import ADVANTAGES, CompleteLoss, policy_loss
 from fastsvs.config import DataConfig, RolloutConfig, TrainJob
 from fastsvs.data import PROMPTS, EpochSampler, Problem, encode_problems, encode_prompt, load_problems, load_tokenizer
 from fastsvs.errors import UserError
@@ -53,7 +53,7 @@ class Session:
     reference: Policy | None
     sync: WeightSync
     rollouts: Rollouts
-    loss: PolicyLoss
+    loss: CompleteLoss
     sampling: SamplingParams
 
     @property
@@ -109,7 +109,8 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         sync: WeightSync = stack.enter_context(closing(LocalSync(policy, engine)))
         rollouts = stack.enter_context(closing(Rollouts(engine, sync, job.run.timeout_seconds)))
         progress = stack.enter_context(StepProgress("train", job.run.steps, 0, enabled=main))
-        for fact in inputs.facts:
+        loss = policy_loss(job.algorithm)
+        for fact in (*inputs.facts, loss.describe()):
             progress.say(fact)
         yield Session(
             job=job,
@@ -124,7 +125,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
             reference=reference,
             sync=sync,
             rollouts=rollouts,
-            loss=policy_loss(job.algorithm),
+            loss=loss,
             sampling=sampling_params(job.rollout),
         )
 

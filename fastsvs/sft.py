@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fastsvs import distributed
-from fastsvs.algorithms import Batch, TokenLoss, TokenTerms
+from fastsvs.algorithms import Batch, TokenLoss, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig, SftJob
 from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer
 from fastsvs.errors import UserError
@@ -89,6 +89,7 @@ def supervised_batch(examples: Sequence[Example]) -> Batch:
     )
 
 
+@token_level
 def negative_log_likelihood(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
     """-log p of each learned token."""
     return TokenLoss(loss=-terms.logprobs * terms.advantages, metrics={})

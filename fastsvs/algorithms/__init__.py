@@ -5,8 +5,8 @@ from fastsvs.algorithms.aggregation import aggregation_weights
 from fastsvs.algorithms.assemble import make_batch
 from fastsvs.algorithms.batch import Batch
 from fastsvs.algorithms.losses import LOSSES
-from fastsvs.algorithms.objective import policy_loss
-from fastsvs.algorithms.terms import PolicyLoss, TokenLoss, TokenTerms
+from fastsvs.algorithms.objective import CompleteLoss, policy_loss
+from fastsvs.algorithms.terms import PolicyLoss, TokenLoss, TokenTerms, is_token_level, loss_settings, token_level
 from fastsvs.algorithms.updates import split_updates
 
 __all__ = [
@@ -14,12 +14,16 @@ __all__ = [
     "LOSSES",
     "AdvantageFn",
     "Batch",
+    "CompleteLoss",
     "PolicyLoss",
     "TokenLoss",
     "TokenTerms",
     "aggregation_weights",
+    "is_token_level",
+    "loss_settings",
     "make_batch",
     "policy_loss",
     "split_updates",
     "token_advantages",
+    "token_level",
 ]

@@ -2,59 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from fastsvs.algorithms.correction import rollout_weights
-from fastsvs.algorithms.kl import kl_estimate
-from fastsvs.algorithms.losses import LOG_RATIO_LIMIT, LOSSES, clamped_log_ratio
-from fastsvs.algorithms.terms import PolicyLoss, TokenLoss, TokenTerms
+from fastsvs.algorithms.losses import LOSSES
+from fastsvs.algorithms.terms import PolicyLoss, TokenLoss, TokenTerms, is_token_level, loss_settings
 from fastsvs.config import AlgorithmConfig
 from fastsvs.errors import UserError
+from fastsvs.kernels.token_loss import SURROGATES, with_terms
 
 
-def policy_loss(config: AlgorithmConfig) -> PolicyLoss:
+@dataclass(frozen=True, slots=True)
+class CompleteLoss:
+    """A `PolicyLoss` around the surrogate of this name."""
+
+    name: str
+    surrogate: PolicyLoss
+
+    @property
+    def token_level(self) -> bool:
+        return is_token_level(self.surrogate)
+
+    @property
+    def built_in(self) -> bool:
+        """The kernels know it by its settings."""
+        return self.name in SURROGATES
+
+    def __call__(self, terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
+        policy = self.surrogate(terms, config)
+        return TokenLoss(
+            *with_terms(
+                policy.loss,
+                policy.metrics,
+                loss_settings(config),
+                terms.logprobs,
+                terms.entropy,
+                terms.old_logprobs,
+                terms.rollout_logprobs,
+                terms.reference_logprobs,
+            )
+        )
+
+    def describe(self) -> str:
+        if self.token_level:
+            return f"policy loss {self.name}: in one pass with its gradient, three products with the output weight"
+        return f"policy loss {self.name}: by way of log-probs, four products with the output weight"
+
+
+def policy_loss(config: AlgorithmConfig) -> CompleteLoss:
     """The loss that `config` describes, checked now. Raises UserError for an unknown name or an empty range."""
     surrogate = LOSSES.get(config.loss)
     _check_ranges(config)
-
-    def loss(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
-        policy = surrogate(terms, config)
-        weights, correction_metrics = rollout_weights(terms, config)
-        total = TokenLoss(policy.loss * weights, {**_ratio_metrics(terms), **policy.metrics, **correction_metrics})
-        return _with_entropy_bonus(_with_reference_kl(total, terms, config), terms, config)
-
-    return loss
-
-
-def _with_reference_kl(total: TokenLoss, terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
-    if config.kl_coefficient == 0:
-        return total
-    if terms.reference_logprobs is None:
-        raise ValueError("kl_coefficient is not 0, but the batch has no reference log-probs")
-    kl = kl_estimate(terms.logprobs, terms.reference_logprobs, config.kl_estimator)
-    return TokenLoss(total.loss + config.kl_coefficient * kl, {**total.metrics, "reference_kl": kl.detach()})
-
-
-def _with_entropy_bonus(total: TokenLoss, terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
-    if config.entropy_coefficient == 0:
-        return total
-    return replace(total, loss=total.loss - config.entropy_coefficient * terms.entropy)
-
-
-def _ratio_metrics(terms: TokenTerms) -> dict[str, Tensor]:
-    """`approx_kl` is the k3 estimate of KL(old || policy); `rollout_mismatch` compares trainer and engine at the same
-    weights."""
-    now, old = terms.logprobs.detach(), terms.old_logprobs
-    log_ratio = clamped_log_ratio(now, old)
-    return {
-        "ratio": log_ratio.exp(),
-        "ratio_cut": ((now - old).abs() > LOG_RATIO_LIMIT).to(now.dtype),
-        "approx_kl": torch.expm1(log_ratio) - log_ratio,
-        "rollout_mismatch": (old - terms.rollout_logprobs).abs(),
-    }
+    return CompleteLoss(config.loss, surrogate)
 
 
 def _check_ranges(config: AlgorithmConfig) -> None:

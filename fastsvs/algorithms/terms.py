@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from fastsvs.config import AlgorithmConfig
+from fastsvs.kernels import PolicyLossSettings
+
+L = TypeVar("L", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +41,19 @@ class TokenLoss:
 
 
 PolicyLoss = Callable[[TokenTerms, AlgorithmConfig], TokenLoss]
+
+
+def token_level(loss: L) -> L:
+    """Marks a loss that looks at each token alone, whatever `sequence` says: it is computed in one pass, a piece of the
+    tokens at a time."""
+    loss.token_level = True  # type: ignore[attr-defined]
+    return loss
+
+
+def is_token_level(loss: PolicyLoss) -> bool:
+    return getattr(loss, "token_level", False)
+
+
+def loss_settings(config: AlgorithmConfig) -> PolicyLossSettings:
+    """The part of `config` that the kernels need to know."""
+    return PolicyLossSettings(**{field.name: getattr(config, field.name) for field in fields(PolicyLossSettings)})

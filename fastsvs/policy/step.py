@@ -14,16 +14,24 @@ import torch
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor, nn
 
-from fastsvs.algorithms.batch import Batch
-from fastsvs.algorithms.terms import PolicyLoss, TokenTerms
+from fastsvs.algorithms import Batch, CompleteLoss, PolicyLoss, TokenTerms, is_token_level, loss_settings
 from fastsvs.config import AlgorithmConfig
-from fastsvs.kernels import linear_logprob_entropy
+from fastsvs.kernels import (
+    PolicyLossSettings,
+    TokenInputs,
+    TokenLossFunction,
+    linear_logprob_entropy,
+    linear_policy_loss,
+)
 from fastsvs.policy.model import PolicyModel
 from fastsvs.policy.row import Row
 
 Reports = list[dict[str, Tensor]]
 RowHead = Callable[[PolicyModel, Row, Tensor], tuple[Tensor, dict[str, Tensor]]]
 """(model, row, hidden states of its predictors) -> (scalar to differentiate, what to report); on the last stage."""
+
+Evaluated = tuple[Tensor, Tensor, dict[str, Tensor]]
+"""(objective with gradient, entropy, metrics), the last two [response_tokens] and without gradient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +50,75 @@ class Objective:
         """The row's part of the objective, and sums over its tokens: loss, entropy, entropy/<kind>, the metrics."""
         if not row.samples:
             return hidden.sum(), {}
-        logprobs, entropy = token_statistics(model, row, hidden, self.temperature, self.vocabulary)
-        result = self.loss(self._terms(row, logprobs, entropy), self.algorithm)
-        weights = self.token_weights[row.samples].to(hidden.device)[row.sequence]
-        objective = (weights * result.loss).sum()
-        per_token = {"entropy": entropy.detach(), **result.metrics}
+        take = self._in_one_pass if is_token_level(self.loss) else self._by_way_of_logprobs
+        objective, entropy, metrics = take(model, row, hidden)
+        per_token = {"entropy": entropy, **metrics}
         sums = {"loss": objective.detach(), **{name: values.sum() for name, values in per_token.items()}}
-        return objective, sums | self._entropy_by_kind(row, entropy.detach())
+        return objective, sums | self._entropy_by_kind(row, entropy)
 
-    def _terms(self, row: Row, logprobs: Tensor, entropy: Tensor) -> TokenTerms:
-        def pick(flat: Tensor) -> Tensor:
-            return flat[row.places].to(logprobs.device)
+    def _in_one_pass(self, model: PolicyModel, row: Row, hidden: Tensor) -> Evaluated:
+        """The head's gradient goes straight into Megatron's buffer, where there is one."""
+        inputs = TokenInputs(
+            advantages=self._pick(self.batch.advantages, row),
+            weights=self._weights(row),
+            old_logprobs=self._pick_if(self.batch.old_logprobs, row),
+            rollout_logprobs=self._pick(self.batch.rollout_logprobs, row),
+            reference_logprobs=self._pick_if(self.batch.reference_logprobs, row),
+        )
+        result = linear_policy_loss(
+            hidden,
+            model.head,
+            row.targets,
+            inputs,
+            self._fused(row),
+            temperature=self.temperature,
+            vocab_size=self.vocabulary,
+            group=model.tp_group,
+            weight_grad=getattr(model.head, "main_grad", None),
+        )
+        return result.loss, result.entropy, result.metrics
 
-        batch = self.batch
+    def _fused(self, row: Row) -> PolicyLossSettings | TokenLossFunction:
+        """What the kernel takes the loss for: settings it knows, or a function of each token."""
+        if isinstance(self.loss, CompleteLoss) and self.loss.built_in:
+            return loss_settings(self.algorithm)
+
+        def loss(logprobs: Tensor, entropy: Tensor, tokens: slice | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            result = self.loss(self._terms(row, logprobs, entropy, tokens), self.algorithm)
+            return result.loss, result.metrics
+
+        return loss
+
+    def _by_way_of_logprobs(self, model: PolicyModel, row: Row, hidden: Tensor) -> Evaluated:
+        logprobs, entropy = token_statistics(model, row, hidden, self.temperature, self.vocabulary)
+        result = self.loss(self._terms(row, logprobs, entropy, slice(None)), self.algorithm)
+        return (self._weights(row) * result.loss).sum(), entropy.detach(), result.metrics
+
+    def _terms(self, row: Row, logprobs: Tensor, entropy: Tensor, tokens: slice | Tensor) -> TokenTerms:
+        """Of these of the row's response tokens."""
+        old = self._pick_if(self.batch.old_logprobs, row)
+        reference = self._pick_if(self.batch.reference_logprobs, row)
         return TokenTerms(
             logprobs=logprobs,
             entropy=entropy,
-            old_logprobs=logprobs.detach() if batch.old_logprobs is None else pick(batch.old_logprobs),
-            rollout_logprobs=pick(batch.rollout_logprobs),
-            reference_logprobs=None if batch.reference_logprobs is None else pick(batch.reference_logprobs),
-            advantages=pick(batch.advantages),
-            sequence=row.sequence,
+            old_logprobs=logprobs.detach() if old is None else old[tokens],
+            rollout_logprobs=self._pick(self.batch.rollout_logprobs, row)[tokens],
+            reference_logprobs=None if reference is None else reference[tokens],
+            advantages=self._pick(self.batch.advantages, row)[tokens],
+            sequence=row.sequence[tokens],
             sequences=len(row.samples),
         )
+
+    def _weights(self, row: Row) -> Tensor:
+        """[response_tokens]"""
+        return self.token_weights[row.samples].to(row.sequence.device)[row.sequence]
+
+    def _pick(self, flat: Tensor, row: Row) -> Tensor:
+        """The row's part of a tensor over all response tokens, on its device."""
+        return flat[row.places].to(row.sequence.device)
+
+    def _pick_if(self, flat: Tensor | None, row: Row) -> Tensor | None:
+        return None if flat is None else self._pick(flat, row)
 
     def _entropy_by_kind(self, row: Row, entropy: Tensor) -> dict[str, Tensor]:
         per_sample = entropy.new_zeros(len(row.samples)).index_add(0, row.sequence, entropy)

@@ -47,6 +47,8 @@ CONFIGS: dict[str, PretrainedConfig] = {
 
 GSPO = AlgorithmConfig(loss="gspo", clip_low=3e-2, clip_high=4e-2, entropy_coefficient=0.1, kl_coefficient=0.05)
 """A loss over whole sequences, with a gradient through the entropy too."""
+PPO = AlgorithmConfig(rollout_correction="tis", entropy_coefficient=0.1, kl_coefficient=0.05)
+"""One of each token alone: it is computed in one pass with its gradient."""
 
 
 def save_model(name: str, folder: Path) -> Path:

@@ -9,6 +9,7 @@ import torch
 from policy_cases import (
     CONFIGS,
     GSPO,
+    PPO,
     hf_gradients,
     make_batch,
     reference_gradients,
@@ -19,7 +20,7 @@ from policy_cases import (
 from transformers import AutoModelForCausalLM
 
 from fastsvs.algorithms import policy_loss
-from fastsvs.config import ModelConfig, PolicyConfig
+from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
 from fastsvs.policy import Policy
 
 FP32 = PolicyConfig(dtype="fp32", recompute="none", tokens_per_micro_batch=256)
@@ -48,12 +49,13 @@ def test_log_probs_match_transformers(folder: Path) -> None:
     assert actual.dtype == torch.float32
 
 
-def test_gradients_match_transformers_and_entropy_matches_float64(folder: Path) -> None:
+@pytest.mark.parametrize("algorithm", [GSPO, PPO], ids=lambda algorithm: algorithm.loss)
+def test_gradients_match_transformers_and_entropy_matches_float64(folder: Path, algorithm: AlgorithmConfig) -> None:
     batch, weights = make_batch(), torch.linspace(1e-3, 5e-3, 12)
-    loss = policy_loss(GSPO)
-    objective, expected = reference_gradients(load_hf(folder), batch, loss, GSPO, weights, temperature=0.7)
+    loss = policy_loss(algorithm)
+    objective, expected = reference_gradients(load_hf(folder), batch, loss, algorithm, weights, temperature=0.7)
     policy = build(folder, FP32.model_copy(update={"recompute": "full"}))
-    metrics = policy.accumulate_gradients(batch, loss, GSPO, weights, temperature=0.7)
+    metrics = policy.accumulate_gradients(batch, loss, algorithm, weights, temperature=0.7)
     gradients = hf_gradients(policy)
     assert metrics["loss"] == pytest.approx(objective, rel=1e-5)
     assert gradients.keys() == expected.keys()

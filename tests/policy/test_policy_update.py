@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from policy_cases import GSPO, hf_gradients, make_batch, relative_error, save_model
+from policy_cases import GSPO, PPO, hf_gradients, make_batch, relative_error, save_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
 
-from fastsvs.algorithms import TokenLoss, TokenTerms, policy_loss
+from fastsvs.algorithms import PolicyLoss, TokenLoss, TokenTerms, is_token_level, policy_loss, token_level
 from fastsvs.config import AlgorithmConfig, ModelConfig, OptimizerConfig, PolicyConfig
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy
@@ -33,20 +33,47 @@ def likelihood(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
     return TokenLoss(-terms.logprobs, {"nll": -terms.logprobs.detach()})
 
 
-def gradients(policy: Policy, order: list[int]) -> tuple[dict[str, float], dict[str, Tensor]]:
+def gradients(
+    policy: Policy, order: list[int], algorithm: AlgorithmConfig = GSPO, loss: PolicyLoss | None = None
+) -> tuple[dict[str, float], dict[str, Tensor]]:
     batch = make_batch().select(order)
-    metrics = policy.accumulate_gradients(batch, policy_loss(GSPO), GSPO, WEIGHTS[order], 1.0)
-    return metrics, hf_gradients(policy)
+    metrics = policy.accumulate_gradients(batch, loss or policy_loss(algorithm), algorithm, WEIGHTS[order], 1.0)
+    return metrics, {name: value.clone() for name, value in hf_gradients(policy).items()}
 
 
+@pytest.mark.parametrize("algorithm", [GSPO, PPO], ids=lambda algorithm: algorithm.loss)
 @pytest.mark.parametrize("budget", [70, 200])
-def test_gradient_depends_neither_on_order_nor_on_micro_batches(folder: str, budget: int) -> None:
-    expected_metrics, expected = gradients(build(folder), list(range(12)))
+def test_gradient_depends_neither_on_order_nor_on_micro_batches(
+    folder: str, budget: int, algorithm: AlgorithmConfig
+) -> None:
+    expected_metrics, expected = gradients(build(folder), list(range(12)), algorithm)
     small = build(folder, FP32.model_copy(update={"tokens_per_micro_batch": budget}))
-    metrics, actual = gradients(small, [7, 3, 11, 0, 5, 1, 9, 2, 10, 4, 8, 6])
+    metrics, actual = gradients(small, [7, 3, 11, 0, 5, 1, 9, 2, 10, 4, 8, 6], algorithm)
     assert metrics == pytest.approx(expected_metrics, rel=1e-5)
     for name, gradient in expected.items():
         assert relative_error(actual[name], gradient) < 1e-5, name
+
+
+@pytest.mark.parametrize("model", ["qwen2-tied", "qwen3-untied"])
+def test_one_pass_gives_what_log_probs_and_autograd_give(model: str, tmp_path: Path) -> None:
+    """Of the settings that the kernel knows, of a marked loss of one's own, and of the same loss without the mark."""
+    policy = build(str(save_model(model, tmp_path)), FP32.model_copy(update={"tokens_per_micro_batch": 150}))
+    complete = policy_loss(PPO)
+
+    def unmarked(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
+        return complete(terms, config)
+
+    @token_level
+    def marked(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
+        return complete(terms, config)
+
+    assert is_token_level(complete)
+    expected_metrics, expected = gradients(policy, list(range(12)), PPO, unmarked)
+    for loss in (complete, marked):
+        metrics, actual = gradients(policy, list(range(12)), PPO, loss)
+        assert metrics == pytest.approx(expected_metrics, rel=1e-5)
+        for name, gradient in expected.items():
+            assert relative_error(actual[name], gradient) < 1e-5, name
 
 
 def test_two_identical_runs_give_identical_bits(folder: str) -> None:

@@ -1,6 +1,7 @@
-"""Policy losses: one file each, registered by name in `LOSSES`; formulas as in the papers that the files name."""
+"""Policy losses, registered by name in `LOSSES`. Formulas that look at one token at a time stand in
+`fastsvs.kernels.token_loss`, next to the kernel that computes them; one that looks at sequences has a file here."""
 
-from fastsvs.algorithms.losses import cispo, gspo, ppo, sapo
-from fastsvs.algorithms.losses.registry import LOG_RATIO_LIMIT, LOSSES, clamped_log_ratio
+from fastsvs.algorithms.losses import gspo, token
+from fastsvs.algorithms.losses.registry import LOSSES
 
-__all__ = ["LOG_RATIO_LIMIT", "LOSSES", "cispo", "clamped_log_ratio", "gspo", "ppo", "sapo"]
+__all__ = ["LOSSES", "gspo", "token"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fastsvs.algorithms.losses.ppo import clipped_surrogate
-from fastsvs.algorithms.losses.registry import LOG_RATIO_LIMIT, LOSSES
-from fastsvs.algorithms.terms import TokenLoss, TokenTerms
+from fastsvs.algorithms.losses.registry import LOSSES
+from fastsvs.algorithms.terms import TokenLoss, TokenTerms, loss_settings
 from fastsvs.config import AlgorithmConfig
+from fastsvs.kernels.token_loss import LOG_RATIO_LIMIT, clipped_surrogate
 
 
 @LOSSES.register("gspo")
@@ -22,4 +22,4 @@ def gspo(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
     mean = zeros.index_add(0, terms.sequence, now - terms.old_logprobs) / lengths
     log_ratio = mean[terms.sequence] + (logprobs - now)
     ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
-    return clipped_surrogate(ratio, terms.advantages, config)
+    return TokenLoss(*clipped_surrogate(ratio, terms.advantages, loss_settings(config)))
