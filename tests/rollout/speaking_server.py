@@ -47,6 +47,7 @@ class SpeakingServer:
         """`starts`: how many times it can be started; afterwards its process ends at once."""
         self.name = name
         self.ours = ours
+        self.trace = "the test"
         self.manners = manners
         self.version = 1
         self.starts = starts

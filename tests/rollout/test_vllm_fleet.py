@@ -296,7 +296,10 @@ def test_sleeping_servers_get_no_requests_and_wake_without_weights(open_engine: 
         ({"prompt_ids": (VOCABULARY,)}, "outside the model's vocabulary"),
         ({"samples": 0}, "samples=0"),
         ({"sampling": SamplingParams(max_tokens=64)}, "max-model-len of 64"),
-        ({"sampling": SamplingParams(max_tokens=8, temperature=0.001)}, "temperature=0.001 must be 0 or at least 0.01"),
+        (
+            {"sampling": SamplingParams(max_tokens=8, temperature=0.001)},
+            r"temperature=0.001 must be 0 or lie in \[0.01, 2.0\]",
+        ),
         ({"sampling": SamplingParams(max_tokens=8, top_p=0.0)}, "top_p=0.0"),
     ],
 )

@@ -45,7 +45,7 @@ def read_rollouts(answer: Any, expected: Expected) -> list[Rollout]:
             raise AbortedError
         return [_read_rollout(choice, expected) for choice in choices]
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise NonsenseError(f"unreadable answer ({error!r})") from error
+        raise NonsenseError(f"answered nonsense: unreadable ({error!r})") from error
 
 
 def _read_rollout(choice: dict[str, Any], expected: Expected) -> Rollout:
@@ -89,4 +89,4 @@ def _versions(spans: list[dict[str, Any]], tokens: int) -> tuple[int, bool]:
 
 def _demand(holds: bool, fault: str) -> None:
     if not holds:
-        raise NonsenseError(fault)
+        raise NonsenseError(f"answered nonsense: {fault}")

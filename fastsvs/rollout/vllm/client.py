@@ -73,7 +73,7 @@ class Client:
         if status in (400, 422):
             raise EngineFailure(f"{endpoint.url} refuses request {request.key!r}: {_excerpt(answer)}")
         if status != 200:
-            raise NonsenseError(f"status {status}: {_excerpt(answer)}")
+            raise NonsenseError(f"answered with status {status}: {_excerpt(answer)}")
         expected = Expected(len(call.samples), limit, self._stop, self._vocabulary, version)
         return read_rollouts(_parse(answer), expected)
 
@@ -84,7 +84,7 @@ class Client:
             endpoint, {"token_ids": [0], "sampling_params": sampling}, 64 * BYTES_PER_TOKEN
         )
         if status != 200:
-            raise NonsenseError(f"status {status}: {_excerpt(answer)}")
+            raise NonsenseError(f"answered with status {status}: {_excerpt(answer)}")
 
     async def probe(self, endpoint: Endpoint, path: str, timeout: float) -> None:
         """Raises UnreachableError, NonsenseError for a server that says it is not well, TimeoutError when it says
@@ -133,7 +133,7 @@ class Client:
                 async for chunk in response.content.iter_any():
                     answer += chunk
                     if len(answer) > largest:
-                        raise NonsenseError(f"more than {largest} bytes")
+                        raise NonsenseError(f"answered with more than {largest} bytes")
                 return response.status, bytes(answer)
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(str(error) or type(error).__name__) from error
@@ -147,7 +147,7 @@ def _parse(answer: bytes) -> Any:
     try:
         return json.loads(answer)
     except ValueError as error:
-        raise NonsenseError(f"not JSON: {_excerpt(answer)}") from error
+        raise NonsenseError(f"did not answer with JSON: {_excerpt(answer)}") from error
 
 
 def _excerpt(answer: bytes) -> str:

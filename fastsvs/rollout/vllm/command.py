@@ -54,6 +54,8 @@ def command(launch: Launch, port: int) -> list[str]:
         "max-num-seqs": launch.max_sequences,
         "max-model-len": launch.max_sequence_tokens,
         "enforce-eager": not launch.devices,
+        # A prompt read in parts breaks vLLM 0.32 where sampling is seeded: "CPU Generator does not use offset".
+        "no-enable-chunked-prefill": not launch.devices,
         "enable-sleep-mode": launch.sleeps,
         "disable-uvicorn-access-log": True,
         **launch.options,

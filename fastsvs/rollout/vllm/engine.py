@@ -25,8 +25,8 @@ from fastsvs.rollout.vllm.placement import servers_of
 from fastsvs.rollout.vllm.server import Server
 
 T = TypeVar("T")
-LOWEST_TEMPERATURE = 0.01
-"""vLLM raises lower ones to it; 0 is greedy."""
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 2.0
+"""vLLM raises lower ones and refuses higher ones; 0 is greedy."""
 QUEUED_SHARE = 2
 """Samples in flight on a server, in multiples of those it decodes at a time: it never waits for us."""
 ANSWER_SECONDS = 30.0
@@ -192,8 +192,11 @@ class VllmEngine:
                 (request.samples < 1, f"samples={request.samples} must be at least 1"),
                 (sampling.max_tokens < 1, f"max_tokens={sampling.max_tokens} must be at least 1"),
                 (
-                    not (sampling.temperature == 0 or sampling.temperature >= LOWEST_TEMPERATURE),
-                    f"temperature={sampling.temperature} must be 0 or at least {LOWEST_TEMPERATURE}",
+                    not (
+                        sampling.temperature == 0 or LOWEST_TEMPERATURE <= sampling.temperature <= HIGHEST_TEMPERATURE
+                    ),
+                    f"temperature={sampling.temperature} must be 0 or lie in "
+                    f"[{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}]",
                 ),
                 (not 0 < sampling.top_p <= 1, f"top_p={sampling.top_p} must lie in (0, 1]"),
                 (

@@ -157,7 +157,7 @@ class Fleet:
         except UnreachableError as error:
             member.suspect(f"request failed: {error}")
         except NonsenseError as error:
-            member.fail(f"answered nonsense: {error}")
+            member.fail(str(error))
         else:
             member.answered()
             self._count(call, rollouts)

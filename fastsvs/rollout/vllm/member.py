@@ -135,13 +135,13 @@ class Member:
         deadline = time.monotonic() + (patience if self.ours else min(patience, AWAY_SECONDS))
         while True:
             if reason := self._server.exited():
-                raise StartError(f"{self.name} did not start: {reason}")
+                raise StartError(f"did not start: {reason}")
             with suppress(UnreachableError, NonsenseError, TimeoutError):
                 await self._client.probe(endpoint, HEALTH, PROBE_SECONDS)
                 break
             if time.monotonic() > deadline:
                 if self.ours:
-                    raise StartError(f"{self.name} was not healthy after {patience:g} s")
+                    raise StartError(f"was not healthy after {patience:g} s")
                 self._set_away()
             await asyncio.sleep(START_POLL_SECONDS if self.ours else PROBE_SECONDS)
         if self.ours:
@@ -149,7 +149,7 @@ class Member:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + max(deadline - time.monotonic(), 1)):
                     await self._client.warm_up(endpoint)
             except (UnreachableError, NonsenseError, TimeoutError) as error:
-                raise StartError(f"{self.name} failed its first request: {self._server.exited() or error!r}") from error
+                raise StartError(f"failed its first request: {self._server.exited() or error!r}") from error
 
     async def _watch(self) -> str:
         """Until it fails: why."""
@@ -182,6 +182,7 @@ class Member:
 
     def _go_down(self, reason: str) -> None:
         never_up = self.incarnation == 0
+        reason = f"{reason} (see {self._server.trace})"
         self.failure, self.endpoint, self.version = reason, None, None
         self._down_since = self._down_since or time.monotonic()
         if never_up or self.restarts == self._config.max_restarts:

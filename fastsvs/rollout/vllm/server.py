@@ -23,6 +23,10 @@ class Server(Protocol):
     ours: bool
     """It may be killed and started again."""
 
+    @property
+    def trace(self) -> str:
+        """Where to look when it fails."""
+
     async def start(self) -> str:
         """Start its process, unless it is somebody else's; the URL at which it will answer."""
 
@@ -38,6 +42,10 @@ class ExternalServer:
     name: str
     url: str
     ours: bool = False
+
+    @property
+    def trace(self) -> str:
+        return self.url
 
     async def start(self) -> str:
         return self.url
@@ -62,6 +70,10 @@ class LocalServer:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _log_start: int = field(default=0, init=False)
 
+    @property
+    def trace(self) -> str:
+        return str(self.log)
+
     async def start(self) -> str:
         port = free_port(self.launch.host)
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +95,7 @@ class LocalServer:
     def exited(self) -> str | None:
         if self._process is None or self._process.poll() is None:
             return None
-        return f"its process ended with status {self._process.returncode}; the end of {self.log}:\n{self.tail()}"
+        return f"its process ended with status {self._process.returncode}, the last it said was\n{self.tail()}"
 
     def tail(self) -> str:
         """The last lines of the log since the last start."""
