@@ -1,0 +1,150 @@
+"""A discrete-event simulation of rollout servers, as an `Engine`: the schedule under test is the real one.
+
+A server decodes all its sequences in lock step; a step takes as long as its throughput curve says for their number. It
+takes requests in the order in which they come, up to its limit, each group whole on the least loaded server (as
+`fastsvs.rollout.vllm` does). Reading prompts takes no time. Events: a sequence ends, requests come.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from torch import Tensor
+
+from bench.rollout.workload import Workload
+from fastsvs.rollout import Request, Rollout
+from fastsvs.selfplay import Task
+from fastsvs.selfplay.collect import Schedule
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Seconds of one decode step against the number of sequences in it; linear between the points."""
+
+    sequences: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+    @cache  # noqa: B019
+    def step(self, sequences: int) -> float:
+        return float(np.interp(sequences, self.sequences, self.seconds))
+
+    def rate(self, sequences: int) -> float:
+        """Tokens a second."""
+        return sequences / self.step(sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    seconds: float
+    tokens: int
+    utilisation: float
+    """Tokens a second relative to all servers being full all the time."""
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.seconds
+
+
+@dataclass(slots=True)
+class _Server:
+    curve: Curve
+    limit: int
+    now: float = 0.0
+    steps: float = 0.0
+    """Decode steps done so far; the sequence that ends at step s is in `running` as (s, key)."""
+    running: list[tuple[float, str]] = field(default_factory=list)
+    waiting: deque[tuple[int, str]] = field(default_factory=deque)
+    """(length, key)"""
+
+    def load(self) -> int:
+        return len(self.running) + len(self.waiting)
+
+    def next_end(self) -> float:
+        """When its next sequence ends; infinite when it is idle."""
+        if not self.running:
+            return float("inf")
+        return self.now + (self.running[0][0] - self.steps) * self.curve.step(len(self.running))
+
+    def advance(self, now: float) -> None:
+        """To a moment before or at the next end."""
+        if self.running:
+            self.steps += (now - self.now) / self.curve.step(len(self.running))
+        self.now = now
+
+    def end(self) -> str:
+        """The key of the sequence that ends next, which has ended now; a waiting one takes its place."""
+        self.advance(self.next_end())
+        self.steps, key = heapq.heappop(self.running)
+        self.admit()
+        return key
+
+    def admit(self) -> None:
+        while self.waiting and len(self.running) < self.limit:
+            length, key = self.waiting.popleft()
+            heapq.heappush(self.running, (self.steps + length, key))
+
+
+class SimulatedEngine:
+    collective = False
+
+    def __init__(self, workload: Workload, curve: Curve, servers: int, max_sequences: int) -> None:
+        self._workload = workload
+        self._servers = [_Server(curve, max_sequences) for _ in range(servers)]
+        self._kinds: dict[str, str] = {}
+        self._left: dict[str, int] = {}
+        """Samples of each request that have not ended."""
+        self._requests: dict[str, Request] = {}
+        self.now = 0.0
+        self.tokens = 0
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            server = min(self._servers, key=_Server.load)
+            server.advance(self.now)
+            self._requests[request.key], self._left[request.key] = request, request.samples
+            lengths = [self._length(request, sample) for sample in range(request.samples)]
+            server.waiting += [(length, request.key) for length in lengths]
+            server.admit()
+            self.tokens += sum(lengths)
+
+    def abort(self, keys: Collection[str]) -> None:
+        raise NotImplementedError("nothing is given up in a simulation")
+
+    def poll(self, timeout: float) -> list[tuple[str, list[Rollout]]]:
+        """The next group to be complete; the clock stands at that moment."""
+        while self._left:
+            server = min(self._servers, key=_Server.next_end)
+            key = server.end()
+            self.now = server.now
+            self._left[key] -= 1
+            if not self._left[key]:
+                del self._left[key]
+                return [(key, [Rollout((0,), (0.0,), "length", 0)] * self._requests[key].samples)]
+        return []
+
+    def pending(self) -> int:
+        return len(self._left)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None: ...
+
+    def close(self) -> None: ...
+
+    def _length(self, request: Request, sample: int) -> int:
+        if not self._workload.lengths.within_group:
+            return request.sampling.max_tokens
+        depth = request.key.count("/")
+        kind = ("original", "synthesis", "variant")[depth]
+        task = Task(request.key, kind, None, (), request.samples)  # type: ignore[arg-type]
+        return self._workload.lengths.of(task, sample, self._workload.seed)
+
+
+def simulate(workload: Workload, curve: Curve, servers: int, max_sequences: int, schedule: Schedule) -> Outcome:
+    engine = SimulatedEngine(workload, curve, servers, max_sequences)
+    workload.collect(engine, schedule)
+    full = servers * curve.rate(max_sequences)
+    return Outcome(engine.now, engine.tokens, engine.tokens / engine.now / full)

@@ -1,0 +1,109 @@
+"""One self-play step of given size and lengths: which tasks follow from which, and how long each response is.
+
+Everything is a function of the seed and of the task's key: both schedules do the same work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from math import exp, log
+
+import numpy as np
+
+from fastsvs.data import Problem
+from fastsvs.rollout import Engine, SamplingParams
+from fastsvs.seeding import derive_seed
+from fastsvs.selfplay import ORIGINAL, SYNTHESIS, VARIANT, Experience, Group, Task, collect, original_tasks
+from fastsvs.selfplay.collect import Schedule
+from fastsvs.verify import Verdict
+
+P99 = 2.326
+"""Standard deviations from the median of a normal distribution to its 99th percentile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Log-normal response lengths, cut at `limit`."""
+
+    median: float
+    p99_over_median: float
+    limit: int
+    within_group: float
+    """Share of the variance of the logarithm that lies between the responses to one prompt; the rest lies between
+    prompts. 0: the responses to a prompt are equally long."""
+    synthesis: float = 0.5
+    """Length of a written problem relative to a solution."""
+
+    def of(self, task: Task, sample: int, seed: int) -> int:
+        """Tokens of response number `sample`."""
+        spread = log(self.p99_over_median) / P99
+        prompt = _normal(seed, task.key) * (1 - self.within_group) ** 0.5
+        own = _normal(seed, task.key, sample) * self.within_group**0.5
+        median = self.median * (self.synthesis if task.kind == SYNTHESIS else 1.0)
+        return max(1, min(self.limit, round(median * exp(spread * (prompt + own)))))
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    prompts: int
+    samples: int
+    lengths: Lengths
+    prompt_tokens: int = 8
+    underperforming: float = 0.3
+    """Share of the prompts with contexts."""
+    contexts: int = 4
+    """Such a prompt has 1 to so many, all equally likely."""
+    variants: int = 8
+    """Written from each context."""
+    valid: float = 0.8
+    """Share of the variants that are solved."""
+    seed: int = 0
+
+    def tasks(self) -> list[Task]:
+        problems = [Problem(str(i), f"problem {i}", "1") for i in range(self.prompts)]
+        tasks = original_tasks([(problem, self._prompt(problem.id)) for problem in problems], self.samples)
+        return [self._limited(task) for task in tasks]
+
+    def expand(self, group: Group) -> list[Task]:
+        """As an `ExperienceStage`: contexts of an original problem, variants of a context."""
+        parent = group.task
+        if parent.kind == VARIANT:
+            return []
+        draw = np.random.default_rng(derive_seed(self.seed, "expand", parent.key))
+        if parent.kind == ORIGINAL:
+            children = int(draw.integers(1, self.contexts + 1)) if draw.random() < self.underperforming else 0
+            kind, samples = SYNTHESIS, self.variants
+        else:
+            children, kind, samples = int(draw.binomial(self.variants, self.valid)), VARIANT, self.samples
+        keys = [f"{parent.key}/{child:03d}" for child in range(children)]
+        return [self._limited(Task(key, kind, parent.problem, self._prompt(key), samples)) for key in keys]
+
+    def finish(self, groups: Sequence[Group]) -> Experience:
+        return Experience(list(groups), {})
+
+    def collect(self, engine: Engine, schedule: Schedule) -> Experience:
+        """The whole step on `engine`, answers checked in no time."""
+        sampling = SamplingParams(max_tokens=self.lengths.limit)
+        return collect(self, self.tasks(), engine, _Instantly(), lambda ids: "", sampling, self.seed, schedule=schedule)
+
+    def _limited(self, task: Task) -> Task:
+        """Where all responses of a group are equally long, the token limit makes them so on a real engine too."""
+        if self.lengths.within_group:
+            return task
+        limit = self.lengths.of(task, 0, self.seed)
+        return Task(task.key, task.kind, task.problem, task.prompt_ids, task.samples, max_tokens=limit)
+
+    def _prompt(self, key: str) -> tuple[int, ...]:
+        draw = np.random.default_rng(derive_seed(self.seed, "prompt", key))
+        return tuple(draw.integers(0, 64, self.prompt_tokens).tolist())
+
+
+class _Instantly:
+    def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict | Future[Verdict]]:
+        return [Verdict.CORRECT] * len(pairs)
+
+
+def _normal(*parts: int | str) -> float:
+    return float(np.random.default_rng(derive_seed("length", *parts)).standard_normal())
