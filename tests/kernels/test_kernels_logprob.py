@@ -174,8 +174,8 @@ def test_uniform_rows(dtype, device):
     logits = torch.tensor([0.0, -40.0, 25.0], device=device, dtype=dtype)[:, None].expand(3, columns).contiguous()
     logprobs, entropy, _ = run(logits, torch.tensor([0, 17, columns - 1], device=device))
     log_columns = torch.full_like(entropy, columns).log()
-    torch.testing.assert_close(entropy, log_columns, atol=1e-6, rtol=0)
-    torch.testing.assert_close(logprobs, -log_columns, atol=1e-6, rtol=0)
+    torch.testing.assert_close(entropy, log_columns, atol=2e-6, rtol=0)
+    torch.testing.assert_close(logprobs, -log_columns, atol=2e-6, rtol=0)
     check(logits, torch.tensor([0, 17, columns - 1], device=device))
 
 
