@@ -4,10 +4,12 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from pydantic import BaseModel
 from whole_runs import ROOT, SMALL
 
@@ -24,8 +26,8 @@ def page(name: str) -> str:
     return (ROOT / "docs" / f"{name}.md").read_text()
 
 
-def blocks(language: str) -> Iterator[str]:
-    for path in PAGES:
+def blocks(language: str, paths: Sequence[Path] = PAGES) -> Iterator[str]:
+    for path in paths:
         yield from re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
 
 
@@ -71,7 +73,7 @@ def test_links_files_and_tests_exist() -> None:
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of the module in docs/extend.md, importable."""
-    (source,) = blocks("python")
+    (source,) = blocks("python", [ROOT / "docs" / "extend.md"])
     (tmp_path / "my_ideas.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(ROOT)
@@ -93,6 +95,24 @@ def test_the_example_of_an_extension_trains(example: str, tmp_path: Path) -> Non
     again = next(row for row in groups.values() if row["kind"] == "again")
     assert "correct" not in groups[again["parent"]]["verdicts"]
     assert len(again["responses"]) == 2 * len(groups[again["parent"]]["responses"])
+
+
+def test_the_example_of_the_kernels_runs() -> None:
+    (source,) = blocks("python", [ROOT / "docs" / "kernels.md"])
+    tokens = 5
+    names: dict[str, Any] = {
+        "torch": torch,
+        "tokens": tokens,
+        "hidden": torch.randn(tokens, 8, requires_grad=True),
+        "weight": torch.randn(20, 8, requires_grad=True),
+        "targets": torch.tensor([0, 19, -100, 3, 3]),
+        "advantages": torch.randn(tokens),
+        "old": -torch.rand(tokens),
+    }
+    exec(source, names)
+    assert names["result"].loss.isfinite()
+    assert names["hidden"].grad.abs().sum() > 0
+    assert torch.equal(names["result"].logprobs, names["logprobs"].detach())
 
 
 def test_every_metric_is_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
