@@ -11,15 +11,15 @@ import importlib.util
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import get_args
 
 from bench.report import Row, write
 from bench.rollout.cluster import CASES, MAX_SEQUENCES
-from bench.rollout.simulation import simulate
+from bench.rollout.simulation import Outcome, simulate
 from fastsvs.selfplay.collect import Schedule
 
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+SIMULATED_STEPS = 3
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--rounds", type=int, default=5, help="measured steps of each schedule on the real server")
     options = parser.parse_args()
-    rows = list(simulated())
+    rows: list[Row] = list(simulated())
     if importlib.util.find_spec("vllm"):
         with tempfile.TemporaryDirectory() as folder:
             rows += real(Path(folder), options.rounds)
@@ -40,40 +40,38 @@ def main() -> None:
 
 def simulated() -> Iterator[Row]:
     for case in CASES:
-        outcomes = {s: simulate(case.workload, case.curve, case.servers, MAX_SEQUENCES, s) for s in SCHEDULES}
-        for schedule, outcome in outcomes.items():
-            yield Row(case.name, "simulation", f"{schedule}: tokens per second", outcome.rate, "tokens/s")
-            yield Row(case.name, "simulation", f"{schedule}: seconds of a rollout", outcome.seconds, "s")
-            yield Row(case.name, "simulation", f"{schedule}: utilisation", outcome.utilisation, "share", limit=1.0)
-        ratio = outcomes["streaming"].rate / outcomes["phased"].rate
-        yield Row(case.name, "simulation", "streaming / phased", ratio, "ratio")
+        steps = case.workload.steps(SIMULATED_STEPS)
+        outcomes = {s: simulate(steps, case.curve, case.servers, MAX_SEQUENCES, s) for s in SCHEDULES}
+        yield from figures(case.name, "simulation", outcomes, case.servers * case.curve.rate(MAX_SEQUENCES))
 
 
 def real(folder: Path, rounds: int) -> Iterator[Row]:
-    from bench.rollout.real import MAX_SEQUENCES, WORKLOAD, measure_curve, play, server
+    from bench.rollout.real import MAX_SEQUENCES, STEPS, measure_curve, play, server
 
     name = "models/tiny, one vLLM server on a CPU"
-    seconds: dict[Schedule, list[float]] = {schedule: [] for schedule in SCHEDULES}
+    played: dict[Schedule, list[Outcome]] = {schedule: [] for schedule in SCHEDULES}
     with server(folder) as engine:
         play(engine, "phased")  # warms up
         curve = measure_curve(engine, rounds)
         for _ in range(rounds):
             for schedule in SCHEDULES:
-                taken, tokens = play(engine, schedule)
-                seconds[schedule].append(taken)
+                played[schedule].append(play(engine, schedule))
     for sequences, step in zip(curve.sequences, curve.seconds, strict=True):
         yield Row(name, "vLLM", f"decode step of {sequences} sequences", step, "s")
-    yield Row(name, "vLLM", "response tokens of a rollout", tokens, "count")
-    for schedule in SCHEDULES:
-        rate = tokens / median(seconds[schedule])
-        yield Row(name, "vLLM", f"{schedule}: tokens per second", rate, "tokens/s")
-        yield Row(name, "vLLM", f"{schedule}: utilisation", rate / curve.rate(MAX_SEQUENCES), "share", limit=1.0)
-        predicted = simulate(WORKLOAD, curve, 1, MAX_SEQUENCES, schedule)
-        yield Row(name, "simulation", f"{schedule}: tokens per second", predicted.rate, "tokens/s")
-    predicted = [simulate(WORKLOAD, curve, 1, MAX_SEQUENCES, schedule).seconds for schedule in SCHEDULES]
-    ratios = [phased / streaming for streaming, phased in zip(seconds["streaming"], seconds["phased"], strict=True)]
-    yield Row(name, "vLLM", "streaming / phased", median(ratios), "ratio")
-    yield Row(name, "simulation", "streaming / phased", predicted[1] / predicted[0], "ratio")
+    full = curve.rate(MAX_SEQUENCES)
+    middle = {schedule: sorted(outcomes, key=lambda o: o.seconds)[rounds // 2] for schedule, outcomes in played.items()}
+    yield from figures(name, "vLLM", middle, full)
+    predicted = {schedule: simulate(STEPS, curve, 1, MAX_SEQUENCES, schedule) for schedule in SCHEDULES}
+    yield from figures(name, "simulation", predicted, full)
+
+
+def figures(case: str, provider: str, outcomes: dict[Schedule, Outcome], full: float) -> Iterator[Row]:
+    """`full`: tokens a second when all servers decode as many sequences as they may."""
+    for schedule, outcome in outcomes.items():
+        yield Row(case, provider, f"{schedule}: response tokens", outcome.tokens, "count")
+        yield Row(case, provider, f"{schedule}: tokens per second", outcome.rate, "tokens/s", limit=full)
+        yield Row(case, provider, f"{schedule}: utilisation", outcome.rate / full, "share", limit=1.0)
+    yield Row(case, provider, "streaming / phased", outcomes["streaming"].rate / outcomes["phased"].rate, "ratio")
 
 
 if __name__ == "__main__":

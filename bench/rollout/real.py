@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import torch
 
-from bench.rollout.simulation import Curve
+from bench.rollout.simulation import Curve, Outcome
 from bench.rollout.workload import Lengths, Workload
 from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.policy import load_hf_config
@@ -25,13 +25,14 @@ MAX_SEQUENCES = 32
 CURVE_POINTS = (1, 2, 4, 8, 16, MAX_SEQUENCES)
 CURVE_TOKENS = 128
 WORKLOAD = Workload(
-    prompts=12,
+    prompts=24,
     samples=4,
-    lengths=Lengths(median=48, p99_over_median=10, limit=400, within_group=0.0),
+    lengths=Lengths(median=64, p99_over_median=10, limit=480, within_group=0.0),
     contexts=2,
     variants=4,
     underperforming=0.5,
 )
+STEPS = WORKLOAD.steps(3)
 
 
 @contextmanager
@@ -64,12 +65,11 @@ def measure_curve(engine: VllmEngine, rounds: int) -> Curve:
     return Curve(CURVE_POINTS, tuple(points))
 
 
-def play(engine: VllmEngine, schedule: Schedule) -> tuple[float, int]:
-    """(seconds, tokens) of the workload's step."""
+def play(engine: VllmEngine, schedule: Schedule) -> Outcome:
+    """All steps, one after the other."""
     began = perf_counter()
-    experience = WORKLOAD.collect(engine, schedule)
-    seconds = perf_counter() - began
-    return seconds, sum(_tokens(group.rollouts) for group in experience.groups)
+    groups = [group for step in STEPS for group in step.collect(engine, schedule).groups]
+    return Outcome(perf_counter() - began, sum(_tokens(group.rollouts) for group in groups))
 
 
 def _name_weights(url: str, version: int) -> None:

@@ -40,10 +40,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
+    """Of one or more steps."""
+
     seconds: float
     tokens: int
-    utilisation: float
-    """Tokens a second relative to all servers being full all the time."""
 
     @property
     def rate(self) -> float:
@@ -93,7 +93,7 @@ class SimulatedEngine:
     collective = False
 
     def __init__(self, workload: Workload, curve: Curve, servers: int, max_sequences: int) -> None:
-        self._workload = workload
+        self.workload = workload
         self._servers = [_Server(curve, max_sequences) for _ in range(servers)]
         self._kinds: dict[str, str] = {}
         self._left: dict[str, int] = {}
@@ -135,16 +135,19 @@ class SimulatedEngine:
     def close(self) -> None: ...
 
     def _length(self, request: Request, sample: int) -> int:
-        if not self._workload.lengths.within_group:
+        if not self.workload.lengths.within_group:
             return request.sampling.max_tokens
         depth = request.key.count("/")
         kind = ("original", "synthesis", "variant")[depth]
         task = Task(request.key, kind, None, (), request.samples)  # type: ignore[arg-type]
-        return self._workload.lengths.of(task, sample, self._workload.seed)
+        return self.workload.lengths.of(task, sample, self.workload.seed)
 
 
-def simulate(workload: Workload, curve: Curve, servers: int, max_sequences: int, schedule: Schedule) -> Outcome:
-    engine = SimulatedEngine(workload, curve, servers, max_sequences)
-    workload.collect(engine, schedule)
-    full = servers * curve.rate(max_sequences)
-    return Outcome(engine.now, engine.tokens, engine.tokens / engine.now / full)
+def simulate(
+    workloads: Iterable[Workload], curve: Curve, servers: int, max_sequences: int, schedule: Schedule
+) -> Outcome:
+    """The steps one after the other."""
+    engines = [SimulatedEngine(workload, curve, servers, max_sequences) for workload in workloads]
+    for engine in engines:
+        engine.workload.collect(engine, schedule)
+    return Outcome(sum(engine.now for engine in engines), sum(engine.tokens for engine in engines))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 
 import numpy as np
@@ -60,6 +60,10 @@ class Workload:
     valid: float = 0.8
     """Share of the variants that are solved."""
     seed: int = 0
+
+    def steps(self, count: int) -> list[Workload]:
+        """So many of the kind, with seeds of their own."""
+        return [replace(self, seed=seed) for seed in range(count)]
 
     def tasks(self) -> list[Task]:
         problems = [Problem(str(i), f"problem {i}", "1") for i in range(self.prompts)]
