@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from fastsvs.telemetry import describe_environment, write_json
+from fastsvs.environment import describe_environment
+from fastsvs.files import write_json
 
 
 @dataclass(frozen=True, slots=True)

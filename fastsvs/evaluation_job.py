@@ -11,11 +11,12 @@ from fastsvs.config import EvalJob, PolicyConfig
 from fastsvs.data import load_tokenizer
 from fastsvs.evaluate import evaluate
 from fastsvs.export import restore
+from fastsvs.files import write_json, write_jsonl
 from fastsvs.policy import Policy
 from fastsvs.rollouts import Rollouts
 from fastsvs.session import build_engine, read_problems, stop_token_ids
 from fastsvs.sync import LocalSync
-from fastsvs.telemetry import StepProgress, write_json, write_jsonl
+from fastsvs.telemetry import StepProgress
 from fastsvs.verify import Verifier
 
 

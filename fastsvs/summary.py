@@ -8,9 +8,10 @@ from typing import Any
 
 from fastsvs import distributed
 from fastsvs.evaluate import Estimate
+from fastsvs.files import read_jsonl
 from fastsvs.selfplay import VARIANT, Experience
 from fastsvs.session import Session
-from fastsvs.telemetry import draw_curves, read_jsonl
+from fastsvs.telemetry import draw_curves
 from fastsvs.verify import Verdict
 
 SHOWN_PROBLEMS = 3

@@ -15,8 +15,8 @@ from whole_runs import ROOT, SMALL
 
 from fastsvs.cli import main
 from fastsvs.config import EvalJob, SftJob, TrainJob, load
+from fastsvs.files import read_jsonl
 from fastsvs.selfplay.extraction import Rejection
-from fastsvs.telemetry import read_jsonl
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SCHEMAS = {"train": TrainJob, "sft": SftJob, "eval": EvalJob}

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from whole_runs import ROOT, SMALL, command, environment
 
-from fastsvs.telemetry import read_jsonl
+from fastsvs.files import read_jsonl
 
 
 def arguments(folder: Path, steps: int) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from whole_runs import ROOT, SMALL
 
 from fastsvs.cli import main
-from fastsvs.telemetry import read_jsonl
+from fastsvs.files import read_jsonl
 
 STEPS = 4
 AHEAD = ("train.staleness=1", "algorithm.rollout_correction=tis")

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from whole_runs import SMALL
 
-from fastsvs.telemetry import read_jsonl
+from fastsvs.files import read_jsonl
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fastsvs.telemetry.files import write_atomic
+from fastsvs.files import write_atomic
 
 COLORS = {"original": "#3366aa", "synthesis": "#dd8833", "variant": "#33996b"}
 LABELS = {"original": "data-set problems", "synthesis": "problems written", "variant": "own problems solved"}

@@ -7,29 +7,22 @@ metrics beyond that checkpoint are therefore cut off first.
 from __future__ import annotations
 
 import json
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from fastsvs import config as configuration
 from fastsvs.config import Section
+from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
-from fastsvs.telemetry.files import append_jsonl, read_jsonl, write_atomic, write_json, write_jsonl
+from fastsvs.files import append_jsonl, read_jsonl, write_atomic, write_json, write_jsonl
 
 RESUMABLE = {"run.dir", "run.steps", "run.save_every", "run.keep_checkpoints", "run.timeout_seconds"}
 """Keys that may change between the sessions of one run: they do not alter what a step computes."""
 LAYOUT = {"policy.tensor_parallel", "policy.pipeline_parallel", "policy.sequence_parallel", "verifier.workers"}
 """Keys of where the work runs: a run may be resumed on another layout, equal up to rounding."""
-PACKAGES = ("torch", "megatron-core", "transformers", "vllm", "triton", "math-verify", "numpy")
 
 
 class RunFolder:
@@ -105,37 +98,6 @@ def read_evaluations(root: Path) -> dict[int, dict[str, Any]]:
     """The evaluations in a run folder, by step."""
     paths = {int(path.stem.removeprefix("step_")): path for path in root.glob("evaluations/step_*.json")}
     return {step: json.loads(paths[step].read_text(encoding="utf-8")) for step in sorted(paths)}
-
-
-def describe_environment() -> dict[str, Any]:
-    """Machine, versions, commit and command, for the record."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.orig_argv),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
-    }
-
-
-def _commit() -> str | None:
-    """Of the repository that this file lies in, if it lies in one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

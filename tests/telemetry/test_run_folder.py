@@ -7,8 +7,8 @@ import pytest
 
 from fastsvs.config import TrainJob, load
 from fastsvs.errors import UserError
-from fastsvs.telemetry import RunFolder, read_jsonl
-from fastsvs.telemetry.files import write_atomic
+from fastsvs.files import read_jsonl, write_atomic
+from fastsvs.telemetry import RunFolder
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tiny_svs.yaml"
 
