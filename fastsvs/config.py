@@ -74,7 +74,7 @@ class ServerConfig(Section):
     stall_timeout_seconds: float = Field(120.0, gt=0)
     """A server that answers no health check for so long counts as hung and is restarted."""
     max_restarts: int = Field(3, ge=0)
-    """Of one server within a run; after that the run ends with a checkpoint."""
+    """Of one server within a run; then it is given up, and when none is left the run ends with a checkpoint."""
 
 
 class RolloutConfig(Section):

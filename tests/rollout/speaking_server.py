@@ -50,6 +50,10 @@ class SpeakingServer:
         self.trace = "the test"
         self.manners = manners
         self.version = 1
+        self.settings = {
+            "model_config": {"logprobs_mode": "processed_logprobs", "max_model_len": 64},
+            "scheduler_config": {"max_num_seqs": 16},
+        }
         self.starts = starts
         self.started = 0
         self.stopped = 0
@@ -96,6 +100,8 @@ class SpeakingServer:
             self.asleep = True
         if path == "/wake_up":
             self.asleep = False
+        if path == "/server_info":
+            return web.json_response({"vllm_config": self.settings})
         if path != "/inference/v1/generate":
             return web.json_response({})
         body = await request.json()

@@ -257,6 +257,24 @@ def test_external_servers_are_avoided_and_found_again_but_never_stopped(open_eng
     assert a.served > served
 
 
+@pytest.mark.parametrize(
+    ("section", "option", "value", "fault"),
+    [
+        ("model_config", "logprobs_mode", "raw_logprobs", "--logprobs-mode is raw_logprobs and must be processed_log"),
+        ("model_config", "max_model_len", 63, "--max-model-len is 63 and must be 64"),
+        ("scheduler_config", "max_num_seqs", 8, "--max-num-seqs is 8 and must be 16"),
+    ],
+)
+def test_external_servers_must_be_started_for_us(
+    open_engine: Opener, section: str, option: str, value: object, fault: str
+) -> None:
+    server = SpeakingServer("a", ours=False)
+    server.settings[section][option] = value  # type: ignore[assignment]
+    engine = open_engine([server], load=False)
+    with pytest.raises(EngineFailure, match=fault):
+        engine.endpoints(5)
+
+
 def test_external_servers_that_never_answer_end_the_run(open_engine: Opener) -> None:
     config = ServerConfig(start_timeout_seconds=0.5, stall_timeout_seconds=0.5)
     engine = open_engine([ExternalServer("a", "http://127.0.0.1:9")], config, load=False)

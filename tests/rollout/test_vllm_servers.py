@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from fastsvs.config import DataConfig, RolloutConfig, ServerConfig
 from fastsvs.data import encode_problems, load_problems, load_tokenizer
 from fastsvs.rollout import EngineSpec, LocalEngine, Request, Rollout, SamplingParams, VllmEngine
+from fastsvs.rollout.vllm import ExternalServer
 from fastsvs.rollout.vllm import server as server_module
 
 pytestmark = [
@@ -212,6 +213,28 @@ def test_a_sample_of_two_versions_says_so(engine: VllmEngine, prompts: list[tupl
     assert {rollout.weight_version for rollout in rollouts if not rollout.mixed_versions} == {1, 2}
     assert {rollout.weight_version for rollout in rollouts if rollout.mixed_versions} == {1}
     publish(engine, 1)  # back, for the other tests
+
+
+def test_servers_that_somebody_else_runs(engine: VllmEngine, prompts: list[tuple[int, ...]]) -> None:
+    """The same servers through their URLs: the same samples, and they stay when the engine closes."""
+    publish(engine, 1)
+    endpoints = engine.endpoints(60)
+    external = VllmEngine(
+        [ExternalServer(f"url-{i}", endpoint.url) for i, endpoint in enumerate(endpoints)],
+        ServerConfig(start_timeout_seconds=60),
+        api_key=endpoints[0].api_key,
+        eos_token_ids=[EOS],
+        vocabulary=576,
+        max_sequences=32,
+        max_sequence_tokens=512,
+    )
+    try:
+        publish(external, 1)
+        assert answer(external, requests(prompts, 4)).keys() == {f"r{i}" for i in range(len(prompts))}
+    finally:
+        external.close()
+    publish(engine, 1)
+    assert answer(engine, requests(prompts, 1)).keys() == {f"r{i}" for i in range(len(prompts))}
 
 
 def server_pids(engine: VllmEngine, index: int) -> tuple[int, int]:

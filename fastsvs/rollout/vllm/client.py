@@ -20,7 +20,11 @@ HEALTH = "/health"
 """Answers as long as the HTTP front lives."""
 PAUSED = "/is_paused"
 """Its answer comes from the engine behind the front, which a new batch, but no weight update, lets speak."""
+PROCESSED = "processed_logprobs"
+SETTINGS = "/server_info?config_format=json"
 CONNECT_SECONDS = 10.0
+SETTINGS_SECONDS = 60.0
+"""vLLM looks around in its system first."""
 BYTES_PER_TOKEN = 512
 """No answer needs more."""
 LARGEST_SEED = 2**62
@@ -45,10 +49,14 @@ class Endpoint:
 class Client:
     """To be made, used and closed inside one running event loop."""
 
-    def __init__(self, stop_token_ids: Collection[int], vocabulary: int) -> None:
-        """`vocabulary`: number of token ids that the model can sample."""
+    def __init__(
+        self, stop_token_ids: Collection[int], vocabulary: int, max_sequences: int, max_sequence_tokens: int
+    ) -> None:
+        """`vocabulary`: number of token ids that the model can sample; for the others see VllmEngine."""
         self._stop = frozenset(stop_token_ids)
         self._vocabulary = vocabulary
+        self._max_sequences = max_sequences
+        self._max_sequence_tokens = max_sequence_tokens
         # A connection for each request: closing it is how vLLM is told to give the request up.
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
 
@@ -86,6 +94,27 @@ class Client:
         if status != 200:
             raise NonsenseError(f"answered with status {status}: {_excerpt(answer)}")
 
+    async def check_settings(self, endpoint: Endpoint) -> None:
+        """Of a server that somebody else started. Raises EngineFailure for those under which its samples would be
+        wrong or our requests refused; otherwise as `probe`."""
+        answer = _parse(await self._ask("GET", endpoint, SETTINGS, SETTINGS_SECONDS))
+        try:
+            model, scheduler = (answer["vllm_config"][part] for part in ("model_config", "scheduler_config"))
+            mode, length, count = model["logprobs_mode"], model["max_model_len"], scheduler["max_num_seqs"]
+            faults = [
+                f"{option} is {found} and must be {wanted}"
+                for wrong, option, found, wanted in (
+                    (mode != PROCESSED, "--logprobs-mode", mode, PROCESSED),
+                    (length < self._max_sequence_tokens, "--max-model-len", length, self._max_sequence_tokens),
+                    (count < self._max_sequences, "--max-num-seqs", count, self._max_sequences),
+                )
+                if wrong
+            ]
+        except (KeyError, TypeError) as error:
+            raise NonsenseError(f"says nothing about its settings: {error!r}") from error
+        if faults:
+            raise EngineFailure(f"the server at {endpoint.url} was started for something else: {'; '.join(faults)}")
+
     async def probe(self, endpoint: Endpoint, path: str, timeout: float) -> None:
         """Raises UnreachableError, NonsenseError for a server that says it is not well, TimeoutError when it says
         nothing for `timeout` seconds."""
@@ -95,18 +124,19 @@ class Client:
         """POST to a route without a body. Raises as `probe` does."""
         await self._ask("POST", endpoint, path, timeout)
 
-    async def _ask(self, method: str, endpoint: Endpoint, path: str, timeout: float) -> None:
+    async def _ask(self, method: str, endpoint: Endpoint, path: str, timeout: float) -> bytes:
         limits = aiohttp.ClientTimeout(total=timeout)
         url = endpoint.url + path
         try:
             async with self._session.request(method, url, headers=_headers(endpoint), timeout=limits) as response:
-                await response.read()
+                answer = await response.read()
         except TimeoutError:
             raise
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(str(error)) from error
         if response.status >= 400:
             raise NonsenseError(f"{path} answered with status {response.status}")
+        return answer
 
     def _sampling(self, call: Call) -> dict[str, Any]:
         request, sampling = call.group.request, call.group.request.sampling

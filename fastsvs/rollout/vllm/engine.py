@@ -73,7 +73,7 @@ class VllmEngine:
 
         async def run() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            async with Client(eos_token_ids, vocabulary) as client:
+            async with Client(eos_token_ids, vocabulary, max_sequences, max_sequence_tokens) as client:
                 self._fleet = Fleet(servers, client, config, api_key, dispatcher, self._finished, self._failed)
                 self._ready.set()
                 await self._stop.wait()

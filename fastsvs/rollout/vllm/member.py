@@ -144,12 +144,14 @@ class Member:
                     raise StartError(f"was not healthy after {patience:g} s")
                 self._set_away()
             await asyncio.sleep(START_POLL_SECONDS if self.ours else PROBE_SECONDS)
-        if self.ours:
-            try:
-                async with asyncio.timeout_at(asyncio.get_running_loop().time() + max(deadline - time.monotonic(), 1)):
-                    await self._client.warm_up(endpoint)
-            except (UnreachableError, NonsenseError, TimeoutError) as error:
-                raise StartError(f"failed its first request: {self._server.exited() or error!r}") from error
+        try:
+            if not self.ours:
+                await self._client.check_settings(endpoint)
+                return
+            async with asyncio.timeout(max(deadline - time.monotonic(), 1)):
+                await self._client.warm_up(endpoint)
+        except (UnreachableError, NonsenseError, TimeoutError) as error:
+            raise StartError(f"failed its first request: {self._server.exited() or error!r}") from error
 
     async def _watch(self) -> str:
         """Until it fails: why."""
