@@ -84,6 +84,8 @@ class Fleet:
 
     async def endpoints(self, timeout: float) -> list[Endpoint]:
         """See VllmEngine. While they receive weights their engines need not answer health checks."""
+        if not self._members:
+            raise ValueError("only the main rank's engine has servers")
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while any(member.state == "starting" for member in self._members.values()) and not self._error:
