@@ -151,6 +151,30 @@ def test_nothing_outlives_a_command_that_is_killed() -> None:
     assert supervisor.wait(20) != 0
 
 
+SHARER = """
+import os, time
+from multiprocessing.shared_memory import SharedMemory
+memory = SharedMemory(create=True, size=4096)
+print(os.getpid(), memory.name, flush=True)
+time.sleep(600)
+"""
+
+
+def test_shared_memory_of_a_killed_command_is_removed() -> None:
+    supervisor = subprocess.Popen(
+        [sys.executable, str(SUPERVISOR), str(os.getpid()), sys.executable, "-c", SHARER],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert supervisor.stdout is not None
+    pid, name = supervisor.stdout.readline().split()
+    assert Path("/dev/shm", name).exists()
+    os.kill(int(pid), signal.SIGKILL)
+    supervisor.wait(20)
+    assert not Path("/dev/shm", name).exists()
+
+
 def test_sigterm_ends_a_stopped_command() -> None:
     supervisor = subprocess.Popen(
         [sys.executable, str(SUPERVISOR), str(os.getpid()), sys.executable, "-c", FAMILY],

@@ -18,6 +18,7 @@ from pathlib import Path
 
 GRACE_SECONDS = 5.0
 """From SIGTERM to SIGKILL."""
+TRACKER_SECONDS = 3.0
 CHECK_SECONDS = 0.2
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -53,14 +54,27 @@ def terminate(command: "subprocess.Popen[bytes]") -> None:
 
 
 def kill_descendants() -> None:
-    """Killing children makes their children ours, until there are none left."""
+    """Killing children makes their children ours, until there are none left.
+
+    Python's resource trackers get a moment: they remove the shared memory of the dead, and then end by themselves.
+    """
+    deadline = time.monotonic() + TRACKER_SECONDS
     while pids := children(os.getpid()):
         for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline or not is_resource_tracker(pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         for pid in pids:
             with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(CHECK_SECONDS / 10)
+
+
+def is_resource_tracker(pid: int) -> bool:
+    try:
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def children(parent: int) -> list[int]:
