@@ -15,7 +15,7 @@ from fastsvs.config import TrainJob
 from fastsvs.errors import EngineFailure
 from fastsvs.evaluate import evaluate
 from fastsvs.experience import Underway
-from fastsvs.policy import checkpoint
+from fastsvs.policy import LARGEST, checkpoint
 from fastsvs.seeding import derive_seed
 from fastsvs.session import Session, open_session
 from fastsvs.summary import conclude, sample_rows
@@ -66,7 +66,7 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
 
 
 def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
-    """As many optimizer steps as `samples_per_update` asks for; metrics are their means. No samples, no step."""
+    """As many optimizer steps as `samples_per_update` asks for, with their metrics. No samples, no step."""
     algorithm, temperature = session.job.algorithm, session.job.rollout.temperature
     updates = split_updates(batch, algorithm.samples_per_update, derive_seed(session.job.run.seed, "updates", step))
     if len(updates) > 1:
@@ -81,7 +81,10 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
         )
         rows.append(session.policy.update(part, session.loss, algorithm, weights, temperature, schedule_step=step))
     names = dict.fromkeys(name for row in rows for name in row)  # a small update may lack a kind
-    means = {f"policy/{name}": fmean(row[name] for row in rows if name in row) for name in names}
+    means = {
+        f"policy/{name}": (max if name.endswith(LARGEST) else fmean)(row[name] for row in rows if name in row)
+        for name in names
+    }
     return {"policy/updates": len(updates), **means}
 
 

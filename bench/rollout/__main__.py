@@ -11,11 +11,12 @@ import importlib.util
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import get_args
 
 from bench.report import Row, write
 from bench.rollout.cluster import CASES, MAX_SEQUENCES
-from bench.rollout.simulation import Outcome, simulate
+from bench.rollout.simulation import Curve, Outcome, simulate
 from fastsvs.selfplay.collect import Schedule
 
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
@@ -25,7 +26,7 @@ SIMULATED_STEPS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
-    parser.add_argument("--rounds", type=int, default=5, help="measured steps of each schedule on the real server")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each schedule on the real server")
     options = parser.parse_args()
     rows: list[Row] = list(simulated())
     if importlib.util.find_spec("vllm"):
@@ -49,20 +50,30 @@ def real(folder: Path, rounds: int) -> Iterator[Row]:
     from bench.rollout.real import MAX_SEQUENCES, STEPS, measure_curve, play, server
 
     name = "models/tiny, one vLLM server on a CPU"
-    played: dict[Schedule, list[Outcome]] = {schedule: [] for schedule in SCHEDULES}
-    with server(folder) as engine:
-        play(engine, "phased")  # warms up
-        curve = measure_curve(engine, rounds)
+    played: dict[Schedule, list[tuple[Outcome, int]]] = {schedule: [] for schedule in SCHEDULES}
+    with server(folder) as served:
+        play(served, "phased")  # warms up
+        curve = measure_curve(served, rounds)
         for _ in range(rounds):
             for schedule in SCHEDULES:
-                played[schedule].append(play(engine, schedule))
+                played[schedule].append(play(served, schedule))
     for sequences, step in zip(curve.sequences, curve.seconds, strict=True):
         yield Row(name, "vLLM", f"decode step of {sequences} sequences", step, "s")
     full = curve.rate(MAX_SEQUENCES)
-    middle = {schedule: sorted(outcomes, key=lambda o: o.seconds)[rounds // 2] for schedule, outcomes in played.items()}
-    yield from figures(name, "vLLM", middle, full)
-    predicted = {schedule: simulate(STEPS, curve, 1, MAX_SEQUENCES, schedule) for schedule in SCHEDULES}
+    best = {s: min((outcome for outcome, _ in runs), key=lambda o: o.seconds) for s, runs in played.items()}
+    yield from figures(name, "vLLM", best, full)
+    yield from counted(name, "vLLM", {s: median(steps for _, steps in runs) for s, runs in played.items()})
+    predicted = {s: simulate(STEPS, curve, 1, MAX_SEQUENCES, s) for s in SCHEDULES}
     yield from figures(name, "simulation", predicted, full)
+    one_second = Curve((1, MAX_SEQUENCES), (1.0, 1.0))
+    steps = {s: simulate(STEPS, one_second, 1, MAX_SEQUENCES, s).seconds for s in SCHEDULES}
+    yield from counted(name, "simulation", steps)
+
+
+def counted(case: str, provider: str, steps: dict[Schedule, float]) -> Iterator[Row]:
+    for schedule, count in steps.items():
+        yield Row(case, provider, f"{schedule}: decode steps", count, "count")
+    yield Row(case, provider, "decode steps, phased / streaming", steps["phased"] / steps["streaming"], "ratio")
 
 
 def figures(case: str, provider: str, outcomes: dict[Schedule, Outcome], full: float) -> Iterator[Row]:

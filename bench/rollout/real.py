@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from urllib.request import Request as UrlRequest
 from urllib.request import urlopen
@@ -35,41 +36,56 @@ WORKLOAD = Workload(
 STEPS = WORKLOAD.steps(3)
 
 
+@dataclass(frozen=True)
+class Served:
+    engine: VllmEngine
+    url: str
+
+    def steps(self) -> int:
+        """Decode steps that the server has done so far: they do not depend on how busy the machine is."""
+        with urlopen(f"{self.url}/metrics", timeout=60) as answer:
+            found = re.search(rb"^vllm:iteration_tokens_total_count\S* (\S+)$", answer.read(), re.MULTILINE)
+        assert found, "vLLM no longer counts its iterations under this name"
+        return int(float(found[1]))
+
+
 @contextmanager
-def server(folder: Path, max_sequences: int = MAX_SEQUENCES) -> Iterator[VllmEngine]:
+def server(folder: Path) -> Iterator[Served]:
     """One server of models/tiny with random weights; nothing ends a response but its token limit."""
-    hf_config = load_hf_config("models/tiny")
     spec = EngineSpec(
-        hf_config=hf_config,
+        hf_config=load_hf_config("models/tiny"),
         dtype=torch.float32,
         device=torch.device("cpu"),
         eos_token_ids=(),
-        rollout=RolloutConfig(engine="vllm", max_sequences=max_sequences, server=ServerConfig(count=1)),
+        rollout=RolloutConfig(engine="vllm", max_sequences=MAX_SEQUENCES, server=ServerConfig(count=1)),
         max_sequence_tokens=WORKLOAD.prompt_tokens + WORKLOAD.lengths.limit,
         folder=folder,
     )
     with closing(VllmEngine.build(spec)) as engine:
-        endpoints = engine.endpoints(600.0)
-        for endpoint in endpoints:
-            _name_weights(endpoint.url, version=0)
-        engine.weights_loaded([endpoint.name for endpoint in endpoints], version=0)
-        yield engine
+        (endpoint,) = engine.endpoints(600.0)
+        _name_weights(endpoint.url, version=0)
+        engine.weights_loaded([endpoint.name], version=0)
+        yield Served(engine, endpoint.url)
 
 
-def measure_curve(engine: VllmEngine, rounds: int) -> Curve:
-    """Seconds of a decode step at each number of sequences: medians, the time of a first token taken out."""
-    points = []
-    for sequences in CURVE_POINTS:
-        seconds = [_generate(engine, sequences, CURVE_TOKENS) - _generate(engine, sequences, 1) for _ in range(rounds)]
-        points.append(median(seconds) / (CURVE_TOKENS - 1))
-    return Curve(CURVE_POINTS, tuple(points))
+def measure_curve(served: Served, rounds: int) -> Curve:
+    """Seconds of a decode step at each number of sequences, the time of a first token taken out; the least of several
+    measurements, as that is the one which other work on the machine disturbed least."""
+    best = [float("inf")] * len(CURVE_POINTS)
+    for _ in range(rounds):
+        for place, sequences in enumerate(CURVE_POINTS):
+            first = _generate(served.engine, sequences, 1)
+            all_tokens = _generate(served.engine, sequences, CURVE_TOKENS)
+            best[place] = min(best[place], (all_tokens - first) / (CURVE_TOKENS - 1))
+    return Curve(CURVE_POINTS, tuple(best))
 
 
-def play(engine: VllmEngine, schedule: Schedule) -> Outcome:
-    """All steps, one after the other."""
-    began = perf_counter()
-    groups = [group for step in STEPS for group in step.collect(engine, schedule).groups]
-    return Outcome(perf_counter() - began, sum(_tokens(group.rollouts) for group in groups))
+def play(served: Served, schedule: Schedule) -> tuple[Outcome, int]:
+    """All steps of self-play, one after the other; and the decode steps that they took."""
+    began, steps = perf_counter(), served.steps()
+    groups = [group for step in STEPS for group in step.collect(served.engine, schedule).groups]
+    seconds = perf_counter() - began
+    return Outcome(seconds, sum(_tokens(group.rollouts) for group in groups)), served.steps() - steps
 
 
 def _name_weights(url: str, version: int) -> None:

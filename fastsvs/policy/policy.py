@@ -24,7 +24,7 @@ from fastsvs.policy.export import save_hf
 from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
 from fastsvs.policy.parallel import build_optimizer, distribute_gradients, initialize_model_parallel, megatron_device
 from fastsvs.policy.row import Row, pack
-from fastsvs.policy.step import Objective, run_pipeline, sum_reports, token_statistics
+from fastsvs.policy.step import LARGEST, Objective, combine, run_pipeline, token_statistics
 from fastsvs.policy.stream import stream_buckets, weight_specs
 from fastsvs.policy.weights import RandomWeights, SafetensorsWeights, WeightSource, hf_weights, load_weights
 
@@ -132,7 +132,7 @@ class Policy:
             self.model.zero_grad_buffer()
             self.optimizer.zero_grad()
             reports = run_pipeline(self.model, rows, count, objective, forward_only=False)
-        sums = _sum_over_ranks(sum_reports(reports) if _speaks_for_its_row() else {})
+        sums = _combine_ranks(combine(reports) if _speaks_for_its_row() else {})
         return {name: total / _tokens_behind(name, batch) for name, total in sums.items()}
 
     def hf_weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -144,8 +144,8 @@ class Policy:
         """What `stream_weights` sends, from the model's configuration alone."""
         return weight_specs(self.architecture, DTYPES[self.config.dtype])
 
-    def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor] = ()) -> Iterator[Tensor | None]:
-        """The weights as flat buckets on the main rank, which passes two `slots`; see `policy.stream`."""
+    def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor] = ()) -> Iterator[list[Tensor] | None]:
+        """Every bucket's pieces on the main rank, which passes two `slots`; see `policy.stream`."""
         return stream_buckets(dict(self.stage.named_parameters()), self.architecture, buckets, slots)
 
     def export(self, folder: str | Path) -> None:
@@ -173,18 +173,13 @@ def _speaks_for_its_row() -> bool:
     return mpu.is_pipeline_last_stage() and mpu.get_tensor_model_parallel_rank() == 0
 
 
-def _sum_over_ranks(sums: dict[str, float]) -> dict[str, float]:
-    if distributed.world_size() == 1:
-        return sums
-    parts: list[dict[str, float]] = [{} for _ in range(distributed.world_size())]
-    dist.all_gather_object(parts, sums)
-    names = sorted({name for part in parts for name in part})
-    return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
+def _combine_ranks(report: dict[str, float]) -> dict[str, float]:
+    return report if distributed.world_size() == 1 else combine(distributed.gather(report))
 
 
 def _tokens_behind(metric: str, batch: Batch) -> int:
-    """What the sum of `metric` is divided by: the loss carries its own weights."""
-    if metric == "loss":
+    """What `metric` is divided by: the loss carries its own weights, and the largest value is no sum."""
+    if metric == "loss" or metric.endswith(LARGEST):
         return 1
     lengths = batch.response_lengths.tolist()
     if metric.startswith("entropy/"):

@@ -6,9 +6,10 @@ the whole normalisation, so the gradient does not depend on how the batch is cut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import fsum
 
 import torch
 from megatron.core.pipeline_parallel import get_forward_backward_func
@@ -23,6 +24,7 @@ from fastsvs.kernels import (
     linear_logprob_entropy,
     linear_policy_loss,
 )
+from fastsvs.kernels.token_loss import clamped_log_ratio
 from fastsvs.policy.model import PolicyModel
 from fastsvs.policy.row import Row
 
@@ -30,8 +32,10 @@ Reports = list[dict[str, Tensor]]
 RowHead = Callable[[PolicyModel, Row, Tensor], tuple[Tensor, dict[str, Tensor]]]
 """(model, row, hidden states of its predictors) -> (scalar to differentiate, what to report); on the last stage."""
 
-Evaluated = tuple[Tensor, Tensor, dict[str, Tensor]]
-"""(objective with gradient, entropy, metrics), the last two [response_tokens] and without gradient."""
+Evaluated = tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]
+"""(objective with gradient, log-probs, entropy, metrics), all but the first [response_tokens] without gradient."""
+LARGEST = "_max"
+"""The names of metrics that are the largest of all tokens, not their mean, end so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,18 @@ class Objective:
     vocabulary: int
 
     def __call__(self, model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The row's part of the objective, and sums over its tokens: loss, entropy, entropy/<kind>, the metrics."""
+        """The row's part of the objective; of its tokens the sums of loss, entropy, entropy/<kind> and the metrics, and
+        what is LARGEST."""
         if not row.samples:
             return hidden.sum(), {}
         take = self._in_one_pass if is_token_level(self.loss) else self._by_way_of_logprobs
-        objective, entropy, metrics = take(model, row, hidden)
+        objective, logprobs, entropy, metrics = take(model, row, hidden)
         per_token = {"entropy": entropy, **metrics}
-        sums = {"loss": objective.detach(), **{name: values.sum() for name, values in per_token.items()}}
-        return objective, sums | self._entropy_by_kind(row, entropy)
+        report = {"loss": objective.detach()} | self._entropy_by_kind(row, entropy)
+        if "rollout_mismatch" in metrics:
+            report[f"rollout_mismatch{LARGEST}"] = metrics["rollout_mismatch"].max()
+            per_token["rollout_kl"] = self._rollout_kl(row, logprobs)
+        return objective, report | {name: values.sum() for name, values in per_token.items()}
 
     def _in_one_pass(self, model: PolicyModel, row: Row, hidden: Tensor) -> Evaluated:
         """The head's gradient goes straight into Megatron's buffer, where there is one."""
@@ -76,7 +84,7 @@ class Objective:
             group=model.tp_group,
             weight_grad=getattr(model.head, "main_grad", None),
         )
-        return result.loss, result.entropy, result.metrics
+        return result.loss, result.logprobs, result.entropy, result.metrics
 
     def _fused(self, row: Row) -> PolicyLossSettings | TokenLossFunction:
         """What the kernel takes the loss for: settings it knows, or a function of each token."""
@@ -92,7 +100,13 @@ class Objective:
     def _by_way_of_logprobs(self, model: PolicyModel, row: Row, hidden: Tensor) -> Evaluated:
         logprobs, entropy = token_statistics(model, row, hidden, self.temperature, self.vocabulary)
         result = self.loss(self._terms(row, logprobs, entropy, slice(None)), self.algorithm)
-        return (self._weights(row) * result.loss).sum(), entropy.detach(), result.metrics
+        return (self._weights(row) * result.loss).sum(), logprobs.detach(), entropy.detach(), result.metrics
+
+    def _rollout_kl(self, row: Row, logprobs: Tensor) -> Tensor:
+        """k3 estimate of KL(engine, policy before the update), [response_tokens]."""
+        old = self._pick_if(self.batch.old_logprobs, row)
+        log_ratio = clamped_log_ratio(logprobs if old is None else old, self._pick(self.batch.rollout_logprobs, row))
+        return torch.expm1(log_ratio) - log_ratio
 
     def _terms(self, row: Row, logprobs: Tensor, entropy: Tensor, tokens: slice | Tensor) -> TokenTerms:
         """Of these of the row's response tokens."""
@@ -165,9 +179,13 @@ def unwrap(model: nn.Module) -> PolicyModel:
     return stage
 
 
-def sum_reports(reports: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+def combine(reports: Sequence[Mapping[str, Tensor | float]]) -> dict[str, float]:
+    """Of several rows or ranks: the sum of each metric, or the LARGEST."""
     names = sorted({name for report in reports for name in report})
-    return {name: sum(float(report[name]) for report in reports if name in report) for name in names}
+    return {
+        name: (max if name.endswith(LARGEST) else fsum)(float(report[name]) for report in reports if name in report)
+        for name in names
+    }
 
 
 _NO_TOKEN_COUNT = torch.zeros((), dtype=torch.int)

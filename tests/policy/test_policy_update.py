@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,20 @@ def test_one_pass_gives_what_log_probs_and_autograd_give(model: str, tmp_path: P
         assert metrics == pytest.approx(expected_metrics, rel=1e-5)
         for name, gradient in expected.items():
             assert relative_error(actual[name], gradient) < 1e-5, name
+
+
+@pytest.mark.parametrize("several_updates", [False, True])
+def test_difference_to_the_engine_is_that_of_the_log_probs(folder: str, several_updates: bool) -> None:
+    """Mean, largest and KL, over several micro-batches."""
+    policy = build(folder, FP32.model_copy(update={"tokens_per_micro_batch": 150}))
+    batch = make_batch()
+    old = batch.old_logprobs if several_updates else policy.log_probs(batch, 1.0)
+    batch = replace(batch, old_logprobs=old if several_updates else None)
+    metrics = policy.accumulate_gradients(batch, policy_loss(PPO), PPO, WEIGHTS, 1.0)
+    difference = old - batch.rollout_logprobs
+    assert metrics["rollout_mismatch"] == pytest.approx(float(difference.abs().mean()), rel=1e-5)
+    assert metrics["rollout_mismatch_max"] == pytest.approx(float(difference.abs().max()), rel=1e-5)
+    assert metrics["rollout_kl"] == pytest.approx(float((difference.exp() - difference - 1).mean()), rel=1e-4)
 
 
 def test_two_identical_runs_give_identical_bits(folder: str) -> None:
