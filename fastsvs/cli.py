@@ -32,6 +32,14 @@ def _train(options: argparse.Namespace) -> None:
 
         _say(check_train(job))
         return
+    from fastsvs.nodes import read_nodes
+
+    nodes = read_nodes(job.rollout)
+    if nodes.serves:
+        from fastsvs.serving import serve
+
+        serve(job, nodes)
+        return
     from fastsvs.train import train
 
     train(job)

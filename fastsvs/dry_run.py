@@ -13,6 +13,7 @@ from fastsvs import config, distributed
 from fastsvs.architecture import Architecture, check_layout, load_hf_config, read_architecture
 from fastsvs.config import ModelConfig, PolicyConfig, SftJob, TrainJob
 from fastsvs.errors import UserError
+from fastsvs.nodes import read_nodes
 from fastsvs.policy.mapping import hf_shapes, megatron_shapes
 from fastsvs.session import (
     build_stage,
@@ -36,7 +37,8 @@ def check_train(job: TrainJob) -> str:
     check_lengths(job)
     check_names(job)
     check_staleness(job)
-    model = check_model(job.model, job.policy)
+    launched = distributed.launched_world_size()
+    model = check_model(job.model, job.policy, launched and read_nodes(job.rollout).trainers)
     inputs = read_inputs(job)
     check_fits_model(job, load_hf_config(job.model.path), inputs.tokenizer)
     stop_token_ids(job.model.path, inputs.tokenizer)
@@ -48,24 +50,25 @@ def check_train(job: TrainJob) -> str:
 def check_sft(job: SftJob) -> str:
     """As `check_train`."""
     check_example_length(job)
-    model = check_model(job.model, job.policy)
+    model = check_model(job.model, job.policy, distributed.launched_world_size())
     _, facts = load_examples(job)
     RunFolder(job, Path(job.run.dir), writable=False)
     return _report([*facts, *model], job)
 
 
-def check_model(model: ModelConfig, policy: PolicyConfig) -> list[str]:
-    """Architecture, layout, tensor names and shapes (on the meta device); the memory that a rank needs."""
+def check_model(model: ModelConfig, policy: PolicyConfig, processes: int | None) -> list[str]:
+    """Architecture, layout, tensor names and shapes (on the meta device); the memory that each of the training
+    `processes` needs (None: as many as the layout takes)."""
     hf = load_hf_config(model.path)
     architecture = read_architecture(hf)
-    check_layout(architecture, policy, distributed.launched_world_size())
+    check_layout(architecture, policy, processes)
     check_tensors(hf, architecture)
     stages = [_stage_parameters(architecture, policy, stage) for stage in range(policy.pipeline_parallel)]
     total = sum(prod(shape) for shape in hf_shapes(architecture).values())
     return [
         f"{model.path}: {hf.model_type}, {total / 1e6:,.1f} M parameters, "
         f"TP {policy.tensor_parallel} x PP {policy.pipeline_parallel}",
-        *_memory_facts(architecture, policy, stages),
+        *_memory_facts(architecture, policy, stages, processes),
     ]
 
 
@@ -90,11 +93,13 @@ def _stage_parameters(architecture: Architecture, policy: PolicyConfig, stage: i
     return sum(prod(shape) for shape in shapes.values())
 
 
-def _memory_facts(architecture: Architecture, policy: PolicyConfig, stages: Sequence[int]) -> list[str]:
+def _memory_facts(
+    architecture: Architecture, policy: PolicyConfig, stages: Sequence[int], processes: int | None
+) -> list[str]:
     """An estimate: fp32 gradients, Adam's moments and bf16's fp32 masters; activations of the largest micro-batch."""
     width = WIDTH[policy.dtype]
     model_parallel = policy.tensor_parallel * policy.pipeline_parallel
-    data_parallel = max(1, (distributed.launched_world_size() or model_parallel) // model_parallel)
+    data_parallel = max(1, (processes or model_parallel) // model_parallel)
     weights = max(stages) * width
     gradients = max(stages) * 4
     optimizer = max(stages) * (8 if policy.dtype == "fp32" else 12) / data_parallel

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from fastsvs import distributed
-from fastsvs.config import EvalJob, PolicyConfig
+from fastsvs.config import EvalJob, PolicyConfig, SyncConfig
 from fastsvs.data import load_tokenizer
 from fastsvs.evaluate import evaluate
 from fastsvs.export import restore
 from fastsvs.files import write_json, write_jsonl
 from fastsvs.policy import Policy
+from fastsvs.rollout import ENGINES
 from fastsvs.rollouts import Rollouts
-from fastsvs.session import build_engine, read_problems, stop_token_ids
-from fastsvs.sync import LocalSync
+from fastsvs.session import build_sync, engine_spec, read_problems, stop_token_ids
 from fastsvs.telemetry import StepProgress
 from fastsvs.verify import Verifier
 
@@ -36,9 +36,10 @@ def run_evaluation(job: EvalJob) -> dict[str, Any]:
         stop = stop_token_ids(tokenizer_path, tokenizer)
         longest = job.data.max_prompt_tokens + (job.evaluation.max_response_tokens or job.rollout.max_response_tokens)
         folder = Path(job.output).with_suffix(".servers")
-        engine = build_engine(job.rollout, policy.hf_config, stop, "fp32", longest, folder)
+        spec = engine_spec(job.rollout, policy.hf_config, stop, "fp32", longest, folder)
+        engine = ENGINES.get(job.rollout.engine).build(spec)
         stack.enter_context(closing(engine))
-        sync = LocalSync(policy, engine)
+        sync = stack.enter_context(closing(build_sync(policy, engine, job.rollout, SyncConfig())))
         rollouts = stack.enter_context(closing(Rollouts(engine, sync, job.timeout_seconds)))
         sync.publish(step)
         running = rollouts.start(

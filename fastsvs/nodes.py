@@ -9,6 +9,8 @@ from fastsvs.config import RolloutConfig
 from fastsvs.distributed import launched_world_size
 from fastsvs.errors import UserError
 
+LOOPBACK = ("127.0.0.1", "localhost")
+
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
@@ -19,11 +21,18 @@ class Nodes:
     """This process's."""
     ranks_per_node: int
     serving: int
+    leads: bool
+    """This process is the first of its node."""
 
     @property
     def trainers(self) -> int:
         """Processes that train."""
         return (self.count - self.serving) * self.ranks_per_node
+
+    @property
+    def with_servers(self) -> range:
+        """The nodes on which servers run that this job starts."""
+        return range(self.count - self.serving if self.serving else 0, self.count)
 
     @property
     def serves(self) -> bool:
@@ -46,4 +55,11 @@ def read_nodes(rollout: RolloutConfig) -> Nodes:
             f"rollout.nodes={serving} of the job's {count} node(s) would run servers, and none would train: start "
             f"torchrun with --nnodes {serving + 1} or more"
         )
-    return Nodes(count, int(os.environ.get("GROUP_RANK", "0")), local, serving)
+    spread = count > 1 and rollout.engine != "local" and rollout.placement != "external"
+    if spread and rollout.server.host in LOOPBACK:
+        raise UserError(
+            f"rollout.server.host: {rollout.server.host} cannot be reached from the job's other nodes: set it to auto, "
+            "or to the address of a private interface"
+        )
+    own, leads = int(os.environ.get("GROUP_RANK", "0")), os.environ.get("LOCAL_RANK", "0") == "0"
+    return Nodes(count, own, local, serving, leads)

@@ -13,14 +13,15 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizer
 
 from fastsvs import distributed
 from fastsvs.algorithms import ADVANTAGES, CompleteLoss, policy_loss
-from fastsvs.config import DataConfig, RolloutConfig, TrainJob
+from fastsvs.config import DataConfig, RolloutConfig, SyncConfig, TrainJob
 from fastsvs.data import PROMPTS, EpochSampler, Problem, encode_problems, encode_prompt, load_problems, load_tokenizer
 from fastsvs.errors import UserError
+from fastsvs.nodes import read_nodes
 from fastsvs.policy import Policy, checkpoint, load_hf_config
 from fastsvs.rollout import ENGINES, Engine, EngineSpec, SamplingParams
 from fastsvs.rollouts import Rollouts
 from fastsvs.selfplay import STAGES, ExperienceStage, Task, original_tasks
-from fastsvs.sync import LocalSync, WeightSync, server_arguments
+from fastsvs.sync import BroadcastSync, LocalSync, ServerFleet, WeightSync, server_arguments, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress
 from fastsvs.verify import Verifier
 
@@ -84,7 +85,7 @@ class Session:
 @contextmanager
 def open_session(job: TrainJob) -> Iterator[Session]:
     """Check the job's inputs, build all parts, and close them in the end. Raises UserError for what cannot work."""
-    distributed.initialize(job.run.timeout_seconds)
+    distributed.initialize(job.run.timeout_seconds, read_nodes(job.rollout).trainers)
     main = distributed.is_main()
     check_lengths(job)
     check_names(job)
@@ -97,16 +98,11 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         verifier = stack.enter_context(Verifier(job.verifier))
         policy = build_policy(job, total_updates=job.run.steps)
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
-        engine = build_engine(
-            job.rollout,
-            policy.hf_config,
-            stop_token_ids(job.model.path, inputs.tokenizer),
-            job.policy.dtype,
-            longest_request(job),
-            folder.root / "servers",
-        )
+        stop = stop_token_ids(job.model.path, inputs.tokenizer)
+        spec = training_spec(job, policy.hf_config, stop)
+        engine = ENGINES.get(job.rollout.engine).build(spec)
         stack.enter_context(closing(engine))
-        sync: WeightSync = stack.enter_context(closing(LocalSync(policy, engine)))
+        sync = stack.enter_context(closing(build_sync(policy, engine, job.rollout, job.sync)))
         rollouts = stack.enter_context(closing(Rollouts(engine, sync, job.run.timeout_seconds)))
         progress = stack.enter_context(StepProgress("train", job.run.steps, 0, enabled=main))
         loss = policy_loss(job.algorithm)
@@ -162,26 +158,35 @@ def build_policy(job: TrainJob, total_updates: int) -> Policy:
     )
 
 
-def build_engine(
+def training_spec(job: TrainJob, hf_config: PretrainedConfig, stop: Sequence[int]) -> EngineSpec:
+    folder = Path(job.run.dir) / "servers"
+    return engine_spec(job.rollout, hf_config, stop, job.policy.dtype, longest_request(job), folder)
+
+
+def engine_spec(
     rollout: RolloutConfig,
     hf_config: PretrainedConfig,
     stop: Sequence[int],
     dtype: str,
     max_sequence_tokens: int,
     folder: Path,
-) -> Engine:
-    return ENGINES.get(rollout.engine).build(
-        EngineSpec(
-            hf_config,
-            dtype=DTYPES[dtype],
-            device=distributed.device(),
-            eos_token_ids=stop,
-            rollout=rollout,
-            max_sequence_tokens=max_sequence_tokens,
-            folder=folder,
-            server_arguments=server_arguments(),
-        )
+) -> EngineSpec:
+    return EngineSpec(
+        hf_config,
+        dtype=DTYPES[dtype],
+        device=distributed.device(),
+        eos_token_ids=stop,
+        rollout=rollout,
+        max_sequence_tokens=max_sequence_tokens,
+        folder=folder,
+        server_arguments=server_arguments(transport_for(rollout.placement, distributed.device())),
     )
+
+
+def build_sync(policy: Policy, engine: Engine, rollout: RolloutConfig, config: SyncConfig) -> WeightSync:
+    if not isinstance(engine, ServerFleet):
+        return LocalSync(policy, engine)
+    return BroadcastSync(policy, engine, config, transport_for(rollout.placement, distributed.device()))
 
 
 def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> ExperienceStage:

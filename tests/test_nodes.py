@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastsvs.config import RolloutConfig
+from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.errors import UserError
 from fastsvs.nodes import read_nodes
 
@@ -17,7 +17,7 @@ def launched(monkeypatch):
     return launch
 
 
-DEDICATED = RolloutConfig(engine="vllm", placement="dedicated", nodes=2)
+DEDICATED = RolloutConfig(engine="vllm", placement="dedicated", nodes=2, server=ServerConfig(host="auto"))
 
 
 @pytest.mark.parametrize(("own", "serves"), [(0, False), (2, False), (3, True), (4, True)])
@@ -30,7 +30,7 @@ def test_the_last_nodes_serve(launched, own, serves):
 
 def test_without_dedicated_nodes_all_train(launched):
     launched(2, 4, 1)
-    nodes = read_nodes(RolloutConfig(engine="vllm"))
+    nodes = read_nodes(RolloutConfig(engine="vllm", server=ServerConfig(host="auto")))
     assert nodes.trainers == 8
     assert not nodes.serves
 
@@ -52,6 +52,12 @@ def test_nodes_of_unequal_size_are_named(launched, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "15")
     with pytest.raises(UserError, match="same --nproc-per-node"):
         read_nodes(RolloutConfig())
+
+
+def test_servers_that_other_nodes_cannot_reach_are_named(launched):
+    launched(2, 8, 0)
+    with pytest.raises(UserError, match="cannot be reached from the job's other nodes"):
+        read_nodes(RolloutConfig(engine="vllm"))
 
 
 def test_dedicated_nodes_need_servers(launched):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fastsvs.errors import EngineFailure
 
@@ -25,6 +25,7 @@ class Endpoint(Protocol):
         """Counts its restarts: after one it holds no weights of ours."""
 
 
+@runtime_checkable
 class ServerFleet(Protocol):
     """Called on the main rank alone."""
 

@@ -20,6 +20,7 @@ class Sleeper:
 
     name: str
     ours: bool = True
+    trace: str = "nowhere"
     process: subprocess.Popen | None = None
     started: list[int] = field(default_factory=list)
 

@@ -2,6 +2,8 @@
 
 from fastsvs.rollout.vllm.client import Endpoint
 from fastsvs.rollout.vllm.engine import VllmEngine
+from fastsvs.rollout.vllm.placement import serve_node
+from fastsvs.rollout.vllm.remote import Control
 from fastsvs.rollout.vllm.server import ExternalServer, LocalServer, Server
 
-__all__ = ["Endpoint", "ExternalServer", "LocalServer", "Server", "VllmEngine"]
+__all__ = ["Control", "Endpoint", "ExternalServer", "LocalServer", "Server", "VllmEngine", "serve_node"]

@@ -16,12 +16,14 @@ from torch import Tensor
 from fastsvs import distributed
 from fastsvs.config import ServerConfig
 from fastsvs.errors import UserError
+from fastsvs.nodes import read_nodes
 from fastsvs.rollout.engine import Request, Rollout
 from fastsvs.rollout.registry import ENGINES, EngineSpec
 from fastsvs.rollout.vllm.client import Client, Endpoint
 from fastsvs.rollout.vllm.dispatch import Dispatcher
 from fastsvs.rollout.vllm.fleet import Fleet
-from fastsvs.rollout.vllm.placement import servers_of
+from fastsvs.rollout.vllm.placement import others, serve_node, servers_of
+from fastsvs.rollout.vllm.remote import Control, Heartbeat
 from fastsvs.rollout.vllm.server import Server
 
 T = TypeVar("T")
@@ -68,6 +70,8 @@ class VllmEngine:
         self._error: BaseException | None = None
         self._loaded = False
         self._counters: dict[str, float] = {}
+        self._heartbeat: Heartbeat | None = None
+        self._agent: threading.Thread | None = None
         self._ready, self._closing = threading.Event(), threading.Event()
         dispatcher = Dispatcher(max_sequences, QUEUED_SHARE * max_sequences)
 
@@ -86,11 +90,15 @@ class VllmEngine:
 
     @classmethod
     def build(cls, spec: EngineSpec) -> VllmEngine:
-        """With the servers of `spec.rollout` on the main rank, without any on the others."""
+        """With the servers of `spec.rollout` on the main rank, without any on the others; the first rank of another
+        node runs that node's servers for the main rank."""
         config = spec.rollout.server
+        nodes = read_nodes(spec.rollout)
+        main, elsewhere = distributed.is_main(), spec.rollout.placement != "external" and bool(others(nodes))
+        control = Control(distributed.store()) if elsewhere and (main or nodes.leads) else None
         api_key = os.environ.get(config.api_key_variable) or secrets.token_urlsafe(32)
-        return cls(
-            servers_of(spec, api_key) if distributed.is_main() else [],
+        engine = cls(
+            servers_of(spec, api_key, nodes, control) if main else [],
             config,
             api_key=api_key,
             eos_token_ids=spec.eos_token_ids,
@@ -98,6 +106,12 @@ class VllmEngine:
             max_sequences=spec.rollout.max_sequences,
             max_sequence_tokens=spec.max_sequence_tokens,
         )
+        if control and main:
+            engine._heartbeat = Heartbeat(control)
+        elif control and nodes.own in nodes.with_servers:
+            engine._agent = threading.Thread(target=serve_node, args=(spec, nodes, control), daemon=True)
+            engine._agent.start()
+        return engine
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Raises UserError for a request that no server can serve; then none of `requests` is queued."""
@@ -181,6 +195,10 @@ class VllmEngine:
         if self._thread.is_alive():
             self._tell(self._stop.set)
             self._thread.join(CLOSE_SECONDS)
+        if self._heartbeat:
+            self._heartbeat.stop()
+        if self._agent:
+            self._agent.join(CLOSE_SECONDS)
 
     def _check(self, request: Request) -> None:
         sampling = request.sampling

@@ -8,17 +8,40 @@ import torch
 
 from fastsvs.config import ServerConfig
 from fastsvs.errors import UserError
+from fastsvs.nodes import Nodes
 from fastsvs.rollout.registry import EngineSpec
 from fastsvs.rollout.vllm.command import Launch, private_address
+from fastsvs.rollout.vllm.remote import API_KEY, Control, serve
 from fastsvs.rollout.vllm.server import ExternalServer, LocalServer, Server
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
-def servers_of(spec: EngineSpec, api_key: str) -> list[Server]:
-    """Raises UserError for servers that cannot be."""
-    external = spec.rollout.placement == "external"
-    return external_servers(spec.rollout.server) if external else local_servers(spec, api_key)
+def servers_of(spec: EngineSpec, api_key: str, nodes: Nodes, control: Control | None) -> list[Server]:
+    """All servers of the job; `control` reaches those on other nodes, and is None when there are none.
+
+    Raises UserError for servers that cannot be, EngineFailure when a node does not answer.
+    """
+    if spec.rollout.placement == "external":
+        return external_servers(spec.rollout.server)
+    own: list[Server] = [*local_servers(spec, api_key, nodes.own)] if nodes.own in nodes.with_servers else []
+    if control is None:
+        return own
+    control.put(API_KEY, api_key)
+    for node in others(nodes):
+        own += control.servers_of(node)
+    return own
+
+
+def serve_node(spec: EngineSpec, nodes: Nodes, control: Control) -> None:
+    """Run this node's servers for the main rank until that says that it is over. Raises EngineFailure when the main
+    rank is silent."""
+    serve(control, nodes.own, lambda api_key: local_servers(spec, api_key, nodes.own))
+
+
+def others(nodes: Nodes) -> list[int]:
+    """Nodes other than this one with servers of the job."""
+    return [node for node in nodes.with_servers if node != nodes.own]
 
 
 def external_servers(config: ServerConfig) -> list[Server]:
@@ -29,8 +52,8 @@ def external_servers(config: ServerConfig) -> list[Server]:
     return [ExternalServer(f"server-{index}", url.rstrip("/")) for index, url in enumerate(config.urls)]
 
 
-def local_servers(spec: EngineSpec, api_key: str) -> list[Server]:
-    """Those of this node."""
+def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalServer]:
+    """Those of this node, which is the job's `node`th."""
     config = spec.rollout.server
     devices = visible_devices() if spec.device.type == "cuda" else ()
     count = config.count or max(1, len(devices) // config.tensor_parallel)
@@ -39,7 +62,7 @@ def local_servers(spec: EngineSpec, api_key: str) -> list[Server]:
             f"{count} server(s) with rollout.server.tensor_parallel={config.tensor_parallel} need "
             f"{count * config.tensor_parallel} GPUs, and this node has {len(devices)}"
         )
-    folder = spec.folder.absolute()
+    folder = spec.folder.absolute() / f"node-{node}" if node else spec.folder.absolute()
     spec.hf_config.save_pretrained(folder / "model")
     launch = Launch(
         model=folder / "model",
@@ -55,7 +78,7 @@ def local_servers(spec: EngineSpec, api_key: str) -> list[Server]:
         servers=count,
         sleeps=bool(devices) and spec.rollout.placement == "colocated",
     )
-    names = [f"server-{index}" for index in range(count)]
+    names = [f"server-{index}" if node == 0 else f"node-{node}-server-{index}" for index in range(count)]
     return [LocalServer(name, launch, index, folder / f"{name}.log") for index, name in enumerate(names)]
 
 

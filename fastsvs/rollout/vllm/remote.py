@@ -10,7 +10,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch.distributed as dist
@@ -22,6 +22,9 @@ from fastsvs.rollout.vllm.server import Server
 LOOK_SECONDS = 0.2
 ANSWER_SECONDS = 60.0
 """An agent that has not obeyed by then counts as gone."""
+OFFER_SECONDS = 600.0
+"""All nodes of a job need not start at once."""
+API_KEY = "api_key"
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 60.0
 """Without a heartbeat for so long the main rank counts as gone."""
@@ -41,6 +44,13 @@ class Control:
         """None if it is not there."""
         return json.loads(self._store.get(key)) if self._store.check([key]) else None
 
+    def servers_of(self, node: int) -> list[RemoteServer]:
+        """Those that the agent of `node` offers. Raises EngineFailure when it does not."""
+        names = asyncio.run(self.wait(f"{node}/servers", OFFER_SECONDS))
+        if not isinstance(names, list):
+            raise EngineFailure(f"node {node} of the job has offered no rollout server within {OFFER_SECONDS:g} s")
+        return [RemoteServer(name, self) for name in names]
+
     async def wait(self, key: str, seconds: float) -> object:
         """None if it is not there by then."""
         deadline = time.monotonic() + seconds
@@ -57,6 +67,10 @@ class RemoteServer:
     control: Control
     ours: bool = True
     _number: int = field(default=0, init=False)
+
+    @property
+    def trace(self) -> str:
+        return f"the log of {self.name} on its node, in the run's folder servers/"
 
     async def start(self) -> str:
         self._number += 1
@@ -100,8 +114,22 @@ class Heartbeat:
             self._over.wait(HEARTBEAT_SECONDS)
 
 
+def serve(control: Control, node: int, servers: Callable[[str], Sequence[Server]]) -> None:
+    """The agent of `node`: offers and runs its `servers`, which need the job's API key, until the main rank ends it."""
+
+    async def run() -> None:
+        api_key = await control.wait(API_KEY, OFFER_SECONDS)
+        if not isinstance(api_key, str):
+            raise EngineFailure(f"the main node has not asked for servers within {OFFER_SECONDS:g} s")
+        own = servers(api_key)
+        control.put(f"{node}/servers", [server.name for server in own])
+        await obey(control, own)
+
+    asyncio.run(run())
+
+
 async def obey(control: Control, servers: Sequence[Server]) -> None:
-    """The agent of a node: runs `servers` as the main rank orders until that says that it is over.
+    """Runs `servers` as the main rank orders until that says that it is over.
 
     Raises EngineFailure when the main rank falls silent. No server is left in either case.
     """

@@ -1,0 +1,20 @@
+"""A node of the job that trains nothing: it runs rollout servers as the main rank orders."""
+
+from __future__ import annotations
+
+from fastsvs import distributed
+from fastsvs.architecture import load_hf_config
+from fastsvs.config import TrainJob
+from fastsvs.nodes import Nodes
+from fastsvs.rollout.vllm import Control, serve_node
+from fastsvs.session import training_spec
+
+
+def serve(job: TrainJob, nodes: Nodes) -> None:
+    """Until the main rank says that it is over; the first process of the node does it, the others have nothing to do.
+
+    Raises EngineFailure when the main rank falls silent.
+    """
+    if nodes.leads:
+        spec = training_spec(job, load_hf_config(job.model.path), stop=())
+        serve_node(spec, nodes, Control(distributed.store()))
