@@ -62,7 +62,7 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
     times["time/step"] = sum(times.values())
     played = experience.facts(made, session.engine, version=step) if made else {}
     times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
-    return {"step": step + 1, **played, **learned, **times}, ahead
+    return {"step": step + 1, **played, **learned, **session.sync.metrics(), **times}, ahead
 
 
 def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
