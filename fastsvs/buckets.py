@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 CHUNK = 1 << 20
+PIECE_BYTES = 1 << 20
+"""Tensors of this size travel in an operation of their own, so that they can be sent from where they lie."""
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -46,6 +48,16 @@ class Bucket:
         return [
             (spec.name, part.view(spec.dtype).view(spec.shape)) for spec, part in zip(self.tensors, parts, strict=True)
         ]
+
+    def pieces(self) -> list[Bucket]:
+        """What travels in one operation each: large tensors alone, runs of small ones together."""
+        runs: list[list[TensorSpec]] = []
+        for spec in self.tensors:
+            if runs and max(spec.nbytes, runs[-1][-1].nbytes) < PIECE_BYTES:
+                runs[-1].append(spec)
+            else:
+                runs.append([spec])
+        return [Bucket(tuple(run)) for run in runs]
 
 
 def plan_buckets(specs: Iterable[TensorSpec], bucket_bytes: int) -> list[Bucket]:

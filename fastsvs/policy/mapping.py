@@ -152,7 +152,10 @@ class Parts:
         return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, dim=self.cut)
 
     def join_into(self, whole: Tensor) -> None:
-        torch.cat(self.parts, dim=self.cut, out=whole)
+        start = 0
+        for part in self.parts:
+            whole.narrow(self.cut, start, part.shape[self.cut]).copy_(part)
+            start += part.shape[self.cut]
 
     @property
     def shape(self) -> Shape:

@@ -29,12 +29,13 @@ def stream_buckets(
     architecture: Architecture,
     buckets: Sequence[Bucket],
     slots: Sequence[Tensor] = (),
-) -> Iterator[Tensor | None]:
-    """One item for each bucket: on the main rank its filled buffer [nbytes] uint8, elsewhere None.
+) -> Iterator[list[Tensor] | None]:
+    """One item for each bucket: on the main rank its pieces, each [bytes] uint8, elsewhere None.
 
-    `tensors` is what this rank's stage holds under its parameter names. Collective: every rank takes every item.
-    Buffers lie in the two `slots` [largest bucket] uint8 that the main rank passes, in turn, and keep their content
-    until the item after next is asked for. Raises ValueError for a tensor that is not as its spec says.
+    `tensors` is what this rank's stage holds under its parameter names. Collective: every rank takes every item. A
+    piece that is one tensor of the first stage, and whole on the main rank, is that tensor itself; the others lie in
+    the two `slots` [largest bucket] uint8 that the main rank passes, in turn, at their place in the bucket. They keep
+    their content until the item after next is asked for. Raises ValueError for a tensor that is not as its spec says.
     """
     if mpu.get_data_parallel_rank():
         yield from (None for _ in buckets)
@@ -53,10 +54,12 @@ def stream_buckets(
         for index, bucket in enumerate(buckets):
             buffer = slots[index % 2][: bucket.nbytes]
             arriving = _receive(bucket, stages, buffer)
-            _fill(_of_stage(bucket, stages, 0), own, buffer)
+            pieces = bucket.pieces()
+            places = buffer.split([piece.nbytes for piece in pieces])
+            filled = [_fill(_of_stage(p, stages, 0), own, place) for p, place in zip(pieces, places, strict=True)]
             for work in arriving:
                 work.wait()
-            yield buffer
+            yield filled
 
 
 def _stage_tensors(
@@ -85,15 +88,18 @@ def _of_stage(bucket: Bucket, stages: dict[str, int], stage: int) -> list[Tensor
     return [spec for spec in bucket.tensors if stages[spec.name] == stage]
 
 
-def _fill(specs: Sequence[TensorSpec], own: Iterator[Parts | None], buffer: Tensor) -> None:
-    """The next tensors of `own`, which must be those of `specs`, at the start of `buffer`."""
-    for (name, view), spec in zip(Bucket(tuple(specs)).views(buffer[: _size(specs)]), specs, strict=True):
+def _fill(specs: Sequence[TensorSpec], own: Iterator[Parts | None], place: Tensor) -> Tensor:
+    """The piece with the next tensors of `own`, which must be those of `specs`, at its start."""
+    for (name, view), spec in zip(Bucket(tuple(specs)).views(place[: _size(specs)]), specs, strict=True):
         parts = next(own)
         assert parts is not None
         found = TensorSpec(parts.name, parts.shape, parts.parts[0].dtype)
         if found != spec:
             raise ValueError(f"the weights do not match what was announced: {name} should be {spec}, it is {found}")
+        if spec.nbytes == len(place) and len(parts.parts) == 1 and parts.parts[0].is_contiguous():
+            return parts.parts[0].view(-1).view(torch.uint8)
         parts.join_into(view)
+    return place
 
 
 def _size(specs: Sequence[TensorSpec]) -> int:
@@ -113,8 +119,7 @@ def _send_to_main(
         if specs:
             _finish(sends[turn])
             segment = slots[turn][: _size(specs)]
-            _fill(specs, own, segment)
-            sends[turn] = dist.isend(segment, dst=main, group=group)
+            sends[turn] = dist.isend(_fill(specs, own, segment), dst=main, group=group)
             turn = 1 - turn
         yield None
     for work in sends:

@@ -24,8 +24,8 @@ class BucketSource(Protocol):
     def weight_specs(self) -> list[TensorSpec]:
         """Every tensor to send, in order."""
 
-    def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor]) -> Iterator[Tensor | None]:
-        """Collective: on the main rank each bucket's filled buffer, in one of two `slots`."""
+    def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor]) -> Iterator[list[Tensor] | None]:
+        """Collective: on the main rank each bucket's pieces, which lie in one of two `slots` or stay valid as long."""
 
 
 class BroadcastSync:
@@ -80,12 +80,12 @@ class BroadcastSync:
             outcome = self._told(lambda sender: sender.begin(handles))
             if outcome.kind != "ready":
                 return outcome
-            for index, buffer in enumerate(self._source.stream_weights(self._buckets, slots.buffers)):
-                if self._shares_gpus():
-                    buffer = self._on_all_gpus(slots.buffers[index % 2][: self._buckets[index].nbytes])
+            for index, pieces in enumerate(self._source.stream_weights(self._buckets, slots.buffers)):
+                if self._transport == "ipc":
+                    self._offer(index, slots, pieces)
                 if self._sender is not None:
-                    assert buffer is not None
-                    self._sender.send(index, buffer)
+                    assert pieces is not None
+                    self._sender.send(index, pieces)
             return self._told(lambda sender: sender.finish(version))
 
     def _told(self, step: Callable[[Sender], Outcome]) -> Outcome:
@@ -116,13 +116,17 @@ class BroadcastSync:
         dist.all_gather_object(parts, own)
         return {key: handles for part in parts for key, handles in part.items()}
 
-    def _on_all_gpus(self, buffer: Tensor) -> Tensor:
-        """The main rank's bucket in the same slot of all ranks."""
-        if distributed.world_size() > 1:
-            dist.broadcast(buffer, src=0)
+    def _offer(self, index: int, slots: Slots, pieces: Sequence[Tensor] | None) -> None:
+        """The whole bucket in the slot that workers read: the main rank's, and on GPUs also all others'."""
+        if pieces is not None:
+            slot = slots.buffers[index % 2][: self._buckets[index].nbytes]
+            for place, piece in zip(slot.split([len(piece) for piece in pieces]), pieces, strict=True):
+                if place.data_ptr() != piece.data_ptr():
+                    place.copy_(piece)
+        if self._shares_gpus() and distributed.world_size() > 1:
+            dist.broadcast(slots.buffers[index % 2][: self._buckets[index].nbytes], src=0)
             torch.cuda.synchronize()
             dist.barrier()
-        return buffer
 
     def _measure(self, seconds: float, retries: int) -> None:
         if self._sender is not None:

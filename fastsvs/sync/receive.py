@@ -12,7 +12,7 @@ from torch import Tensor
 from fastsvs.buckets import Bucket, TensorSpec, checksum, plan_buckets, read_specs
 from fastsvs.sync.calls import Deadline, wait_until
 from fastsvs.sync.group import Group, announce, given_up, join_store, local_address
-from fastsvs.sync.memory import device_key, open_memory
+from fastsvs.sync.memory import Pool, device_key, open_memory
 
 Load = Callable[[list[tuple[str, Tensor]]], object]
 MISMATCH = "checksums differ between trainer and server:"
@@ -74,24 +74,27 @@ class BroadcastReceiver:
 
     def _join(self, info: InitInfo, worker: int, device: torch.device) -> None:
         self._info, self._rank, self._device = info, info.rank_offset + worker, device
+        self._pool = Pool(device)
         self._store = join_store(info.master_address, info.master_port, info.timeout_seconds)
         self._check = given_up(self._store)
         announce(self._store, self._rank)
 
     def _buffers(self, info: UpdateInfo, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Tensor]:
-        """Fresh memory for each bucket: an engine may keep views of it until it has a layer's other tensors."""
+        """Memory that no view is left of: an engine may keep some until it has a layer's other tensors."""
         incoming = self._begin(buckets[0])
         for following in [*buckets[1:], None]:
-            work, buffer = incoming
+            works, buffer = incoming
             if following is not None:
                 incoming = self._begin(following)
-            wait_until(work.is_completed, check)
-            work.wait()
+            for work in works:
+                wait_until(work.is_completed, check)
+                work.wait()
             yield buffer
 
-    def _begin(self, bucket: Bucket) -> tuple[torch.distributed.Work, Tensor]:
-        buffer = torch.empty(bucket.nbytes, dtype=torch.uint8, device=self._device)
-        return self._group.broadcast(buffer), buffer
+    def _begin(self, bucket: Bucket) -> tuple[list[torch.distributed.Work], Tensor]:
+        buffer = self._pool.take(bucket.nbytes)
+        places = buffer.split([piece.nbytes for piece in bucket.pieces()])
+        return [self._group.broadcast(place) for place in places], buffer
 
 
 class MemoryReceiver(BroadcastReceiver):
@@ -111,7 +114,7 @@ class MemoryReceiver(BroadcastReceiver):
         for index, bucket in enumerate(buckets):
             ready, taken = f"ready/{info.update}/{index}", f"taken/{info.update}/{index}"
             wait_until(lambda ready=ready: self._store.check([ready]), check)  # type: ignore[misc]
-            buffer = slots[index % 2][: bucket.nbytes].clone()
+            buffer = self._pool.take(bucket.nbytes).copy_(slots[index % 2][: bucket.nbytes])
             if buffer.is_cuda:
                 torch.cuda.synchronize(buffer.device)
             if self._store.add(f"count/{taken}", 1) == self._info.world_size - 1:

@@ -94,19 +94,19 @@ class Sender:
             self._calls = Calls(self._receivers, lambda server: server.update(info, self._deadline.left()))
         return self._failure or Outcome("ready")
 
-    def send(self, index: int, buffer: Tensor) -> None:
+    def send(self, index: int, pieces: Sequence[Tensor]) -> None:
         """The bucket before it is with all workers when this returns; this one is on its way."""
         if self._failure is None:
             with self._failing():
-                self._open.wait(self._check)
-                self._open.begin(index, buffer)
+                self._open.begin(index, pieces)
                 if self._config.verify:
-                    self._sums += [checksum(tensor) for _, tensor in self._buckets[index].views(buffer)]
+                    self._sums += _checksums(self._buckets[index], pieces)
+                self._open.wait(self._check, under_way=1)
 
     def finish(self, version: int) -> Outcome:
         if self._failure is None:
             with self._failing():
-                self._open.wait(self._check)
+                self._open.wait(self._check, under_way=0)
                 if self._config.verify:
                     self._open.send_sums(self._sums)
                 assert self._calls is not None
@@ -204,6 +204,11 @@ class Sender:
             if dead or time.monotonic() > end:
                 return dead
             time.sleep(PROBE_SECONDS / 10)
+
+
+def _checksums(bucket: Bucket, pieces: Sequence[Tensor]) -> list[int]:
+    cut = bucket.pieces()
+    return [checksum(t) for piece, data in zip(cut, pieces, strict=True) for _, t in piece.views(data)]
 
 
 def _key(endpoint: Endpoint) -> tuple[str, int]:

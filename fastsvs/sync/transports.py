@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from fastsvs.buckets import Bucket
@@ -28,11 +30,11 @@ class Transport(Protocol):
     def join(self, check: Check) -> None:
         """Meet the workers, who have been told to join."""
 
-    def begin(self, index: int, buffer: Tensor) -> None:
-        """Start to send bucket `index`; `buffer` must stay as it is until `wait` returns."""
+    def begin(self, index: int, pieces: Sequence[Tensor]) -> None:
+        """Start to send bucket `index`; its pieces must stay as they are until all workers have it."""
 
-    def wait(self, check: Check) -> None:
-        """Until the bucket begun last is with all workers."""
+    def wait(self, check: Check, under_way: int) -> None:
+        """Until all buckets but the last `under_way` are with all workers."""
 
     def send_sums(self, sums: Sequence[int]) -> None: ...
 
@@ -74,26 +76,29 @@ class _Store:
 class BroadcastTransport(_Store):
     """gloo on CPUs, NCCL on GPUs."""
 
-    _group: Group | None = None
-    _work: torch.distributed.Work | None = None
+    def __init__(self, address: str, workers: int, timeout: float, device: torch.device) -> None:
+        super().__init__(address, workers, timeout, device)
+        self._group: Group | None = None
+        self._works: deque[list[dist.Work]] = deque()
 
     def join(self, check: Check) -> None:
         super().join(check)
         self._group = Group(self._store, 0, self._size, self._address, self._timeout, self._device)
 
-    def begin(self, index: int, buffer: Tensor) -> None:
+    def begin(self, index: int, pieces: Sequence[Tensor]) -> None:
         assert self._group is not None
-        self._work = self._group.broadcast(buffer)
+        self._works.append([self._group.broadcast(piece) for piece in pieces])
 
-    def wait(self, check: Check) -> None:
-        if self._work is not None:
-            wait_until(self._work.is_completed, check)
-            self._work.wait()
-            self._work = None
+    def wait(self, check: Check, under_way: int) -> None:
+        while len(self._works) > under_way:
+            for work in self._works[0]:
+                wait_until(work.is_completed, check)
+                work.wait()
+            self._works.popleft()
 
     def close(self) -> None:
         super().close()
-        self._work = None
+        self._works.clear()
         if self._group is not None:
             self._group.abandon()
             self._group = None
@@ -102,19 +107,20 @@ class BroadcastTransport(_Store):
 class MemoryTransport(_Store):
     """Workers copy each bucket out of memory that lies ready for them."""
 
-    _begun: int | None = None
+    def __init__(self, address: str, workers: int, timeout: float, device: torch.device) -> None:
+        super().__init__(address, workers, timeout, device)
+        self._offered: deque[str] = deque()
 
-    def begin(self, index: int, buffer: Tensor) -> None:
-        if buffer.is_cuda:
-            torch.cuda.synchronize(buffer.device)
+    def begin(self, index: int, pieces: Sequence[Tensor]) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         self._store.set(f"ready/{self._update}/{index}", "")
-        self._begun = index
+        self._offered.append(f"taken/{self._update}/{index}")
 
-    def wait(self, check: Check) -> None:
-        if self._begun is not None:
-            taken = f"taken/{self._update}/{self._begun}"
-            wait_until(lambda: self._store.check([taken]), check)
-            self._begun = None
+    def wait(self, check: Check, under_way: int) -> None:
+        while len(self._offered) > under_way:
+            wait_until(lambda: self._store.check([self._offered[0]]), check)
+            self._offered.popleft()
 
 
 TRANSPORTS: Mapping[TransportName, type[BroadcastTransport] | type[MemoryTransport]] = {

@@ -36,12 +36,12 @@ class Tensors:
     def weight_specs(self) -> list[TensorSpec]:
         return [TensorSpec(name, tuple(value.shape), value.dtype) for name, value in self.values.items()]
 
-    def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor]) -> Iterator[Tensor]:
+    def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         for index, bucket in enumerate(buckets):
             buffer = slots[index % 2][: bucket.nbytes]
             for name, view in bucket.views(buffer):
                 view.copy_(self.values[name])
-            yield buffer
+            yield list(buffer.split([piece.nbytes for piece in bucket.pieces()]))
 
     def train(self) -> None:
         for value in self.values.values():

@@ -140,11 +140,11 @@ def kill_at_second_bucket(sync: BroadcastSync, engine: Any) -> str:
     worker = descendants(next(pid for pid in processes() if port in command_line(pid).split("\0")))[-1]
     original = sender.send
 
-    def send(index: int, buffer: torch.Tensor) -> None:
+    def send(index: int, pieces: list[torch.Tensor]) -> None:
         if index == 1 and sender.send is send:
             sender.send = original  # type: ignore[method-assign]
             os.kill(worker, signal.SIGKILL)
-        original(index, buffer)
+        original(index, pieces)
 
     sender.send = send  # type: ignore[method-assign]
     return command_line(worker).replace("\0", " ")
