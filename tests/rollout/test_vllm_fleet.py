@@ -22,7 +22,9 @@ def open_engine() -> Iterator[Opener]:
     """An engine whose servers hold weights 1 (unless told not to wait for that)."""
     engines = []
 
-    def opened(servers: Sequence[SpeakingServer], config: ServerConfig = CONFIG, load: bool = True) -> VllmEngine:
+    def opened(
+        servers: Sequence[SpeakingServer], config: ServerConfig = CONFIG, load: bool = True, **options: bool
+    ) -> VllmEngine:
         engine = VllmEngine(
             servers,
             config,
@@ -31,6 +33,7 @@ def open_engine() -> Iterator[Opener]:
             vocabulary=VOCABULARY,
             max_sequences=16,
             max_sequence_tokens=64,
+            **options,
         )
         engines.append(engine)
         if load:
@@ -293,18 +296,31 @@ def test_a_restart_between_publish_and_its_report_leaves_a_server_stale(open_eng
     assert engine.stale()
 
 
-def test_sleeping_servers_get_no_requests_and_wake_without_weights(open_engine: Opener) -> None:
+def test_sleeping_servers_wake_for_weights(open_engine: Opener) -> None:
     server = SpeakingServer("a")
-    engine = open_engine([server])
+    engine = open_engine([server], shares_devices=True)
+    [before] = engine.endpoints(10)
+    engine.weights_loaded(["a"], 1)
     engine.sleep()
     assert server.asleep
     engine.submit(requests(2))
     assert engine.poll(0.2) == []
-    engine.wake()
+    [after] = engine.endpoints(10)
     assert not server.asleep
+    assert after.incarnation > before.incarnation
     assert engine.stale()
+    engine.weights_loaded(["a"], 1)
     collect(engine)
     assert server.served == 2
+
+
+def test_servers_with_devices_of_their_own_do_not_sleep(open_engine: Opener) -> None:
+    server = SpeakingServer("a")
+    engine = open_engine([server])
+    engine.sleep()
+    assert not server.asleep
+    engine.submit(requests(2))
+    collect(engine)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ class Endpoint:
     url: str
     api_key: str = field(repr=False)
     incarnation: int
-    """Counts its starts: after a new one it holds no weights of ours."""
+    """Counts its starts, and wakings: after one it holds no weights of ours."""
 
 
 class Client:

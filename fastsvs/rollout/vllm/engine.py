@@ -22,7 +22,7 @@ from fastsvs.rollout.registry import ENGINES, EngineSpec
 from fastsvs.rollout.vllm.client import Client, Endpoint
 from fastsvs.rollout.vllm.dispatch import Dispatcher
 from fastsvs.rollout.vllm.fleet import Fleet
-from fastsvs.rollout.vllm.placement import others, serve_node, servers_of
+from fastsvs.rollout.vllm.placement import others, serve_node, servers_of, shares_devices
 from fastsvs.rollout.vllm.remote import Control, Heartbeat
 from fastsvs.rollout.vllm.server import Server
 
@@ -56,13 +56,15 @@ class VllmEngine:
         vocabulary: int,
         max_sequences: int,
         max_sequence_tokens: int,
+        shares_devices: bool = False,
     ) -> None:
         """Starts all servers; `endpoints` waits for them.
 
         `vocabulary`: number of token ids; `max_sequences`: that one server decodes at a time; `max_sequence_tokens`:
-        longest prompt with its response.
+        longest prompt with its response; `shares_devices`: with the trainer, which wants them between rollouts.
         """
         self._vocabulary = vocabulary
+        self._shares_devices = shares_devices
         self._max_sequence_tokens = max_sequence_tokens
         self._open: dict[str, Request] = {}
         self._results: queue.SimpleQueue[tuple[Request, list[Rollout]] | None] = queue.SimpleQueue()
@@ -105,6 +107,7 @@ class VllmEngine:
             vocabulary=spec.hf_config.vocab_size,
             max_sequences=spec.rollout.max_sequences,
             max_sequence_tokens=spec.max_sequence_tokens,
+            shares_devices=shares_devices(spec),
         )
         if control and main:
             engine._heartbeat = Heartbeat(control)
@@ -177,12 +180,11 @@ class VllmEngine:
             raise self._error
         return self._ask(_value(self._fleet.stale), ANSWER_SECONDS)
 
-    def sleep(self, level: int = 2) -> None:
-        """Colocated servers give their GPU memory back; level 2 drops the weights: publish after `wake`."""
-        self._ask(self._fleet.sleep(level), ANSWER_SECONDS * 5)
-
-    def wake(self) -> None:
-        self._ask(self._fleet.wake(), ANSWER_SECONDS * 5)
+    def sleep(self) -> None:
+        """Servers that share GPUs with the trainer give their memory back until `endpoints` wakes them for weights;
+        others do nothing. No request may be pending."""
+        if self._shares_devices:
+            self._ask(self._fleet.sleep(), ANSWER_SECONDS * 5)
 
     def metrics(self) -> dict[str, float]:
         """What was counted since the last call, and what is the case now."""

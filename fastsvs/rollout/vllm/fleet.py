@@ -69,18 +69,18 @@ class Fleet:
             self._calls.pop(call).cancel()
         self._send()
 
-    async def sleep(self, level: int) -> None:
-        """Have all servers give their GPU memory back; level 2 drops the weights."""
+    async def sleep(self) -> None:
+        """Have all servers give their GPU memory back, weights included."""
         for member in self._up():
             member.asleep = True
-            member.version = None if level == 2 else member.version
-        await self._command(f"/sleep?level={level}")
+        await self._command("/sleep?level=2")
 
     async def wake(self) -> None:
+        """Afterwards they need weights."""
         await self._command("/wake_up")
         for member in self._up():
-            member.asleep = False
-        self._send()
+            if member.asleep:
+                member.wake()
 
     async def endpoints(self, timeout: float) -> list[Endpoint]:
         """See VllmEngine. While they receive weights their engines need not answer health checks."""
@@ -94,6 +94,8 @@ class Fleet:
             await self._change.wait()
         if self._error:
             raise self._error
+        if any(member.asleep for member in self._up()):
+            await self.wake()
         for member in self._up():
             member.updating_until = time.monotonic() + timeout
             self._offered[member.name] = member.incarnation

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Literal
 
 from fastsvs.config import ServerConfig
@@ -85,6 +86,13 @@ class Member:
     def answered(self) -> None:
         """A request succeeded."""
         self._doubts = 0
+
+    def wake(self) -> None:
+        """It is awake, without its weights: for who brings them that is as good as a restart."""
+        assert self.endpoint is not None
+        self.asleep, self.version = False, None
+        self.incarnation += 1
+        self.endpoint = replace(self.endpoint, incarnation=self.incarnation)
 
     def unavailable_seconds(self) -> float:
         """In all, without its first start."""

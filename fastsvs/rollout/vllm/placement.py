@@ -76,10 +76,15 @@ def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalSe
         api_key=api_key,
         devices=devices,
         servers=count,
-        sleeps=bool(devices) and spec.rollout.placement == "colocated",
+        sleeps=shares_devices(spec),
     )
     names = [f"server-{index}" if node == 0 else f"node-{node}-server-{index}" for index in range(count)]
     return [LocalServer(name, launch, index, folder / f"{name}.log") for index, name in enumerate(names)]
+
+
+def shares_devices(spec: EngineSpec) -> bool:
+    """Trainer and servers have the same GPUs."""
+    return spec.device.type == "cuda" and spec.rollout.placement == "colocated"
 
 
 def visible_devices() -> tuple[str, ...]:
