@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 CHUNK = 1 << 20
-PIECE_BYTES = 1 << 20
-"""Tensors of this size travel in an operation of their own, so that they can be sent from where they lie."""
+PIECE_BYTES = 32 << 20
+"""Tensors of this size travel in an operation of their own, so that they can be sent from where they lie. For smaller
+ones an operation costs more than a copy does."""
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 

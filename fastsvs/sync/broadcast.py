@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -18,6 +18,9 @@ from fastsvs.sync.fleet import ServerFleet, WeightSyncError
 from fastsvs.sync.memory import device_key
 from fastsvs.sync.sender import Outcome, Sender
 from fastsvs.sync.transports import Slots, TransportName, slot_bytes
+
+CPU_BUCKET_BYTES = 64 << 20
+"""More only leaves the caches on a CPU."""
 
 
 class BucketSource(Protocol):
@@ -41,7 +44,10 @@ class BroadcastSync:
         self._config = config
         self._transport: TransportName = transport
         self._device = distributed.device()
+        if self._device.type == "cpu":
+            config = config.model_copy(update={"bucket_bytes": min(config.bucket_bytes, CPU_BUCKET_BYTES)})
         self._buckets = plan_buckets(source.weight_specs(), config.bucket_bytes)
+        self._slots: Slots | None = None
         self._sender = Sender(fleet, self._buckets, config, transport, self._device) if distributed.is_main() else None
         self._metrics: dict[str, float] = {}
 
@@ -69,13 +75,13 @@ class BroadcastSync:
     def close(self) -> None:
         if self._sender is not None:
             self._sender.close()
+        self._close_slots()
 
     def _attempt(self, version: int) -> Outcome:
         outcome = self._told(lambda sender: sender.prepare(version))
         if outcome.kind != "ready":
             return outcome
-        holds_buffers = self._sender is not None or self._shares_gpus()
-        with closing(Slots(slot_bytes(self._buckets) if holds_buffers else 0, self._transport, self._device)) as slots:
+        with self._open_slots() as slots:
             handles = self._handles(slots)
             outcome = self._told(lambda sender: sender.begin(handles))
             if outcome.kind != "ready":
@@ -87,6 +93,24 @@ class BroadcastSync:
                     assert pieces is not None
                     self._sender.send(index, pieces)
             return self._told(lambda sender: sender.finish(version))
+
+    @contextmanager
+    def _open_slots(self) -> Iterator[Slots]:
+        """Given back afterwards on a GPU, whose memory others need; on a CPU new memory costs more than sending."""
+        holds_buffers = self._sender is not None or self._shares_gpus()
+        if self._slots is None:
+            size = slot_bytes(self._buckets) if holds_buffers else 0
+            self._slots = Slots(size, self._transport, self._device)
+        try:
+            yield self._slots
+        finally:
+            if self._device.type == "cuda":
+                self._close_slots()
+
+    def _close_slots(self) -> None:
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None
 
     def _told(self, step: Callable[[Sender], Outcome]) -> Outcome:
         """What the step gave on the main rank, on every rank. An exception there ends the others too."""

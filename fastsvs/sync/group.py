@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -84,7 +85,8 @@ class Group:
         thread = threading.Thread(target=_let_go, args=(self._group, held), daemon=True)
         del self._group
         self._pending = []
-        thread.start()
+        if not sys.is_finalizing():  # no thread starts then
+            thread.start()
 
 
 def _gloo(store: dist.Store, rank: int, size: int, address: str, timeout: timedelta) -> Any:
