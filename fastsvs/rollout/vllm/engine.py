@@ -190,7 +190,7 @@ class VllmEngine:
         """What was counted since the last call, and what is the case now."""
         gauges, counters = self._ask(_value(self._fleet.metrics), ANSWER_SECONDS)
         since, self._counters = self._counters, counters
-        return gauges | {name: value - since.get(name, 0.0) for name, value in counters.items()}
+        return gauges | {name: float(value - since.get(name, 0.0)) for name, value in counters.items()}
 
     def close(self) -> None:
         """Ends all servers of ours and waits until they are gone."""
