@@ -1,0 +1,1 @@
+"""Speed, memory and error of the kernels beside their peers and the physical limits."""

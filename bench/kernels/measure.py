@@ -1,0 +1,112 @@
+"""Time, memory and repeatability of providers on one case, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.kernels.inputs import Inputs
+from bench.kernels.providers import Provider
+from bench.kernels.providers.base import Outputs, Work
+from bench.kernels.suites import Mode
+
+FLUSH_BYTES = 256 << 20
+"""Written between two timed calls: more than any L2 cache."""
+
+
+@dataclass
+class Contender:
+    """A provider that is ready, and what was measured of it."""
+
+    provider: Provider
+    work: Work
+    inputs: Inputs
+    renew: Callable[[], Inputs]
+    """The same inputs once more."""
+    milliseconds: dict[Mode, list[float]] = field(default_factory=dict)
+    peak_bytes: int = 0
+    """Above what was allocated before, results and gradients included."""
+    output_bytes: int = 0
+    repeats: bool = False
+    """Two calls gave the same bits."""
+
+
+def prove(contender: Contender) -> None:
+    """Warm it up; its memory, and whether it repeats itself. Raises what it raises."""
+    first = run(contender)  # compiles
+    del first
+    if contender.provider.overwrites:
+        contender.inputs = contender.renew()
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+    results = run(contender)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        contender.peak_bytes = torch.cuda.max_memory_allocated() - before
+    contender.output_bytes = sum(value.nbytes for value in results)
+    if contender.provider.overwrites:
+        contender.inputs = contender.renew()
+    again = run(contender)
+    contender.repeats = all(torch.equal(a, b) for a, b in zip(results, again, strict=True))
+
+
+def measure(contenders: Sequence[Contender], modes: Sequence[Mode], rounds: int, seconds: float) -> None:
+    """`rounds` calls of each, as many as fit in `seconds`; every round begins with the next one of them."""
+    for mode in modes:
+        begun = perf_counter()
+        for number in range(rounds):
+            place = number % len(contenders)
+            for contender in (*contenders[place:], *contenders[:place]):
+                contender.milliseconds.setdefault(mode, []).append(timed(contender, mode))
+            if number >= 4 and perf_counter() - begun > seconds / len(modes):
+                break
+
+
+def quantiles(milliseconds: Sequence[float]) -> tuple[float, float, float]:
+    low, middle, high = np.quantile(milliseconds, [0.2, 0.5, 0.8])
+    return float(low), float(middle), float(high)
+
+
+def run(contender: Contender) -> list[Tensor]:
+    """Results and gradients of one whole pass."""
+    outputs = contender.work(contender.inputs)
+    return [*(output.detach() for output in outputs), *differentiate(outputs, contender.inputs)]
+
+
+def timed(contender: Contender, mode: Mode) -> float:
+    """Milliseconds of one call; with `backward` the forward pass before it is not counted."""
+    if mode == "forward":
+        with torch.no_grad():
+            return _clock(lambda: contender.work(contender.inputs))
+    if mode == "both":
+        return _clock(lambda: run(contender))
+    outputs = contender.work(contender.inputs)
+    return _clock(lambda: list(differentiate(outputs, contender.inputs)))
+
+
+def differentiate(outputs: Outputs, inputs: Inputs) -> Iterator[Tensor]:
+    """Of the sum of all outputs, tokens in rising weight."""
+    leaves = [leaf for leaf in (inputs.logits, inputs.hidden, inputs.weight) if leaf is not None and leaf.requires_grad]
+    slopes = [torch.linspace(-1, 1, len(o), device=o.device, dtype=o.dtype) if o.ndim else None for o in outputs]
+    grads = torch.autograd.grad(outputs, leaves, slopes, allow_unused=True)
+    return (grad for grad in grads if grad is not None)
+
+
+def _clock(work: Callable[[], object]) -> float:
+    if not torch.cuda.is_available():
+        begun = perf_counter()
+        work()
+        return (perf_counter() - begun) * 1e3
+    torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda").zero_()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)

@@ -1,0 +1,21 @@
+"""Who does the work of a case: ours first, then the peers that this machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.kernels.providers import cut_cross_entropy, fastsvs, liger, pytorch, quack, trl, verl
+from bench.kernels.providers.base import AbsentError, Provider
+from bench.kernels.suites import Case
+
+MODULES = (fastsvs, pytorch, liger, verl, cut_cross_entropy, trl, quack)
+
+
+def providers(case: Case, gpu: bool) -> Iterator[Provider]:
+    """Those for the case's operator; peers only where the case wants them."""
+    for module in MODULES:
+        if module is fastsvs or case.peers:
+            yield from module.providers(case.operator, gpu)
+
+
+__all__ = ["AbsentError", "Provider", "providers"]

@@ -1,0 +1,70 @@
+"""Ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from bench.kernels.inputs import Inputs
+from bench.kernels.ours import kernels
+from bench.kernels.providers.base import SETTINGS, Outputs, Provider, Work
+from bench.kernels.suites import Operator
+
+WORKSPACES = {"1.2": 1200 << 20, "4.8": 4800 << 20}
+"""Beside the default of 2.4 GiB."""
+
+
+def providers(operator: Operator, gpu: bool) -> Iterator[Provider]:
+    if operator == "logprob_entropy":
+        yield Provider("fastsvs", lambda: _from_logits(False), logprobs_first=True)
+        yield Provider("fastsvs, fp32 logits", lambda: _from_logits(False), logits_dtype=torch.float32)
+        yield Provider("fastsvs, in place", lambda: _from_logits(True), overwrites=True)
+    elif operator == "linear_logprob_entropy":
+        yield Provider("fastsvs", lambda: _from_hidden, logprobs_first=True)
+    else:
+        yield Provider("fastsvs", lambda: _policy_loss(True, None))
+        yield Provider("fastsvs, own dW buffer", lambda: _policy_loss(False, None))
+        for name, size in WORKSPACES.items() if gpu else ():
+            work = _policy_loss(True, size)
+            yield Provider(f"fastsvs, {name} GiB workspace", lambda work=work: work)
+
+
+def _from_logits(inplace: bool) -> Work:
+    def work(inputs: Inputs) -> Outputs:
+        assert inputs.logits is not None
+        return kernels.logprob_entropy(inputs.logits, inputs.targets, inplace_backward=inplace)
+
+    return work
+
+
+def _from_hidden(inputs: Inputs) -> Outputs:
+    return kernels.linear_logprob_entropy(inputs.hidden, inputs.weight, inputs.targets)
+
+
+def _policy_loss(into_buffer: bool, workspace: int | None) -> Work:
+    """`into_buffer`: the weight's gradient is added to an fp32 buffer that is there anyway, as Megatron's is."""
+    buffers: dict[torch.Size, torch.Tensor] = {}
+
+    def work(inputs: Inputs) -> Outputs:
+        buffer = None
+        if into_buffer:
+            shape = inputs.weight.shape
+            if shape not in buffers:
+                buffers.clear()
+                buffers[shape] = torch.zeros(shape, dtype=torch.float32, device=inputs.weight.device)
+            buffer = buffers[shape]
+        weights = torch.full_like(inputs.advantages, inputs.token_weight)
+        terms = kernels.TokenInputs(inputs.advantages, weights, inputs.old_logprobs)
+        result = kernels.linear_policy_loss(
+            inputs.hidden,
+            inputs.weight,
+            inputs.targets,
+            terms,
+            SETTINGS,
+            weight_grad=buffer,
+            workspace_bytes=workspace,
+        )
+        return (result.loss,)
+
+    return work

@@ -1,0 +1,100 @@
+"""What is measured: shapes of real models, operators, and the order in which time is spent on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Operator = Literal["logprob_entropy", "linear_logprob_entropy", "linear_policy_loss"]
+Mode = Literal["forward", "backward", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    name: str
+    hidden: int
+    vocabulary: int
+    """Of one rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    operator: Operator
+    shape: Shape
+    tokens: int
+    modes: tuple[Mode, ...]
+    peers: bool = True
+    """Beside ours, or ours alone."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.operator}/{self.shape.name}/{self.tokens}"
+
+    def flop(self, mode: Mode) -> float:
+        """Of the matrix products that the work cannot do without: one forward; three with backward, where the
+        gradient can be taken while the logits are there; a backward that must make them again has three of its own."""
+        if self.operator == "logprob_entropy":
+            return 0.0
+        product = 2.0 * self.tokens * self.shape.hidden * self.shape.vocabulary
+        products = {"forward": 1, "backward": 3, "both": 3 if self.operator == "linear_policy_loss" else 4}
+        return products[mode] * product
+
+    def nbytes(self, mode: Mode, itemsize: int) -> float:
+        """Of logits read and written at least: forward reads them, backward reads them and writes their gradient."""
+        passes = {"forward": 1, "backward": 2, "both": 3}
+        return passes[mode] * float(self.tokens) * self.shape.vocabulary * itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    cases: tuple[Case, ...]
+    needs_gpu: bool
+    limit_seconds: float
+    """No case starts that is expected to end later."""
+    rounds: int
+    """Timed calls of each provider in a case, in turn; fewer where they would take longer than `case_seconds`."""
+    case_seconds: float
+
+
+FLOP = "a product is 2 x tokens x hidden x vocabulary FLOP: forward 1, policy loss 3, forward + backward of log-probs 4"
+BYTES = "logits are tokens x vocabulary x bytes of an element: forward reads them once, backward reads and writes once"
+
+SMALL, MIDDLE, LARGE = Shape("3B", 2048, 151936), Shape("7B", 3584, 152064), Shape("32B", 5120, 152064)
+SHARDS = tuple(Shape(f"32B-TP{ranks}", 5120, 152064 // ranks) for ranks in (2, 4, 8))
+"""One rank's share of the vocabulary, without the all-gather."""
+ALL: tuple[Mode, ...] = ("forward", "backward", "both")
+
+H200 = (
+    Case("linear_policy_loss", LARGE, 8192, ("both",)),
+    Case("linear_logprob_entropy", LARGE, 8192, ("forward", "both")),
+    Case("logprob_entropy", LARGE, 8192, ALL),
+    Case("linear_policy_loss", SMALL, 8192, ("both",)),
+    Case("linear_logprob_entropy", SMALL, 8192, ("forward", "both")),
+    *(Case("linear_policy_loss", shape, 8192, ("both",), peers=False) for shape in SHARDS),
+    Case("linear_policy_loss", MIDDLE, 8192, ("both",), peers=False),
+    Case("logprob_entropy", SMALL, 2048, ALL, peers=False),
+    Case("linear_policy_loss", LARGE, 2048, ("both",)),
+    Case("linear_policy_loss", LARGE, 32768, ("both",)),
+    Case("linear_logprob_entropy", LARGE, 32768, ("forward", "both"), peers=False),
+    Case("linear_policy_loss", SMALL, 32768, ("both",), peers=False),
+    Case("linear_policy_loss", SMALL, 2048, ("both",), peers=False),
+    Case("linear_logprob_entropy", MIDDLE, 8192, ("forward", "both"), peers=False),
+    Case("linear_logprob_entropy", LARGE, 2048, ("forward", "both"), peers=False),
+    Case("logprob_entropy", MIDDLE, 32768, ALL, peers=False),
+)
+TINY = Shape("tiny", 32, 500)
+
+SUITES = {
+    "h200": Suite(H200, needs_gpu=True, limit_seconds=480, rounds=20, case_seconds=25),
+    "smoke": Suite(
+        (
+            Case("linear_policy_loss", TINY, 64, ("both",)),
+            Case("linear_logprob_entropy", TINY, 64, ALL),
+            Case("logprob_entropy", TINY, 64, ALL),
+        ),
+        needs_gpu=False,
+        limit_seconds=60,
+        rounds=3,
+        case_seconds=5,
+    ),
+}
