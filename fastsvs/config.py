@@ -95,6 +95,15 @@ class RolloutConfig(Section):
     max_sequences: int = Field(256, ge=1)
     """Sequences that one engine decodes at a time."""
 
+    @model_validator(mode="after")
+    def _urls_are_of_external_servers(self) -> RolloutConfig:
+        urls = self.server.urls
+        if bool(urls) != (self.placement == "external"):
+            raise ValueError("server.urls and placement: external go together, found one without the other")
+        if len(set(urls)) < len(urls):
+            raise ValueError(f"server.urls names a server twice: {', '.join(urls)}")
+        return self
+
 
 class ShapingConfig(Section):
     """Reward of a synthetic problem from the mean accuracy of its solutions."""

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from fastsvs.config import RolloutConfig
 from fastsvs.errors import UserError
 from fastsvs.rollout.vllm.command import SUPERVISOR, Launch, bound_cores, command, environment, private_address
 
@@ -83,6 +85,19 @@ def test_private_addresses_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert private_address("auto") == "127.0.0.1"
     with pytest.raises(UserError, match="no address"):
         private_address("no.such.host.invalid")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"placement": "external"},
+        {"server": {"urls": ["http://10.0.0.5:8000"]}},
+        {"placement": "external", "server": {"urls": ["http://10.0.0.5:8000", "http://10.0.0.5:8000"]}},
+    ],
+)
+def test_urls_are_those_of_external_servers_each_once(config: dict) -> None:
+    with pytest.raises(ValidationError, match=r"server\.urls"):
+        RolloutConfig.model_validate(config)
 
 
 FAMILY = """
