@@ -59,6 +59,7 @@ def real(folder: Path, rounds: int) -> Iterator[Row]:
                 played[schedule].append(play(served, schedule))
     for sequences, step in zip(curve.sequences, curve.seconds, strict=True):
         yield Row(name, "vLLM", f"decode step of {sequences} sequences", step, "s")
+    yield Row(name, "vLLM", "taking a sequence in", curve.admission, "s")
     full = curve.rate(MAX_SEQUENCES)
     best = {s: min((outcome for outcome, _ in runs), key=lambda o: o.seconds) for s, runs in played.items()}
     yield from figures(name, "vLLM", best, full)

@@ -69,15 +69,16 @@ def server(folder: Path) -> Iterator[Served]:
 
 
 def measure_curve(served: Served, rounds: int) -> Curve:
-    """Seconds of a decode step at each number of sequences, the time of a first token taken out; the least of several
+    """Seconds of a decode step at each number of sequences and of taking a sequence in; the least of several
     measurements, as that is the one which other work on the machine disturbed least."""
-    best = [float("inf")] * len(CURVE_POINTS)
+    first, last = [dict.fromkeys(CURVE_POINTS, float("inf")) for _ in range(2)]
     for _ in range(rounds):
-        for place, sequences in enumerate(CURVE_POINTS):
-            first = _generate(served.engine, sequences, 1)
-            all_tokens = _generate(served.engine, sequences, CURVE_TOKENS)
-            best[place] = min(best[place], (all_tokens - first) / (CURVE_TOKENS - 1))
-    return Curve(CURVE_POINTS, tuple(best))
+        for sequences in CURVE_POINTS:
+            first[sequences] = min(first[sequences], _generate(served.engine, sequences, 1))
+            last[sequences] = min(last[sequences], _generate(served.engine, sequences, CURVE_TOKENS))
+    steps = [(last[sequences] - first[sequences]) / (CURVE_TOKENS - 1) for sequences in CURVE_POINTS]
+    admission = (first[MAX_SEQUENCES] - first[WORKLOAD.samples]) / (MAX_SEQUENCES - WORKLOAD.samples)
+    return Curve(CURVE_POINTS, tuple(steps), admission)
 
 
 def play(served: Served, schedule: Schedule) -> tuple[Outcome, int]:
@@ -99,7 +100,8 @@ def _name_weights(url: str, version: int) -> None:
 def _generate(engine: VllmEngine, sequences: int, tokens: int) -> float:
     sampling = SamplingParams(max_tokens=tokens)
     began = perf_counter()
-    engine.submit([Request(str(i), (1 + i % 60, 2, 3, 4), 1, sampling, seed=i) for i in range(sequences)])
+    groups = [min(WORKLOAD.samples, sequences)] * max(1, sequences // WORKLOAD.samples)
+    engine.submit([Request(str(i), (1 + i, 2, 3, 4), samples, sampling, seed=i) for i, samples in enumerate(groups)])
     assert sum(_tokens(rollouts) for _, rollouts in drain(engine)) == sequences * tokens
     return perf_counter() - began
 

@@ -2,7 +2,7 @@
 
 A server decodes all its sequences in lock step; a step takes as long as its throughput curve says for their number. It
 takes requests in the order in which they come, up to its limit, each group whole on the least loaded server (as
-`fastsvs.rollout.vllm` does). Reading prompts takes no time. Events: a sequence ends, requests come.
+`fastsvs.rollout.vllm` does). Events: a sequence ends, requests come.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class Curve:
 
     sequences: tuple[int, ...]
     seconds: tuple[float, ...]
+    admission: float = 0.0
+    """Seconds by which taking in one more sequence holds up the others: its prompt is read, its request handled."""
 
     @cache  # noqa: B019
     def step(self, sequences: int) -> float:
@@ -87,6 +89,7 @@ class _Server:
         while self.waiting and len(self.running) < self.limit:
             length, key = self.waiting.popleft()
             heapq.heappush(self.running, (self.steps + length, key))
+            self.steps -= self.curve.admission / self.curve.step(len(self.running))
 
 
 class SimulatedEngine:
