@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
@@ -18,7 +18,7 @@ from fastsvs.data import PROMPTS, EpochSampler, Problem, encode_problems, encode
 from fastsvs.errors import UserError
 from fastsvs.nodes import read_nodes
 from fastsvs.policy import Policy, checkpoint, load_hf_config
-from fastsvs.rollout import ENGINES, Engine, EngineSpec, SamplingParams
+from fastsvs.rollout import ENGINES, Engine, EngineSpec, RemoteEngine, SamplingParams
 from fastsvs.rollouts import Rollouts
 from fastsvs.selfplay import STAGES, ExperienceStage, Task, original_tasks
 from fastsvs.sync import BroadcastSync, LocalSync, ServerFleet, WeightSync, server_arguments, transport_for
@@ -77,6 +77,11 @@ class Session:
         if start:
             self.progress.say(f"resuming {self.folder.root} after step {start}")
         return start
+
+    def make_room(self) -> None:
+        """For the update, where rollout servers share the trainer's GPUs."""
+        if distributed.is_main() and not self.engine.collective:
+            cast(RemoteEngine, self.engine).sleep()
 
     def evaluated(self, step: int) -> bool:
         return distributed.agree(step in self.folder.evaluations())
@@ -262,6 +267,11 @@ def check_staleness(job: TrainJob) -> None:
         raise UserError(
             f"train.staleness=1 lets rollouts overlap the update, but rollout.engine={job.rollout.engine} works in the "
             "trainer's own processes, which are busy then: use servers (rollout.engine=vllm) or train.staleness=0"
+        )
+    if job.rollout.placement == "colocated" and distributed.device().type == "cuda":
+        raise UserError(
+            "train.staleness=1 keeps servers and trainer at work together, but with rollout.placement=colocated they take "
+            "turns on the same GPUs: give the servers nodes of their own (rollout.placement=dedicated)"
         )
     if job.algorithm.rollout_correction == "none":
         raise UserError(

@@ -57,6 +57,8 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
         ahead = experience.begin(session, step + 1, version=step) if overlaps else None
     if made:
         session.folder.write_samples(step + 1, sample_rows(step + 1, made.experience))
+    if not ahead:
+        session.make_room()
     with clock(times, "update"):
         learned = learn(session, batch, step)
     times["time/step"] = sum(times.values())

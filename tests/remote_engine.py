@@ -68,6 +68,8 @@ class MainRankEngine:
         self._on_main()
         return False
 
+    def sleep(self) -> None: ...
+
     def metrics(self) -> dict[str, float]:
         self._on_main()
         return {"rollout/servers": 1.0}

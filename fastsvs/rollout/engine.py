@@ -77,6 +77,9 @@ class RemoteEngine(Engine, Protocol):
         """A healthy server does not hold the current weights and waits for them. Raises EngineFailure when a server
         failed for good."""
 
+    def sleep(self) -> None:
+        """Servers that share the trainer's GPUs make room until the next weights come; the others do nothing."""
+
     def metrics(self) -> dict[str, float]:
         """Of the time since the last call, names as in the metrics file."""
 

@@ -23,6 +23,8 @@ RESUMABLE = {"run.dir", "run.steps", "run.save_every", "run.keep_checkpoints", "
 """Keys that may change between the sessions of one run: they do not alter what a step computes."""
 LAYOUT = {"policy.tensor_parallel", "policy.pipeline_parallel", "policy.sequence_parallel", "verifier.workers"}
 """Keys of where the work runs: a run may be resumed on another layout, equal up to rounding."""
+SERVERS = ("rollout.server.", "rollout.placement", "rollout.nodes", "sync.")
+"""Beginnings of keys of which servers there are and how they are reached."""
 
 
 class RunFolder:
@@ -84,7 +86,7 @@ class RunFolder:
         changed = sorted(
             key
             for key in earlier.keys() | current.keys()
-            if earlier.get(key) != current.get(key) and key not in RESUMABLE | LAYOUT
+            if earlier.get(key) != current.get(key) and key not in RESUMABLE | LAYOUT and not key.startswith(SERVERS)
         )
         if changed:
             facts = "; ".join(f"{key}: {earlier.get(key)!r} -> {current.get(key)!r}" for key in changed)
