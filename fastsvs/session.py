@@ -270,8 +270,8 @@ def check_staleness(job: TrainJob) -> None:
         )
     if job.rollout.placement == "colocated" and distributed.device().type == "cuda":
         raise UserError(
-            "train.staleness=1 keeps servers and trainer at work together, but with rollout.placement=colocated they take "
-            "turns on the same GPUs: give the servers nodes of their own (rollout.placement=dedicated)"
+            "train.staleness=1 keeps servers and trainer at work together, but with rollout.placement=colocated they "
+            "take turns on the same GPUs: give the servers nodes of their own (rollout.placement=dedicated)"
         )
     if job.algorithm.rollout_correction == "none":
         raise UserError(
