@@ -14,16 +14,24 @@ import torch.multiprocessing as mp
 
 
 def run_ranks(
-    function: Callable[..., Any], world_size: int, folder: Path, *args: Any, timeout: float = 150.0
+    function: Callable[..., Any],
+    world_size: int,
+    folder: Path,
+    *args: Any,
+    timeout: float = 150.0,
+    patience: float = 60.0,
 ) -> list[Any]:
-    """`function(*args)` on every rank of a new job; what each returned. `function` must be importable by name."""
+    """`function(*args)` on every rank of a new job; what each returned. `function` must be importable by name, and no
+    rank may keep the others waiting for longer than `patience` seconds."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = mp.get_context("spawn")
     outputs = [folder / f"rank_{rank}.pt" for rank in range(world_size)]
     processes = [
-        context.Process(target=_rank_main, args=(function, rank, world_size, port, outputs[rank], args), daemon=True)
+        context.Process(
+            target=_rank_main, args=(function, rank, world_size, port, outputs[rank], args, patience), daemon=True
+        )
         for rank in range(world_size)
     ]
     for process in processes:
@@ -40,7 +48,9 @@ def run_ranks(
     return results
 
 
-def _rank_main(function: Callable[..., Any], rank: int, world_size: int, port: int, output: Path, args: tuple) -> None:
+def _rank_main(
+    function: Callable[..., Any], rank: int, world_size: int, port: int, output: Path, args: tuple, patience: float
+) -> None:
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank),
@@ -52,7 +62,7 @@ def _rank_main(function: Callable[..., Any], rank: int, world_size: int, port: i
     from fastsvs import distributed
 
     try:
-        distributed.initialize(timeout_seconds=60)
+        distributed.initialize(timeout_seconds=patience)
         result = function(*args)
     except BaseException:
         result = traceback.format_exc()

@@ -106,6 +106,7 @@ def held_to_the_trainer(policy: Policy, engine: Any, version: int) -> dict[str, 
 
 def whole_life(folder: str) -> dict[str, Any]:
     """One pair of servers: trainer TP2, a real update, PP2, and a worker killed while it receives."""
+    os.environ["LOCAL_WORLD_SIZE"] = os.environ["WORLD_SIZE"]  # one node
     facts: dict[str, Any] = {}
     policy = build(tensor_parallel=2)
     with closing(open_engine(policy, 2, folder)) as engine:
@@ -176,7 +177,8 @@ def descendants(pid: int) -> list[int]:
 
 def test_vllm_computes_with_the_trainers_weights_after_every_update(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="needs vLLM: make test-vllm")
-    facts, _ = run_ranks(whole_life, 2, tmp_path, str(tmp_path / "servers"), timeout=400)
+    facts, _ = run_ranks(whole_life, 2, tmp_path, str(tmp_path / "servers"), timeout=500, patience=300)
+    print(facts)
     assert facts["moved"] > 1e-2, "an update that changes nothing shows nothing"
     assert facts["retries"] == 1
     assert facts["servers"] == 2
