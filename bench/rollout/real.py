@@ -81,12 +81,12 @@ def measure_curve(served: Served, rounds: int) -> Curve:
     return Curve(CURVE_POINTS, tuple(steps), admission)
 
 
-def play(served: Served, schedule: Schedule) -> tuple[Outcome, int]:
-    """All steps of self-play, one after the other; and the decode steps that they took."""
-    began, steps = perf_counter(), served.steps()
-    groups = [group for step in STEPS for group in step.collect(served.engine, schedule).groups]
+def play(served: Served, step: Workload, schedule: Schedule) -> tuple[Outcome, int]:
+    """One step of self-play, and the decode steps that it took."""
+    began, decoded = perf_counter(), served.steps()
+    groups = step.collect(served.engine, schedule).groups
     seconds = perf_counter() - began
-    return Outcome(seconds, sum(_tokens(group.rollouts) for group in groups)), served.steps() - steps
+    return Outcome(seconds, sum(_tokens(group.rollouts) for group in groups)), served.steps() - decoded
 
 
 def _name_weights(url: str, version: int) -> None:

@@ -153,4 +153,8 @@ def simulate(
     engines = [SimulatedEngine(workload, curve, servers, max_sequences) for workload in workloads]
     for engine in engines:
         engine.workload.collect(engine, schedule)
-    return Outcome(sum(engine.now for engine in engines), sum(engine.tokens for engine in engines))
+    return together([Outcome(engine.now, engine.tokens) for engine in engines])
+
+
+def together(outcomes: Sequence[Outcome]) -> Outcome:
+    return Outcome(sum(o.seconds for o in outcomes), sum(o.tokens for o in outcomes))
