@@ -112,13 +112,13 @@ class MemoryReceiver(BroadcastReceiver):
             raise ValueError(f"no trainer process shares memory with {key}; there are: {', '.join(info.handles)}")
         slots = [open_memory(handle, self._device) for handle in info.handles[key]]
         for index, bucket in enumerate(buckets):
-            ready, taken = f"ready/{info.update}/{index}", f"taken/{info.update}/{index}"
-            wait_until(lambda ready=ready: self._store.check([ready]), check)  # type: ignore[misc]
+            place = f"{info.update}/{index}"
+            wait_until(lambda ready=f"ready/{place}": self._store.check([ready]), check)  # type: ignore[misc]
             buffer = self._pool.take(bucket.nbytes).copy_(slots[index % 2][: bucket.nbytes])
             if buffer.is_cuda:
                 torch.cuda.synchronize(buffer.device)
-            if self._store.add(f"count/{taken}", 1) == self._info.world_size - 1:
-                self._store.set(taken, "")
+            if self._store.add(f"count/{place}", 1) == self._info.world_size - 1:
+                self._store.set(f"taken/{place}", "")
             yield buffer
 
 

@@ -54,7 +54,14 @@ class Routes:
         self._call("POST", "/resume", timeout)
 
     def start_update(self, timeout: float) -> None:
-        self._call("POST", "/start_weight_update", timeout)
+        """Also where an earlier update was begun and never brought to an end."""
+        try:
+            self._call("POST", "/start_weight_update", timeout)
+        except RefusedError as error:
+            if "already active" not in str(error):
+                raise
+            self._call("POST", "/finish_weight_update", timeout)
+            self._call("POST", "/start_weight_update", timeout)
 
     def update(self, info: Mapping[str, Any], timeout: float) -> None:
         """Returns when all workers have received and loaded the tensors that `info` describes."""

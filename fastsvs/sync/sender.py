@@ -180,6 +180,8 @@ class Sender:
     def _give_up(self, error: Exception) -> Outcome:
         """Tear the group down, wait for the servers to come out of it, and report those that do not or are dead."""
         self.close()
+        for receiver in self._receivers:
+            self._held.pop(_key(receiver.endpoint), None)  # it may have loaded a part of the new ones
         grace = min(GRACE_SECONDS, self._config.timeout_seconds)
         failures: dict[str, RefusedError | UnreachableError] = self._calls.settle(grace) if self._calls else {}
         if isinstance(error, ServersFailedError):

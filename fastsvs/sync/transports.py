@@ -63,6 +63,7 @@ class _Store:
 
     def number_update(self) -> int:
         """A new number for the update that begins."""
+        self._store.delete_key(f"sums/{self._update}")
         self._update += 1
         return self._update
 
@@ -109,17 +110,20 @@ class MemoryTransport(_Store):
 
     def __init__(self, address: str, workers: int, timeout: float, device: torch.device) -> None:
         super().__init__(address, workers, timeout, device)
-        self._offered: deque[str] = deque()
+        self._offered: deque[int] = deque()
 
     def begin(self, index: int, pieces: Sequence[Tensor]) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self._store.set(f"ready/{self._update}/{index}", "")
-        self._offered.append(f"taken/{self._update}/{index}")
+        self._offered.append(index)
 
     def wait(self, check: Check, under_way: int) -> None:
         while len(self._offered) > under_way:
-            wait_until(lambda: self._store.check([self._offered[0]]), check)
+            place = f"{self._update}/{self._offered[0]}"
+            wait_until(lambda taken=f"taken/{place}": self._store.check([taken]), check)  # type: ignore[misc]
+            for key in ("ready", "count", "taken"):
+                self._store.delete_key(f"{key}/{place}")
             self._offered.popleft()
 
 

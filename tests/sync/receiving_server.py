@@ -1,7 +1,8 @@
 """A rollout server without vLLM: its weight routes over real HTTP, with the receiving code of vLLM's workers behind.
 
 Run as a program it prints its port and serves until it is killed. GET /tensors/PATH saves what it holds to PATH.
-POST /misbehave?how= makes the next update go wrong: `corrupt:NAME`, `die` or `stall` (in its second bucket), `refuse`.
+POST /misbehave?how= makes updates go wrong: `corrupt:NAME`, `die` or `stall` (in the second bucket), `refuse`,
+`refuse_start` (once). Like vLLM it starts no update before the last one has ended or failed.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Server(BaseHTTPRequestHandler):
     key: str
     calls: list[str]
     version = ""
+    updating = False
 
     def do_GET(self) -> None:
         if self.path == "/health":
@@ -87,16 +89,28 @@ class Server(BaseHTTPRequestHandler):
         elif route == "/init_weight_transfer_engine":
             self.on_all(Worker.init, body["init_info"])
         elif route == "/start_weight_update":
+            assert not self.updating, "an update is already active"
+            if self.workers[0].fault == "refuse_start":
+                self.workers[0].fault = ""
+                raise RuntimeError("not today")
+            type(self).updating = True
             for worker in self.workers:
                 worker.tensors = {}
         elif route == "/update_weights":
-            self.spoil(body["update_info"])
-            self.on_all(Worker.update, body["update_info"])
+            assert self.updating
+            self.spoil()
+            try:
+                self.on_all(Worker.update, body["update_info"])
+            except BaseException:
+                type(self).updating = False
+                raise
         elif route == "/finish_weight_update":
-            type(self).version = body["weight_version"]
+            assert self.updating, "no update is active"
+            type(self).updating = False
+            type(self).version = body.get("weight_version", self.version)
 
-    def spoil(self, info: dict) -> None:
-        """A tensor that arrives with other bytes than were sent: the receiver reads it under another shape's name."""
+    def spoil(self) -> None:
+        """Have one bit of a tensor arrive changed."""
         fault, _, name = self.workers[0].fault.partition(":")
         if fault == "corrupt":
             import fastsvs.sync.receive as receive

@@ -162,6 +162,19 @@ def test_tensors_that_a_server_has_no_place_for_are_named_and_nobody_is_restarte
         assert fleet.loaded == {"server 0": 1}
 
 
+def test_a_server_that_others_left_in_the_middle_of_an_update_takes_the_next_one(
+    source: Tensors, tmp_path: Path
+) -> None:
+    with closing(Fleet(1, 1)) as fleet, closing(BroadcastSync(source, fleet, CONFIG)) as sync:
+        sync.publish(1)
+        source.train()
+        fleet.misbehave("server 1", "refuse_start")
+        sync.publish(2)
+        assert_holds(fleet, source, tmp_path)
+        assert sync.metrics()["sync/retries"] == 1
+        assert not fleet.failures
+
+
 @pytest.mark.parametrize("transport", ["broadcast", "ipc"])
 def test_a_tensor_that_arrives_changed_is_named(transport: TransportName, source: Tensors) -> None:
     config = CONFIG.model_copy(update={"verify": True})
