@@ -136,12 +136,13 @@ def test_paper_scale_from_a_config_json_alone(inputs, capsys, tmp_path, name, me
 
 
 def test_optimizer_is_sharded_over_data_parallel_ranks(inputs, capsys, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "32")
+    monkeypatch.setenv("WORLD_SIZE", "32")  # four nodes, of which two serve
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     overrides = inputs(PUBLISHED["qwen2.5_32b"])
     assert main(["train", str(CONFIGS / "qwen2.5_32b_svs.yaml"), *overrides, "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "data parallel 4" in shown
-    assert f"{12 * 4_095_734_784 / 4 / 2**30:.2f} optimizer" in shown
+    assert "data parallel 2" in shown
+    assert f"{12 * 4_095_734_784 / 2 / 2**30:.2f} optimizer" in shown
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,7 @@ def test_overrides_may_follow_the_option(inputs, capsys):
 
 def test_several_processes_show_it_once(inputs, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     overrides = inputs(PUBLISHED["qwen2.5_3b"])
     assert main(["train", str(CONFIGS / "qwen2.5_3b_svs.yaml"), *overrides, "--dry-run"]) == 0
