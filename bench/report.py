@@ -29,6 +29,8 @@ class Row:
     unit: str
     limit: float | None = None
     """The value that physics, or a bar set beforehand, allows."""
+    note: str | None = None
+    """What a reader must know to compare it."""
 
 
 def write(suite: str, rows: Iterable[Row], folder: Path) -> Path:

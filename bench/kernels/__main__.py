@@ -1,4 +1,4 @@
-"""Command line: run a suite, print each case as it ends, leave one JSON file.
+"""Command line: run a suite, print each case as it ends, keep one JSON file up to date.
 
 python -m bench.kernels --suite h200|smoke --out DIR
 """
@@ -6,25 +6,23 @@ python -m bench.kernels --suite h200|smoke --out DIR
 from __future__ import annotations
 
 import argparse
-import gc
 import platform
 import sys
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from time import perf_counter
 
 import torch
 
 from bench import report
 from bench.kernels.accuracy import errors
-from bench.kernels.ceilings import copy_rate, product_rates
-from bench.kernels.inputs import make
-from bench.kernels.measure import Contender, measure, prove, quantiles
+from bench.kernels.budget import Budget
+from bench.kernels.cases import run_case
+from bench.kernels.ceilings import Ceilings
+from bench.kernels.measure import free
 from bench.kernels.parts import parts
-from bench.kernels.providers import AbsentError, Provider, providers
+from bench.kernels.providers import providers
 from bench.kernels.suites import BYTES, FLOP, SUITES, Case, Suite
-from bench.kernels.targets import verdicts
+from bench.kernels.targets import OURS, verdicts
 from bench.report import Row
 
 
@@ -32,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__)
     parser.add_argument("--suite", choices=sorted(SUITES), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
+    parser.add_argument("--without", nargs="+", default=[], help="names of providers to leave out, e.g. one that hangs")
     chosen = parser.parse_args(arguments)
     suite = SUITES[chosen.suite]
     if suite.needs_gpu and not torch.cuda.is_available():
@@ -43,115 +42,51 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not suite.needs_gpu:
         print("smoke: tiny shapes, to see that the benchmark runs; its figures say nothing about speed on a GPU")
     print(f"{FLOP}\n{BYTES}")
-    rows = list(run(suite))
+
+    rows: list[Row] = []
+    for more in run(suite, chosen.without):
+        rows += more
+        report.write(f"kernels-{chosen.suite}", rows, chosen.out)  # what is measured is kept, whatever comes
     rows += verdicts(rows)
     print(f"written: {report.write(f'kernels-{chosen.suite}', rows, chosen.out)}")
+    if any(row.provider.startswith(OURS) and row.metric == "measured" for row in rows):
+        sys.exit("fastsvs itself failed: see above")
 
 
-def run(suite: Suite) -> Iterator[Row]:
-    """Ceilings, then case after case as far as the time allows, then errors and parts of the first cases."""
-    begun = perf_counter()
+def run(suite: Suite, without: Collection[str]) -> Iterator[list[Row]]:
+    """The rows of case after case, as far as the time allows. The first case of an operator is followed by its errors
+    to float64, the first policy loss by its parts too."""
     device = torch.device("cuda" if suite.needs_gpu else "cpu")
-    bandwidth = products = None
-    if suite.needs_gpu:
-        bandwidth = copy_rate()
-        print(f"device copy, read + write: {bandwidth / 1e12:.2f} TB/s")
-        yield Row("ceilings", "torch", "copy", bandwidth / 1e12, "TB/s")
-    longest = 0.0
+    budget, ceilings = Budget(suite), Ceilings(suite.needs_gpu)
+    seen: set[str] = set()
     for case in suite.cases:
-        left = suite.limit_seconds - (perf_counter() - begun)
-        if longest > left:
-            print(f"{case.name}: left out, it would not end within {suite.limit_seconds:.0f} s")
+        if not budget.fits(case):
+            print(f"\n{case.name}: left out, it would not end within {suite.limit_seconds:.0f} s of the suite's start")
             continue
-        start = perf_counter()
-        if suite.needs_gpu and case.operator == "linear_policy_loss":
-            rates = list(product_rates(case))
-            yield from rates
-            products = max(row.value for row in rates) * 1e12
-            print(f"{case.shape.name}: best matrix product {products / 1e12:.0f} TFLOP/s")
-        yield from run_case(suite, case, device, bandwidth, products)
-        longest = max(longest, perf_counter() - start)
-    for operator in ("linear_logprob_entropy", "logprob_entropy"):
-        case = next(case for case in suite.cases if case.operator == operator)
-        exact = [provider for provider in providers(case, suite.needs_gpu) if provider.logprobs_first]
-        yield from show_errors(errors(case, exact, device))
-    yield from show_errors(parts(suite.cases[0], device))
-    print(f"\n{perf_counter() - begun:.0f} s in all")
+        yield ceilings.measure(case)
+        yield list(run_case(case, budget, ceilings, device, without))
+        if case.operator not in seen:
+            seen.add(case.operator)
+            yield from first_of_operator(case, ceilings, device, without)
+    print(f"\n{budget.elapsed():.0f} s in all")
 
 
-def run_case(
-    suite: Suite, case: Case, device: torch.device, bandwidth: float | None, products: float | None
-) -> Iterator[Row]:
-    print(f"\n{case.name}")
-    contenders = []
-    for provider in providers(case, suite.needs_gpu):
-        contender = _ready(provider, case, device)
-        if contender is not None:
-            contenders.append(contender)
-    measure(contenders, case.modes, suite.rounds, suite.case_seconds)
-    for contender in contenders:
-        yield from show(case, contender, bandwidth, products)
-    contenders.clear()
-    _free()
+def first_of_operator(
+    case: Case, ceilings: Ceilings, device: torch.device, without: Collection[str]
+) -> Iterator[list[Row]]:
+    chosen = [p for p in providers(case, ceilings.gpu) if p.complete and p.name not in without]
+    if case.operator == "linear_policy_loss":
+        yield show(parts(case, device, ceilings))
+    yield show(errors(case, chosen, device))
 
 
-def show(case: Case, contender: Contender, bandwidth: float | None, products: float | None) -> Iterator[Row]:
-    """Prints a contender's lines and gives its rows; `limit` is the floor."""
-    name, provider = contender.provider.name, contender.provider
-    for mode, milliseconds in contender.milliseconds.items():
-        low, middle, high = quantiles(milliseconds)
-        floor = None
-        if case.operator == "logprob_entropy":
-            assert contender.inputs.logits is not None
-            floor = bandwidth and case.nbytes(mode, contender.inputs.logits.element_size()) / bandwidth * 1e3
-        elif products:
-            floor = case.flop(mode) / products * 1e3
-        share = f"{100 * floor / middle:5.1f}% of the floor" if floor else ""
-        print(f"  {name:<28}{mode:<9}{middle:>10.3f} ms  [{low:.3f}, {high:.3f}]  {share}")
-        yield Row(case.name, name, f"{mode}, median", middle, "ms", limit=floor or None)
-        yield Row(case.name, name, f"{mode}, p20", low, "ms")
-        yield Row(case.name, name, f"{mode}, p80", high, "ms")
-    if torch.cuda.is_available():
-        yield Row(case.name, name, "peak memory", contender.peak_bytes / 2**30, "GiB")
-        yield Row(case.name, name, "of it results and gradients", contender.output_bytes / 2**30, "GiB")
-    yield Row(case.name, name, "same bits twice", float(contender.repeats), "yes/no")
-    memory = f"{contender.peak_bytes / 2**30:.2f} GiB more at its peak, " if torch.cuda.is_available() else ""
-    note = f"; {provider.unequal}" if provider.unequal else ""
-    print(f"  {'':<28}{memory}{'repeats' if contender.repeats else 'does not repeat'} its bits{note}")
-
-
-def show_errors(rows: Iterator[Row]) -> Iterator[Row]:
+def show(rows: Iterable[Row]) -> list[Row]:
+    shown = []
     for row in rows:
         print(f"{row.case}  {row.provider:<24}{row.metric:<22}{row.value:10.3g} {row.unit}")
-        yield row
-    _free()
-
-
-def _ready(provider: Provider, case: Case, device: torch.device) -> Contender | None:
-    """None, and a line that says why, for one that is absent or fails."""
-    try:
-        work, renew = provider.prepare(), partial(make, case, device, provider.logits_dtype)
-        contender = Contender(provider, work, renew(), renew)
-        prove(contender)
-    except (AbsentError, ImportError) as error:
-        print(f"  {provider.name:<28}absent: {error}")
-    except torch.OutOfMemoryError:
-        print(f"  {provider.name:<28}does not fit this device")
-        _free()
-    except Exception as error:  # a peer's failure is its own
-        if provider.name.startswith("fastsvs"):
-            raise
-        print(f"  {provider.name:<28}failed: {type(error).__name__}: {str(error).splitlines()[:1]}")
-        _free()
-    else:
-        return contender
-    return None
-
-
-def _free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        shown.append(row)
+    free()
+    return shown
 
 
 if __name__ == "__main__":

@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
 
 import torch
 
-from bench.kernels.suites import Case
+from bench.kernels.suites import Case, Mode, Shape
 from bench.report import Row
+
+ROWS = 4096
+"""Tokens of a product: a piece of the default workspace."""
+
+
+class Ceilings:
+    """Each rate is measured when a case first needs it. Without a GPU there is none."""
+
+    def __init__(self, gpu: bool) -> None:
+        self.gpu = gpu
+        self.bandwidth: float | None = None
+        """Bytes read plus written a second."""
+        self.products: dict[str, float] = {}
+        """FLOP/s of the fastest of the products, by shape."""
+
+    def measure(self, case: Case) -> list[Row]:
+        """Rates that were not known, printed."""
+        rows: list[Row] = []
+        if self.gpu and self.bandwidth is None:
+            self.bandwidth = copy_rate()
+            rows.append(Row("ceilings", "torch", "copy", self.bandwidth / 1e12, "TB/s"))
+        if self.gpu and case.operator != "logprob_entropy" and case.shape.name not in self.products:
+            rates = product_rates(case.shape)
+            self.products[case.shape.name] = max(rates.values())
+            rows += (Row(f"product/{case.shape.name}", "cuBLAS", k, v / 1e12, "TFLOP/s") for k, v in rates.items())
+        for row in rows:
+            print(f"{row.case}: {row.metric} {row.value:.4g} {row.unit}")
+        return rows
+
+    def floor(self, case: Case, mode: Mode, itemsize: int) -> float | None:
+        """Milliseconds that the case's products, or the bytes of its logits of `itemsize` bytes, take at least."""
+        if case.operator == "logprob_entropy":
+            return self.of_bytes(case.nbytes(mode, itemsize))
+        return self.of_flop(case.shape, case.flop(mode))
+
+    def of_bytes(self, nbytes: float) -> float | None:
+        return nbytes / self.bandwidth * 1e3 if self.bandwidth else None
+
+    def of_flop(self, shape: Shape, flop: float) -> float | None:
+        return flop / self.products[shape.name] * 1e3 if shape.name in self.products else None
 
 
 def copy_rate(nbytes: int = 4 << 30, rounds: int = 10) -> float:
@@ -18,26 +58,24 @@ def copy_rate(nbytes: int = 4 << 30, rounds: int = 10) -> float:
     return 2 * nbytes / _seconds(lambda: target.copy_(source), rounds)
 
 
-def product_rates(case: Case, rounds: int = 5) -> Iterator[Row]:
-    """TFLOP/s of the products of the policy loss as cuBLAS does them, one at a time, on pieces of 4,096 tokens."""
-    tokens, hidden, vocabulary = min(case.tokens, 4096), case.shape.hidden, case.shape.vocabulary
-    x = torch.randn(tokens, hidden, device="cuda", dtype=torch.bfloat16)
-    w = torch.randn(vocabulary, hidden, device="cuda", dtype=torch.bfloat16)
-    wide = torch.empty(tokens, vocabulary, device="cuda", dtype=torch.float32)
-    narrow = wide.view(torch.bfloat16)[:, :vocabulary]  # as the gradient lies in place of the logits
-    narrow.normal_()
-    packed = torch.randn(tokens, vocabulary, device="cuda", dtype=torch.bfloat16)
-    total = torch.zeros(vocabulary, hidden, device="cuda", dtype=torch.float32)
-    flop = 2.0 * tokens * hidden * vocabulary
+def product_rates(shape: Shape, rounds: int = 7) -> dict[str, float]:
+    """FLOP/s of the products of the policy loss as cuBLAS does them, one at a time, on random numbers."""
+    x = torch.randn(ROWS, shape.hidden, device="cuda", dtype=torch.bfloat16)
+    w = torch.randn(shape.vocabulary, shape.hidden, device="cuda", dtype=torch.bfloat16)
+    wide = torch.empty(ROWS, shape.vocabulary, device="cuda", dtype=torch.float32)
+    strided = wide.view(torch.bfloat16)[:, : shape.vocabulary]  # as the gradient lies in place of the logits
+    strided.normal_()
+    packed = torch.randn(ROWS, shape.vocabulary, device="cuda", dtype=torch.bfloat16)
+    total = torch.zeros(shape.vocabulary, shape.hidden, device="cuda", dtype=torch.float32)
+    flop = 2.0 * ROWS * shape.hidden * shape.vocabulary
     products: dict[str, Callable[[], object]] = {
         "logits, bf16 out": lambda: torch.mm(x, w.t(), out=packed),
-        "dX from strided rows": lambda: torch.mm(narrow, w),
+        "dX from strided rows": lambda: torch.mm(strided, w),
         "dX from packed rows": lambda: torch.mm(packed, w),
-        "dW added in fp32, strided": lambda: torch.addmm(total, narrow.t(), x, out_dtype=torch.float32, out=total),
+        "dW added in fp32, strided": lambda: torch.addmm(total, strided.t(), x, out_dtype=torch.float32, out=total),
         "logits, fp32 out": lambda: torch.mm(x, w.t(), out_dtype=torch.float32, out=wide),
     }
-    for name, product in products.items():
-        yield Row(f"product/{case.shape.name}", "cuBLAS", name, flop / _seconds(product, rounds) / 1e12, "TFLOP/s")
+    return {name: flop / _seconds(product, rounds) for name, product in products.items()}
 
 
 def _seconds(work: Callable[[], object], rounds: int) -> float:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.kernels.inputs import Inputs
-from bench.kernels.providers import Provider
+from bench.kernels.providers import AbsentError, Provider
 from bench.kernels.providers.base import Outputs, Work
 from bench.kernels.suites import Mode
 
+Result = TypeVar("Result")
+
 FLUSH_BYTES = 256 << 20
 """Written between two timed calls: more than any L2 cache."""
+LEAST_ROUNDS = 5
 
 
 @dataclass
@@ -29,6 +35,8 @@ class Contender:
     renew: Callable[[], Inputs]
     """The same inputs once more."""
     milliseconds: dict[Mode, list[float]] = field(default_factory=dict)
+    failure: str = ""
+    """Why it was dropped while it was timed."""
     peak_bytes: int = 0
     """Above what was allocated before, results and gradients included."""
     output_bytes: int = 0
@@ -57,15 +65,43 @@ def prove(contender: Contender) -> None:
 
 
 def measure(contenders: Sequence[Contender], modes: Sequence[Mode], rounds: int, seconds: float) -> None:
-    """`rounds` calls of each, as many as fit in `seconds`; every round begins with the next one of them."""
+    """`rounds` calls of each, as many as fit in `seconds`; every round begins with the next one of them, so that each
+    is first, second, ... equally often. One that fails is dropped."""
+    left = list(contenders)
     for mode in modes:
         begun = perf_counter()
         for number in range(rounds):
-            place = number % len(contenders)
-            for contender in (*contenders[place:], *contenders[:place]):
-                contender.milliseconds.setdefault(mode, []).append(timed(contender, mode))
-            if number >= 4 and perf_counter() - begun > seconds / len(modes):
+            place = number % max(len(left), 1)
+            for contender in (*left[place:], *left[:place]):
+                milliseconds, contender.failure = attempt(partial(timed, contender, mode))
+                if milliseconds is None:
+                    contender.milliseconds.clear()
+                    left.remove(contender)
+                else:
+                    contender.milliseconds.setdefault(mode, []).append(milliseconds)
+            if number + 1 >= LEAST_ROUNDS and perf_counter() - begun > seconds / len(modes):
                 break
+
+
+def attempt(action: Callable[[], Result]) -> tuple[Result | None, str]:
+    """What it returns; or None, and why there is nothing. One provider's failure is its own."""
+    reason = ""
+    try:
+        return action(), ""
+    except (AbsentError, ImportError) as error:
+        reason = f"absent: {error}"
+    except torch.OutOfMemoryError:
+        reason = "does not fit this device"
+    except Exception as error:
+        reason = f"failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+    free()  # not before: the traceback holds tensors
+    return None, reason
+
+
+def free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def quantiles(milliseconds: Sequence[float]) -> tuple[float, float, float]:
@@ -83,11 +119,11 @@ def timed(contender: Contender, mode: Mode) -> float:
     """Milliseconds of one call; with `backward` the forward pass before it is not counted."""
     if mode == "forward":
         with torch.no_grad():
-            return _clock(lambda: contender.work(contender.inputs))
+            return clock(lambda: contender.work(contender.inputs))
     if mode == "both":
-        return _clock(lambda: run(contender))
+        return clock(lambda: run(contender))
     outputs = contender.work(contender.inputs)
-    return _clock(lambda: list(differentiate(outputs, contender.inputs)))
+    return clock(lambda: list(differentiate(outputs, contender.inputs)))
 
 
 def differentiate(outputs: Outputs, inputs: Inputs) -> Iterator[Tensor]:
@@ -98,7 +134,7 @@ def differentiate(outputs: Outputs, inputs: Inputs) -> Iterator[Tensor]:
     return (grad for grad in grads if grad is not None)
 
 
-def _clock(work: Callable[[], object]) -> float:
+def clock(work: Callable[[], object]) -> float:
     if not torch.cuda.is_available():
         begun = perf_counter()
         work()

@@ -8,16 +8,18 @@ from statistics import median
 
 import torch
 
+from bench.kernels.ceilings import Ceilings
 from bench.kernels.inputs import make
-from bench.kernels.measure import _clock
+from bench.kernels.measure import clock
 from bench.kernels.ours import kernels
 from bench.kernels.providers.base import SETTINGS
 from bench.kernels.suites import Case
 from bench.report import Row
 
 
-def parts(case: Case, device: torch.device, rounds: int = 7) -> Iterator[Row]:
-    """Milliseconds for all tokens of the case, each part timed alone on a piece of the default size."""
+def parts(case: Case, device: torch.device, ceilings: Ceilings, rounds: int = 7) -> Iterator[Row]:
+    """Milliseconds for all tokens of the case, each part timed alone on a piece of the default size. `limit` is the
+    part's own floor: its product, or the bytes of fp32 logits and bf16 gradient that it reads and writes."""
     dispatch = import_module(f"{kernels.__name__}.dispatch")
     vocabulary = import_module(f"{kernels.__name__}.vocabulary")
     inputs = make(case, device, torch.bfloat16)
@@ -43,7 +45,10 @@ def parts(case: Case, device: torch.device, rounds: int = 7) -> Iterator[Row]:
         "product: hidden": lambda: dispatch.write_product(out, w, x_grad),
         "product: weight": lambda: dispatch.add_product(total, out.t(), x),
     }
+    product, cells = ceilings.of_flop(case.shape, case.flop("forward")), float(case.tokens) * case.shape.vocabulary
+    floors = {"row statistics": ceilings.of_bytes(4 * cells), "gradient of logits": ceilings.of_bytes(6 * cells)}
     for name, part in work.items():
         part()
-        milliseconds = median(_clock(part) for _ in range(rounds)) * case.tokens / len(x)
-        yield Row(f"{case.name}/parts", "fastsvs", name, milliseconds, "ms")
+        milliseconds = median(clock(part) for _ in range(rounds)) * case.tokens / len(x)
+        limit = product if name.startswith("product") else floors.get(name)
+        yield Row(f"{case.name}/parts", "fastsvs", name, milliseconds, "ms", limit)

@@ -17,6 +17,7 @@ PEERS = (
     "cut-cross-entropy==25.1.1",
     "trl==1.16.0",
     "quack-kernels==0.6.5",
+    "packaging==26.3",  # TRL's kernels want it
 )
 """Pure Python; without what they depend on, of which only torch and Triton matter here."""
 

@@ -30,18 +30,23 @@ class Provider:
     logits_dtype: torch.dtype = torch.bfloat16
     overwrites: bool = False
     """Backward destroys the logits: every call that is compared starts from new ones."""
-    logprobs_first: bool = False
-    """Its results begin with [tokens] log-probs, and entropies if there are two: they can be held to float64."""
+    complete: bool = False
+    """It does all of the work, from the same inputs: its results can be held to float64 and its speed to ours."""
 
 
 def loss_of(logprobs: Tensor, entropy: Tensor | None, inputs: Inputs) -> Tensor:
     """The policy loss (clipped surrogate, entropy bonus where there is an entropy) from a peer's log-probs."""
-    ratio = (logprobs.float() - inputs.old_logprobs).clamp(-20, 20).exp()
+    logprobs = at_least_fp32(logprobs)
+    ratio = (logprobs - inputs.old_logprobs).clamp(-20, 20).exp()
     bound = -ratio.clamp(0.8, 1.28) * inputs.advantages
     loss = torch.maximum(-ratio * inputs.advantages, bound)
     if entropy is not None:
-        loss = loss - ENTROPY_COEFFICIENT * entropy.float()
+        loss = loss - ENTROPY_COEFFICIENT * at_least_fp32(entropy)
     return (loss * inputs.token_weight).sum()
+
+
+def at_least_fp32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 ENTROPY_COEFFICIENT = 1e-3

@@ -12,22 +12,25 @@ from bench.kernels.providers.base import SETTINGS, Outputs, Provider, Work
 from bench.kernels.suites import Operator
 
 WORKSPACES = {"1.2": 1200 << 20, "4.8": 4800 << 20}
-"""Beside the default of 2.4 GiB."""
+"""Beside the default of 2400 MiB."""
 
 
 def providers(operator: Operator, gpu: bool) -> Iterator[Provider]:
     if operator == "logprob_entropy":
-        yield Provider("fastsvs", lambda: _from_logits(False), logprobs_first=True)
-        yield Provider("fastsvs, fp32 logits", lambda: _from_logits(False), logits_dtype=torch.float32)
+        yield Provider("fastsvs", lambda: _from_logits(False), complete=True)
         yield Provider("fastsvs, in place", lambda: _from_logits(True), overwrites=True)
+        wide = torch.float32
+        yield Provider("fastsvs, fp32 logits", lambda: _from_logits(False), logits_dtype=wide)
+        yield Provider("fastsvs, fp32 logits, in place", lambda: _from_logits(True), logits_dtype=wide, overwrites=True)
     elif operator == "linear_logprob_entropy":
-        yield Provider("fastsvs", lambda: _from_hidden, logprobs_first=True)
+        yield Provider("fastsvs", lambda: _from_hidden, complete=True)
     else:
-        yield Provider("fastsvs", lambda: _policy_loss(True, None))
-        yield Provider("fastsvs, own dW buffer", lambda: _policy_loss(False, None))
+        note = "adds dW to an fp32 buffer that is there already, as Megatron's is, and gives no bf16 dW"
+        yield Provider("fastsvs", lambda: _policy_loss(True, None), unequal=note)
+        yield Provider("fastsvs, own dW buffer", lambda: _policy_loss(False, None), complete=True)
         for name, size in WORKSPACES.items() if gpu else ():
             work = _policy_loss(True, size)
-            yield Provider(f"fastsvs, {name} GiB workspace", lambda work=work: work)
+            yield Provider(f"fastsvs, {name} GB workspace", lambda work=work: work, unequal=note)
 
 
 def _from_logits(inplace: bool) -> Work:

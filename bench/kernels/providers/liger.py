@@ -1,10 +1,11 @@
-"""Liger-Kernel: fused linear cross entropy (Triton), scaled cross entropy with entropy, fused linear GRPO loss."""
+"""Liger-Kernel: scaled cross entropy with entropy, fused linear GRPO loss, fused linear cross entropy (Triton)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
 from bench.kernels.inputs import Inputs
 from bench.kernels.providers.base import Outputs, Provider, Work, loss_of
@@ -14,33 +15,34 @@ from bench.kernels.suites import Operator
 def providers(operator: Operator, gpu: bool) -> Iterator[Provider]:
     if operator == "logprob_entropy":
         return
-    yield Provider(
-        "Liger scaled CE",
-        lambda: _scaled(operator),
-        unequal="four products; CuTe kernels where they can be imported on sm_90, else a loop in PyTorch",
-        logprobs_first=True,
-    )
+    note = "four products; entropy rounded to bf16"
+    yield Provider("Liger scaled CE", lambda: _scaled(operator), unequal=note, complete=True)
+    if gpu:  # where the CuTe kernels of sm_90 cannot be imported, it does not fall back to this by itself
+        note += "; its loop in PyTorch for GPUs other than sm_90"
+        yield Provider("Liger scaled CE, loop", lambda: _loop(operator), unequal=note, complete=True)
     if operator == "linear_policy_loss":
-        yield Provider(
-            "Liger GRPO loss",
-            _grpo,
-            unequal="no entropy; weight gradient in fp32 products",
-        )
+        note = "no entropy; one advantage a sequence; fp32 products for dX and dW"
+        yield Provider("Liger GRPO loss", _grpo, unequal=note)
         if gpu:
-            yield Provider(
-                "Liger FLCE",
-                _linear_cross_entropy,
-                unequal="mean cross entropy only; logits rounded to bf16",
-            )
+            note = "mean cross entropy only; logits rounded to bf16"
+            yield Provider("Liger FLCE", _linear_cross_entropy, unequal=note)
 
 
 def _scaled(operator: Operator) -> Work:
-    from liger_kernel.ops.fused_linear_scaled_cross_entropy import LigerFusedLinearScaledCrossEntropyFunction
+    from liger_kernel.ops.fused_linear_scaled_cross_entropy import LigerFusedLinearScaledCrossEntropyFunction as Scaled
 
+    return _work(operator, lambda x, w, ids: Scaled.apply(x, w, ids, 1.0, -100, 1, True))
+
+
+def _loop(operator: Operator) -> Work:
+    from liger_kernel.ops.fused_linear_scaled_cross_entropy import _FusedLinearPPOFallbackFunction as Loop
+
+    return _work(operator, lambda x, w, ids: Loop.apply(x, w, ids, 1.0, -100, True))
+
+
+def _work(operator: Operator, function: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Work:
     def work(inputs: Inputs) -> Outputs:
-        nll, entropy = LigerFusedLinearScaledCrossEntropyFunction.apply(
-            inputs.hidden, inputs.weight, inputs.targets, 1.0, -100, 1, True
-        )
+        nll, entropy = function(inputs.hidden, inputs.weight, inputs.targets)
         return (loss_of(-nll, entropy, inputs),) if operator == "linear_policy_loss" else (-nll, entropy)
 
     return work
@@ -59,18 +61,17 @@ def _grpo() -> Work:
     )
 
     def work(inputs: Inputs) -> Outputs:
-        rows = 1 if len(inputs.targets) < 2048 else len(inputs.targets) // 1024
+        rows = max(1, len(inputs.targets) // 1024)  # sequences of about 1,024 tokens
 
-        def by_row(values: torch.Tensor) -> torch.Tensor:
+        def by_row(values: Tensor) -> Tensor:
             return values.view(rows, -1, *values.shape[1:])
 
-        advantages = by_row(inputs.advantages)[:, 0]  # one a sequence: it takes no token's own
         value, _metrics = loss(
             by_row(inputs.hidden),
             inputs.weight,
             by_row(inputs.targets),
             torch.ones_like(by_row(inputs.targets)),
-            advantages,
+            by_row(inputs.advantages)[:, 0],
             old_per_token_logps=by_row(inputs.old_logprobs),
         )
         return (value,)

@@ -1,41 +1,53 @@
-"""TRL's Triton kernel of log-prob and entropy from logits, without the rest of TRL."""
+"""TRL's log-prob and entropy: the Triton kernel from logits, and the chunked head."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
-from importlib.machinery import PathFinder
-from pathlib import Path
+from contextlib import nullcontext
+from importlib.util import find_spec
 from types import ModuleType
 
 from bench.kernels.inputs import Inputs
-from bench.kernels.providers.base import AbsentError, Outputs, Provider, Work
+from bench.kernels.providers import alone
+from bench.kernels.providers.base import Outputs, Provider, Work, loss_of
 from bench.kernels.suites import Operator
+
+CHUNK = 32768
+"""Columns of the vocabulary at a time, as in TRL's trainers."""
 
 
 def providers(operator: Operator, gpu: bool) -> Iterator[Provider]:
-    if operator == "logprob_entropy" and gpu:
-        yield Provider("TRL", _work, logprobs_first=True)
+    if operator != "logprob_entropy":
+        note = "four products; logits rounded to bf16"
+        yield Provider("TRL chunked", lambda: _chunked(operator), unequal=note, complete=True)
+    elif gpu:
+        yield Provider("TRL", _from_logits, complete=True)
 
 
-def _work() -> Work:
-    function = load().selective_log_softmax_and_entropy
+def _from_logits() -> Work:
+    function = load("logprob_entropy").selective_log_softmax_and_entropy
+    return lambda inputs: function(inputs.logits, inputs.targets)
+
+
+def _chunked(operator: Operator) -> Work:
+    function = load("chunked_logprob").ChunkedLogProbFunction
 
     def work(inputs: Inputs) -> Outputs:
-        return function(inputs.logits, inputs.targets)
+        logprobs, entropy, *_ = function.apply(
+            inputs.hidden, inputs.weight, None, inputs.targets, 1.0, CHUNK, None, 1.0, ("entropy",)
+        )
+        return (loss_of(logprobs, entropy, inputs),) if operator == "linear_policy_loss" else (logprobs, entropy)
 
     return work
 
 
-def load() -> ModuleType:
-    """trl/kernels/logprob_entropy.py, which imports torch and Triton alone."""
-    spec = PathFinder.find_spec("trl")
-    file = Path(spec.origin).parent / "kernels" / "logprob_entropy.py" if spec and spec.origin else None
-    if file is None or not file.exists():
-        raise AbsentError("no trl with kernels/logprob_entropy.py is installed")
-    of_file = importlib.util.spec_from_file_location("trl_logprob_entropy", file)
-    assert of_file is not None
-    assert of_file.loader is not None
-    module = importlib.util.module_from_spec(of_file)
-    of_file.loader.exec_module(module)
-    return module
+def load(name: str) -> ModuleType:
+    """trl.kernels.<name>, which needs torch and Triton, and of the rest two small answers: is Triton there, and must
+    the weight be gathered first (with DeepSpeed alone)?"""
+    stand_ins = {
+        "transformers": {},
+        "transformers.utils": {"is_triton_available": lambda: find_spec("triton") is not None},
+        "trl.trainer": {},
+        "trl.trainer.utils": {"maybe_gather_lm_head_ctx": lambda *_: nullcontext()},
+    }
+    return alone.load(f"trl.kernels.{name}", stand_ins)
