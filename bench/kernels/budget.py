@@ -9,8 +9,8 @@ from time import perf_counter
 from bench.kernels.measure import LEAST_ROUNDS, Contender, quantiles
 from bench.kernels.suites import Case, Suite
 
-PASSES_BEFORE = 4
-"""Passes of every provider that are not timed: one of them compiles, two are compared."""
+PASSES_BEFORE = 3
+"""Passes of every provider that are not timed: the first compiles, the other two are compared."""
 UNKNOWN_OVERHEAD = {True: 45.0, False: 8.0}
 """Seconds of compiling and making inputs in the first case of an operator, with and without peers."""
 

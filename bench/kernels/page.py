@@ -17,6 +17,9 @@ MISSING = (
     "No GPU has run this suite yet: there is no figure of these kernels' speed in this repository. The command that "
     "makes them is in [README.md](README.md)."
 )
+ABSENT = "measured"
+"""Metric of a provider that has no figures; its note says why."""
+Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,43 +44,106 @@ def page(result: dict[str, Any], picture: str) -> Iterator[str]:
     yield "# Kernels, measured"
     yield ""
     yield f"{result['machine']}, {result['date']}; {versions}; commit {result['commit']}."
-    yield f"Made by `{result['command']}`. Times are medians of calls in turn, with the caches emptied before each."
+    yield f"Made by `{result['command']}`."
+    yield ""
+    yield "Times are medians, with the 20th and 80th percentile, of calls in turn with the caches emptied before each."
+    yield "The floor is what the products or the bytes of the work take at the rates measured in the same process."
+    yield "Peak memory is what a forward and backward pass takes beyond its inputs, results and gradients included."
     yield ""
     yield f"![share of the floor]({picture})"
-    for case, rows in groupby(result["rows"], key=lambda row: row["case"]):
-        yield from [
-            "",
-            f"## {case}",
-            "",
-            "| provider | what | value | floor or target | share |",
-            "|---|---|---|---|---|",
-        ]
-        for row in rows:
-            value = f"{shown(row['value'])} {row['unit']}"
-            cells = (row["provider"], row["metric"], value, shown(row.get("limit")), share(row))
-            yield f"| {' | '.join(cells)} |"
+    rows = sorted(result["rows"], key=lambda row: not row["case"].startswith("targets"))
+    for case, of_case in groupby(rows, key=lambda row: row["case"]):
+        yield from ["", f"## {case[0].upper()}{case[1:]}", ""]
+        yield from section(case, list(of_case))
 
 
-def share(row: dict[str, Any]) -> str:
-    """Of a floor in ms, or of a target."""
-    limit = row.get("limit")
-    if not limit:
-        return ""
-    return f"{100 * limit / row['value'] if row['unit'] == 'ms' else 100 * row['value'] / limit:.0f}%"
+def section(case: str, rows: Sequence[Row]) -> Iterator[str]:
+    if case == "targets":
+        yield from targets(rows)
+    elif ", median" in " ".join(row["metric"] for row in rows):
+        yield from times(rows)
+    elif "/error, " in case:
+        yield from errors(rows)
+    else:
+        yield from facts(rows)
+
+
+def targets(rows: Sequence[Row]) -> Iterator[str]:
+    yield from heading("what", "whose", "measured", "target", "")
+    for row in rows:
+        verdict = "PASS" if row["value"] >= row["limit"] else "BELOW"
+        yield line(row["metric"], row["provider"], f"{shown(row['value'])} {row['unit']}", shown(row["limit"]), verdict)
+
+
+def times(rows: Sequence[Row]) -> Iterator[str]:
+    """A line for each provider and mode; then who is not there, and why."""
+    yield from heading("provider", "mode", "ms", "of the floor", "peak GiB", "results GiB", "same bits", "not equal")
+    found = {(row["provider"], row["metric"]): row for row in rows}
+
+    def value(provider: str, metric: str) -> float | None:
+        return found.get((provider, metric), {}).get("value")
+
+    for row in rows:
+        mode, _, kind = row["metric"].partition(", ")
+        if kind != "median":
+            continue
+        name = row["provider"]
+        low, high = value(name, f"{mode}, p20"), value(name, f"{mode}, p80")
+        span = f" [{shown(low)}, {shown(high)}]" if low is not None else ""
+        memory = (shown(value(name, metric)) for metric in ("peak memory", "results and gradients"))
+        same = {None: "", 0.0: "no", 1.0: "yes"}[value(name, "same bits twice")]
+        yield line(name, mode, f"{shown(row['value'])}{span}", share(row), *memory, same, row.get("note", ""))
+    for row in rows:
+        if row["metric"] == ABSENT:
+            yield f"\n{row['provider']}: {row['note']}."
+
+
+def errors(rows: Sequence[Row]) -> Iterator[str]:
+    """A line for each provider, a column for each figure."""
+    units = {row["metric"]: row["unit"] for row in rows}
+    yield from heading("provider", *(f"{metric} ({unit})" for metric, unit in units.items()))
+    for provider, of_provider in groupby(rows, key=lambda row: row["provider"]):
+        found = {row["metric"]: row["value"] for row in of_provider}
+        yield line(provider, *(shown(found.get(metric)) for metric in units))
+
+
+def facts(rows: Sequence[Row]) -> Iterator[str]:
+    yield from heading("whose", "what", "value", "of the floor")
+    for row in rows:
+        if row["metric"] == ABSENT:
+            yield line(row["provider"], row["note"], "", "")
+        else:
+            yield line(row["provider"], row["metric"], f"{shown(row['value'])} {row['unit']}", share(row))
+
+
+def heading(*columns: str) -> Iterator[str]:
+    yield line(*columns)
+    yield f"|{'---|' * len(columns)}"
+
+
+def line(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def share(row: Row) -> str:
+    """Of a floor in ms."""
+    return f"{100 * row['limit'] / row['value']:.0f}%" if row.get("limit") else ""
 
 
 def shown(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Each provider's share of the floor, case by case."""
+def draw(rows: Sequence[Row], file: Path) -> None:
+    """Each provider's share of the floor in the cases that have peers."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    bars = [row for row in rows if row["unit"] == "ms" and row.get("limit")]
+    bars = [row for row in rows if row["metric"].endswith(", median") and row.get("limit")]
+    compared = {row["case"] for row in bars if not row["provider"].startswith("fastsvs")}
+    bars = [row for row in bars if row["case"] in compared] or bars
     figure, axes = pyplot.subplots(figsize=(9, 1 + 0.24 * max(len(bars), 1)), layout="constrained")
     labels = [f"{row['case']}  {row['provider']}, {row['metric'].partition(',')[0]}" for row in bars]
     shares = [100 * row["limit"] / row["value"] for row in bars]

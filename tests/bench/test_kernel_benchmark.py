@@ -192,7 +192,7 @@ def test_the_page_shows_what_the_file_holds(tmp_path):
     out = tmp_path / "page.md"
     page.main(["--results", str(tmp_path), "--out", str(out)])
     assert "No GPU has run this suite yet" in out.read_text()
-    row = {"case": "k/3B/8", "provider": "fastsvs"}
+    ours, errors = {"case": "k/3B/8", "provider": "fastsvs"}, {"case": "k/3B/error, flat rows", "unit": "nats"}
     result = {
         "machine": "Some GPU",
         "date": "2026-01-02",
@@ -200,13 +200,27 @@ def test_the_page_shows_what_the_file_holds(tmp_path):
         "commit": "abc",
         "command": "python -m bench.kernels",
         "rows": [
-            row | {"metric": "both, median", "value": 2.0, "unit": "ms", "limit": 1.5},
-            row | {"metric": "peak memory", "value": 3.25, "unit": "GiB"},
+            {"case": "ceilings", "provider": "torch", "metric": "copy", "value": 4.25, "unit": "TB/s"},
+            ours | {"metric": "both, median", "value": 2.0, "unit": "ms", "limit": 1.5, "note": "no dW"},
+            ours | {"metric": "both, p20", "value": 1.9, "unit": "ms"},
+            ours | {"metric": "both, p80", "value": 2.1, "unit": "ms"},
+            ours | {"metric": "peak memory", "value": 3.25, "unit": "GiB"},
+            ours | {"metric": "same bits twice", "value": 1.0, "unit": "yes/no"},
+            ours
+            | {"provider": "verl", "metric": "measured", "value": 0.0, "unit": "yes/no", "note": "absent: no verl"},
+            errors | {"provider": "fastsvs", "metric": "log-prob, mean", "value": 1e-6},
+            errors | {"provider": "torch eager", "metric": "log-prob, mean", "value": 9e-3},
+            {"case": "targets", "provider": "fastsvs", "metric": "speed", "value": 1.2, "unit": "x", "limit": 1.15},
         ],
     }
     (tmp_path / "kernels-h200-some-gpu-2026-01-02.json").write_text(json.dumps(result))
     page.main(["--results", str(tmp_path), "--out", str(out)])
     text = out.read_text()
-    assert "| fastsvs | both, median | 2 ms | 1.5 | 75% |" in text
-    assert "| fastsvs | peak memory | 3.25 GiB |" in text
+    assert "| torch | copy | 4.25 TB/s |  |" in text
+    assert "| fastsvs | both | 2 [1.9, 2.1] | 75% | 3.25 |  | yes | no dW |" in text
+    assert "verl: absent: no verl." in text
+    assert "| provider | log-prob, mean (nats) |" in text
+    assert "| torch eager | 0.009 |" in text
+    assert "| speed | fastsvs | 1.2 x | 1.15 | PASS |" in text
+    assert text.index("Targets") < text.index("Ceilings")
     assert (tmp_path / "page.png").stat().st_size > 1000
