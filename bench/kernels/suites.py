@@ -73,22 +73,18 @@ H200 = (
     Case("logprob_entropy", LARGE, 8192, ALL),
     *(Case("linear_policy_loss", shape, 8192, LOSS_MODES, peers=False) for shape in (*SHARDS, MIDDLE, SMALL)),
     *(Case("linear_logprob_entropy", shape, 8192, LOGPROB_MODES, peers=False) for shape in (MIDDLE, SMALL)),
-    Case("linear_policy_loss", SMALL, 2048, LOSS_MODES),
     Case("linear_policy_loss", LARGE, 32768, LOSS_MODES),
-    Case("logprob_entropy", SMALL, 2048, ALL),
-    *(
-        Case(operator, shape, tokens, modes, peers=False)
-        for operator, modes in (("linear_policy_loss", LOSS_MODES), ("linear_logprob_entropy", LOGPROB_MODES))
-        for shape, tokens in ((LARGE, 2048), (MIDDLE, 2048), (SMALL, 32768), (MIDDLE, 32768))
-    ),
-    Case("linear_logprob_entropy", SMALL, 2048, LOGPROB_MODES, peers=False),
-    Case("linear_logprob_entropy", LARGE, 32768, LOGPROB_MODES, peers=False),
-    Case("logprob_entropy", LARGE, 32768, ALL, peers=False),
+    *(Case("linear_policy_loss", shape, 2048, LOSS_MODES, peers=False) for shape in (LARGE, MIDDLE)),
+    *(Case("linear_logprob_entropy", shape, 2048, LOGPROB_MODES, peers=False) for shape in (LARGE, MIDDLE, SMALL)),
+    *(Case("linear_policy_loss", shape, 32768, LOSS_MODES, peers=False) for shape in (MIDDLE, SMALL)),
+    *(Case("linear_logprob_entropy", shape, 32768, LOGPROB_MODES, peers=False) for shape in (LARGE, MIDDLE, SMALL)),
+    *(Case("logprob_entropy", shape, tokens, ALL, peers=False) for shape, tokens in ((SMALL, 2048), (LARGE, 32768))),
+    Case("linear_policy_loss", SMALL, 2048, LOSS_MODES),
 )
 TINY = Shape("tiny", 32, 500)
 
 SUITES = {
-    "h200": Suite(H200, needs_gpu=True, limit_seconds=520, rounds=20, case_seconds=25),
+    "h200": Suite(H200, needs_gpu=True, limit_seconds=520, rounds=20, case_seconds=15),
     "smoke": Suite(
         (
             Case("linear_policy_loss", TINY, 64, ("both",)),

@@ -152,12 +152,31 @@ def test_the_budget_scales_what_a_case_took():
     assert budget.expected(replace(small, peers=False)) == UNKNOWN_OVERHEAD[False] + 10
 
 
+def test_floors_are_the_products_or_the_bytes():
+    ceilings, shape = Ceilings(False), Shape("x", 100, 1000)
+    assert ceilings.floor(Case("linear_policy_loss", shape, 10, ("both",)), "both", 2) is None
+    ceilings.bandwidth, ceilings.products = 1e9, {"x": 1e9}
+    product = 2 * 10 * 100 * 1000 / 1e9 * 1e3
+    for operator, mode, expected in (
+        ("linear_policy_loss", "both", 3 * product),
+        ("linear_logprob_entropy", "forward", product),
+        ("linear_logprob_entropy", "both", 4 * product),
+        ("logprob_entropy", "forward", 10 * 1000 * 2 / 1e9 * 1e3),
+        ("logprob_entropy", "backward", 2 * 10 * 1000 * 2 / 1e9 * 1e3),
+    ):
+        assert ceilings.floor(Case(operator, shape, 10, (mode,)), mode, 2) == pytest.approx(expected)
+
+
 def test_the_suite_holds_what_the_targets_are_about():
     names = [case.name for case in SUITES["h200"].cases]
     assert names[:3] == [
         f"{operator}/32B/8192" for operator in ("linear_policy_loss", "linear_logprob_entropy", "logprob_entropy")
     ]
     assert len(set(names)) == len(names)
+    heads = {f"{size}/{tokens}" for size in ("3B", "7B", "32B") for tokens in (2048, 8192, 32768)}
+    for operator in ("linear_policy_loss", "linear_logprob_entropy"):
+        assert {f"{operator}/{head}" for head in heads} <= set(names)
+    assert {f"linear_policy_loss/32B-TP{ranks}/8192" for ranks in (2, 4, 8)} <= set(names)
     assert set(complete_peers()) >= {"torch eager", "torch.compile", "Liger scaled CE", "TRL chunked", "verl"}
 
 
