@@ -290,7 +290,7 @@ def test_a_restart_between_publish_and_its_report_leaves_a_server_stale(open_eng
     engine = open_engine([a, b])
     endpoints = engine.endpoints(10)
     engine.report_failure(endpoints[0], "died while it received")
-    while engine.metrics()["rollout/servers"] < 2 or a.started < 2:
+    while a.started < 2 or engine.metrics()["rollout/servers"] < 2:
         time.sleep(0.02)
     engine.weights_loaded(["a", "b"], 2)
     assert engine.stale()
