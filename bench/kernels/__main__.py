@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from bench.kernels.accuracy import errors
 from bench.kernels.budget import Budget
 from bench.kernels.cases import run_case
 from bench.kernels.ceilings import Ceilings
-from bench.kernels.measure import free
+from bench.kernels.measure import attempt, free
 from bench.kernels.parts import parts
 from bench.kernels.providers import providers
 from bench.kernels.suites import BYTES, FLOP, SUITES, Case, Suite
@@ -75,9 +76,15 @@ def first_of_operator(
     case: Case, ceilings: Ceilings, device: torch.device, without: Collection[str]
 ) -> Iterator[list[Row]]:
     chosen = [p for p in providers(case, ceilings.gpu) if p.complete and p.name not in without]
+    studies: dict[str, Callable[[], Iterable[Row]]] = {"errors": partial(errors, case, chosen, device)}
     if case.operator == "linear_policy_loss":
-        yield show(parts(case, device, ceilings))
-    yield show(errors(case, chosen, device))
+        studies = {"parts": partial(parts, case, device, ceilings), **studies}
+    for name, study in studies.items():
+        rows, reason = attempt(lambda study=study: show(study()))
+        if rows is None:
+            print(f"{case.name}: {name} {reason}")
+            rows = [Row(f"{case.name}/{name}", OURS, "measured", 0.0, "yes/no", note=reason)]
+        yield rows
 
 
 def show(rows: Iterable[Row]) -> list[Row]:

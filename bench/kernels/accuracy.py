@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.kernels.inputs import Inputs, make
 from bench.kernels.measure import attempt, differentiate
 from bench.kernels.providers import Provider
-from bench.kernels.providers.base import Outputs, loss_of
+from bench.kernels.providers.base import Outputs, Work, loss_of
 from bench.kernels.suites import Case
 from bench.report import Row
 
@@ -23,18 +23,19 @@ def errors(case: Case, contenders: Sequence[Provider], device: torch.device) -> 
     """Mean and largest error of log-probs and entropies, that of a loss, relative norm of the gradients' errors.
     A provider that fails is left out: the case itself has named it."""
     small = replace(case, tokens=min(case.tokens, TOKENS))
+    works = {provider.name: work for provider in contenders if (work := attempt(provider.prepare)[0])}
     for peaked in (False, True):
         name = f"{case.operator}/{case.shape.name}/error, {'peaked' if peaked else 'flat'} rows"
         inputs = make(small, device, torch.bfloat16, peaked=peaked, seed=1)
         exact = _exact(small, inputs)
-        for provider in contenders:
-            found, _ = attempt(partial(_results, provider, inputs))
+        for provider, work in works.items():
+            found, _ = attempt(partial(_results, work, inputs))
             if found is not None:
-                yield from _compare(name, provider.name, _labels(case), found, exact)
+                yield from _compare(name, provider, _labels(case), found, exact)
 
 
-def _results(provider: Provider, inputs: Inputs) -> list[Tensor]:
-    outputs = provider.prepare()(inputs)
+def _results(work: Work, inputs: Inputs) -> list[Tensor]:
+    outputs = work(inputs)
     return [*(output.detach() for output in outputs), *differentiate(outputs, inputs)]
 
 

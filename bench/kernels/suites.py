@@ -69,16 +69,19 @@ LOGPROB_MODES: tuple[Mode, ...] = ("forward", "both")
 
 H200 = (
     Case("linear_policy_loss", LARGE, 8192, LOSS_MODES),
-    Case("linear_logprob_entropy", LARGE, 8192, LOGPROB_MODES),
+    Case("linear_logprob_entropy", LARGE, 8192, ALL),
     Case("logprob_entropy", LARGE, 8192, ALL),
     *(Case("linear_policy_loss", shape, 8192, LOSS_MODES, peers=False) for shape in (*SHARDS, MIDDLE, SMALL)),
-    *(Case("linear_logprob_entropy", shape, 8192, LOGPROB_MODES, peers=False) for shape in (MIDDLE, SMALL)),
+    *(Case("linear_logprob_entropy", shape, 8192, ALL, peers=False) for shape in (MIDDLE, SMALL)),
     Case("linear_policy_loss", LARGE, 32768, LOSS_MODES),
     *(Case("linear_policy_loss", shape, 2048, LOSS_MODES, peers=False) for shape in (LARGE, MIDDLE)),
     *(Case("linear_logprob_entropy", shape, 2048, LOGPROB_MODES, peers=False) for shape in (LARGE, MIDDLE, SMALL)),
     *(Case("linear_policy_loss", shape, 32768, LOSS_MODES, peers=False) for shape in (MIDDLE, SMALL)),
     *(Case("linear_logprob_entropy", shape, 32768, LOGPROB_MODES, peers=False) for shape in (LARGE, MIDDLE, SMALL)),
-    *(Case("logprob_entropy", shape, tokens, ALL, peers=False) for shape, tokens in ((SMALL, 2048), (LARGE, 32768))),
+    *(
+        Case("logprob_entropy", shape, tokens, ALL, peers=False)
+        for shape, tokens in ((SMALL, 2048), (LARGE, 32768), (LARGE, 2048), (SMALL, 8192), (SMALL, 32768))
+    ),
     Case("linear_policy_loss", SMALL, 2048, LOSS_MODES),
 )
 TINY = Shape("tiny", 32, 500)

@@ -18,8 +18,6 @@ SPEEDUP = 1.15
 """Over the fastest peer's policy loss, at no more memory."""
 TOKENS = 8192
 OURS = "fastsvs"
-SAME_RESULTS = "fastsvs, own dW buffer"
-"""It gives dX and dW as the peers do, where OURS adds dW to a buffer of the trainer's."""
 
 
 def verdicts(rows: Iterable[Row]) -> list[Row]:
@@ -43,9 +41,8 @@ def verdicts(rows: Iterable[Row]) -> list[Row]:
 
     peers = [found[key] for name in complete_peers() if (key := (loss, name, "both, median")) in found]
     best = min(peers, key=lambda row: row.value, default=None)
-    for name in (OURS, SAME_RESULTS):
-        ours = found.get((loss, name, "both, median"))
-        if best and ours:
+    for (case, name, metric), ours in found.items():
+        if best and case == loss and name.startswith(OURS) and metric == "both, median":
             theirs, own = (found[loss, provider, "peak memory"].value for provider in (best.provider, name))
             speed, memory = f"{loss}: speed over {best.provider}", f"{loss}: memory of {best.provider} over ours"
             results.append(Row("targets", name, speed, best.value / ours.value, "x", SPEEDUP))

@@ -17,6 +17,7 @@ from bench.kernels.budget import PASSES_BEFORE, UNKNOWN_OVERHEAD, Budget
 from bench.kernels.ceilings import Ceilings
 from bench.kernels.inputs import make
 from bench.kernels.measure import Contender, attempt, differentiate
+from bench.kernels.parts import parts
 from bench.kernels.providers import Provider, providers, trl, verl
 from bench.kernels.suites import SUITES, Case, Shape
 from bench.kernels.targets import complete_peers, verdicts
@@ -85,6 +86,10 @@ def _results(work, inputs):
             lambda call: call.bind(None, 1, 2, 3),
         ),
         (
+            lambda: import_module("liger_kernel.ops.grpo_loss").GrpoLossFunction.forward,
+            lambda call: call.bind(None, 1, 2, None, 3, 4, None, 1.0, 0.0, 0.2, 0.28, False, "dapo"),
+        ),
+        (
             lambda: (
                 import_module(
                     "liger_kernel.ops.fused_linear_scaled_cross_entropy"
@@ -93,7 +98,7 @@ def _results(work, inputs):
             lambda call: call.bind(None, 1, 2, 3, 1.0, -100, True),
         ),
     ],
-    ids=["verl", "TRL", "cut-cross-entropy", "Liger FLCE", "Liger loop"],
+    ids=["verl", "TRL", "cut-cross-entropy", "Liger FLCE", "Liger GRPO", "Liger loop"],
 )
 def test_peers_that_need_a_gpu_have_the_signatures_we_call(load, bind):
     function, reason = attempt(load)
@@ -124,6 +129,29 @@ def test_a_provider_that_fails_is_named_and_stops_nothing(capsys, monkeypatch):
     notes = {row.provider: row.note for row in rows if row.metric == "measured"}
     assert notes == {"later": "failed: RuntimeError: no such kernel", "at once": "does not fit this device"}
     assert {row.provider for row in rows if row.metric == "both, median"} == {"fastsvs"}
+
+
+def test_a_study_that_fails_stops_nothing(capsys, monkeypatch):
+    def fails(*_):
+        raise ValueError("no such part")
+
+    monkeypatch.setattr(command, "parts", fails)
+    case = SUITES["smoke"].cases[0]
+    studies = command.first_of_operator(case, Ceilings(False), torch.device("cpu"), without=["torch eager"])
+    (failure,), errors = studies
+    assert (failure.provider, failure.metric, failure.note) == (
+        "fastsvs",
+        "measured",
+        "failed: ValueError: no such part",
+    )
+    assert "fastsvs, own dW buffer" in {row.provider for row in errors}
+
+
+def test_every_part_of_the_policy_loss_is_timed():
+    case = SUITES["smoke"].cases[0]
+    rows = list(parts(case, torch.device("cpu"), Ceilings(False), rounds=2))
+    assert len(rows) == 6
+    assert all(row.value > 0 for row in rows)
 
 
 def test_peaked_rows_are_as_a_rollout_left_them():
@@ -176,6 +204,8 @@ def test_the_suite_holds_what_the_targets_are_about():
     heads = {f"{size}/{tokens}" for size in ("3B", "7B", "32B") for tokens in (2048, 8192, 32768)}
     for operator in ("linear_policy_loss", "linear_logprob_entropy"):
         assert {f"{operator}/{head}" for head in heads} <= set(names)
+    lengths = {head for head in heads if not head.startswith("7B")}  # the vocabulary of 32B
+    assert {f"logprob_entropy/{head}" for head in lengths} <= set(names)
     assert {f"linear_policy_loss/32B-TP{ranks}/8192" for ranks in (2, 4, 8)} <= set(names)
     assert set(complete_peers()) >= {"torch eager", "torch.compile", "Liger scaled CE", "TRL chunked", "verl"}
 

@@ -1,4 +1,4 @@
-"""Liger-Kernel: scaled cross entropy with entropy, fused linear GRPO loss, fused linear cross entropy (Triton)."""
+"""Liger-Kernel: scaled cross entropy with entropy, GRPO losses, fused linear cross entropy."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from bench.kernels.suites import Operator
 
 def providers(operator: Operator, gpu: bool) -> Iterator[Provider]:
     if operator == "logprob_entropy":
+        if gpu:
+            note = "the whole GRPO loss, of all tokens but the last of a sequence; no entropy; one advantage a sequence"
+            yield Provider("Liger GRPO loss", _grpo_from_logits, unequal=note)
         return
     note = "four products; entropy rounded to bf16"
     yield Provider("Liger scaled CE", lambda: _scaled(operator), unequal=note, complete=True)
@@ -61,22 +64,39 @@ def _grpo() -> Work:
     )
 
     def work(inputs: Inputs) -> Outputs:
-        rows = max(1, len(inputs.targets) // 1024)  # sequences of about 1,024 tokens
-
-        def by_row(values: Tensor) -> Tensor:
-            return values.view(rows, -1, *values.shape[1:])
-
+        targets = _sequences(inputs.targets)
         value, _metrics = loss(
-            by_row(inputs.hidden),
+            _sequences(inputs.hidden),
             inputs.weight,
-            by_row(inputs.targets),
-            torch.ones_like(by_row(inputs.targets)),
-            by_row(inputs.advantages)[:, 0],
-            old_per_token_logps=by_row(inputs.old_logprobs),
+            targets,
+            torch.ones_like(targets),
+            _sequences(inputs.advantages)[:, 0],
+            old_per_token_logps=_sequences(inputs.old_logprobs),
         )
         return (value,)
 
     return work
+
+
+def _grpo_from_logits() -> Work:
+    from liger_kernel.ops.grpo_loss import GrpoLossFunction
+
+    def work(inputs: Inputs) -> Outputs:
+        assert inputs.logits is not None
+        targets, old = (_sequences(of)[:, :-1].contiguous() for of in (inputs.targets, inputs.old_logprobs))
+        advantages = _sequences(inputs.advantages)[:, 0].contiguous()
+        logits = _sequences(inputs.logits)
+        value, *_ = GrpoLossFunction.apply(
+            logits, old, None, targets, advantages, None, 1.0, 0.0, 0.2, 0.28, False, "dapo"
+        )
+        return (value,)
+
+    return work
+
+
+def _sequences(values: Tensor) -> Tensor:
+    """[sequences, about 1,024 tokens, ...] of [tokens, ...]."""
+    return values.view(max(1, len(values) // 1024), -1, *values.shape[1:])
 
 
 def _linear_cross_entropy() -> Work:
