@@ -53,6 +53,16 @@ def write(suite: str, rows: Iterable[Row], folder: Path) -> Path:
     return path
 
 
+def introduce(suite: str, needs_gpu: bool) -> None:
+    """Print what the suite runs on. Exits with a message when it needs a GPU and there is none."""
+    if needs_gpu and not torch.cuda.is_available():
+        sys.exit(
+            f"suite {suite!r} measures a GPU and torch {torch.__version__} sees none here: nothing was measured. "
+            "`--suite smoke` checks the benchmark itself on a CPU."
+        )
+    print(f"device: {machine()}; torch {torch.__version__}, Python {platform.python_version()}")
+
+
 def machine() -> str:
     """The GPUs, or the processor and its cores."""
     if torch.cuda.is_available():

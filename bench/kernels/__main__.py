@@ -6,7 +6,6 @@ python -m bench.kernels --suite h200|smoke --out DIR
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
@@ -34,12 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--without", nargs="+", default=[], help="names of providers to leave out, e.g. one that hangs")
     chosen = parser.parse_args(arguments)
     suite = SUITES[chosen.suite]
-    if suite.needs_gpu and not torch.cuda.is_available():
-        sys.exit(
-            f"suite {chosen.suite!r} measures a GPU and torch {torch.__version__} sees none here: nothing was "
-            "measured. `--suite smoke` checks the benchmark itself on a CPU."
-        )
-    print(f"device: {report.machine()}; torch {torch.__version__}, Python {platform.python_version()}")
+    report.introduce(chosen.suite, suite.needs_gpu)
     if not suite.needs_gpu:
         print("smoke: tiny shapes, to see that the benchmark runs; its figures say nothing about speed on a GPU")
     print(f"{FLOP}\n{BYTES}")

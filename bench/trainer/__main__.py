@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import platform
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -27,12 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
     chosen = parser.parse_args(arguments)
     suite = SUITES[chosen.suite]
-    if suite.needs_gpu and not torch.cuda.is_available():
-        sys.exit(
-            f"suite {chosen.suite!r} measures a GPU and torch {torch.__version__} sees none here: nothing was "
-            "measured. `--suite smoke` checks the benchmark itself on a CPU."
-        )
-    print(f"device: {report.machine()}; torch {torch.__version__}, Python {platform.python_version()}")
+    report.introduce(chosen.suite, suite.needs_gpu)
     if not suite.needs_gpu:
         print("smoke: a tiny model, to see that the benchmark runs; its figures say nothing about speed on a GPU")
     print(FORMULA)
