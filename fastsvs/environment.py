@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import subprocess
@@ -31,13 +32,14 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Of the repository that this file lies in, if it lies in one."""
+    """Of the repository that this file lies in; for a copy without one, what FASTSVS_COMMIT says."""
+    told = os.environ.get("FASTSVS_COMMIT") or None
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None
+        return told
+    return result.stdout.strip() or told
 
 
 def _version(package: str) -> str | None:

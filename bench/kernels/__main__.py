@@ -84,7 +84,7 @@ def first_of_operator(
 def show(rows: Iterable[Row]) -> list[Row]:
     shown = []
     for row in rows:
-        print(f"{row.case}  {row.provider:<24}{row.metric:<22}{row.value:10.3g} {row.unit}")
+        print(f"{row.case}  {row.provider:<31}{row.metric:<22}{row.value:10.3g} {row.unit}")
         shown.append(row)
     free()
     return shown

@@ -12,6 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from bench.kernels.suites import BYTES, FLOP
+
 SUITE = "kernels-h200"
 MISSING = (
     "No GPU has run this suite yet: there is no figure of these kernels' speed in this repository. The command that "
@@ -43,11 +45,12 @@ def page(result: dict[str, Any], picture: str) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     yield "# Kernels, measured"
     yield ""
-    yield f"{result['machine']}, {result['date']}; {versions}; commit {result['commit']}."
+    yield f"{result['machine']}, {result['date']}; {versions}; commit {result['commit'] or 'unknown'}."
     yield f"Made by `{result['command']}`."
     yield ""
     yield "Times are medians, with the 20th and 80th percentile, of calls in turn with the caches emptied before each."
-    yield "The floor is what the products or the bytes of the work take at the rates measured in the same process."
+    yield "The floor is what the products or the bytes of the work take at the rates measured in the same process:"
+    yield f"{FLOP}; {BYTES}."
     yield "Peak memory is what a forward and backward pass takes beyond its inputs, results and gradients included."
     yield ""
     yield f"![share of the floor]({picture})"

@@ -50,7 +50,7 @@ def verdicts(rows: Iterable[Row]) -> list[Row]:
     for row in results:
         assert row.limit is not None
         verdict = "PASS " if row.value >= row.limit else "BELOW"
-        print(f"{verdict} {row.provider:<24}{row.metric}: {row.value:.3g} {row.unit} (target {row.limit:.3g})")
+        print(f"{verdict} {row.provider:<31}{row.metric}: {row.value:.3g} {row.unit} (target {row.limit:.3g})")
     return results
 
 

@@ -22,6 +22,7 @@ from bench.kernels.providers import Provider, providers, trl, verl
 from bench.kernels.suites import SUITES, Case, Shape
 from bench.kernels.targets import complete_peers, verdicts
 from bench.report import Row
+from fastsvs.environment import describe_environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -210,6 +211,13 @@ def test_the_suite_holds_what_the_targets_are_about():
     assert set(complete_peers()) >= {"torch eager", "torch.compile", "Liger scaled CE", "TRL chunked", "verl"}
 
 
+def test_a_copy_without_git_is_told_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    assert describe_environment()["commit"] is None
+    monkeypatch.setenv("FASTSVS_COMMIT", "abc123")
+    assert describe_environment()["commit"] == "abc123"
+
+
 def test_it_needs_torch_alone():
     heavy = ("pydantic", "transformers", "megatron", "matplotlib", "fastsvs.config")
     code = f"import sys, bench.kernels.__main__; print([name for name in {heavy} if name in sys.modules])"
@@ -266,6 +274,7 @@ def test_the_page_shows_what_the_file_holds(tmp_path):
     page.main(["--results", str(tmp_path), "--out", str(out)])
     text = out.read_text()
     assert "| torch | copy | 4.25 TB/s |  |" in text
+    assert "a product is 2 x tokens x hidden x vocabulary FLOP" in text
     assert "| fastsvs | both | 2 [1.9, 2.1] | 75% | 3.25 |  | yes | no dW |" in text
     assert "verl: absent: no verl." in text
     assert "| provider | log-prob, mean (nats) |" in text
