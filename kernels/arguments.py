@@ -26,15 +26,12 @@ def check_targets(targets: Tensor, rows: int) -> None:
 
 def kept_rows(targets: Tensor, temperature: float | Tensor, size: int) -> Tensor | None:
     """Which rows have a target, None for all of them. Raises ValueError for a target outside 0..size-1 or a
-    temperature that is not above 0. On CUDA it waits for the device, once."""
-    scale = torch.as_tensor(temperature, device=targets.device)
-    if scale.ndim and scale.shape != targets.shape:
-        raise ValueError(f"temperature must be a number or [{len(targets)}], got {list(scale.shape)}")
+    temperature that is not above 0. On CUDA it waits for the device, once more for a temperature there."""
+    if not (temperature > 0).all() if isinstance(temperature, Tensor) else not temperature > 0:
+        raise ValueError("temperature must be above 0 everywhere")
     kept = targets != IGNORE_INDEX
     wrong = kept & ((targets < 0) | (targets >= size))
-    left_out, outside, cold = torch.stack([(~kept).sum(), wrong.sum(), (~(scale > 0)).sum()]).tolist()
-    if cold:
-        raise ValueError("temperature must be above 0 everywhere")
+    left_out, outside = torch.stack([(~kept).sum(), wrong.sum()]).tolist()
     if outside:
         raise ValueError(
             f"{outside} targets lie outside the vocabulary of {size}, e.g. {int(targets[wrong][0])}; "
@@ -44,11 +41,16 @@ def kept_rows(targets: Tensor, temperature: float | Tensor, size: int) -> Tensor
 
 
 def inverse_temperature(temperature: float | Tensor, like: Tensor) -> Tensor | None:
-    """[tokens] in the accumulation dtype of `like` [tokens, ...], or None where it would change nothing."""
+    """[tokens] in the accumulation dtype of `like` [tokens, ...], or None where it would change nothing.
+
+    Raises ValueError when there is not one for each token.
+    """
     if not isinstance(temperature, Tensor):
         if temperature == 1:
             return None
         temperature = torch.tensor(temperature, dtype=torch.float64)
+    if temperature.ndim and temperature.shape != (len(like),):
+        raise ValueError(f"temperature must be a number or [{len(like)}], got {list(temperature.shape)}")
     return (1 / temperature.to(like.device, torch.float64)).to(accumulation_dtype(like)).expand(len(like))
 
 

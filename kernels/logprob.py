@@ -48,8 +48,10 @@ def logprob_entropy(
         )
     check_targets(targets, len(logits))
     part = vocabulary(logits.shape[1], vocab_size, group)
-    kept_rows(targets, temperature, part.size)
-    return LogprobEntropy.apply(logits, targets, inverse_temperature(temperature, logits), part, inplace_backward)
+    inverse = inverse_temperature(temperature, logits)
+    results = LogprobEntropy.apply(logits, targets, inverse, part, inplace_backward)
+    kept_rows(targets, temperature, part.size)  # waits for the device: after it has got its work
+    return results
 
 
 class LogprobEntropy(torch.autograd.Function):

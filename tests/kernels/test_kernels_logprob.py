@@ -370,6 +370,7 @@ def test_no_less_exact_than_plain_torch(temperature, dtype, device):
         ({"targets": torch.tensor([0, 1, 10])}, "outside the vocabulary"),
         ({"targets": torch.tensor([0, 1])}, "targets must be int64"),
         ({"temperature": 0.0}, "above 0"),
+        ({"temperature": torch.ones(2)}, "temperature must be a number"),
         ({"vocab_size": 11}, "vocab_size"),
     ],
 )
