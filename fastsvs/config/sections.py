@@ -1,20 +1,10 @@
-"""The whole configuration as typed models: defaults are the constants of the SvS paper and its code.
-
-A YAML file may name a parent with `extends: other.yaml` (relative to itself) and states only what differs. On the
-command line any key is set as `a.b=value`. An unknown key is an error that names the nearest known one.
-"""
+"""The sections of a configuration: defaults are the constants of the SvS paper and its code."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from fastsvs.errors import UserError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MATH_SUFFIX = " Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -219,24 +209,54 @@ class ScheduleConfig(Section):
     """1: the rollouts of a step overlap the update of the step before; they come from weights one version old."""
 
 
-class EvaluationConfig(Section):
-    path: str | None = None
-    """Held-out problems, read like `data.path`; null turns evaluation off."""
-    limit: int | None = Field(None, ge=1)
+class SamplingPlan(Section):
+    """How often and how every problem of a set is answered."""
+
     samples: int = Field(8, ge=1)
     k: tuple[int, ...] = (1, 8)
-    every: int = Field(0, ge=0)
-    """Steps between evaluations; 0 is before and after training only."""
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_response_tokens: int | None = Field(None, ge=1)
     """The rollout's when not set."""
 
     @model_validator(mode="after")
-    def _k_within_samples(self) -> EvaluationConfig:
+    def _k_within_samples(self) -> SamplingPlan:
         if max(self.k, default=1) > self.samples or min(self.k, default=1) < 1:
             raise ValueError(f"every k of pass@k must lie in 1..samples ({self.samples}), got {list(self.k)}")
         return self
+
+
+class EvaluationConfig(SamplingPlan):
+    """Held-out problems while a run trains."""
+
+    path: str | None = None
+    """Held-out problems, read like `data.path`; null turns evaluation off."""
+    limit: int | None = Field(None, ge=1)
+    every: int = Field(0, ge=0)
+    """Steps between evaluations; 0 is before and after training only."""
+
+
+class DynamicsConfig(Section):
+    """What a run looks at beside its metrics: `dynamics/` in metrics.jsonl."""
+
+    every: int = Field(10, ge=0)
+    """Steps between two examinations, the first and the last step among them; 0 turns them off."""
+    ranked_responses: int = Field(256, ge=0)
+    """Responses of a step whose hidden states are examined, dealt evenly over the kinds; 0 examines none."""
+    rank_window: int = Field(512, ge=2)
+    """Only so many last tokens of a response."""
+    rank_stride: int = Field(40, ge=1)
+    """Tokens between two prefixes whose effective ranks are compared."""
+
+
+class LoggingConfig(Section):
+    """Where metrics go beside metrics.jsonl."""
+
+    loggers: tuple[str, ...] = ()
+    """`tensorboard`, `wandb`, `mlflow`, each an extra of the package: `pip install fastsvs[wandb]`."""
+    project: str = "fastsvs"
+    name: str | None = None
+    """Of the run; its folder's name when not set."""
 
 
 class RunConfig(Section):
@@ -251,22 +271,6 @@ class RunConfig(Section):
     """Longest wait for another process."""
 
 
-class TrainJob(Section):
-    """`fastsvs train`: one file of configs/."""
-
-    model: ModelConfig
-    data: DataConfig
-    rollout: RolloutConfig = RolloutConfig()
-    selfplay: SelfPlayConfig = SelfPlayConfig()
-    verifier: VerifierConfig = VerifierConfig()
-    algorithm: AlgorithmConfig = AlgorithmConfig()
-    policy: PolicyConfig = PolicyConfig()
-    sync: SyncConfig = SyncConfig()
-    train: ScheduleConfig = ScheduleConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    run: RunConfig
-
-
 class SftDataConfig(Section):
     path: str
     """jsonl or parquet with `messages`, or `prompt` and `completion`; a hub id; or `tiny:sft`."""
@@ -274,106 +278,3 @@ class SftDataConfig(Section):
     limit: int | None = Field(None, ge=1)
     max_tokens: int = Field(4096, ge=2)
     """Longer examples are left out, counted and shown."""
-
-
-class SftJob(Section):
-    """`fastsvs sft`: supervised fine-tuning of the same policy on chat or prompt/completion data."""
-
-    model: ModelConfig
-    data: SftDataConfig
-    policy: PolicyConfig = PolicyConfig()
-    run: RunConfig
-    """`prompts_per_step` counts examples."""
-    export: str | None = None
-    """Folder for the Hugging Face model at the end."""
-
-
-class EvalJob(Section):
-    """`fastsvs eval`: pass@k of a Hugging Face folder or of a run's newest checkpoint on one file."""
-
-    model: ModelConfig
-    data: DataConfig
-    rollout: RolloutConfig = RolloutConfig()
-    verifier: VerifierConfig = VerifierConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    output: str
-    """JSON file with the figures; the responses go to the same name with .samples.jsonl."""
-    seed: int = 0
-    timeout_seconds: float = Field(1800.0, gt=0)
-
-
-Job = TypeVar("Job", TrainJob, SftJob, EvalJob)
-
-
-def load(schema: type[Job], path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """The validated job in the YAML file at `path`, with `a.b=value` overrides. Raises UserError with every fault."""
-    tree = _read_tree(Path(path))
-    for override in overrides:
-        _apply(tree, override)
-    try:
-        return schema.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(_explain(schema, error, str(path))) from error
-
-
-def dump(job: BaseModel) -> str:
-    """The resolved configuration as YAML that `load` reads back."""
-    return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _read_tree(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"config file {path} does not exist") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"config file {path} cannot be read as YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"config file {path} must hold a mapping of sections, found {type(tree).__name__}")
-    parent = tree.pop("extends", None)
-    return _merge(_read_tree(path.parent / parent), tree) if parent else tree
-
-
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merge(base[key], value) if both else value
-    return merged
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise UserError(f"override {override!r} must look like section.key=value")
-    *sections, key = path.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise UserError(f"override {override!r}: {section!r} is a value, not a section")
-    try:
-        tree[key] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"override {override!r}: the value is not YAML: {error}") from error
-
-
-def _explain(schema: type[BaseModel], error: ValidationError, where: str) -> str:
-    lines = [f"{where}: {error.error_count()} fault(s) in the configuration"]
-    for fault in error.errors():
-        location = [str(part) for part in fault["loc"]]
-        name = ".".join(location) or "(whole file)"
-        if fault["type"] == "extra_forbidden":
-            near = get_close_matches(location[-1], _known_keys(schema, location[:-1]), n=1, cutoff=0.5)
-            lines.append(f"  {name}: unknown key" + (f"; did you mean {near[0]!r}?" if near else ""))
-        else:
-            lines.append(f"  {name}: {fault['msg']} (got {fault['input']!r})" if location else f"  {fault['msg']}")
-    return "\n".join(lines)
-
-
-def _known_keys(schema: type[BaseModel], sections: Sequence[str]) -> list[str]:
-    for section in sections:
-        annotation = schema.model_fields[section].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        schema = annotation
-    return list(schema.model_fields)

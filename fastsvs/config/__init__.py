@@ -1,0 +1,56 @@
+"""The whole configuration as typed models.
+
+A YAML file may name a parent with `extends: other.yaml` (relative to itself) and states only what differs. On the
+command line any key is set as `a.b=value`. An unknown key is an error that names the nearest known one.
+"""
+
+from fastsvs.config.jobs import EvalJob, SftJob, TrainJob
+from fastsvs.config.loading import dump, load
+from fastsvs.config.sections import (
+    AlgorithmConfig,
+    DataConfig,
+    DynamicsConfig,
+    EvaluationConfig,
+    LoggingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    RolloutConfig,
+    RunConfig,
+    SamplingPlan,
+    ScheduleConfig,
+    Section,
+    SelfPlayConfig,
+    ServerConfig,
+    SftDataConfig,
+    ShapingConfig,
+    SyncConfig,
+    VerifierConfig,
+)
+
+__all__ = [
+    "AlgorithmConfig",
+    "DataConfig",
+    "DynamicsConfig",
+    "EvalJob",
+    "EvaluationConfig",
+    "LoggingConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PolicyConfig",
+    "RolloutConfig",
+    "RunConfig",
+    "SamplingPlan",
+    "ScheduleConfig",
+    "Section",
+    "SelfPlayConfig",
+    "ServerConfig",
+    "SftDataConfig",
+    "SftJob",
+    "ShapingConfig",
+    "SyncConfig",
+    "TrainJob",
+    "VerifierConfig",
+    "dump",
+    "load",
+]

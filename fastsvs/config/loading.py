@@ -1,0 +1,90 @@
+"""A job from a YAML file and overrides, with every fault named; and back to YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from fastsvs.config.jobs import EvalJob, SftJob, TrainJob
+from fastsvs.errors import UserError
+
+Job = TypeVar("Job", TrainJob, SftJob, EvalJob)
+
+
+def load(schema: type[Job], path: str | Path, overrides: Sequence[str] = ()) -> Job:
+    """The validated job in the YAML file at `path`, with `a.b=value` overrides. Raises UserError with every fault."""
+    tree = _read_tree(Path(path))
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(schema, error, str(path))) from error
+
+
+def dump(job: BaseModel) -> str:
+    """The resolved configuration as YAML that `load` reads back."""
+    return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"config file {path} does not exist") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"config file {path} cannot be read as YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"config file {path} must hold a mapping of sections, found {type(tree).__name__}")
+    parent = tree.pop("extends", None)
+    return _merge(_read_tree(path.parent / parent), tree) if parent else tree
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise UserError(f"override {override!r} must look like section.key=value")
+    *sections, key = path.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"override {override!r}: {section!r} is a value, not a section")
+    try:
+        tree[key] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"override {override!r}: the value is not YAML: {error}") from error
+
+
+def _explain(schema: type[BaseModel], error: ValidationError, where: str) -> str:
+    lines = [f"{where}: {error.error_count()} fault(s) in the configuration"]
+    for fault in error.errors():
+        location = [str(part) for part in fault["loc"]]
+        name = ".".join(location) or "(whole file)"
+        if fault["type"] == "extra_forbidden":
+            near = get_close_matches(location[-1], _known_keys(schema, location[:-1]), n=1, cutoff=0.5)
+            lines.append(f"  {name}: unknown key" + (f"; did you mean {near[0]!r}?" if near else ""))
+        else:
+            lines.append(f"  {name}: {fault['msg']} (got {fault['input']!r})" if location else f"  {fault['msg']}")
+    return "\n".join(lines)
+
+
+def _known_keys(schema: type[BaseModel], sections: Sequence[str]) -> list[str]:
+    for section in sections:
+        annotation = schema.model_fields[section].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        schema = annotation
+    return list(schema.model_fields)
