@@ -68,6 +68,7 @@ def load_problems(config: DataConfig) -> tuple[list[Problem], LoadReport]:
 
 def load_dialogues(config: SftDataConfig) -> tuple[list[Dialogue], LoadReport]:
     """Supervised examples: chat turns, or prompt and completion (texts or chat turns), in the order of the rows.
+    A problem set's question and worked solution are such a pair.
 
     Raises UserError for unreadable data, missing columns, and a dialogue without an assistant turn.
     """

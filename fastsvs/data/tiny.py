@@ -4,8 +4,9 @@ A problem tells a chain of one to three operations (+, -, *, exact division) on 
 stories. Its computation, not its wording, decides the split: a hash of (start, steps) sends one computation in eight
 to held-out, in whatever story, so no held-out computation can occur in training or SFT data under any seed or size.
 
-`tiny:train` and `tiny:heldout` are problems; `tiny:sft` is dialogues, 70% solving and 30% writing a variational
-problem: given a solution, another story with the same computation, in the form that SvS expects (a ```text block).
+`tiny:train` and `tiny:heldout` are problems with right solutions; `tiny:sft` is dialogues, 70% solving and 30% writing
+a variational problem: given a solution, another story with the same computation, in the form that SvS expects
+(a ```text block).
 Like the text that real base models read, the solutions in `tiny:sft` are not all right: a step in four slips, and what
 follows builds on the slip. A model of this data knows more than it shows at temperature 1.
 """
@@ -77,8 +78,10 @@ def problems(path: str, limit: int | None) -> list[Problem]:
 
 
 def dialogues(path: str, limit: int | None) -> list[Dialogue]:
-    """The first `limit` dialogues of `tiny:sft`."""
-    return list(islice(_dialogues(), limit or _DEFAULT_SIZES[_checked(path, ("sft",))]))
+    """The first `limit` dialogues of `tiny:sft`, or the first `limit` problems of `tiny:train` with their solutions."""
+    if _checked(path, ("sft", "train")) == "train":
+        return [_dialogue(problem.question, problem.solution or "") for problem in problems(path, limit)]
+    return list(islice(_dialogues(), limit or _DEFAULT_SIZES["sft"]))
 
 
 def solve(question: str) -> int | None:
@@ -168,7 +171,11 @@ def _dialogues() -> Iterator[Dialogue]:
             asked, written = SYNTHESIS_TEMPLATE.format(response=solution), f"```text\n{variant}\n```"
         else:
             asked, written = write_problem(computation, story, name), write_solution(computation, story, random)
-        yield Dialogue(({"role": "user", "content": asked}, {"role": "assistant", "content": written}))
+        yield _dialogue(asked, written)
+
+
+def _dialogue(asked: str, written: str) -> Dialogue:
+    return Dialogue(({"role": "user", "content": asked}, {"role": "assistant", "content": written}))
 
 
 def _draw_step(random: Random, value: int) -> Step:

@@ -155,8 +155,8 @@ def test_bad_paths_are_named(tmp_path: Path) -> None:
         load_problems(DataConfig(path=str(tmp_path / "nowhere.jsonl")))
     with pytest.raises(UserError, match=r"unknown tiny data 'tiny:valid'.*tiny:train, tiny:heldout"):
         load_problems(DataConfig(path="tiny:valid"))
-    with pytest.raises(UserError, match=r"known are tiny:sft"):
-        load_dialogues(SftDataConfig(path="tiny:train"))
+    with pytest.raises(UserError, match=r"known are tiny:sft, tiny:train$"):
+        load_dialogues(SftDataConfig(path="tiny:heldout"))
 
 
 def test_an_unreachable_hub_set_says_that_it_is_no_file_either(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +174,7 @@ def test_an_unreachable_hub_set_says_that_it_is_no_file_either(monkeypatch: pyte
         {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]},
         {"Question": "q", "response": "a"},
         {"instruction": "q", "output": "a"},
+        {"problem": "q", "answer": "7", "solution": "a"},
     ],
 )
 def test_dialogues_come_in_every_usual_form(tmp_path: Path, row: dict) -> None:

@@ -69,6 +69,13 @@ def test_problems_are_the_same_at_every_call_and_longer_lists_begin_with_shorter
     assert tiny.dialogues("tiny:sft", 50) == DIALOGUES[:50]
 
 
+def test_problems_to_train_on_are_dialogues_with_their_right_solutions() -> None:
+    for problem, dialogue in zip(PROBLEMS[:50], tiny.dialogues("tiny:train", 50), strict=True):
+        asked, written = (message["content"] for message in dialogue.messages)
+        assert asked == problem.question
+        assert written.endswith(f"\\boxed{{{tiny.solve(asked)}}}")
+
+
 def test_questions_differ_and_cover_all_stories_steps_and_operations() -> None:
     assert len({problem.question for problem in PROBLEMS}) == len({problem.id for problem in PROBLEMS}) == 4000
     assert len(STORIES) >= 20
