@@ -1,0 +1,121 @@
+"""What is trained and evaluated: three methods from one base at several seeds, in the regime of configs/reproduce."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+CONFIGS = Path("configs/reproduce")
+MODEL = Path("models/tiny")
+BASE = "base"
+"""Stands among the methods for the model that they all begin with."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    suite: str
+    seeds: tuple[int, ...]
+    evaluated: Mapping[str, tuple[int, ...]]
+    """The steps of each method at which it is evaluated, the longest run first; the last one is the run's length."""
+    compared: int
+    """The step, evaluated in all methods, at which they are compared."""
+    samples: int
+    """Responses to each held-out problem, a power of two."""
+    shrink: Mapping[str, tuple[str, ...]]
+    """Overrides for `train`, `sft` and `eval`."""
+
+    @property
+    def ks(self) -> list[int]:
+        return [2**power for power in range(self.samples.bit_length())]
+
+    def runs(self, root: Path) -> Iterator[Run]:
+        for method in self.evaluated:
+            for seed in self.seeds:
+                yield Run(self, root, method, seed)
+
+    def evaluations(self, root: Path) -> Iterator[Evaluated]:
+        for seed in self.seeds:
+            yield Evaluated(self, root, BASE, seed, 0, MODEL)
+        for run in self.runs(root):
+            for step in self.evaluated[run.method]:
+                yield Evaluated(self, root, run.method, run.seed, step, run.checkpoint(step))
+
+
+@dataclass(frozen=True)
+class Run:
+    plan: Plan
+    root: Path
+    method: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return self.root / f"{self.method.lower()}_seed{self.seed}"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.folder / "checkpoints" / f"step_{step:08d}"
+
+    @property
+    def result(self) -> Path:
+        """There when the run is done."""
+        return self.checkpoint(self.plan.evaluated[self.method][-1])
+
+    def arguments(self) -> list[str]:
+        """Of `fastsvs`, to train it or to go on."""
+        command = "sft" if self.method == "SFT" else "train"
+        overrides = [f"run.dir={self.folder}", f"run.seed={self.seed}"]
+        steps = f"run.steps={self.plan.evaluated[self.method][-1]}"
+        config = CONFIGS / f"{self.method.lower()}.yaml"
+        return [command, str(config), *overrides, steps, *self.plan.shrink[command]]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model on the held-out problems. The base is sampled anew for every seed."""
+
+    plan: Plan
+    root: Path
+    method: str
+    seed: int
+    step: int
+    model: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "evaluations" / f"{self.method.lower()}_seed{self.seed}_step{self.step}"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "summary.json"
+
+    def arguments(self) -> list[str]:
+        overrides = [f"model.path={self.model}", f"output={self.folder}", f"seed={self.seed}"]
+        sampling = [f"evaluation.samples={self.plan.samples}", f"evaluation.k={self.plan.ks}"]
+        return ["eval", str(CONFIGS / "eval.yaml"), *overrides, *sampling, *self.plan.shrink["eval"]]
+
+
+_EVERY_50 = (50, 100, 150, 200, 250, 300)
+_SMALL = ("data.limit=16", "run.prompts_per_step=4", "run.save_every=1")
+PLANS = {
+    "tiny": Plan(
+        suite="reproduce-tiny",
+        seeds=(0, 1, 2),
+        evaluated={"SvS": _EVERY_50, "RLVR": (*_EVERY_50, 600, 900, 1200), "SFT": _EVERY_50},
+        compared=300,
+        samples=64,
+        shrink={"train": (), "sft": (), "eval": ()},
+    ),
+    "smoke": Plan(
+        suite="reproduce-smoke",
+        seeds=(0, 1),
+        evaluated={"SvS": (1, 2), "RLVR": (1, 2, 3), "SFT": (1, 2)},
+        compared=2,
+        samples=4,
+        shrink={
+            "train": (*_SMALL, "rollout.samples_per_prompt=4", "selfplay.variants_per_context=2"),
+            "sft": _SMALL,
+            "eval": ("data.limit=8",),
+        },
+    ),
+}
