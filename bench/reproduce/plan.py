@@ -95,14 +95,14 @@ class Evaluated:
         return ["eval", str(CONFIGS / "eval.yaml"), *overrides, *sampling, *self.plan.shrink["eval"]]
 
 
-_EVERY_50 = (50, 100, 150, 200, 250, 300)
+_STEPS = (50, 100, 150, 200, 300, 400, 500, 600)
 _SMALL = ("data.limit=16", "run.prompts_per_step=4", "run.save_every=1")
 PLANS = {
     "tiny": Plan(
         suite="reproduce-tiny",
         seeds=(0, 1, 2),
-        evaluated={"SvS": _EVERY_50, "RLVR": (*_EVERY_50, 600, 900, 1200), "SFT": _EVERY_50},
-        compared=300,
+        evaluated={"SvS": _STEPS, "RLVR": (*_STEPS, 800, 1000, 1200), "SFT": _STEPS},
+        compared=600,
         samples=64,
         shrink={"train": (), "sft": (), "eval": ()},
     ),
