@@ -47,7 +47,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=[*find_packages(include=["fastsvs", "fastsvs.*"]), "fastsvs.kernels"],
     package_dir={"fastsvs": "fastsvs", "fastsvs.kernels": "kernels"},
-    package_data={"fastsvs": ["**/*.txt", "**/*.json", "**/*.jinja"]},
+    package_data={"fastsvs": ["**/*.txt", "**/*.json", "**/*.jinja", "report/assets/**"]},
     install_requires=CORE,
     extras_require={"gpu": GPU, "vllm": VLLM, "dev": DEV},
     entry_points={"console_scripts": ["fastsvs=fastsvs.cli:main"]},

@@ -1,4 +1,5 @@
-"""The command line: `fastsvs train|sft|eval CONFIG [section.key=value ...]` and `fastsvs export RUN --out DIR`."""
+"""The command line: `fastsvs train|sft|eval CONFIG [section.key=value ...]`, `fastsvs export RUN --out DIR` and
+`fastsvs report RUN [RUN ...]`."""
 
 from __future__ import annotations
 
@@ -69,6 +70,15 @@ def _export(options: argparse.Namespace) -> None:
     _say(f"exported step {export_run(options.run, options.out)} of {options.run} to {options.out}")
 
 
+def _report(options: argparse.Namespace) -> None:
+    from fastsvs.report import serve_report, write_report
+
+    if options.serve:
+        serve_report(options.runs, options.port, options.samples)
+    else:
+        print(f"report: {write_report(options.runs, options.out, options.samples)}")
+
+
 def _say(text: str) -> None:
     """Once, however many processes torchrun started."""
     if os.environ.get("RANK", "0") == "0":
@@ -88,7 +98,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastsvs", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="train|sft|eval|export")
+    commands = parser.add_subparsers(required=True, metavar="train|sft|eval|export|report")
     jobs = {
         "train": (_train, "reinforcement learning with SvS self-play (or without)"),
         "sft": (_sft, "supervised fine-tuning of the same policy"),
@@ -105,4 +115,20 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run", type=Path, help="run folder")
     export.add_argument("--out", type=Path, required=True, help="folder to make")
     export.set_defaults(command=_export)
+    report = commands.add_parser("report", help="runs as one HTML page: figures, and all that self-play made")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
+    report.add_argument(
+        "--samples", type=_count, default=10_000, help="responses of each run in the page (%(default)s)"
+    )
+    report.add_argument("--port", type=int, default=8765, help="of --serve; 0 takes a free one (%(default)s)")
+    target = report.add_mutually_exclusive_group()
+    target.add_argument("--out", type=Path, help="the file (RUN/report.html; of several runs: ./report.html)")
+    target.add_argument("--serve", action="store_true", help="a live page for this machine, until Ctrl-C")
+    report.set_defaults(command=_report)
     return parser
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or not int(word):
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number above 0")
+    return int(word)

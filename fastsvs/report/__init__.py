@@ -1,0 +1,37 @@
+"""`fastsvs report`: runs as one HTML page that stands alone, or as a live page on loopback.
+
+Reads the files of run folders only, and loads neither torch nor the rest of the trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fastsvs.files import write_atomic
+from fastsvs.report.document import build
+from fastsvs.report.page import page
+from fastsvs.report.server import HOST, Runs, open_server
+
+__all__ = ["serve_report", "write_report"]
+
+
+def write_report(runs: Sequence[Path], out: Path | None, samples: int) -> Path:
+    """The page of the runs, with `samples` responses of each at most. Its path is `out`, else report.html in the run's
+    folder, or in the working folder for several runs.
+
+    Raises UserError for a folder that is no run, and when the disk refuses.
+    """
+    path = out or (runs[0] if len(runs) == 1 else Path()) / "report.html"
+    write_atomic(path, page(build(runs, samples)))
+    return path
+
+
+def serve_report(runs: Sequence[Path], port: int, samples: int, say: Callable[[str], None] = print) -> None:
+    """Until Ctrl-C. Raises UserError for a folder that is no run, and for a port that is taken."""
+    with open_server(Runs(runs, samples), port) as server:
+        say(f"report on http://{HOST}:{server.server_address[1]}/ (this machine only); Ctrl-C ends it")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("")

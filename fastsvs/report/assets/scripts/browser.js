@@ -1,0 +1,144 @@
+// The browser of problems: filter, list, and the family of what is chosen.
+
+const STEP_CACHE = 24;
+
+function problemBrowser(state) {
+  const parts = browserParts();
+  const { controls, list, pane } = parts;
+  byId("browser").replaceChildren(h("div", { class: "browser" }, controls.element, h("div", { class: "panes" }, h("div", { class: "side" }, controls.count, list), pane)));
+  let groups = [];
+  let searched = { words: "", found: new Set(), round: 0 };
+  let opened = null;
+  const rows = virtualList(list, { draw: (group) => rowOf(state.head, group), choose: (group, deliberately) => open(group, deliberately) });
+
+  const texts = cached(STEP_CACHE, (run, step) => get(`texts/${run}/${step}`));
+
+  function refresh(stay = false) {
+    const wanted = controls.read(searched);
+    const found = groups.filter((group) => passes(group, wanted));
+    rows.fill(found, opened?.id ?? null, stay);
+    controls.count.textContent = `${grouped(found.length)} of ${plural(groups.length, "problem")}`;
+    list.setAttribute("aria-label", `${plural(found.length, "problem")}`);
+    list.classList.toggle("empty", found.length === 0);
+  }
+
+  async function open(group, deliberately, stay = false) {
+    opened = group;
+    history.replaceState(null, "", `#problem=${encodeURIComponent(group.id)}`);
+    const found = await texts(group.run, group.step);
+    if (opened !== group) return;
+    const scroll = pane.scrollTop;
+    pane.replaceChildren(parts.back, familyView(state.head, rootOf(group), group, found ?? {}));
+    pane.classList.add("filled");
+    if (stay) pane.scrollTop = scroll;
+    else revealIn(pane, pane.querySelector("[data-focus]"));
+    if (deliberately) {
+      parts.root().classList.add("reading");
+      pane.querySelector("[data-focus]")?.focus({ preventScroll: true });
+    }
+  }
+
+  function close() {
+    parts.root().classList.remove("reading");
+    list.focus({ preventScroll: true });
+  }
+
+  /** Also looks through the responses, step by step, when asked to; each search ends the one before. */
+  async function searchResponses() {
+    const round = (searched.round += 1);
+    const words = controls.words();
+    searched.found = new Set();
+    if (!controls.deep.checked || !words.length) return refresh();
+    for (const [run, step] of stepsOf(groups)) {
+      const found = await texts(run, step);
+      if (searched.round !== round) return;
+      for (const [key, responses] of Object.entries(found ?? {})) {
+        const text = responses.join("\n").toLowerCase();
+        if (words.every((word) => text.includes(word))) searched.found.add(`${run}/${step}/${key}`);
+      }
+    }
+    refresh();
+  }
+
+  controls.element.addEventListener("input", (event) => {
+    refresh();
+    if (event.target === controls.search || event.target === controls.deep) searchResponses();
+  });
+  parts.back.addEventListener("click", close);
+  startKeys({ controls, list, pane, rows, close });
+
+  return {
+    /** New groups: filter, selection and scroll stay as they are. */
+    fill(head, perRun) {
+      const first = groups.length === 0;
+      groups = linkGroups(perRun);
+      controls.fill(head, groups);
+      texts.clear();
+      const wanted = opened?.id ?? decodeURIComponent(location.hash.match(/^#problem=(.+)$/)?.[1] ?? "");
+      const again = groups.find(({ id }) => id === wanted);
+      if (again) open(again, false, !first);
+      refresh(!first);
+    },
+  };
+}
+
+function browserParts() {
+  const list = h("div", { class: "list", role: "listbox", tabindex: 0, id: "list" });
+  const hint = h("p", { class: "hint" }, "Choose a problem to see its family. ", h("kbd", {}, "/"), " search, ", h("kbd", {}, "j"), " ", h("kbd", {}, "k"), " move, ", h("kbd", {}, "Enter"), " read, ", h("kbd", {}, "Esc"), " back.");
+  const pane = h("div", { class: "pane", id: "family", tabindex: -1, role: "region", "aria-label": "Family" }, hint);
+  return { controls: filterControls(), list, pane, back: h("button", { type: "button", class: "back" }, "← Problems"), root: () => byId("browser").firstElementChild };
+}
+
+/** One line for a group: what it is, how it went, how the problem begins. */
+function rowOf(head, group) {
+  const letters = [...group.verdicts.slice(0, 32)].map((letter) => h("i", { class: VERDICT[letter].class }));
+  const dots = letters.length ? letters : group.rewards.slice(0, 32).map((reward) => h("i", { class: reward > 0 ? "rewarded" : "unchecked" }));
+  return [
+    h("p", { class: "tags" }, badge(group.kind), h("span", {}, `step ${group.step}`), head.runs.length > 1 ? h("span", { class: "of" }, head.runs[group.run].name) : null, h("span", { class: "dots", "aria-label": `${group.correct} of ${group.verified} correct` }, dots)),
+    h("p", { class: "snippet" }, pieces(group.question).map(rendered)),
+  ];
+}
+
+function startKeys({ controls, list, pane, rows, close }) {
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = event.target.matches("input, select, textarea");
+    if (event.key === "/" && !typing) {
+      event.preventDefault();
+      controls.search.focus();
+      controls.search.select();
+    } else if (event.key === "Escape") {
+      if (pane.contains(event.target) || !typing) close();
+      else if (event.target === controls.search) list.focus();
+    } else if (event.target === controls.search && ["Enter", "ArrowDown"].includes(event.key)) {
+      event.preventDefault();
+      list.focus();
+      rows.press(rows.selected ? "Enter" : "j");
+    } else if ((event.target === list || ("jk".includes(event.key) && !typing && byId("browser").contains(event.target))) && rows.press(event.key)) {
+      event.preventDefault();
+    }
+  });
+}
+
+function revealIn(pane, element) {
+  pane.scrollTop = 0;
+  if (element) pane.scrollTop = Math.max(0, element.getBoundingClientRect().top - pane.getBoundingClientRect().top - 48);
+}
+
+function stepsOf(groups) {
+  const seen = new Map(groups.map(({ run, step }) => [`${run}/${step}`, [run, step]]));
+  return [...seen.values()];
+}
+
+/** Remembers the last `size` answers of an asynchronous function. */
+function cached(size, read) {
+  const known = new Map();
+  const ask = (...key) => {
+    const name = key.join("/");
+    if (!known.has(name)) known.set(name, read(...key));
+    if (known.size > size) known.delete(known.keys().next().value);
+    return known.get(name);
+  };
+  ask.clear = () => known.clear();
+  return ask;
+}

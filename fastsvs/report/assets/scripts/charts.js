@@ -1,0 +1,128 @@
+// One plot on a canvas, with uPlot: quiet axes, a crosshair that all plots over steps share.
+
+const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
+const HEIGHT = 190;
+const WHOLE = [1, 2, 5].flatMap((digit) => Array.from({ length: 9 }, (_, power) => digit * 10 ** power)).sort((a, b) => a - b);
+
+/**
+ * Draws into `box`. A plot is { x, series, unit, zero, top, bands, heat, axis }; a series is { label, color, values } and
+ * width, dash, alpha, dots, fill. Colours are names of custom properties. `onHover(index or null)` follows the crosshair.
+ */
+function drawPlot(box, plot, onHover) {
+  const options = {
+    width: Math.max(120, box.clientWidth),
+    height: HEIGHT,
+    legend: { show: false },
+    padding: [8, 8, 0, 0],
+    cursor: cursor(plot),
+    scales: { x: { time: false, range: xRange(plot) }, y: { range: (_, low, high) => yRange(plot, low, high) } },
+    axes: [xAxis(plot), yAxis(plot)],
+    series: [{}, ...plot.series.map(stroke)],
+    bands: (plot.bands ?? []).map(({ upper, lower, color: name, alpha }) => ({
+      series: [upper + 1, lower + 1],
+      fill: faded(color(name), alpha),
+    })),
+    hooks: {
+      setCursor: [(chart) => onHover(chart.cursor.idx ?? null)],
+      drawClear: plot.heat ? [(chart) => drawCells(chart, plot.heat)] : [],
+    },
+  };
+  return new uPlot(options, [plot.x, ...plot.series.map(({ values }) => values)], box);
+}
+
+function stroke({ color: name, width = 2, dash, alpha = 1, dots = false, fill }) {
+  return {
+    stroke: width ? faded(color(name), alpha) : "transparent",
+    width,
+    dash,
+    spanGaps: true,
+    fill: fill ? faded(color(name), fill) : undefined,
+    points: { show: dots, size: 6, fill: color("--paper"), width: 1.5 },
+  };
+}
+
+function cursor(plot) {
+  return {
+    y: false,
+    drag: { x: false, y: false },
+    points: { show: !plot.heat, size: 7, width: 1.5 },
+    ...(plot.axis ? {} : { sync: { key: "step", scales: ["x", null] } }),
+  };
+}
+
+function xAxis({ axis }) {
+  return {
+    stroke: color("--muted"),
+    font: FONT,
+    size: 26,
+    gap: 6,
+    incrs: WHOLE,
+    grid: { show: false },
+    ticks: { show: true, stroke: color("--hair"), size: 4, width: 1 },
+    border: { show: true, stroke: color("--hair"), width: 1 },
+    ...(axis ? { splits: axis.splits, values: () => axis.labels } : {}),
+  };
+}
+
+function yAxis({ unit, heat }) {
+  return {
+    stroke: color("--muted"),
+    font: FONT,
+    space: 44,
+    gap: 6,
+    grid: { show: !heat, stroke: color("--hair"), width: 1 },
+    ticks: { show: false },
+    size: (_, labels) => 14 + 6.4 * Math.max(2, ...(labels ?? []).map((label) => label.length)),
+    values: (_, splits) => splits.map((value) => (heat && !Number.isInteger(value) ? "" : show(tidy(value), unit))),
+  };
+}
+
+/** Splits carry rounding errors: 0.30000000000000004. */
+function tidy(value) {
+  return Number(value.toPrecision(10));
+}
+
+function xRange({ x, heat }) {
+  const edge = heat ? 0.5 : 0;
+  const [low, high] = [x[0] ?? 0, x[x.length - 1] ?? 1];
+  return low === high ? [low - 0.5, high + 0.5] : [low - edge, high + edge];
+}
+
+function yRange({ zero, top, heat }, low, high) {
+  if (heat) return [-0.5, heat.rows - 0.5];
+  if (low === null) return [0, 1];
+  const from = zero ? Math.min(0, low) : low;
+  const to = top === undefined ? high : Math.min(top, high + 0.08 * (high - from));
+  if (to > from) {
+    const room = 0.08 * (to - from);
+    return [zero && low >= 0 ? 0 : from - room, top === undefined ? to + room : to];
+  }
+  const around = Math.abs(to) || 1;
+  return zero && to >= 0 ? [0, around] : [from - around / 2, to + around / 2];
+}
+
+/** A cell for every (step, row): the darker the larger its value. */
+function drawCells(chart, { rows, cells, color: name, largest }) {
+  const { ctx } = chart;
+  const shade = color(name);
+  const steps = chart.data[0];
+  ctx.save();
+  steps.forEach((step, index) => {
+    const left = chart.valToPos(index ? (steps[index - 1] + step) / 2 : step - 0.5, "x", true);
+    const right = chart.valToPos(index + 1 < steps.length ? (step + steps[index + 1]) / 2 : step + 0.5, "x", true);
+    for (let row = 0; row < rows; row += 1) {
+      const value = cells[row]?.[index];
+      if (!value) continue;
+      const [above, below] = [row + 0.46, row - 0.46].map((at) => chart.valToPos(at, "y", true));
+      ctx.fillStyle = faded(shade, 0.08 + 0.92 * (value / largest));
+      ctx.fillRect(left, above, Math.max(1, right - left - 0.5), below - above);
+    }
+  });
+  ctx.restore();
+}
+
+/** A colour #rrggbb with an opacity. */
+function faded(hex, alpha) {
+  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  return `rgba(${red}, ${green}, ${blue}, ${alpha})`;
+}

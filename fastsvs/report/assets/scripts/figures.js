@@ -1,0 +1,110 @@
+// Figures on the page: made when they come near, drawn again when data, theme, width or the choice of experiments change.
+
+const drawn = new Map();
+let shownArms = new Set();
+
+/** Puts every figure that has something to show into its section; figures that stand already are drawn again. */
+function drawFigures(head) {
+  for (const panel of planFigures(head)) {
+    const plots = panel.plots(head, shownArms);
+    const standing = drawn.get(panel.id);
+    if (standing) standing.update(plots);
+    else if (plots.length) place(panel, plots);
+  }
+  for (const section of ["dynamics", "rest"]) {
+    const count = byId(section).querySelectorAll(".figures > .figure").length;
+    byId(section).hidden = count === 0;
+    if (section === "rest") byId(section).querySelector("summary").textContent = `All other metrics (${plural(count, "group")})`;
+    else document.querySelector(`nav a[href="#${section}"]`).hidden = count === 0;
+  }
+}
+
+function place(panel, plots) {
+  const box = h("div", { class: "plots" });
+  const figure = h(
+    "figure",
+    { class: "figure", id: `figure-${panel.id}` },
+    h("figcaption", {}, h("h3", {}, panel.title), panel.about ? h("p", {}, panel.about) : null),
+    box,
+  );
+  figureHome(panel.section).append(figure);
+  const update = (next) => {
+    figure.hidden = next.length === 0;
+    box.dataset.plots = Math.min(4, next.length);
+    whenNear(figure, () => redraw(box, next));
+  };
+  drawn.set(panel.id, { update });
+  update(plots);
+}
+
+function figureHome(section) {
+  return byId(section).querySelector(".figures");
+}
+
+function redraw(box, plots) {
+  box.querySelectorAll(".plot").forEach((plot) => plot.release());
+  box.replaceChildren(...plots.map(() => h("div", { class: "plot" })));
+  [...box.children].forEach((element, index) => fill(element, plots[index]));
+}
+
+function fill(element, plot) {
+  const labelled = plot.series.flatMap((each, index) => (each.label ? [{ ...each, readings: plot.readings?.[index] ?? each.values }] : []));
+  const readout = h("p", { class: "readout" });
+  const canvas = h("div", { class: "canvas", role: "img" });
+  const title = plot.title || (plot.axis ? "" : plot.name.split("/").pop().replaceAll("_", " "));
+  element.append(h("p", { class: "plot-title", title: plot.name }, title), readout, canvas);
+  element.dataset.name = plot.name;
+  element.dataset.points = plot.x.length;
+  element.dataset.series = plot.series.length;
+  const read = (index) => readout.replaceChildren(...readings(plot, labelled, index));
+  read(null);
+  canvas.setAttribute("aria-label", `${plot.name}, ${readout.textContent}`);
+  let chart = drawPlot(canvas, plot, read);
+  const resize = new ResizeObserver(() => {
+    if (canvas.clientWidth && Math.abs(canvas.clientWidth - chart.width) > 1) chart.setSize({ width: canvas.clientWidth, height: HEIGHT });
+  });
+  resize.observe(canvas);
+  element.release = () => {
+    resize.disconnect();
+    chart.destroy();
+  };
+}
+
+/** The values under the crosshair, else the last of each series. */
+function readings(plot, labelled, index) {
+  const at = index === null ? plot.x.length - 1 : index;
+  const where = plot.axis ? plot.axis.at(plot.x[at]) : `step ${plot.x[at]}`;
+  const values = labelled.map((each) => {
+    const value = index === null ? lastOf(each.readings) : each.readings[index];
+    if (plot.heat && !value) return null;
+    const mark = h("i", { style: { background: `var(${each.color})` }, class: each.dash ? "dashed" : null });
+    return h("span", { class: "reading" }, mark, `${each.label} `, h("b", {}, show(value, plot.unit)));
+  });
+  return present([h("span", { class: "where" }, where), ...values]);
+}
+
+function lastOf(values) {
+  return values.findLast((value) => value !== null) ?? null;
+}
+
+/** Buttons that take experiments out of all figures and put them back. */
+function drawLegend(head, redrawAll) {
+  const buttons = head.arms.map((arm, index) =>
+    h(
+      "button",
+      {
+        type: "button",
+        "aria-pressed": String(shownArms.has(index)),
+        onclick: () => {
+          if (shownArms.has(index)) shownArms.delete(index);
+          else shownArms = new Set([...shownArms, index].sort((a, b) => a - b));
+          redrawAll();
+        },
+      },
+      h("i", { style: { background: `var(${armColor(index)})` } }),
+      arm.label,
+      arm.runs.length > 1 ? h("small", {}, ` mean of ${arm.runs.length} seeds`) : null,
+    ),
+  );
+  byId("legend").replaceChildren(...buttons);
+}

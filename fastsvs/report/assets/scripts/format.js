@@ -1,0 +1,50 @@
+// Numbers as people read them, by unit.
+
+const UNITS = {
+  share: (value) => `${trim((100 * value).toFixed(1))}%`,
+  count: (value) => (Number.isInteger(value) ? grouped(value) : figures(value)),
+  nats: (value) => figures(value),
+  seconds: (value) => (value < 100 ? `${figures(value)} s` : duration(value)),
+  plain: (value) => (Number.isInteger(value) ? grouped(value) : figures(value)),
+};
+
+/** A number with its unit; a dash for none. */
+function show(value, unit = "plain") {
+  return value === null || value === undefined ? "–" : UNITS[unit](value);
+}
+
+/** Three significant digits; powers of ten beyond what reads well. */
+function figures(value) {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e6 || size < 1e-3) return minus(value.toExponential(1).replace("e+", "e"));
+  return minus(size >= 1000 ? grouped(Math.round(value)) : trim(value.toPrecision(3)));
+}
+
+function duration(seconds) {
+  const whole = Math.round(seconds);
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const minutes = Math.round(whole / 60);
+  return `${grouped(Math.floor(minutes / 60))} h ${minutes % 60} min`;
+}
+
+function grouped(value) {
+  return minus(value.toLocaleString("en-US", { maximumFractionDigits: 0 }));
+}
+
+function trim(digits) {
+  return digits.includes(".") && !digits.includes("e") ? digits.replace(/\.?0+$/, "") : digits;
+}
+
+function minus(text) {
+  return text.replace("-", "−");
+}
+
+function plural(count, noun) {
+  return `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/** "a", "a and b", "a, b and c". */
+function listed(items) {
+  return items.length < 2 ? items.join("") : `${items.slice(0, -1).join(", ")} and ${items[items.length - 1]}`;
+}

@@ -1,0 +1,202 @@
+// The few kinds of figure. Each takes names and gives (head, shown) -> plots, empty when no run has the figures.
+
+/** One plot for each name, the experiments as lines; in a name `*` makes one plot for each that matches. */
+function lines(patterns, { unit = "plain", zero = false, top, titles = {} } = {}) {
+  return (head, shown) =>
+    patterns.flatMap((pattern) => {
+      const parts = pattern.includes("*") ? matches(head, pattern) : [null];
+      return parts.flatMap((part) => {
+        const name = part === null ? pattern : pattern.replace("*", part);
+        const plot = overlay(armCurves(head, shown, (run) => curve(run, name)));
+        return plot ? [{ ...plot, title: titles[pattern] ?? part ?? "", name, unit, zero, top }] : [];
+      });
+    });
+}
+
+/** The experiments over one another: a line each, over thin ones for its seeds. */
+function overlay(found, dots = false) {
+  if (!found.length) return null;
+  const seeds = found.flatMap(({ arm, seeds: curves }) =>
+    curves.length > 1 ? curves.map((each) => ({ curve: each, color: armColor(arm), width: 1, alpha: 0.35 })) : [],
+  );
+  const main = found.map(({ arm, label, mean }) => ({ curve: mean, color: armColor(arm), label, width: 2.25, dots }));
+  return align([...seeds, ...main]);
+}
+
+/** Held-out figures against steps, with the 95% interval where an experiment is a single run. */
+function heldOut(wanted) {
+  return (head, shown) =>
+    heldOutNames(head).filter(wanted).flatMap((name) => {
+      const found = armCurves(head, shown, (run) => heldOutCurve(run, name));
+      const plot = overlay(found, true);
+      if (!plot) return [];
+      const single = found.filter(({ seeds }) => seeds.length === 1);
+      const edges = single.flatMap(({ arm }) =>
+        ["high", "low"].map((field) => ({
+          curve: heldOutCurve(head.runs[head.arms[arm].runs[0]], name, field),
+          color: armColor(arm),
+          width: 0,
+        })),
+      );
+      const whole = align([...edges, ...plot.series.map((each) => ({ ...each, curve: dense(plot.x, each.values) }))]);
+      const bands = single.map(({ arm }, index) => ({
+        upper: 2 * index,
+        lower: 2 * index + 1,
+        color: armColor(arm),
+        alpha: 0.13,
+      }));
+      const unit = typeof firstHeldOut(head, name) === "object" ? "share" : unitOf(name);
+      return [{ ...whole, bands, title: name.replace("_", " "), name, unit, zero: unit !== "share" }];
+    });
+}
+
+function firstHeldOut(head, name) {
+  return head.runs.flatMap((run) => Object.values(run.evaluations)).find((result) => name in result)[name];
+}
+
+function unitOf(name) {
+  return ["truncated", "unverified"].includes(name) ? "share" : "plain";
+}
+
+/** pass@k against k, first (dashed) and last evaluation. */
+function passAgainstK(head, shown) {
+  const names = heldOutNames(head).filter((name) => /^pass@\d+$/.test(name));
+  if (names.length < 3) return [];
+  const ks = names.map((name) => Number(name.slice(5)));
+  const at = (which) => (run) => {
+    const values = names.map((name) => which(heldOutCurve(run, name).values));
+    return dense(ks.map(Math.log2), values);
+  };
+  const [first, last] = [(values) => values[0], (values) => values[values.length - 1]].map((which) =>
+    armCurves(head, shown, at(which)),
+  );
+  if (!last.length) return [];
+  const line = (found, word, dash) =>
+    found.map(({ arm, label, mean }) => ({
+      curve: mean,
+      color: armColor(arm),
+      label: `${label}, ${word}`,
+      dash,
+      dots: true,
+      alpha: dash ? 0.6 : 1,
+    }));
+  const plot = align([...line(first, "before", [4, 4]), ...line(last, "after")]);
+  const axis = { splits: () => plot.x, labels: ks.map(String), name: "k", at: (x) => `k = ${2 ** x}` };
+  return [{ ...plot, axis, title: "", name: "pass@k", unit: "share", zero: false }];
+}
+
+/** Parts on top of one another, one plot for each experiment. `read` gives the columns of a run. */
+function stack(pattern, { unit = "count", order, read = (run) => run.metrics, colors, accumulate = true } = {}) {
+  return (head, shown) => {
+    const parts = order ?? matches(head, pattern);
+    return [...shown].flatMap((arm) => {
+      const only = new Set([arm]);
+      const found = parts.map((part) => [
+        part,
+        armCurves(head, only, (run) => zeros(run, curve(run, pattern.replace("*", part), read(run))))[0]?.mean,
+      ]);
+      const there = found.filter(([, mean]) => mean?.values.some((value) => value));
+      if (!there.length) return [];
+      const tint = (part, index) => colors?.[part] ?? (colors ? "--kind-other" : kindColorOr(part, index));
+      const flat = align(there.map(([part, mean], index) => ({ curve: mean, label: part, color: tint(part, index) })));
+      const piled = accumulate ? pile(flat) : flat;
+      const series = piled.series.map((each) => ({ ...each, width: 1, fill: accumulate ? undefined : 0.25 }));
+      const bands = accumulate ? layers(series) : [];
+      if (accumulate) series[0].fill = 0.8;
+      const readings = flat.series.map((each) => each.values);
+      return [{ ...piled, series, bands, readings, title: head.arms[arm].label, name: pattern, unit, zero: true }];
+    });
+  };
+}
+
+function kindColorOr(part, index) {
+  return ORDER.includes(part) ? kindColor(part) : `--part-${index % 8}`;
+}
+
+/** A part that a step lacks counts nothing there. */
+function zeros(run, { steps, values }) {
+  const known = new Map(steps.map((step, index) => [step, values[index]]));
+  const all = steps.length ? (run.metrics.step ?? steps) : [];
+  return { steps: all, values: all.map((step) => known.get(step) ?? 0) };
+}
+
+/** Each series on top of those before it. */
+function pile({ x, series }) {
+  const level = x.map(() => 0);
+  return {
+    x,
+    series: series.map((each) => ({
+      ...each,
+      values: each.values.map((value, index) => (level[index] += value ?? 0)),
+    })),
+  };
+}
+
+function layers(series) {
+  return series.slice(1).map((each, index) => ({ upper: index + 1, lower: index, color: each.color, alpha: 0.8 }));
+}
+
+/** Quantiles over tokens: from the 10th to the 90th as a band, the median as a line, the 99th dotted. */
+function quantiles(prefix) {
+  return (head, shown) =>
+    matches(head, `${prefix}/*/p50`).flatMap((kind) => {
+      const read = (quantile) => armCurves(head, shown, (run) => curve(run, `${prefix}/${kind}/${quantile}`));
+      const medians = read("p50");
+      const edges = [read("p90"), read("p10")];
+      const series = [
+        ...edges.flatMap((found) => found.map(({ arm, mean }) => ({ curve: mean, color: armColor(arm), width: 0.75, alpha: 0.5 }))),
+        ...read("p99").map(({ arm, label, mean }) => ({ curve: mean, color: armColor(arm), width: 1, dash: [2, 3], label: `${label} p99` })),
+        ...medians.map(({ arm, label, mean }) => ({ curve: mean, color: armColor(arm), label: `${label} median` })),
+      ];
+      const [upper, lower] = edges.map((found) => found.map(({ arm }) => arm));
+      const bands = upper.flatMap((arm, index) =>
+        lower.includes(arm) ? [{ upper: index, lower: upper.length + lower.indexOf(arm), color: armColor(arm), alpha: 0.14 }] : [],
+      );
+      return [{ ...align(series), bands, title: kind, name: `${prefix}/${kind}`, unit: "nats", zero: true }];
+    });
+}
+
+/** Means by position: the first measured step (dashed) and the last. */
+function profile(prefix, { unit, title }) {
+  return (head, shown) => {
+    const buckets = matches(head, `${prefix}/*`).map(Number).sort((a, b) => a - b);
+    if (!buckets.length) return [];
+    const names = buckets.map((bucket) => [`${prefix}/${bucket.toFixed(1)}`, `${prefix}/${bucket}`]);
+    const at = (which) => (run) =>
+      dense(buckets, names.map(([long, short]) => which((long in run.metrics ? curve(run, long) : curve(run, short)).values)));
+    const [first, last] = [(values) => values[0], (values) => values[values.length - 1]].map((which) =>
+      armCurves(head, shown, at(which)),
+    );
+    const line = (found, word, dash) =>
+      found.map(({ arm, label, mean }) => ({ curve: mean, color: armColor(arm), label: `${label}, ${word}`, dash, alpha: dash ? 0.6 : 1 }));
+    const plot = align([...line(first, "first", [4, 4]), ...line(last, "last")]);
+    const axis = { splits: () => plot.x, labels: plot.x.map(String), name: title, at: (x) => `${title} ${x}` };
+    return [{ ...plot, axis, title, name: prefix, unit, zero: true }];
+  };
+}
+
+/** How many groups have so many correct samples, step by step: one plot for each experiment and kind. */
+function histogram(prefix) {
+  return (head, shown) =>
+    [...shown].flatMap((arm) => {
+      const names = [...new Set(head.arms[arm].runs.flatMap((run) => Object.keys(head.runs[run].metrics)))];
+      const found = names.filter((name) => name.startsWith(`${prefix}/`)).map((name) => name.slice(prefix.length + 1).split("/"));
+      const kinds = [...new Set(found.map(([kind]) => kind))].sort(byKind);
+      return kinds.map((kind) => {
+        const rows = 1 + Math.max(...found.filter(([each]) => each === kind).map(([, count]) => Number(count)));
+        const row = (count) => armCurves(head, new Set([arm]), (run) => curve(run, `${prefix}/${kind}/${count}`))[0]?.mean;
+        const counts = Array.from({ length: rows }, (_, count) => row(count) ?? { steps: [], values: [] });
+        const { x, series } = align(counts.map((each, count) => ({ curve: each, label: `${count} correct`, color: armColor(arm), width: 0 })));
+        const cells = series.map(({ values }) => values);
+        const largest = Math.max(1e-9, ...cells.flat().map((value) => value ?? 0));
+        return {
+          x,
+          series,
+          heat: { rows, cells, largest, color: armColor(arm) },
+          title: `${head.arms[arm].label}, ${kind}`,
+          name: `${prefix}/${kind}`,
+          unit: "count",
+        };
+      });
+    });
+}

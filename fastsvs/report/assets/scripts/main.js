@@ -1,0 +1,43 @@
+// Puts the page together: the document's head draws the article, the groups fill the browser of problems.
+
+const state = { head: null };
+
+async function start() {
+  startTheme();
+  const head = LIVE ? (await asked("head")).value : await get("head");
+  shownArms = new Set(head.arms.keys());
+  const browser = problemBrowser(state);
+  await draw(head, browser);
+  onTheme(() => drawFigures(state.head));
+  document.documentElement.dataset.ready = "true";
+  if (LIVE) follow((next) => draw(next, browser));
+}
+
+async function draw(head, browser) {
+  if (state.head && state.head.arms.length !== head.arms.length) shownArms = new Set(head.arms.keys());
+  state.head = head;
+  drawHeadline(head);
+  redrawFigures();
+  drawSettings(head);
+  byId("included").textContent = included(head);
+  byId("footer").textContent = `FastSvS ${head.version}. Drawn from ${listed(head.runs.map(({ path }) => path))}.`;
+  const perRun = await Promise.all(head.runs.map((_, index) => get(`groups/${index}`)));
+  browser.fill(head, perRun);
+}
+
+function redrawFigures() {
+  drawLegend(state.head, redrawFigures);
+  drawFigures(state.head);
+}
+
+/** How many responses are here, and how they were chosen when not all are. */
+function included(head) {
+  const samples = head.runs.map((run) => run.samples);
+  const [shown, total] = ["responses", "of_responses"].map((field) => samples.reduce((sum, each) => sum + each[field], 0));
+  if (!total) return "These runs kept no responses.";
+  if (shown === total) return `All ${plural(total, "response")} of ${plural(head.runs.length, "run")}.`;
+  const steps = samples.some((each) => each.steps < each.of_steps) ? " of steps at even distances" : "";
+  return `${grouped(shown)} of ${plural(total, "response")}: whole families, taken evenly over the training${steps}. More with --samples.`;
+}
+
+start();

@@ -1,0 +1,70 @@
+// Text of a policy: plain text, with formulas rendered as MathML. Markup in it stays text.
+
+const ENVIRONMENTS = "align\\*?|aligned|equation\\*?|gather\\*?|cases|[bpvB]?matrix|array";
+const FORMULA = new RegExp(
+  [
+    "\\$\\$([^$]+?)\\$\\$",
+    "\\\\\\[([\\s\\S]+?)\\\\\\]",
+    "\\\\\\(([\\s\\S]+?)\\\\\\)",
+    "\\$(?![\\s$])((?:\\\\\\$|[^$\\n])*?[^\\s\\\\$])\\$(?!\\d)",
+    `(\\\\begin\\{(${ENVIRONMENTS})\\}[\\s\\S]+?\\\\end\\{\\6\\})`,
+    "(\\\\boxed\\s*\\{)",
+  ].join("|"),
+  "g",
+);
+
+/** The text's pieces in order: { text } or { tex, display, source }. */
+function pieces(text) {
+  const found = [];
+  let end = 0;
+  FORMULA.lastIndex = 0;
+  for (let match = FORMULA.exec(text); match; match = FORMULA.exec(text)) {
+    const piece = formula(text, match);
+    if (!piece) continue;
+    if (match.index > end) found.push({ text: text.slice(end, match.index) });
+    found.push(piece);
+    end = match.index + piece.source.length;
+    FORMULA.lastIndex = end;
+  }
+  if (end < text.length) found.push({ text: text.slice(end) });
+  return found;
+}
+
+function formula(text, match) {
+  const [source, dollars, brackets, parentheses, dollar, environment, , boxed] = match;
+  if (boxed) {
+    const close = closing(text, match.index + source.length);
+    return close < 0 ? null : { tex: text.slice(match.index, close + 1), source: text.slice(match.index, close + 1), display: false };
+  }
+  const display = dollars ?? brackets ?? environment;
+  return { tex: display ?? parentheses ?? dollar, source, display: display !== undefined };
+}
+
+/** Where the brace that is open at `from` closes; -1 when it does not. */
+function closing(text, from) {
+  for (let depth = 1, at = from; at < text.length; at += 1) {
+    if (text[at] === "\\") at += 1;
+    else if (text[at] === "{") depth += 1;
+    else if (text[at] === "}") depth -= 1;
+    if (depth === 0) return at;
+  }
+  return -1;
+}
+
+function rendered({ text, tex, display, source }) {
+  if (text !== undefined) return document.createTextNode(text);
+  const box = h("span", { class: display ? "formula display" : "formula", title: source });
+  try {
+    temml.render(tex, box, { displayMode: display, throwOnError: true, trust: false, maxExpand: 200, maxSize: [10, 100] });
+  } catch {
+    return h("code", { class: "formula-error" }, source);
+  }
+  return box;
+}
+
+/** An element with the text: plain at once, formulas as soon as it comes near the view. */
+function mathsText(name, attributes, text) {
+  const element = h(name, attributes, text);
+  if (/[\\$]/.test(text)) whenNear(element, () => element.replaceChildren(...pieces(text).map(rendered)));
+  return element;
+}

@@ -1,0 +1,82 @@
+// From the columns of runs to curves, one experiment beside another. Pure functions over the head of the document.
+//
+// A curve is { steps, values }, gaps left out. A figure holds plots, a plot series over common steps.
+
+/** The curve of one metric of one run. */
+function curve(run, name, columns = run.metrics) {
+  return dense(columns.step ?? [], columns[name] ?? []);
+}
+
+/** The curve of one held-out figure; `field` of its interval, or the plain number. */
+function heldOutCurve(run, name, field = "mean") {
+  const steps = Object.keys(run.evaluations).map(Number).sort((a, b) => a - b);
+  const at = (step) => {
+    const value = run.evaluations[step][name];
+    return typeof value === "object" && value !== null ? value[field] : value;
+  };
+  return dense(steps, steps.map(at));
+}
+
+function dense(steps, values) {
+  const kept = steps.map((_, index) => index).filter((index) => typeof values[index] === "number");
+  return { steps: kept.map((index) => steps[index]), values: kept.map((index) => values[index]) };
+}
+
+/** The mean of curves, at the steps that all of them have. */
+function meanCurve(curves) {
+  const maps = curves.map(({ steps, values }) => new Map(steps.map((step, index) => [step, values[index]])));
+  const steps = curves[0].steps.filter((step) => maps.every((map) => map.has(step)));
+  return { steps, values: steps.map((step) => average(maps.map((map) => map.get(step)))) };
+}
+
+function average(values) {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** For each shown experiment that has any of it: { arm, label, seeds: curves of its runs, mean }. */
+function armCurves(head, shown, read) {
+  return head.arms
+    .map((arm, index) => ({ arm: index, label: arm.label, seeds: arm.runs.map((run) => read(head.runs[run])) }))
+    .filter(({ arm }) => shown.has(arm))
+    .map((found) => ({ ...found, seeds: found.seeds.filter(({ steps }) => steps.length) }))
+    .filter(({ seeds }) => seeds.length)
+    .map((found) => ({ ...found, mean: found.seeds.length > 1 ? meanCurve(found.seeds) : found.seeds[0] }));
+}
+
+/** Series over the union of their steps: what a plot draws. */
+function align(series) {
+  const x = [...new Set(series.flatMap(({ curve: { steps } }) => steps))].sort((a, b) => a - b);
+  const position = new Map(x.map((step, index) => [step, index]));
+  return {
+    x,
+    series: series.map(({ curve: { steps, values }, ...rest }) => {
+      const row = new Array(x.length).fill(null);
+      steps.forEach((step, index) => (row[position.get(step)] = values[index]));
+      return { ...rest, values: row };
+    }),
+  };
+}
+
+/** What stands for `*` in the names that match the pattern, known kinds first. */
+function matches(head, pattern) {
+  const [start, end] = pattern.split("*");
+  const names = metricNames(head).filter((name) => name.startsWith(start) && name.endsWith(end ?? ""));
+  const found = names.map((name) => name.slice(start.length, name.length - (end ?? "").length));
+  return found.filter((part) => part && !part.includes("/")).sort(byKind);
+}
+
+const ORDER = ["all", "original", "synthesis", "variant"];
+
+function byKind(a, b) {
+  const rank = (part) => (ORDER.includes(part) ? ORDER.indexOf(part) : ORDER.length);
+  return rank(a) - rank(b) || a.localeCompare(b, "en", { numeric: true });
+}
+
+function metricNames(head) {
+  return [...new Set(head.runs.flatMap((run) => Object.keys(run.metrics)))];
+}
+
+function heldOutNames(head) {
+  const names = head.runs.flatMap((run) => Object.values(run.evaluations).flatMap((result) => Object.keys(result)));
+  return [...new Set(names)].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+}

@@ -1,0 +1,75 @@
+"""Runs beside one another: which are one experiment at several seeds, and what their configurations differ in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastsvs.report.folder import RunFiles
+
+INCIDENTAL = {"run.seed", "run.dir", "run.save_every", "run.keep_checkpoints", "run.timeout_seconds", "export"}
+"""Keys that do not make another experiment; nor does anything under `logging.`"""
+SHOWN_KEYS = 2
+"""Of the keys that tell experiments of one method apart, so many are in their label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One experiment: runs whose configurations differ in the seed at most."""
+
+    label: str
+    method: str
+    runs: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key of the configurations, with its value in every run; None where the key is absent."""
+
+    key: str
+    values: list[str | None]
+
+    @property
+    def differs(self) -> bool:
+        return len(set(self.values)) > 1
+
+
+def arms(runs: Sequence[RunFiles]) -> list[Arm]:
+    """In the order of their first runs; the runs of each by seed."""
+    members: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        essence = {key: value for key, value in run.config.items() if _matters(key)} or {"run": str(run.path)}
+        members.setdefault(json.dumps([run.method, essence], sort_keys=True, default=str), []).append(index)
+    methods = [runs[indices[0]].method for indices in members.values()]
+    made = []
+    for method, indices in zip(methods, members.values(), strict=True):
+        rivals = [runs[others[0]] for others in members.values() if runs[others[0]].method == method]
+        label = method if len(rivals) == 1 else _told_apart(runs[indices[0]], rivals)
+        made.append(Arm(label, method, sorted(indices, key=lambda index: (runs[index].seed or 0, index))))
+    return made
+
+
+def settings(runs: Sequence[RunFiles]) -> list[Setting]:
+    """All keys of all runs, in the order of the files."""
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    return [Setting(key, [_shown(run.config, key) for run in runs]) for key in keys]
+
+
+def _matters(key: str) -> bool:
+    return key not in INCIDENTAL and not key.startswith("logging.")
+
+
+def _told_apart(run: RunFiles, rivals: Sequence[RunFiles]) -> str:
+    differing = [setting.key for setting in settings(rivals) if setting.differs and _matters(setting.key)]
+    facts = [f"{key.rpartition('.')[2]} {_shown(run.config, key)}" for key in differing[:SHOWN_KEYS]]
+    return f"{run.method}, {', '.join(facts)}" if facts else f"{run.method}, {run.path.name}"
+
+
+def _shown(config: Mapping[str, Any], key: str) -> str | None:
+    """As YAML would write it on one line."""
+    if key not in config:
+        return None
+    value = config[key]
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,91 @@
+"""The report as plain data: what the page gets, as JSON. Every number comes from the files of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import fastsvs
+from fastsvs.report.compare import arms, settings
+from fastsvs.report.families import Included, StepSamples, choose
+from fastsvs.report.folder import Number, RunFiles, read_run
+from fastsvs.report.headline import headline, time_split
+
+DIGITS = 6
+"""Significant digits of a metric on the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """`head` draws everything but the browser of problems; that takes `groups` [run], and `texts` when one is opened."""
+
+    head: dict[str, Any]
+    groups: list[dict[str, Any]]
+    texts: dict[tuple[int, int], dict[str, list[str]]]
+    """By run and step: the responses of each group, by its key."""
+
+
+def build(paths: Sequence[Path], samples: int) -> Document:
+    """Read the runs. Raises UserError for a folder that is none."""
+    runs = [read_run(path) for path in paths]
+    chosen = [choose(run, samples) for run in runs]
+    compared = arms(runs)
+    of_run = {index: number for number, arm in enumerate(compared) for index in arm.runs}
+    head = {
+        "version": fastsvs.__version__,
+        "arms": [asdict(arm) for arm in compared],
+        "runs": [
+            _run(run, of_run[index], name, chosen[index][1])
+            for index, (run, name) in enumerate(zip(runs, _names(paths), strict=True))
+        ],
+        "settings": [{**asdict(setting), "differs": setting.differs} for setting in settings(runs)],
+    }
+    return Document(
+        head=head,
+        groups=[{"steps": [{"step": s.step, "groups": s.groups} for s in steps]} for steps, _ in chosen],
+        texts={(index, s.step): _texts(s) for index, (steps, _) in enumerate(chosen) for s in steps},
+    )
+
+
+def _run(run: RunFiles, arm: int, name: str, included: Included) -> dict[str, Any]:
+    return {
+        "name": name,
+        "path": str(run.path),
+        "arm": arm,
+        "method": run.method,
+        "seed": run.seed,
+        "planned_steps": run.planned_steps,
+        "finished": run.finished,
+        "headline": asdict(headline(run)),
+        "metrics": columns(run.metrics),
+        "evaluations": {str(step): result for step, result in run.evaluations.items()},
+        "time": columns([{"step": row["step"], **time_split(row)} for row in run.metrics]),
+        "environment": run.environment,
+        "samples": asdict(included),
+    }
+
+
+def columns(rows: Sequence[dict[str, Number]]) -> dict[str, list[Number]]:
+    """Name -> value at each row, None where a row lacks it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [_rounded(row.get(name)) for row in rows] for name in names}
+
+
+def _rounded(value: Number) -> Number:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def _texts(samples: StepSamples) -> dict[str, list[str]]:
+    return {group["key"]: texts for group, texts in zip(samples.groups, samples.texts, strict=True)}
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many of their parents as tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-depth:]) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return names

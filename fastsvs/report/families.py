@@ -1,0 +1,126 @@
+"""The responses that a page shows: all of a run, or whole families spread evenly over its steps.
+
+A family is an original problem with everything that self-play made of it: the contexts, the problems written from
+them, and their solutions. Keys of a family begin with the key of its original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fastsvs.report.folder import RunFiles, read_rows
+
+RESPONSES_PER_STEP = 250
+"""When not all fit, so many steps are shown that each has room for about as many: a few families."""
+VERDICTS = {"correct": "c", "wrong": "w", "unverified": "u"}
+
+
+@dataclass(frozen=True, slots=True)
+class StepSamples:
+    """Groups of one step, parents before their children."""
+
+    step: int
+    groups: list[dict[str, Any]]
+    """Rows of the samples file without their responses, which are `texts`."""
+    texts: list[list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """How much of a run's responses a page shows."""
+
+    responses: int
+    of_responses: int
+    steps: int
+    of_steps: int
+
+    @property
+    def all(self) -> bool:
+        return self.responses == self.of_responses
+
+
+def choose(run: RunFiles, limit: int) -> tuple[list[StepSamples], Included]:
+    """At most `limit` responses (but one family at least) of the run, in whole families, evenly over its steps."""
+    counts = {step: _responses(run, step) for step in run.samples}
+    total = sum(counts.values())
+    everything = total <= limit
+    steps = list(counts) if everything else spread(list(counts), max(1, limit // RESPONSES_PER_STEP))
+    share = None if everything else limit // len(steps)
+    chosen = [_read_step(step, run.samples[step], _state(run.samples[step]), share) for step in sorted(steps)]
+    shown = sum(len(texts) for samples in chosen for texts in samples.texts)
+    return chosen, Included(shown, max(total, shown), len(chosen), len(counts))
+
+
+def spread(items: list[Any], count: int) -> list[Any]:
+    """`count` of the items at even distances, the first and the last among them."""
+    if count >= len(items):
+        return items
+    if count == 1:
+        return items[-1:]
+    return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]
+
+
+@lru_cache(maxsize=256)  # a server reads again whenever a file changes, and a step's file does not
+def _read_step(step: int, path: Path, state: tuple[int, int], limit: int | None) -> StepSamples:
+    """Whole families up to `limit` responses, one family at least, taken evenly over the file."""
+    families: dict[str, list[dict[str, Any]]] = {}
+    for row in read_rows(path):
+        families.setdefault(str(row.get("key", "")).split("/")[0], []).append(row)
+    sizes = {key: sum(len(row.get("responses", ())) for row in rows) for key, rows in families.items()}
+    kept: set[str] = set()
+    room = sum(sizes.values()) if limit is None else limit
+    for key in scattered(sorted(families)):
+        if kept and sizes[key] > room:
+            break
+        kept.add(key)
+        room -= sizes[key]
+    rows = sorted((row for key in kept for row in families[key]), key=lambda row: str(row.get("key", "")))
+    return StepSamples(step, [_group(row) for row in rows], [list(row.get("responses", ())) for row in rows])
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+def scattered(items: list[Any]) -> Iterator[Any]:
+    """All items, ordered so that any beginning of them lies evenly over the list (van der Corput's sequence)."""
+    yield from (items[index] for index in sorted(range(len(items)), key=_reversed_bits))
+
+
+def _reversed_bits(index: int) -> float:
+    return int(f"{index:b}"[::-1], 2) / 2 ** index.bit_length() if index else 0.0
+
+
+def _group(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What lists and filters need: verdicts as one letter a response."""
+    return {
+        "key": str(row.get("key", "")),
+        "kind": str(row.get("kind", "original")),
+        "parent": row.get("parent"),
+        "sample": row.get("parent_sample"),
+        "problem": str(row.get("problem", "")),
+        "question": str(row.get("question", "")),
+        "answer": str(row.get("answer", "")),
+        "verdicts": "".join(VERDICTS.get(verdict, "u") for verdict in row.get("verdicts", ())),
+        "rewards": list(row.get("rewards", ())),
+        "tokens": list(row.get("tokens", ())),
+        "cut": [index for index, reason in enumerate(row.get("finish", ())) if reason == "length"],
+        "rejections": list(row.get("rejections", ())),
+        "trained": bool(row.get("trained")),
+    }
+
+
+def _responses(run: RunFiles, step: int) -> int:
+    """Responses in the step's file: as its metrics count them, else as the file does."""
+    row: Mapping[str, Any] = next((row for row in run.metrics if row["step"] == step), {})
+    counted = _sum(value for name, value in row.items() if name.startswith("samples/"))
+    return counted or sum(len(group.get("responses", ())) for group in read_rows(run.samples[step]))
+
+
+def _sum(values: Iterable[Any]) -> int:
+    return int(sum(value for value in values if value is not None))

@@ -1,0 +1,99 @@
+"""The figures at the head of a report, and the time split: pure functions of what a run's files say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastsvs.report.folder import Number, RunFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A share with its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """One held-out figure in the first evaluation and in the newest; the latter is None while there is one only."""
+
+    before: Interval
+    before_step: int
+    after: Interval | None
+    after_step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    steps: int
+    held_out: dict[str, HeldOut]
+    """By name, as `pass@8`."""
+    entropy_first: Number
+    entropy_last: Number
+    learned_from: int | None
+    """Responses trained on, all kinds and steps; None for a run that counts none."""
+    seconds: float | None
+    """Sum of the steps' seconds."""
+
+
+def headline(run: RunFiles) -> Headline:
+    entropies = [row["policy/entropy"] for row in run.metrics if row.get("policy/entropy") is not None]
+    learned = [
+        value
+        for row in run.metrics
+        for name, value in row.items()
+        if name.startswith("kept_samples/") and value is not None
+    ]
+    seconds = [row["time/step"] for row in run.metrics if row.get("time/step") is not None]
+    return Headline(
+        steps=run.steps,
+        held_out=held_out(run.evaluations),
+        entropy_first=entropies[0] if entropies else None,
+        entropy_last=entropies[-1] if entropies else None,
+        learned_from=int(sum(learned)) if learned else None,
+        seconds=sum(second for second in seconds if second is not None) if seconds else None,
+    )
+
+
+def held_out(evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, HeldOut]:
+    """Figures with an interval, from the first and the newest evaluation that has them; pass@k first, by k."""
+    names = {name for result in evaluations.values() for name, value in result.items() if interval(value)}
+    found = {}
+    for name in sorted(names, key=by_k):
+        steps = [step for step in sorted(evaluations) if interval(evaluations[step].get(name))]
+        first, last = (interval(evaluations[step][name]) for step in (steps[0], steps[-1]))
+        assert first is not None
+        found[name] = HeldOut(first, steps[0], *((last, steps[-1]) if len(steps) > 1 else (None, None)))
+    return found
+
+
+def interval(value: Any) -> Interval | None:
+    if not isinstance(value, Mapping) or not {"mean", "low", "high"} <= value.keys():
+        return None
+    return Interval(value["mean"], value["low"], value["high"])
+
+
+def by_k(name: str) -> tuple[bool, str, int]:
+    """Sorts `pass@8` before `pass@16`, and pass before anything else."""
+    kind, _, k = name.partition("@")
+    return kind != "pass", kind, int(k) if k.isdigit() else 0
+
+
+def time_split(row: Mapping[str, Number]) -> dict[str, float]:
+    """The parts that add up to the step's seconds.
+
+    Verification is a part of the rollout where nothing went on beside it; where the rollout went on beside the update
+    of the step before, what is measured is the waiting for it.
+    """
+    parts = {name: float(row.get(f"time/{name}") or 0.0) for name in ("sync", "rollout", "update")}
+    checking, generation = row.get("time/verification"), row.get("time/generation")
+    if checking and generation and generation <= parts["rollout"]:
+        parts = {**parts, "rollout": parts["rollout"] - checking, "verification": float(checking)}
+    total = row.get("time/step")
+    rest = 0.0 if total is None else total - sum(parts.values())
+    return {name: value for name, value in {**parts, "rest": max(0.0, rest)}.items() if value}

@@ -1,0 +1,107 @@
+"""One HTML file out of a document and the assets: styles, scripts and vendored libraries, all inside, nothing fetched.
+
+The data lie in it as gzip chunks in base64: what text a policy wrote never stands in the page as markup. Scripts and
+styles are allowed by their hashes alone, and the network by nothing (by the page's own server when it is live).
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+from fastsvs.report.document import Document
+
+ASSETS = files("fastsvs.report").joinpath("assets")
+STYLES = ("vendor/uPlot.min.css", "vendor/Temml-Local.css", "base.css", "figures.css", "browser.css", "narrow.css")
+LIBRARIES = ("vendor/uPlot.iife.min.js", "vendor/temml.min.js")
+LICENCES = ("vendor/uPlot.LICENSE", "vendor/Temml.LICENSE")
+SCRIPTS = (
+    *("dom.js", "format.js", "source.js", "theme.js", "series.js", "charts.js", "kinds_of_figure.js", "panels.js"),
+    *("figures.js", "headline.js", "settings.js", "maths.js", "filter.js", "list.js", "family.js"),
+    *("controls.js", "browser.js", "live.js", "main.js"),
+)
+
+
+def page(document: Document) -> str:
+    """The whole report as one file."""
+    chunks = {"head": document.head}
+    chunks |= {f"groups/{run}": groups for run, groups in enumerate(document.groups)}
+    chunks |= {f"texts/{run}/{step}": texts for (run, step), texts in document.texts.items()}
+    data = "\n".join(
+        f'<script type="application/octet-stream" data-chunk="{name}">{base64.b64encode(pack(value)).decode()}</script>'
+        for name, value in chunks.items()
+    )
+    return _assemble(_title(document), data, live=False)
+
+
+def live_page(document: Document) -> str:
+    """The same page without data: it asks the server that it came from, again and again."""
+    return _assemble(_title(document), "", live=True)
+
+
+def pack(value: Any) -> bytes:
+    """JSON, compressed; equal for equal values."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return gzip.compress(text.encode(), 6, mtime=0)
+
+
+def policy(style: str, script: str, live: bool) -> str:
+    """The Content-Security-Policy. Attributes may hold styles: MathML of the renderer has some."""
+    rules = {
+        "default-src": "'none'",
+        "script-src": _source_hash(script),
+        "style-src-elem": _source_hash(style),
+        "style-src-attr": "'unsafe-inline'",
+        "img-src": "data:",
+        "connect-src": "'self'" if live else "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in rules.items())
+
+
+def _assemble(title: str, data: str, live: bool) -> str:
+    style = "\n".join(_style(name) for name in STYLES)
+    script = _scripts()
+    parts = {
+        "title": html.escape(title),
+        "policy": html.escape(policy(style, script, live), quote=True),
+        "live": "true" if live else "false",
+        "style": style,
+        "data": data,
+        "script": script,
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("page.html"))
+
+
+def _style(name: str) -> str:
+    if not name.startswith("vendor/"):
+        return _read(f"styles/{name}")
+    return re.sub(r"@font-face \{.*?\}\n", "", _read(name), flags=re.DOTALL)  # a file of its own, which one page lacks
+
+
+def _scripts() -> str:
+    """The libraries under their licences, then our own files in one scope."""
+    licences = "\n".join(f"/*\n{_read(name)}*/" for name in LICENCES)
+    libraries = "\n".join(_read(name) for name in LIBRARIES)
+    own = "\n".join(_read(f"scripts/{name}") for name in SCRIPTS)
+    return f'{licences}\n{libraries}\n(() => {{\n"use strict";\n{own}}})();\n'
+
+
+def _read(name: str) -> str:
+    return ASSETS.joinpath(name).read_text(encoding="utf-8")
+
+
+def _source_hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _title(document: Document) -> str:
+    labels = [arm["label"] for arm in document.head["arms"]]
+    return f"{' and '.join(labels) if len(labels) < 3 else f'{len(labels)} experiments'} · FastSvS"

@@ -1,0 +1,127 @@
+"""The live page: a server on loopback that answers nothing but GET of the page and of the data it draws.
+
+A page of another site must not read a run through a name that it lets point to this machine (DNS rebinding):
+a request for another host than this one is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from fastsvs.errors import UserError
+from fastsvs.report.document import Document, build
+from fastsvs.report.page import live_page, pack
+
+HOST = "127.0.0.1"
+
+
+class Runs:
+    """The document of some run folders, built again when their files have changed."""
+
+    def __init__(self, paths: Sequence[Path], samples: int) -> None:
+        self._paths, self._samples = paths, samples
+        self._lock = threading.Lock()
+        self._state: Any = None
+        self._document = self.document()
+
+    def document(self) -> Document:
+        with self._lock:
+            state = self._files()
+            if state != self._state:
+                self._document = build(self._paths, self._samples)
+                self._state = state
+            return self._document
+
+    def answer(self, path: str) -> tuple[str, bytes] | None:
+        """Content type and body of a known path, None for any other. Data are JSON under gzip."""
+        document = self.document()
+        if path == "/":
+            return "text/html; charset=utf-8", live_page(document).encode()
+        data = self._data(document, path.removeprefix("/data/").split("/")) if path.startswith("/data/") else None
+        return None if data is None else ("application/octet-stream", pack(data))
+
+    def _data(self, document: Document, names: Sequence[str]) -> Any:
+        match names:
+            case ["head"]:
+                return document.head
+            case ["groups", run] if run.isdecimal() and int(run) < len(document.groups):
+                return document.groups[int(run)]
+            case ["texts", run, step] if run.isdecimal() and step.isdecimal():
+                return document.texts.get((int(run), int(step)))
+        return None
+
+    def _files(self) -> list[tuple[str, int, int]]:
+        """What tells whether anything that the document is built from has changed."""
+        patterns = ("*.yaml", "*.json", "*.jsonl", "evaluations/*.json", "samples/*.jsonl")
+        found = [file for path in self._paths for pattern in patterns for file in path.glob(pattern)]
+        states = []
+        for file in found:
+            try:
+                state = file.stat()
+            except FileNotFoundError:  # replaced just now
+                continue
+            states.append((str(file), state.st_mtime_ns, state.st_size))
+        return sorted(states)
+
+
+def open_server(runs: Runs, port: int) -> ThreadingHTTPServer:
+    """Listens on loopback; port 0 takes a free one. Raises UserError when the port is taken."""
+
+    class Handler(_Handler):
+        source = runs
+
+    try:
+        return ThreadingHTTPServer((HOST, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"cannot listen on {HOST}:{port}: {error}; choose another with --port") from error
+
+
+class _Handler(BaseHTTPRequestHandler):
+    source: Runs
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "FastSvS", ""
+
+    def do_GET(self) -> None:  # noqa: N802
+        if not self._is_for_this_host():
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this server answers on loopback only\n")
+            return
+        try:
+            answer = self.source.answer(self.path)
+        except UserError as error:  # a run folder that was moved, a file that was spoiled
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", f"{error}\n".encode())
+            return
+        if answer is None:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"no such page\n")
+            return
+        kind, body = answer
+        tag = f'"{hashlib.sha256(body).hexdigest()}"'
+        if self.headers.get("If-None-Match") == tag:
+            self._send(HTTPStatus.NOT_MODIFIED, kind, b"", tag)
+        else:
+            self._send(HTTPStatus.OK, kind, body, tag)
+
+    def _is_for_this_host(self) -> bool:
+        port = self.server.server_address[1]
+        return self.headers.get("Host") in (f"{HOST}:{port}", f"localhost:{port}")
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes, tag: str | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-cache")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("X-Frame-Options", "DENY")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        if tag:
+            self.send_header("ETag", tag)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Requests are not worth a line each."""
