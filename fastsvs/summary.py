@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from fastsvs import distributed
+from fastsvs.config import SelfPlayConfig
 from fastsvs.evaluate import Estimate
 from fastsvs.files import read_jsonl
-from fastsvs.selfplay import VARIANT, Experience
+from fastsvs.selfplay import SYNTHESIS, VARIANT, Experience, Group, load_template
+from fastsvs.selfplay.extraction import Rejection, read_variants
 from fastsvs.session import Session
 from fastsvs.telemetry import draw_curves
 from fastsvs.verify import Verdict
@@ -39,11 +41,18 @@ def conclude(session: Session) -> dict[str, Any]:
     return summary
 
 
-def sample_rows(step: int, experience: Experience) -> Iterator[dict[str, Any]]:
-    """One object a group: what the policy read and wrote, verdicts, rewards, and whether it was learned from."""
+def sample_rows(step: int, experience: Experience, config: SelfPlayConfig) -> Iterator[dict[str, Any]]:
+    """One object a group: what the policy read and wrote, verdicts, rewards, and whether it was learned from.
+
+    `rejections` holds, for each response that was to write a problem, why the problem was not solved; None if it was.
+    """
     trained = {group.task.key for group in experience.groups}
-    for group in (*experience.groups, *experience.discarded):
-        yield {
+    groups = [*experience.groups, *experience.discarded]
+    solved = {(group.task.parent, group.task.parent_sample) for group in groups if group.task.kind == VARIANT}
+    writing = any(group.task.kind == SYNTHESIS for group in groups)
+    template = load_template(config.template) if writing else ""
+    for group in groups:
+        row = {
             "step": step,
             "key": group.task.key,
             "kind": group.task.kind,
@@ -55,10 +64,22 @@ def sample_rows(step: int, experience: Experience) -> Iterator[dict[str, Any]]:
             "responses": list(group.texts),
             "verdicts": [str(verdict) for verdict in group.verdicts],
             "rewards": list(group.rewards),
+            "tokens": [len(rollout.response_ids) for rollout in group.rollouts],
             "finish": [rollout.finish_reason for rollout in group.rollouts],
             "weight_versions": sorted({rollout.weight_version for rollout in group.rollouts}),
             "trained": group.task.key in trained,
         }
+        if group.task.kind == SYNTHESIS:
+            row["rejections"] = _rejections(group, template, solved)
+        yield row
+
+
+def _rejections(group: Group, template: str, solved: Collection[tuple[str | None, int | None]]) -> list[str | None]:
+    variants = read_variants(group.texts, group.task.problem.question, template)
+    return [
+        str(variant.rejection or Rejection.TOO_LONG) if (group.task.key, sample) not in solved else None
+        for sample, variant in enumerate(variants)
+    ]
 
 
 def _pass_rates(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -101,7 +122,7 @@ def _show(session: Session, summary: Mapping[str, Any]) -> None:
         before, after = summary["before"][name], summary["after"][name]
         say(f"held-out {name}: {Estimate(**before)} before, {Estimate(**after)} after")
     say(f"{summary['steps']} training steps in {summary['wall_seconds']:.0f} s")
-    say(f"see {root}/summary.json and {root}/curves.png")
+    say(f"see {root}/summary.json and {root}/curves.png; `fastsvs report {root}` makes a page of everything")
 
 
 def _one_line(text: str) -> str:

@@ -56,7 +56,7 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
     with clock(times, "sync"):
         ahead = experience.begin(session, step + 1, version=step) if overlaps else None
     if made:
-        session.folder.write_samples(step + 1, sample_rows(step + 1, made.experience))
+        session.folder.write_samples(step + 1, sample_rows(step + 1, made.experience, session.job.selfplay))
     if not ahead:
         session.make_room()
     with clock(times, "update"):

@@ -63,6 +63,18 @@ def test_samples_tell_the_family_of_every_problem(finished: Path) -> None:
                 assert original["verdicts"][synthesis["parent_sample"]] == "correct"
 
 
+def test_samples_tell_lengths_and_why_problems_were_rejected(finished: Path) -> None:
+    for metrics in read_jsonl(finished / "metrics.jsonl"):
+        rows = read_jsonl(finished / "samples" / f"step_{metrics['step']}.jsonl")
+        assert all(len(row["tokens"]) == len(row["responses"]) and min(row["tokens"]) > 0 for row in rows)
+        solved = {(row["parent"], row["parent_sample"]) for row in rows if row["kind"] == "variant"}
+        writing = [row for row in rows if row["kind"] == "synthesis"]
+        reasons = {(row["key"], sample): reason for row in writing for sample, reason in enumerate(row["rejections"])}
+        assert solved == {key for key, reason in reasons.items() if reason is None}
+        counted = {name.partition("/")[2]: count for name, count in metrics.items() if name.startswith("rejected/")}
+        assert {reason: list(reasons.values()).count(reason) for reason in counted} == counted
+
+
 def test_finishing_again_changes_nothing(finished: Path, fastsvs) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     result = fastsvs("train", "configs/tiny_svs.yaml", *SMALL, f"run.dir={finished}")

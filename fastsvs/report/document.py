@@ -19,7 +19,7 @@ DIGITS = 6
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`head` draws everything but the browser of problems; that takes `groups` [run], and `texts` when one is opened."""
+    """`head` draws everything but the browser of problems; that takes `groups` [run], and `texts` for an opened one."""
 
     head: dict[str, Any]
     groups: list[dict[str, Any]]

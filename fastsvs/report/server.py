@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "FastSvS", ""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         if not self._is_for_this_host():
             self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this server answers on loopback only\n")
             return
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, kind, body, tag)
 
     def _is_for_this_host(self) -> bool:
-        port = self.server.server_address[1]
+        _, port = self.connection.getsockname()
         return self.headers.get("Host") in (f"{HOST}:{port}", f"localhost:{port}")
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes, tag: str | None = None) -> None:

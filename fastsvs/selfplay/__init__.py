@@ -6,7 +6,7 @@
 
 from fastsvs.selfplay.collect import collect
 from fastsvs.selfplay.stages import STAGES, PlainStage, StageFactory
-from fastsvs.selfplay.svs import SvsStage
+from fastsvs.selfplay.svs import SvsStage, load_template
 from fastsvs.selfplay.types import (
     KINDS,
     ORIGINAL,
@@ -33,5 +33,6 @@ __all__ = [
     "SvsStage",
     "Task",
     "collect",
+    "load_template",
     "original_tasks",
 ]
