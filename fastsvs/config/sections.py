@@ -138,6 +138,21 @@ class VerifierConfig(Section):
     """Limit for one answer, measured while it is being checked; its worker is then killed and replaced."""
 
 
+class SandboxConfig(Section):
+    """Where programs that a model wrote are run."""
+
+    workers: int = Field(2, ge=2)
+    """Processes a rank; half of them hash texts in another order, to find programs that depend on it."""
+    timeout_seconds: float = Field(5.0, gt=0)
+    """Limit for one program with all its inputs."""
+    memory_bytes: int = Field(256 << 20, ge=128 << 20)
+    """Address space of a program, Python's own included."""
+    output_characters: int = Field(10_000, ge=1)
+    """Of a program's result; of what it prints the rest is counted and left out."""
+    allow_unisolated: bool = False
+    """Run programs also where the system cannot isolate them."""
+
+
 class AlgorithmConfig(Section):
     advantage: str = "grpo"
     """AdvantageFn: `grpo`, `rloo`."""

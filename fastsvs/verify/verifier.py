@@ -8,8 +8,8 @@ from types import TracebackType
 
 from fastsvs.config import VerifierConfig
 from fastsvs.verify.answers import boxed_content, final_answer, plain_integer
-from fastsvs.verify.pool import WorkerPool
 from fastsvs.verify.verdict import Verdict
+from fastsvs.workers import WorkerPool
 
 Pending = Verdict | Future[Verdict]
 """A verdict, or where it will be."""
@@ -22,7 +22,9 @@ class Verifier:
     """
 
     def __init__(self, config: VerifierConfig) -> None:
-        self._pool = WorkerPool(config.workers, config.timeout_seconds)
+        self._pool = WorkerPool(
+            "fastsvs.verify.worker", [config.timeout_seconds], config.workers, read=Verdict, lost=Verdict.UNVERIFIED
+        )
         self._asked: dict[tuple[str, str], Future[Verdict]] = {}
 
     def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
@@ -55,7 +57,7 @@ class Verifier:
         if verdict is not None:
             return verdict
         if (answer, gold) not in self._asked:
-            self._asked[answer, gold] = self._pool.submit(answer, gold)
+            self._asked[answer, gold] = self._pool.submit([answer, gold])
         return self._asked[answer, gold]
 
 

@@ -1,12 +1,13 @@
 """The process in which one answer at a time is compared with the right one by math-verify (sympy).
 
-Started by `fastsvs.verify.pool` as `python -m fastsvs.verify.worker SOCKET SECONDS`. Some answers (power towers, huge
+Started by `fastsvs.workers` as `python -m fastsvs.verify.worker SOCKET SECONDS`. Some answers (power towers, huge
 factorials) keep sympy busy for ever inside C code that no Python handler interrupts. The deadline is therefore an
 interval timer with the default action: the kernel ends this process. It runs only while an answer is being checked.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import resource
 import signal
@@ -38,13 +39,13 @@ def main(socket: int, seconds: float) -> None:
     check("\\boxed{\\frac{1}{2}}", "0.5")
     signal.setitimer(signal.ITIMER_REAL, 0)
     with Connection(socket) as connection:
-        connection.send(Verdict.CORRECT)
+        connection.send_bytes(b'"ready"')
         while True:
-            answer, gold = connection.recv()
+            answer, gold = json.loads(connection.recv_bytes())
             signal.setitimer(signal.ITIMER_REAL, seconds)
             verdict = check(answer, gold)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send(verdict)
+            connection.send_bytes(json.dumps(verdict).encode())
 
 
 def check(answer: str, gold: str) -> Verdict:

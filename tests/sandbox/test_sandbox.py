@@ -1,0 +1,173 @@
+"""What the sandbox gives back for programs that mean well, and what it says about itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastsvs.config import SandboxConfig
+from fastsvs.errors import UserError
+from fastsvs.sandbox import Outcome, Program, Sandbox, Status, Walls
+from fastsvs.sandbox.pool import read_outcome
+from fastsvs.sandbox.values import NotPlainError, decode, encode
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.binary()
+keys = st.integers() | st.text(max_size=3) | st.tuples(st.integers(), st.text(max_size=2))
+plain = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(keys, inner, max_size=4)
+        | st.sets(keys, max_size=4)
+        | st.frozensets(keys, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(SandboxConfig(timeout_seconds=5.0)) as sandbox:
+        yield sandbox
+
+
+@given(plain)
+def test_plain_data_comes_back_as_it_was(value: Any) -> None:
+    back = decode(json.loads(json.dumps(encode(value, 10**6))))
+    assert back == value
+    assert type(back) is type(value)
+
+
+@given(st.sets(st.text(max_size=4), max_size=6))
+def test_equal_sets_have_equal_encodings(texts: set[str]) -> None:
+    rebuilt: set[str] = set()
+    for text in sorted(texts, reverse=True):
+        rebuilt.add(text)
+    assert encode(texts, 1000) == encode(rebuilt, 1000)
+
+
+@given(st.recursive(st.none() | st.text(max_size=3), lambda t: st.lists(t) | st.dictionaries(st.text(max_size=5), t)))
+def test_a_forged_value_is_an_error_or_plain_data(tree: Any) -> None:
+    try:
+        value = decode(tree)
+    except ValueError:
+        return
+    encode(value, 10**6)
+
+
+@pytest.mark.parametrize("value", ["a" * 101, [0] * 101, 2**400, {i: i for i in range(60)}, b"a" * 101])
+def test_more_than_the_budget_is_refused(value: Any) -> None:
+    with pytest.raises(NotPlainError):
+        encode(value, 100)
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"status": "odd"}, {"status": "ok", "values": 3}, "ok", None])
+def test_a_forged_outcome_is_a_crash(answer: Any) -> None:
+    assert read_outcome(answer).status is Status.CRASHED
+
+
+def test_calls_results_and_what_is_printed(sandbox: Sandbox) -> None:
+    source = "import math\ndef f(x, y=2):\n    print('at', x)\n    return {'sum': x + y, 'root': math.sqrt(x)}"
+    (outcome,) = sandbox.run([Program(source, "f", ("4", "9, 1"))])
+    assert outcome.status is Status.OK
+    assert outcome.values == ({"sum": 6, "root": 2.0}, {"sum": 10, "root": 3.0})
+    assert (outcome.printed, outcome.printed_characters) == ("at 4\nat 9\n", 10)
+
+
+def test_inputs_alone_are_literals(sandbox: Sandbox) -> None:
+    good, bad = sandbox.run([Program("", None, ("[1, (2,)]", "'a'")), Program("", None, ("open('x')",))])
+    assert good.values == ([1, (2,)], "a")
+    assert (bad.status, bad.detail.partition(":")[0]) == (Status.ERROR, "ValueError")
+
+
+def test_values_before_a_failure_are_kept(sandbox: Sandbox) -> None:
+    (outcome,) = sandbox.run([Program("def f(x): return 1 / x", "f", ("2", "0", "1"))])
+    assert outcome.values == (0.5,)
+    assert outcome.detail == "ZeroDivisionError: division by zero"
+
+
+def test_long_printing_is_cut_and_counted() -> None:
+    with Sandbox(SandboxConfig(output_characters=10)) as sandbox:
+        (outcome,) = sandbox.run([Program("def f(): print('abc' * 100)", "f", ("",))])
+    assert (outcome.printed, outcome.printed_characters) == ("abcabcabca", 301)
+
+
+@pytest.mark.parametrize(
+    ("source", "same"),
+    [
+        ("def f(): return {'a', 'b', 'c', 'd'}", True),
+        ("def f(): return list({'a', 'b', 'c', 'd', 'e', 'f'})", False),
+        ("import random\ndef f(): return random.random()", False),
+        ("import time\ndef f(): return time.time()", False),
+        ("def f(): return id(object()) % 2**62 > 0", True),
+        ("def f(): raise ValueError('always')", True),
+    ],
+)
+def test_programs_that_depend_on_more_than_their_input_are_found(sandbox: Sandbox, source: str, same: bool) -> None:
+    ((_, repeated),) = sandbox.repeat([Program(source, "f", ("",))])
+    assert repeated is same
+
+
+def test_programs_do_not_see_one_another(sandbox: Sandbox) -> None:
+    leave = Program("import math\nmath.pi = 3\ndef f(): return math.pi", "f", ("",))
+    look = Program("import math\ndef f(): return round(math.pi, 4)", "f", ("",))
+    assert [outcome.values for outcome in sandbox.run([leave, look])] == [(3,), (3.1416,)]
+
+
+def test_the_environment_holds_nothing_of_the_trainers(sandbox: Sandbox) -> None:
+    (outcome,) = sandbox.run([Program("import os\ndef f(): return sorted(os.environ)", "f", ("",))])
+    assert set(outcome.values[0]) <= {"PYTHONHASHSEED", "PYTHONPATH", "LC_CTYPE"}
+
+
+def test_it_says_what_stands_around_programs(sandbox: Sandbox) -> None:
+    walls = sandbox.open()
+    assert walls.isolated
+    assert "seccomp" in walls.describe()
+    bare = Walls(filter=False, network=False, processes=False, files=False)
+    assert not bare.isolated
+    assert "this system does not give: system calls" in bare.describe()
+
+
+def test_without_isolation_it_refuses_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Walls, "isolated", property(lambda self: False))
+    with Sandbox(SandboxConfig()) as sandbox, pytest.raises(UserError, match="allow_unisolated"):
+        sandbox.open()
+    with Sandbox(SandboxConfig(allow_unisolated=True)) as sandbox:
+        sandbox.open()
+
+
+def test_processes_end_with_the_trainer(tmp_path: Path) -> None:
+    script = (
+        "import os, signal\nfrom fastsvs.config import SandboxConfig\nfrom fastsvs.sandbox import Program, Sandbox\n"
+        "s = Sandbox(SandboxConfig(timeout_seconds=600))\ns.open()\n"
+        "s.submit(Program('while True: pass', 'f', ('',)))\nimport time; time.sleep(0.5)\n"
+        "print(os.getpid(), flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    mark = f"{sys.executable} -m fastsvs.sandbox.zygote"
+    subprocess.run([sys.executable, "-c", script], check=False, timeout=60, env={"PYTHONHASHSEED": "0"})
+    while mark in _processes_with("600.0"):
+        time.sleep(0.05)
+
+
+def _processes_with(word: str) -> str:
+    listing = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
+    return "\n".join(line for line in listing.splitlines() if f" {word} " in line)
+
+
+def test_a_zygote_that_dies_is_replaced(sandbox: Sandbox) -> None:
+    sandbox.open()
+    subprocess.run(["pkill", "-KILL", "-f", "fastsvs.sandbox.zygote"], check=True)
+    outcomes: list[Outcome] = []
+    while not outcomes or outcomes[-1].status is Status.LOST:
+        outcomes += sandbox.run([Program("def f(): return 1", "f", ("",))])
+    assert outcomes[-1].values == (1,)
