@@ -33,13 +33,13 @@ function problemBrowser(state) {
     if (stay) pane.scrollTop = scroll;
     else revealIn(pane, pane.querySelector("[data-focus]"));
     if (deliberately) {
-      parts.root().classList.add("reading");
+      parts.root().classList.add("open");
       pane.querySelector("[data-focus]")?.focus({ preventScroll: true });
     }
   }
 
   function close() {
-    parts.root().classList.remove("reading");
+    parts.root().classList.remove("open");
     list.focus({ preventScroll: true });
   }
 
@@ -122,7 +122,7 @@ function startKeys({ controls, list, pane, rows, close }) {
 
 function revealIn(pane, element) {
   pane.scrollTop = 0;
-  if (element) pane.scrollTop = Math.max(0, element.getBoundingClientRect().top - pane.getBoundingClientRect().top - 48);
+  if (element && !element.matches(".family > .card")) pane.scrollTop = Math.max(0, element.getBoundingClientRect().top - pane.getBoundingClientRect().top - 48);
 }
 
 function stepsOf(groups) {

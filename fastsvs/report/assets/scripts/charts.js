@@ -13,7 +13,7 @@ function drawPlot(box, plot, onHover) {
     width: Math.max(120, box.clientWidth),
     height: HEIGHT,
     legend: { show: false },
-    padding: [8, 8, 0, 0],
+    padding: [8, 12, 0, 0],
     cursor: cursor(plot),
     scales: { x: { time: false, range: xRange(plot) }, y: { range: (_, low, high) => yRange(plot, low, high) } },
     axes: [xAxis(plot), yAxis(plot)],
@@ -73,7 +73,7 @@ function yAxis({ unit, heat }) {
     grid: { show: !heat, stroke: color("--hair"), width: 1 },
     ticks: { show: false },
     size: (_, labels) => 14 + 6.4 * Math.max(2, ...(labels ?? []).map((label) => label.length)),
-    values: (_, splits) => splits.map((value) => (heat && !Number.isInteger(value) ? "" : show(tidy(value), unit))),
+    values: (_, splits) => splits.map((value) => (heat && !Number.isInteger(value) ? "" : tick(tidy(value), unit))),
   };
 }
 
@@ -88,8 +88,9 @@ function xRange({ x, heat }) {
   return low === high ? [low - 0.5, high + 0.5] : [low - edge, high + edge];
 }
 
-function yRange({ zero, top, heat }, low, high) {
+function yRange({ zero, top, heat, extent }, ownLow, ownHigh) {
   if (heat) return [-0.5, heat.rows - 0.5];
+  const [low, high] = extent ?? [ownLow, ownHigh];
   if (low === null) return [0, 1];
   const from = zero ? Math.min(0, low) : low;
   const to = top === undefined ? high : Math.min(top, high + 0.08 * (high - from));

@@ -21,20 +21,33 @@ function drawFigures(head) {
 
 function place(panel, plots) {
   const box = h("div", { class: "plots" });
+  const note = h("p", { class: "note" });
   const figure = h(
     "figure",
     { class: "figure", id: `figure-${panel.id}` },
     h("figcaption", {}, h("h3", {}, panel.title), panel.about ? h("p", {}, panel.about) : null),
     box,
+    note,
   );
   figureHome(panel.section).append(figure);
   const update = (next) => {
+    const moving = next.filter((plot) => !isZero(plot));
     figure.hidden = next.length === 0;
-    box.dataset.plots = Math.min(4, next.length);
-    whenNear(figure, () => redraw(box, next));
+    note.textContent = moving.length < next.length ? `Zero throughout: ${listed(next.filter(isZero).map(titleOf))}.` : "";
+    box.dataset.plots = Math.min(4, moving.length);
+    whenNear(figure, () => redraw(box, moving));
   };
   drawn.set(panel.id, { update });
   update(plots);
+}
+
+/** Nothing but zeros is said in words. */
+function isZero({ series }) {
+  return series.every(({ values }) => values.every((value) => !value));
+}
+
+function titleOf({ title, name }) {
+  return title || words(name.split("/").pop());
 }
 
 function figureHome(section) {
@@ -51,7 +64,7 @@ function fill(element, plot) {
   const labelled = plot.series.flatMap((each, index) => (each.label ? [{ ...each, readings: plot.readings?.[index] ?? each.values }] : []));
   const readout = h("p", { class: "readout" });
   const canvas = h("div", { class: "canvas", role: "img" });
-  const title = plot.title || (plot.axis ? "" : plot.name.split("/").pop().replaceAll("_", " "));
+  const title = plot.axis ? plot.title : titleOf(plot);
   element.append(h("p", { class: "plot-title", title: plot.name }, title), readout, canvas);
   element.dataset.name = plot.name;
   element.dataset.points = plot.x.length;

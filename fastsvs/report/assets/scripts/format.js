@@ -1,10 +1,10 @@
 // Numbers as people read them, by unit.
 
 const UNITS = {
-  share: (value) => `${trim((100 * value).toFixed(1))}%`,
+  share: (value) => `${(100 * value).toFixed(1)}%`,
   count: (value) => (Number.isInteger(value) ? grouped(value) : figures(value)),
-  nats: (value) => figures(value),
-  seconds: (value) => (value < 100 ? `${figures(value)} s` : duration(value)),
+  nats: (value) => (value === 0 || Math.abs(value) >= 5e-4 ? minus(value.toFixed(3)) : figures(value)),
+  seconds: (value) => duration(value),
   plain: (value) => (Number.isInteger(value) ? grouped(value) : figures(value)),
 };
 
@@ -13,15 +13,22 @@ function show(value, unit = "plain") {
   return value === null || value === undefined ? "–" : UNITS[unit](value);
 }
 
+/** The same on an axis: no digits that say nothing. */
+function tick(value, unit) {
+  return unit === "share" ? `${trim((100 * value).toFixed(1))}%` : unit === "nats" ? figures(value) : show(value, unit);
+}
+
 /** Three significant digits; powers of ten beyond what reads well. */
 function figures(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-3) return minus(value.toExponential(1).replace("e+", "e"));
+  if (size >= 1e6 || size < 1e-3) return minus(value.toExponential(1).replace(".0e", "e").replace("e+", "e"));
   return minus(size >= 1000 ? grouped(Math.round(value)) : trim(value.toPrecision(3)));
 }
 
 function duration(seconds) {
+  if (seconds > 0 && seconds < 0.1) return `${figures(1000 * seconds)} ms`;
+  if (seconds < 100) return `${figures(seconds)} s`;
   const whole = Math.round(seconds);
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
   const minutes = Math.round(whole / 60);
@@ -38,6 +45,11 @@ function trim(digits) {
 
 function minus(text) {
   return text.replace("-", "−");
+}
+
+/** A name of the metrics as words. */
+function words(name) {
+  return name.replaceAll("_", " ");
 }
 
 function plural(count, noun) {

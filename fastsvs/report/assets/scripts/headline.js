@@ -6,7 +6,7 @@ function drawHeadline(head) {
   byId("standfirst").textContent = standfirst(head);
   const shown = names.length > 3 ? [names[0], names[Math.floor(names.length / 2)], names[names.length - 1]] : names;
   const scales = new Map(shown.map((name) => [name, scaleOf(head, name)]));
-  const columns = ["Experiment", "Steps", ...shown.map((name) => `Held-out ${name}`), "Entropy, first → last", "Responses learned from", "Training time"];
+  const columns = ["Experiment", "Steps", ...shown.map((name) => `Held-out ${name}`), "Entropy in nats, first → last", "Responses learned from", "Training time"];
   const rows = head.arms.flatMap((arm, index) => {
     const one = arm.runs.length === 1;
     const seeds = arm.runs.map((run) => runRow(head.runs[run], index, scales, columns, one ? arm.label : null));
@@ -96,7 +96,7 @@ function nameCell(name, arm, note, minor = false) {
 }
 
 function entropyCell(first, last) {
-  return [h("span", { class: "change" }, `${show(first, "nats")} → `, h("b", {}, show(last, "nats"))), h("small", {}, "nats")];
+  return [h("span", { class: "change" }, `${show(first, "nats")} → `, h("b", {}, show(last, "nats")))];
 }
 
 /** Before and after as numbers, with the newer interval, and as a drawing on the column's common scale. */

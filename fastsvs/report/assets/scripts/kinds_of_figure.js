@@ -1,16 +1,32 @@
 // The few kinds of figure. Each takes names and gives (head, shown) -> plots, empty when no run has the figures.
 
 /** One plot for each name, the experiments as lines; in a name `*` makes one plot for each that matches. */
-function lines(patterns, { unit = "plain", zero = false, top, titles = {} } = {}) {
-  return (head, shown) =>
-    patterns.flatMap((pattern) => {
-      const parts = pattern.includes("*") ? matches(head, pattern) : [null];
-      return parts.flatMap((part) => {
-        const name = part === null ? pattern : pattern.replace("*", part);
-        const plot = overlay(armCurves(head, shown, (run) => curve(run, name)));
-        return plot ? [{ ...plot, title: titles[pattern] ?? part ?? "", name, unit, zero, top }] : [];
-      });
+function lines(patterns, { unit = "plain", zero = false, top, titles = {}, common = false } = {}) {
+  return (head, shown) => {
+    const plots = [...named(head, patterns, titles)].flatMap(([name, title]) => {
+      const plot = overlay(armCurves(head, shown, (run) => curve(run, name)));
+      return plot ? [{ ...plot, title, name, unit, zero, top }] : [];
     });
+    return common ? onOneScale(plots) : plots;
+  };
+}
+
+/** Plots of one unit that are to be compared with one another. */
+function onOneScale(plots) {
+  const values = plots.flatMap(({ series }) => series.flatMap((each) => each.values)).filter((value) => value !== null);
+  const extent = values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+  return plots.map((plot) => ({ ...plot, extent: values.length ? extent : undefined }));
+}
+
+/** Name -> title: what stands for `*`, with the name before it where several patterns have one. */
+function named(head, patterns, titles) {
+  const several = patterns.filter((pattern) => pattern.includes("*")).length > 1;
+  const pairs = patterns.flatMap((pattern) => {
+    if (!pattern.includes("*")) return [[pattern, titles[pattern] ?? ""]];
+    const before = several ? `${words(pattern.split("/*")[0].split("/").pop())}, ` : "";
+    return matches(head, pattern).map((part) => [pattern.replace("*", part), titles[pattern] ?? `${before}${words(part)}`]);
+  });
+  return new Map(pairs);
 }
 
 /** The experiments over one another: a line each, over thin ones for its seeds. */
@@ -86,7 +102,7 @@ function passAgainstK(head, shown) {
 }
 
 /** Parts on top of one another, one plot for each experiment. `read` gives the columns of a run. */
-function stack(pattern, { unit = "count", order, read = (run) => run.metrics, colors, accumulate = true } = {}) {
+function stack(pattern, { unit = "count", order, read = (run) => run.metrics, accumulate = true } = {}) {
   return (head, shown) => {
     const parts = order ?? matches(head, pattern);
     return [...shown].flatMap((arm) => {
@@ -97,10 +113,10 @@ function stack(pattern, { unit = "count", order, read = (run) => run.metrics, co
       ]);
       const there = found.filter(([, mean]) => mean?.values.some((value) => value));
       if (!there.length) return [];
-      const tint = (part, index) => colors?.[part] ?? (colors ? "--kind-other" : kindColorOr(part, index));
+      const tint = (part, index) => (accumulate ? partColor(part, index) : armColor(arm));
       const flat = align(there.map(([part, mean], index) => ({ curve: mean, label: part, color: tint(part, index) })));
       const piled = accumulate ? pile(flat) : flat;
-      const series = piled.series.map((each) => ({ ...each, width: 1, fill: accumulate ? undefined : 0.25 }));
+      const series = piled.series.map((each) => ({ ...each, width: 1, fill: accumulate ? undefined : 0.2 }));
       const bands = accumulate ? layers(series) : [];
       if (accumulate) series[0].fill = 0.8;
       const readings = flat.series.map((each) => each.values);
@@ -109,7 +125,7 @@ function stack(pattern, { unit = "count", order, read = (run) => run.metrics, co
   };
 }
 
-function kindColorOr(part, index) {
+function partColor(part, index) {
   return ORDER.includes(part) ? kindColor(part) : `--part-${index % 8}`;
 }
 

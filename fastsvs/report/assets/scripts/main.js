@@ -20,6 +20,7 @@ async function draw(head, browser) {
   redrawFigures();
   drawSettings(head);
   byId("included").textContent = included(head);
+  byId("more").hidden = head.runs.every(({ samples }) => samples.responses === samples.of_responses);
   byId("footer").textContent = `FastSvS ${head.version}. Drawn from ${listed(head.runs.map(({ path }) => path))}.`;
   const perRun = await Promise.all(head.runs.map((_, index) => get(`groups/${index}`)));
   browser.fill(head, perRun);
@@ -37,7 +38,7 @@ function included(head) {
   if (!total) return "These runs kept no responses.";
   if (shown === total) return `All ${plural(total, "response")} of ${plural(head.runs.length, "run")}.`;
   const steps = samples.some((each) => each.steps < each.of_steps) ? " of steps at even distances" : "";
-  return `${grouped(shown)} of ${plural(total, "response")}: whole families, taken evenly over the training${steps}. More with --samples.`;
+  return `${grouped(shown)} of ${plural(total, "response")}: whole families, taken evenly over the training${steps}.`;
 }
 
 start();

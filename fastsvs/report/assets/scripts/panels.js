@@ -21,7 +21,7 @@ const PANELS = [
     title: "Solve rate in training",
     about: "Correct among verified responses, before the filters: on problems of the data set, and on those that the policy wrote.",
     names: ["solve_rate/*"],
-    options: { unit: "share", zero: true, top: 1 },
+    options: { unit: "share", zero: true, top: 1, common: true },
   },
   {
     section: "learning",
@@ -29,7 +29,7 @@ const PANELS = [
     title: "Entropy of the policy",
     about: "Of the next-token distribution at the sampling temperature, mean over response tokens. Collapse means that exploration ends.",
     names: ["policy/entropy", "policy/entropy/*"],
-    options: { unit: "nats", zero: true, titles: { "policy/entropy": "all" } },
+    options: { unit: "nats", zero: true, common: true, titles: { "policy/entropy": "all" } },
   },
   {
     section: "learning",
@@ -69,7 +69,7 @@ const PANELS = [
     title: "Reward",
     about: "Mean over responses, before the filters.",
     names: ["reward/mean", "reward/*"],
-    options: { zero: true },
+    options: { zero: true, common: true },
   },
   {
     section: "learning",

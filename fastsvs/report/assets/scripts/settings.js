@@ -35,7 +35,7 @@ function fillSettings(head) {
 
 /** The values of an experiment's runs: one if they agree. */
 function distinct(values) {
-  return [...new Set(values)].map((value) => value ?? "–").join(", ");
+  return [...new Set(values)].map((value) => h("div", {}, value ?? "–"));
 }
 
 function environment(head) {
