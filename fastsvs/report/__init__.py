@@ -30,8 +30,8 @@ def write_report(runs: Sequence[Path], out: Path | None, samples: int) -> Path:
 def serve_report(runs: Sequence[Path], port: int, samples: int, say: Callable[[str], None] = print) -> None:
     """Until Ctrl-C. Raises UserError for a folder that is no run, and for a port that is taken."""
     with open_server(Runs(runs, samples), port) as server:
-        say(f"report on http://{HOST}:{server.server_address[1]}/ (this machine only); Ctrl-C ends it")
         try:
+            say(f"report on http://{HOST}:{server.server_address[1]}/ (this machine only); Ctrl-C ends it")
             server.serve_forever()
         except KeyboardInterrupt:
             say("")

@@ -38,10 +38,6 @@ class Included:
     steps: int
     of_steps: int
 
-    @property
-    def all(self) -> bool:
-        return self.responses == self.of_responses
-
 
 def choose(run: RunFiles, limit: int) -> tuple[list[StepSamples], Included]:
     """At most `limit` responses (but one family at least) of the run, in whole families, evenly over its steps."""

@@ -71,7 +71,7 @@ function fill(element, plot) {
   element.dataset.series = plot.series.length;
   const read = (index) => readout.replaceChildren(...readings(plot, labelled, index));
   read(null);
-  canvas.setAttribute("aria-label", `${plot.name}, ${readout.textContent}`);
+  canvas.setAttribute("aria-label", `${plot.name}: ${[...readout.children].map(({ textContent }) => textContent).join(", ")}`);
   let chart = drawPlot(canvas, plot, read);
   const resize = new ResizeObserver(() => {
     if (canvas.clientWidth && Math.abs(canvas.clientWidth - chart.width) > 1) chart.setSize({ width: canvas.clientWidth, height: HEIGHT });

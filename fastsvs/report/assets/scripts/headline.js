@@ -104,7 +104,7 @@ function change(before, after, scale, tint) {
   const numbers = h("span", { class: "change" }, `${show(before.mean, "share")} → `, h("b", {}, show(after?.mean, "share")));
   const newest = after ?? before;
   const range = newest.low === undefined ? null : h("small", {}, `${percent(newest.low)}–${percent(newest.high)}%`);
-  return [numbers, range, dumbbell(before, after, scale, tint)];
+  return [numbers, " ", range, dumbbell(before, after, scale, tint)];
 }
 
 function percent(value) {

@@ -1,0 +1,120 @@
+"""The live page's server: what it answers, and what it refuses."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hand_made import CONTEXT, metrics, write_run
+
+from fastsvs.cli import main
+from fastsvs.files import append_jsonl
+from fastsvs.report.server import Runs, open_server
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run")
+
+
+@pytest.fixture
+def port(run: Path) -> Iterator[int]:
+    with open_server(Runs([run], 1000), 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    reply = connection.getresponse()
+    body = reply.read()
+    connection.close()
+    return reply.status, dict(reply.getheaders()), body
+
+
+def data(body: bytes) -> Any:
+    return json.loads(gzip.decompress(body))
+
+
+def test_the_page_and_its_data(port: int) -> None:
+    status, headers, body = ask(port, "/")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert b'data-live="true"' in body
+    assert data(ask(port, "/data/head")[2])["runs"][0]["headline"]["steps"] == 4
+    assert len(data(ask(port, "/data/groups/0")[2])["steps"]) == 4
+    assert data(ask(port, "/data/texts/0/3")[2])["000000"][1] == CONTEXT
+
+
+def test_what_has_not_changed_is_not_sent_again(port: int, run: Path) -> None:
+    _, headers, _ = ask(port, "/data/head")
+    status, again, body = ask(port, "/data/head", If_None_Match=headers["ETag"])
+    assert (status, body, again["ETag"]) == (304, b"", headers["ETag"])
+    append_jsonl(run / "metrics.jsonl", metrics(5))
+    status, _, body = ask(port, "/data/head", If_None_Match=headers["ETag"])
+    assert status == 200
+    assert data(body)["runs"][0]["metrics"]["step"] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/config.yaml",
+        "/data/",
+        "/data/groups/1",
+        "/data/groups/-1",
+        "/data/texts/0/9",
+        "/data/texts/0/../../etc/passwd",
+        "/../run/config.yaml",
+        "/favicon.ico",
+    ],
+)
+def test_other_paths_are_not_there(port: int, path: str) -> None:
+    assert ask(port, path)[0] == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
+def test_other_methods_are_not_there(port: int, method: str) -> None:
+    assert ask(port, "/", method)[0] == 501
+
+
+@pytest.mark.parametrize("host", ["example.com", "127.0.0.1", "127.0.0.1.example.com:{port}", "localhost:1"])
+def test_another_host_is_refused(port: int, host: str) -> None:
+    assert ask(port, "/data/head", Host=host.format(port=port))[0] == 403
+    assert ask(port, "/data/head", Host=f"localhost:{port}")[0] == 200
+
+
+def test_a_spoiled_run_is_said_and_recovers(port: int, run: Path) -> None:
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text("a: [1")
+    status, _, body = ask(port, "/data/head")
+    assert (status, b"is not YAML" in body) == (503, True)
+    (run / "config.yaml").write_text(config)
+    assert ask(port, "/data/head")[0] == 200
+
+
+def test_a_port_that_is_taken_is_named(port: int, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run), "--serve", "--port", str(port)]) == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_it(run: Path) -> None:
+    command = [sys.executable, "-u", "-m", "fastsvs", "report", "--serve", str(run), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "report on http://127.0.0.1:" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
