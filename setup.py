@@ -30,6 +30,7 @@ DEV = [
     "hypothesis==6.170.15",
     "ruff==0.17.5",
     "mypy==2.4.1",
+    "playwright==1.65.2",  # drives the Chromium that is there; downloads none
     "setuptools==84.2.1",  # the packaging test builds a wheel
     "triton==3.9.0",  # the kernels under its interpreter, and compiled for GPUs that are not there
     "types-PyYAML==6.0.12.20261113",

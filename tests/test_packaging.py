@@ -33,4 +33,7 @@ def test_the_wheel_holds_fastsvs_alone(tmp_path: Path) -> None:
         "fastsvs/train.py",
         "fastsvs/rollout/local/engine.py",
         "fastsvs/selfplay/prompts/variational_problem.txt",
+        "fastsvs/report/assets/page.html",
+        "fastsvs/report/assets/scripts/main.js",
+        "fastsvs/report/assets/vendor/temml.min.js",
     } <= names

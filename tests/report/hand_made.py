@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><b>bold</b>"
+REACHING = r"$\href{javascript:document.title='owned'}{x}$ $\includegraphics{https://example.com/x.png}$"
 PROBLEM = r"Let $\frac{a}{2} = 3$. What is \(a\)? " + HOSTILE
 CONTEXT = "Twice three is six.\n\\[a = 2 \\cdot 3\\]\nso \\boxed{6}"
 VARIANT = r"A pair of gloves weighs $6$ ounces on \(2\) hands; how much is $\sqrt{36}$?"
@@ -111,7 +112,7 @@ def group(step: int, key: str, kind: str, question: str, responses: list[str], *
 
 def family(step: int, key: str = "000000") -> list[dict[str, Any]]:
     """One problem; its second response is a context; of two problems written from it one is a copy, one is solved."""
-    wrong = f"No idea. {HOSTILE}"
+    wrong = f"No idea. {HOSTILE} {REACHING}"
     return [
         group(
             step,

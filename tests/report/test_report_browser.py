@@ -248,7 +248,8 @@ def test_a_family_from_the_original_to_the_solutions(visit: Callable[..., Opened
     opened_text = opened.page.locator(".family > .card > .opened").first.inner_text()
     assert "cut at the token limit" in opened_text
     assert HOSTILE in opened_text
-    assert (opened.page.title(), opened.page.locator("#browser img, #browser b b").count()) == ("SvS · FastSvS", 0)
+    assert (opened.page.title(), opened.page.locator("#browser :is(img, a, mglyph, b b)").count()) == ("SvS · FastSvS", 0)
+    assert opened.requests == [single.absolute().as_uri()]
 
 
 def test_by_keyboard(visit: Callable[..., Opened], single: Path) -> None:

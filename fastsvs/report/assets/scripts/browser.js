@@ -74,7 +74,7 @@ function problemBrowser(state) {
       groups = linkGroups(perRun);
       controls.fill(head, groups);
       texts.clear();
-      const wanted = opened?.id ?? decodeURIComponent(location.hash.match(/^#problem=(.+)$/)?.[1] ?? "");
+      const wanted = opened?.id ?? new URLSearchParams(location.hash.slice(1)).get("problem");
       const again = groups.find(({ id }) => id === wanted);
       if (again) open(again, false, !first);
       refresh(!first);
@@ -95,7 +95,7 @@ function rowOf(head, group) {
   const dots = letters.length ? letters : group.rewards.slice(0, 32).map((reward) => h("i", { class: reward > 0 ? "rewarded" : "unchecked" }));
   return [
     h("p", { class: "tags" }, badge(group.kind), h("span", {}, `step ${group.step}`), head.runs.length > 1 ? h("span", { class: "of" }, head.runs[group.run].name) : null, h("span", { class: "dots", "aria-label": `${group.correct} of ${group.verified} correct` }, dots)),
-    h("p", { class: "snippet" }, pieces(group.question).map(rendered)),
+    h("p", { class: "snippet" }, pieces(group.question).map((piece) => rendered({ ...piece, display: false }))),
   ];
 }
 

@@ -99,7 +99,7 @@ function yRange({ zero, top, heat, extent }, ownLow, ownHigh) {
     return [zero && low >= 0 ? 0 : from - room, top === undefined ? to + room : to];
   }
   const around = Math.abs(to) || 1;
-  return zero && to >= 0 ? [0, around] : [from - around / 2, to + around / 2];
+  return zero && to >= 0 ? [0, 1.2 * around] : [from - around / 10, to + around / 10];
 }
 
 /** A cell for every (step, row): the darker the larger its value. */

@@ -62,7 +62,7 @@ function heldOut(wanted) {
         alpha: 0.13,
       }));
       const unit = typeof firstHeldOut(head, name) === "object" ? "share" : unitOf(name);
-      return [{ ...whole, bands, title: name.replace("_", " "), name, unit, zero: unit !== "share" }];
+      return [{ ...whole, bands, title: words(name), name, unit, zero: unit !== "share" }];
     });
 }
 
@@ -71,7 +71,7 @@ function firstHeldOut(head, name) {
 }
 
 function unitOf(name) {
-  return ["truncated", "unverified"].includes(name) ? "share" : "plain";
+  return { truncated: "share", unverified: "share", entropy_estimate: "nats" }[name] ?? "plain";
 }
 
 /** pass@k against k, first (dashed) and last evaluation. */

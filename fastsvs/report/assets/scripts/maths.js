@@ -1,14 +1,19 @@
 // Text of a policy: plain text, with formulas rendered as MathML. Markup in it stays text.
 
-const ENVIRONMENTS = "align\\*?|aligned|equation\\*?|gather\\*?|cases|[bpvB]?matrix|array";
+const ENVIRONMENTS = String.raw`align\*?|aligned|equation\*?|gather\*?|cases|[bpvB]?matrix|array`;
+
+// A dollar opens a formula when its partner can close one: "$5 and $x$" holds one formula, "$5 and $6" none. Lengths
+// have a limit, so that a response of nothing but opening brackets takes no longer than any other.
+const LONGEST = 2000;
 const FORMULA = new RegExp(
   [
-    "\\$\\$([^$]+?)\\$\\$",
-    "\\\\\\[([\\s\\S]+?)\\\\\\]",
-    "\\\\\\(([\\s\\S]+?)\\\\\\)",
-    "\\$(?![\\s$])((?:\\\\\\$|[^$\\n])*?[^\\s\\\\$])\\$(?!\\d)",
-    `(\\\\begin\\{(${ENVIRONMENTS})\\}[\\s\\S]+?\\\\end\\{\\6\\})`,
-    "(\\\\boxed\\s*\\{)",
+    String.raw`\$\$([^$]{1,${LONGEST}}?)\$\$`,
+    String.raw`\\\[([^]{1,${LONGEST}}?)\\\]`,
+    String.raw`\\\(([^]{1,${LONGEST}}?)\\\)`,
+    String.raw`(?<!\\)\$(?![\s$])((?:\\[^]|[^$\\\n]){1,${LONGEST}}?)(?<!\s)\$(?!\d)`,
+    String.raw`(?<!\\)\$(?=[\s\\])((?:\\[^]|[^$\\]){1,${LONGEST}}?)\$(?!\d)`,
+    String.raw`(\\begin\{(${ENVIRONMENTS})\}[^]{1,${LONGEST}}?\\end\{\7\})`,
+    String.raw`(\\boxed\s*\{)`,
   ].join("|"),
   "g",
 );
@@ -31,18 +36,19 @@ function pieces(text) {
 }
 
 function formula(text, match) {
-  const [source, dollars, brackets, parentheses, dollar, environment, , boxed] = match;
+  const [source, dollars, brackets, parentheses, tight, spaced, environment, , boxed] = match;
   if (boxed) {
     const close = closing(text, match.index + source.length);
     return close < 0 ? null : { tex: text.slice(match.index, close + 1), source: text.slice(match.index, close + 1), display: false };
   }
   const display = dollars ?? brackets ?? environment;
-  return { tex: display ?? parentheses ?? dollar, source, display: display !== undefined };
+  return { tex: display ?? parentheses ?? tight ?? spaced, source, display: display !== undefined };
 }
 
 /** Where the brace that is open at `from` closes; -1 when it does not. */
 function closing(text, from) {
-  for (let depth = 1, at = from; at < text.length; at += 1) {
+  const end = Math.min(text.length, from + LONGEST);
+  for (let depth = 1, at = from; at < end; at += 1) {
     if (text[at] === "\\") at += 1;
     else if (text[at] === "{") depth += 1;
     else if (text[at] === "}") depth -= 1;
@@ -51,11 +57,13 @@ function closing(text, from) {
   return -1;
 }
 
+const CAREFUL = { throwOnError: true, trust: false, maxExpand: 200, maxSize: [10, 100] };
+
 function rendered({ text, tex, display, source }) {
   if (text !== undefined) return document.createTextNode(text);
   const box = h("span", { class: display ? "formula display" : "formula", title: source });
   try {
-    temml.render(tex, box, { displayMode: display, throwOnError: true, trust: false, maxExpand: 200, maxSize: [10, 100] });
+    temml.render(tex, box, { ...CAREFUL, macros: { "\\mbox": "\\text{#1}" }, displayMode: display });
   } catch {
     return h("code", { class: "formula-error" }, source);
   }

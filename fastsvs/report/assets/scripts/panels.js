@@ -10,6 +10,13 @@ const PANELS = [
   },
   {
     section: "learning",
+    id: "held-out-responses",
+    title: "Held-out responses",
+    about: "Their length in tokens; the shares of those that hit the token limit and of those whose check failed; and minus the mean log-prob of their tokens, an estimate of the entropy.",
+    plots: heldOut((name) => ["response_tokens", "truncated", "unverified", "entropy_estimate"].includes(name)),
+  },
+  {
+    section: "learning",
     id: "pass-at-k",
     title: "pass@k against k",
     about: "Where more samples stop helping. Dashed: before training. Solid: the newest evaluation.",
@@ -198,7 +205,8 @@ function planFigures(head) {
   const taken = PANELS.flatMap(({ names = [] }) => names);
   const left = metricNames(head).filter((name) => name !== "step" && !taken.some((pattern) => covers(pattern, name)));
   const groups = Map.groupBy(left.sort(), (name) => name.split("/").slice(0, -1).join("/") || "other");
-  const rest = [...groups].map(([prefix, names]) => ({ section: "rest", id: `rest-${prefix}`, title: prefix, names, options: {} }));
+  const home = (prefix) => (prefix.startsWith("dynamics") ? "dynamics" : "rest");
+  const rest = [...groups].map(([prefix, names]) => ({ section: home(prefix), id: `rest-${prefix}`, title: prefix, names, options: {} }));
   return [...PANELS, ...rest].map((panel) => ({ ...panel, plots: panel.plots ?? lines(panel.names, panel.options) }));
 }
 
