@@ -59,9 +59,14 @@ def _sft(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
+    from fastsvs.evaluate.tables import show_comparison, show_results
     from fastsvs.evaluation_job import run_evaluation
 
-    run_evaluation(config.load(config.EvalJob, options.config, options.overrides))
+    summary = run_evaluation(config.load(config.EvalJob, options.config, options.overrides))
+    if os.environ.get("RANK", "0") == "0":
+        show_results(summary["sets"])
+        if options.compare:
+            show_comparison(summary["model"], summary["sets"])
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -102,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     jobs = {
         "train": (_train, "reinforcement learning with SvS self-play (or without)"),
         "sft": (_sft, "supervised fine-tuning of the same policy"),
-        "eval": (_eval, "pass@k on one problem set"),
+        "eval": (_eval, "pass@k and more on problem sets"),
     }
     for name, (command, summary) in jobs.items():
         job = commands.add_parser(name, help=summary, description=summary)
@@ -110,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
         job.add_argument("overrides", nargs="*", metavar="section.key=value")
         if name != "eval":
             job.add_argument("--dry-run", action="store_true", help="check everything, print the resolved config, stop")
+        else:
+            job.add_argument("--compare", choices=["paper"], help="show the published figures beside the results")
         job.set_defaults(command=command)
     export = commands.add_parser("export", help="write a run's newest checkpoint as a Hugging Face folder")
     export.add_argument("run", type=Path, help="run folder")

@@ -165,20 +165,20 @@ def build_policy(job: TrainJob, total_updates: int) -> Policy:
 
 def training_spec(job: TrainJob, hf_config: PretrainedConfig, stop: Sequence[int]) -> EngineSpec:
     folder = Path(job.run.dir) / "servers"
-    return engine_spec(job.rollout, hf_config, stop, job.policy.dtype, longest_request(job), folder)
+    return engine_spec(job.rollout, hf_config, stop, DTYPES[job.policy.dtype], longest_request(job), folder)
 
 
 def engine_spec(
     rollout: RolloutConfig,
     hf_config: PretrainedConfig,
     stop: Sequence[int],
-    dtype: str,
+    dtype: torch.dtype,
     max_sequence_tokens: int,
     folder: Path,
 ) -> EngineSpec:
     return EngineSpec(
         hf_config,
-        dtype=DTYPES[dtype],
+        dtype=dtype,
         device=distributed.device(),
         eos_token_ids=stop,
         rollout=rollout,

@@ -13,7 +13,7 @@ from fastsvs import experience
 from fastsvs.algorithms import Batch, aggregation_weights, split_updates
 from fastsvs.config import TrainJob
 from fastsvs.errors import EngineFailure
-from fastsvs.evaluate import evaluate
+from fastsvs.evaluate import evaluate, figures, pass_rates
 from fastsvs.experience import Underway
 from fastsvs.policy import LARGEST, checkpoint
 from fastsvs.seeding import derive_seed
@@ -112,9 +112,9 @@ def hold_out(session: Session, step: int, ahead: Underway | None = None) -> None
             cancelled=cancelled,
         )
     )
-    if result := running.result(version=step):
-        session.folder.write_evaluation(step, result.as_dict(), result.rows())
-        facts = "  ".join(f"pass@{k} {value}" for k, value in result.pass_at.items())
+    if answered := running.result(version=step):
+        session.folder.write_evaluation(step, figures(answered, config), [problem.as_row() for problem in answered])
+        facts = "  ".join(f"{name} {rate}" for name, rate in pass_rates(answered, config.k).items())
         session.progress.say(f"held-out after {step} steps: {facts}")
 
 

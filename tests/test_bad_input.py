@@ -147,8 +147,8 @@ def test_a_run_folder_that_is_not_free(capsys, tmp_path: Path) -> None:
 
 
 def test_eval_leaves_no_half_report(capsys, tmp_path: Path) -> None:
-    arguments = ["eval", "configs/tiny_eval.yaml", f"output={tmp_path}/report.json"]
-    assert main([*arguments, "data.path=missing.jsonl"]) == 2
+    arguments = ["eval", "configs/tiny_eval.yaml", f"output={tmp_path}/report"]
+    assert main([*arguments, "sets.heldout.data.path=missing.jsonl"]) == 2
     assert "missing.jsonl does not exist" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 

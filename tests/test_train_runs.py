@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from whole_runs import SMALL
+from whole_runs import ROOT, SMALL
 
 from fastsvs.files import read_jsonl
 
@@ -93,29 +93,18 @@ def test_export_loads_in_transformers_and_differs_from_the_base(finished: Path, 
     assert all(changed)
 
 
-def test_eval_of_a_run_and_of_a_folder(finished: Path, fastsvs, tmp_path: Path) -> None:
-    sizes = ["evaluation.samples=2", "evaluation.k=[1,2]", "data.limit=8"]
-    for model in (str(finished), "models/tiny"):
-        result = fastsvs(
-            "eval",
-            "configs/tiny_eval.yaml",
-            *sizes,
-            f"model.path={model}",
-            f"output={tmp_path}/{Path(model).name}.json",
-        )
-        assert result.returncode == 0, result.stderr
-    of_run, of_folder = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("svs", "tiny"))
-    assert (of_run["step"], of_folder["step"]) == (3, 0)
-    assert of_folder["problems"] == 8
-    assert len(read_jsonl(tmp_path / "tiny.samples.jsonl")) == 8
-
-
 def test_four_processes_learn_what_one_does(finished: Path, fastsvs, tmp_path: Path) -> None:
     layout = ["policy.tensor_parallel=2", "policy.pipeline_parallel=2"]
     result = fastsvs(
         "train", "configs/tiny_svs.yaml", *SMALL, *layout, "run.steps=1", f"run.dir={tmp_path}/four", processes=4
     )
     assert result.returncode == 0, result.stderr
+    exported = fastsvs("export", str(tmp_path / "four"), "--out", str(tmp_path / "hf"))
+    assert exported.returncode == 0, exported.stderr  # by one process
+    trained = load_file(tmp_path / "hf" / "model.safetensors")
+    base = load_file(ROOT / "models" / "tiny" / "model.safetensors")
+    assert {name: tensor.shape for name, tensor in trained.items()} == {n: t.shape for n, t in base.items()}
+    assert all(0 < (trained[name] - base[name]).abs().max() < 0.01 for name in base)
     alone, four = (read_jsonl(folder / "metrics.jsonl")[0] for folder in (finished, tmp_path / "four"))
     assert alone.keys() == four.keys()
     for name in alone:

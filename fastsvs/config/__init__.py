@@ -1,7 +1,7 @@
 """The whole configuration as typed models.
 
-A YAML file may name a parent with `extends: other.yaml` (relative to itself) and states only what differs. On the
-command line any key is set as `a.b=value`. An unknown key is an error that names the nearest known one.
+A YAML file may name a parent, or several, with `extends: other.yaml` (relative to itself) and states only what differs.
+On the command line any key is set as `a.b=value`. An unknown key is an error that names the nearest known one.
 """
 
 from fastsvs.config.jobs import EvalJob, SftJob, TrainJob
@@ -11,6 +11,7 @@ from fastsvs.config.sections import (
     DataConfig,
     DynamicsConfig,
     EvaluationConfig,
+    EvaluationSet,
     LoggingConfig,
     ModelConfig,
     OptimizerConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "DynamicsConfig",
     "EvalJob",
     "EvaluationConfig",
+    "EvaluationSet",
     "LoggingConfig",
     "ModelConfig",
     "OptimizerConfig",

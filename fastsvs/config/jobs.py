@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from difflib import get_close_matches
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from fastsvs.config.sections import (
     AlgorithmConfig,
     DataConfig,
     DynamicsConfig,
     EvaluationConfig,
+    EvaluationSet,
     LoggingConfig,
     ModelConfig,
     PolicyConfig,
@@ -55,14 +59,34 @@ class SftJob(Section):
 
 
 class EvalJob(Section):
-    """`fastsvs eval`: pass@k of a Hugging Face folder or of a run's newest checkpoint on one file."""
+    """`fastsvs eval`: a model on problem sets."""
 
     model: ModelConfig
-    data: DataConfig
+    """Hugging Face folder or hub id; a run folder, for its newest checkpoint; or one checkpoint."""
+    sets: dict[str, EvaluationSet]
+    suites: tuple[str, ...] = ()
+    """Of `sets`, only these."""
     rollout: RolloutConfig = RolloutConfig()
     verifier: VerifierConfig = VerifierConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: the one that the model was trained or stored in."""
     output: str
-    """JSON file with the figures; the responses go to the same name with .samples.jsonl."""
+    """Folder for the responses and the figures."""
     seed: int = 0
     timeout_seconds: float = Field(1800.0, gt=0)
+    """Longest wait for another process."""
+
+    @model_validator(mode="after")
+    def _suites_are_known(self) -> EvalJob:
+        for name in self.suites:
+            if name not in self.sets:
+                near = get_close_matches(name, self.sets, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"suites: there is no set {name!r} (sets: {', '.join(sorted(self.sets))}){hint}")
+        if not self.sets:
+            raise ValueError("sets: name at least one problem set")
+        return self
+
+    @property
+    def chosen(self) -> dict[str, EvaluationSet]:
+        return {name: self.sets[name] for name in self.suites or self.sets}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -41,8 +41,11 @@ def _read_tree(path: Path) -> dict[str, Any]:
         raise UserError(f"config file {path} cannot be read as YAML: {error}") from error
     if not isinstance(tree, dict):
         raise UserError(f"config file {path} must hold a mapping of sections, found {type(tree).__name__}")
-    parent = tree.pop("extends", None)
-    return _merge(_read_tree(path.parent / parent), tree) if parent else tree
+    extended = tree.pop("extends", [])
+    base: dict[str, Any] = {}
+    for parent in [extended] if isinstance(extended, str) else extended:
+        base = _merge(base, _read_tree(path.parent / parent))
+    return _merge(base, tree)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +86,10 @@ def _explain(schema: type[BaseModel], error: ValidationError, where: str) -> str
 
 def _known_keys(schema: type[BaseModel], sections: Sequence[str]) -> list[str]:
     for section in sections:
-        annotation = schema.model_fields[section].annotation
+        field = schema.model_fields.get(section)
+        annotation = field.annotation if field else schema  # the name of an entry in a mapping of sections
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         schema = annotation

@@ -251,6 +251,12 @@ class EvaluationConfig(SamplingPlan):
     """Steps between evaluations; 0 is before and after training only."""
 
 
+class EvaluationSet(SamplingPlan):
+    """One problem set of `fastsvs eval`."""
+
+    data: DataConfig
+
+
 class DynamicsConfig(Section):
     """What a run looks at beside its metrics: `dynamics/` in metrics.jsonl."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from math import comb
 
 import numpy as np
@@ -26,6 +27,7 @@ class Estimate:
         return asdict(self)
 
 
+@lru_cache(maxsize=1 << 16)
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Unbiased estimate 1 - C(n-c, k) / C(n, k) from c correct among n samples; exact integer arithmetic."""
     if not 0 <= c <= n or not 1 <= k <= n:
@@ -35,7 +37,12 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 def estimate(counts: Sequence[tuple[int, int]], k: int, seed: int = 0) -> Estimate:
     """pass@k over problems given as (samples n, correct c), with its interval."""
-    values = np.array([pass_at_k(n, c, k) for n, c in counts])
-    draws = np.random.default_rng(seed).integers(len(values), size=(BOOTSTRAP_DRAWS, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high))
+    return bootstrap([pass_at_k(n, c, k) for n, c in counts], seed)
+
+
+def bootstrap(values: Sequence[float], seed: int = 0) -> Estimate:
+    """The mean of one value a problem, with its interval."""
+    array = np.array(values)
+    draws = np.random.default_rng(seed).integers(len(array), size=(BOOTSTRAP_DRAWS, len(array)))
+    low, high = np.percentile(array[draws].mean(axis=1), [2.5, 97.5])
+    return Estimate(float(array.mean()), float(low), float(high))

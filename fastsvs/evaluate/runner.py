@@ -1,50 +1,15 @@
-"""Sample every held-out problem n times, verify, and estimate pass@k."""
+"""Sample every problem of a set n times and verify."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from fastsvs.config import EvaluationConfig, RolloutConfig
+from fastsvs.config import RolloutConfig, SamplingPlan
 from fastsvs.data.records import Problem
-from fastsvs.evaluate.pass_at_k import Estimate, estimate
+from fastsvs.evaluate.answered import Answered
 from fastsvs.rollout.engine import Engine, SamplingParams
 from fastsvs.selfplay import Experience, Group, Task, collect, original_tasks
-from fastsvs.verify import Verdict, Verifier
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Responses of one policy version to one problem set."""
-
-    pass_at: dict[int, Estimate]
-    groups: Sequence[Group]
-
-    def as_dict(self) -> dict[str, Any]:
-        rollouts = [rollout for group in self.groups for rollout in group.rollouts]
-        verdicts = [verdict for group in self.groups for verdict in group.verdicts]
-        return {
-            **{f"pass@{k}": value.as_dict() for k, value in self.pass_at.items()},
-            "problems": len(self.groups),
-            "samples_per_problem": len(self.groups[0].rollouts),
-            "response_tokens": sum(len(r.response_ids) for r in rollouts) / len(rollouts),
-            "truncated": sum(r.finish_reason == "length" for r in rollouts) / len(rollouts),
-            "unverified": sum(v is Verdict.UNVERIFIED for v in verdicts) / len(verdicts),
-        }
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One object a problem: what was asked, what was written, what it was worth."""
-        return [
-            {
-                "id": group.task.problem.id,
-                "question": group.task.problem.question,
-                "answer": group.task.problem.answer,
-                "responses": list(group.texts),
-                "verdicts": [str(verdict) for verdict in group.verdicts],
-            }
-            for group in self.groups
-        ]
+from fastsvs.verify import Verifier
 
 
 class _KeepAll:
@@ -62,18 +27,27 @@ def evaluate(
     engine: Engine,
     verifier: Verifier,
     decode: Callable[[Sequence[int]], str],
-    config: EvaluationConfig,
+    plan: SamplingPlan,
     rollout: RolloutConfig,
     seed: int,
     cancelled: Callable[[], bool] = lambda: False,
-) -> Evaluation:
-    """pass@k of the engine's weights on encoded problems. Unverified responses count as not correct, and are shown.
+    done: Sequence[Answered] = (),
+    progress: Callable[[Answered], None] = lambda answered: None,
+) -> list[Answered]:
+    """The engine's weights on encoded problems, in their order. `progress` sees each problem once it is verified; those
+    that are `done` are not asked again: a problem's samples depend on its place and `seed`, not on its company.
 
     Driven by all ranks or by the main rank alone, and cancelled, as `selfplay.collect`.
     """
-    max_tokens = config.max_response_tokens or rollout.max_response_tokens
-    sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p, max_tokens=max_tokens)
-    tasks = original_tasks(problems, config.samples)
-    groups = collect(_KeepAll(), tasks, engine, verifier, decode, sampling, seed, cancelled=cancelled).groups
-    counts = [(len(group.verdicts), sum(v is Verdict.CORRECT for v in group.verdicts)) for group in groups]
-    return Evaluation({k: estimate(counts, k) for k in config.k}, groups)
+    max_tokens = plan.max_response_tokens or rollout.max_response_tokens
+    sampling = SamplingParams(temperature=plan.temperature, top_p=plan.top_p, max_tokens=max_tokens)
+    keys = {problem.key for problem in done}
+    tasks = [task for task in original_tasks(problems, plan.samples) if task.key not in keys]
+    answered = list(done)
+
+    def take(group: Group) -> None:
+        answered.append(Answered.of(group))
+        progress(answered[-1])
+
+    collect(_KeepAll(), tasks, engine, verifier, decode, sampling, seed, progress=take, cancelled=cancelled)
+    return sorted(answered, key=lambda problem: problem.key)

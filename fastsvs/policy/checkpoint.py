@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastsvs import distributed
+from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
 from fastsvs.policy import training_state
 from fastsvs.policy.policy import Policy
@@ -88,6 +89,22 @@ def load(policy: Policy, path: Path) -> dict[str, Any]:
     files = [path / name for name in sorted(manifest["files"])]
     training_state.restore(policy, files, manifest["tensor_parallel"], manifest["updates"])
     return manifest["state"]
+
+
+def open_masters(path: Path, architecture: Architecture) -> tuple[int, training_state.SavedTensors]:
+    """The step of a checkpoint and its fp32 weights, for a process that needs no more of it.
+
+    Raises UserError as `load`. Under torchrun every rank may call it; the main rank alone reads everything to compare
+    checksums.
+    """
+    try:
+        manifest = _read_manifest(path)
+        _verify(path, manifest["files"].items() if distributed.is_main() else ())
+    except (OSError, UserError) as error:
+        raise UserError(f"{_damage_report(path)}: {error}") from error
+    _check_architecture(path, manifest["architecture"], asdict(architecture))
+    files = [path / name for name in sorted(manifest["files"])]
+    return manifest["step"], training_state.open_masters(files, manifest["tensor_parallel"], architecture)
 
 
 def _begin(root: Path, draft: Path) -> None:

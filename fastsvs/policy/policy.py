@@ -26,7 +26,7 @@ from fastsvs.policy.parallel import build_optimizer, distribute_gradients, initi
 from fastsvs.policy.row import Row, pack
 from fastsvs.policy.step import LARGEST, Objective, combine, run_pipeline, token_statistics
 from fastsvs.policy.stream import stream_buckets, weight_specs
-from fastsvs.policy.weights import RandomWeights, SafetensorsWeights, WeightSource, hf_weights, load_weights
+from fastsvs.policy.weights import hf_weights, load_weights, open_source
 
 
 class Policy:
@@ -46,18 +46,13 @@ class Policy:
         self.architecture = read_architecture(self.hf_config)
         self.updates = 0
         check_layout(self.architecture, config, distributed.world_size())
-        source: WeightSource = (
-            RandomWeights(self.architecture, seed)
-            if model.initialize == "random"
-            else SafetensorsWeights(model.path, self.architecture)
-        )
         self.max_sequence_tokens = max_sequence_tokens
         self._rotary = rotary_table(self.hf_config, max_sequence_tokens).to(distributed.device(), DTYPES[config.dtype])
         with megatron_device():
             initialize_model_parallel(config)
             self.transformer = transformer_config(self.architecture, config)
             self.stage = PolicyModel(self.architecture, self.transformer)
-            load_weights(self.stage, self.architecture, source)
+            load_weights(self.stage, self.architecture, open_source(model, self.architecture, seed))
             if total_updates:
                 self.model = distribute_gradients(self.stage, self.transformer)
                 self.optimizer, self.scheduler = build_optimizer(

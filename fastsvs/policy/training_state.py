@@ -65,6 +65,11 @@ def restore(policy: Policy, files: Sequence[Path], tensor_parallel: int, updates
     policy.updates = updates
 
 
+def open_masters(files: Sequence[Path], tensor_parallel: int, architecture: Architecture) -> SavedTensors:
+    """The weights in fp32, see `restore`."""
+    return SavedTensors(PieceIndex(files), MASTER, architecture, tensor_parallel)
+
+
 @dataclass(frozen=True, slots=True)
 class Owned:
     """The stretch [start, end) of a parameter's flat shard whose optimizer state is on this rank."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastsvs.architecture import Architecture
+from fastsvs.config import ModelConfig
 from fastsvs.errors import UserError
 from fastsvs.policy.mapping import Entry, Shape, cut_range, entries, hf_shapes, join, megatron_shapes, merge
 from fastsvs.seeding import derive_seed
@@ -84,6 +85,13 @@ class SafetensorsWeights:
         if faults:
             more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
             raise UserError(f"weights in {folder} do not fit its config.json: {'; '.join(faults[:5])}{more}")
+
+
+def open_source(model: ModelConfig, architecture: Architecture, seed: int) -> WeightSource:
+    """What a run with this model begins with."""
+    if model.initialize == "random":
+        return RandomWeights(architecture, seed)
+    return SafetensorsWeights(model.path, architecture)
 
 
 def load_weights(model: nn.Module, architecture: Architecture, source: WeightSource) -> None:

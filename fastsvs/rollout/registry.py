@@ -28,6 +28,8 @@ class EngineSpec:
     """Longest prompt with its response."""
     folder: Path
     """For what servers need and write: their logs."""
+    weights: str | None = None
+    """A Hugging Face folder or hub id that servers load when they start; else the trainer brings them the weights."""
     server_arguments: Sequence[str] = ()
     """vLLM options that receiving weights takes."""
 

@@ -12,6 +12,7 @@ import torch
 
 from fastsvs.sync.broadcast import BroadcastSync
 from fastsvs.sync.fleet import Endpoint, ServerFleet, WeightSyncError
+from fastsvs.sync.loaded import LoadedSync
 from fastsvs.sync.local import LocalSync
 from fastsvs.sync.transports import TransportName
 
@@ -46,6 +47,7 @@ __all__ = [
     "SERVER_ENVIRONMENT",
     "BroadcastSync",
     "Endpoint",
+    "LoadedSync",
     "LocalSync",
     "ServerFleet",
     "WeightSync",

@@ -1,4 +1,4 @@
-"""What a step says while the run goes on: a live bar on a terminal, one line a step elsewhere."""
+"""What a job says while it goes on: a live bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class StepProgress:
     """Shows step metrics under the names that the metrics file uses. Silent when not `enabled` (all ranks but one)."""
 
-    def __init__(self, title: str, total: int, done: int, enabled: bool) -> None:
+    def __init__(self, title: str, total: int, done: int, enabled: bool, what: str = "step", lines: int = 0) -> None:
+        """`what` is counted up to `total`. Where there is no terminal about `lines` lines are shown, or one for every
+        count when that is 0."""
         self._console = Console(quiet=not enabled, soft_wrap=True)
         self._live = enabled and self._console.is_terminal
         self._total = total
+        self._what = what
+        self._every = max(1, total // lines) if lines else 1
         self._bar = Progress(
             TextColumn(f"[bold]{title}"),
             BarColumn(bar_width=24),
@@ -39,10 +43,10 @@ class StepProgress:
         self._bar.console.print(text, highlight=False, markup=False, emoji=False)
 
     def advance(self, step: int, facts: str) -> None:
-        """Step number `step` of the total is done."""
+        """Number `step` of the total is done."""
         self._bar.update(self._task, completed=step, facts=facts)
-        if not self._live:
-            self.say(f"step {step}/{self._total}  {facts}")
+        if not self._live and (step % self._every == 0 or step == self._total):
+            self.say(f"{self._what} {step}/{self._total}  {facts}")
 
 
 def training_facts(row: Mapping[str, float]) -> str:

@@ -53,6 +53,14 @@ def test_every_config_loads(path):
     assert isinstance(load(schema, path), schema)
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("eval/*.yaml")), ids=lambda path: path.stem)
+def test_every_suite_loads(path):
+    if path.stem != "base":
+        job = load(EvalJob, path)
+        assert path.stem in job.sets or path.stem.startswith("paper")
+        assert all(plan.temperature == 1.0 and plan.top_p == 0.7 for plan in job.sets.values())
+
+
 @pytest.mark.parametrize("name", PAPER_SCALE)
 @pytest.mark.parametrize("method", ["svs", "rlvr"])
 def test_paper_scale_constants(name, method):

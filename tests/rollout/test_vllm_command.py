@@ -21,7 +21,8 @@ KEY = "never to be seen"
 
 def launch(**changes: object) -> Launch:
     values: dict[str, object] = {
-        "model": Path("/model"),
+        "model": "/model",
+        "loads_weights": False,
         "dtype": "float32",
         "tensor_parallel": 2,
         "max_sequences": 8,
@@ -48,6 +49,12 @@ def test_options_of_the_user_win_and_what_we_must_know_does_not_change() -> None
     assert "--enable-prefix-caching" in flags
     assert flags[-2:] == ["--worker-extension-cls", "x"]
     assert KEY not in " ".join(words)
+
+
+@pytest.mark.parametrize(("loads", "form"), [(False, "dummy"), (True, "auto")])
+def test_weights_come_from_the_trainer_or_the_folder(loads: bool, form: str) -> None:
+    words = command(launch(loads_weights=loads), port=1)
+    assert words[words.index("--load-format") + 1] == form
 
 
 def test_the_server_is_no_part_of_the_torchrun_job() -> None:

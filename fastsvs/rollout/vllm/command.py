@@ -23,8 +23,10 @@ Options = Mapping[str, str | int | float | bool]
 class Launch:
     """What servers of one node have in common."""
 
-    model: Path
-    """Folder with config.json; the weights come from the trainer before the first request."""
+    model: str
+    """Folder with config.json, or hub id."""
+    loads_weights: bool
+    """From there; otherwise they come from the trainer before the first request."""
     dtype: str
     tensor_parallel: int
     max_sequences: int
@@ -44,8 +46,8 @@ class Launch:
 
 def command(launch: Launch, port: int) -> list[str]:
     options: dict[str, str | int | float | bool] = {
-        "model": str(launch.model),
-        "load-format": "dummy",
+        "model": launch.model,
+        "load-format": "auto" if launch.loads_weights else "dummy",
         "tokens-only": True,
         "generation-config": "vllm",  # the model's own would change sampling behind our back
         "logprobs-mode": "processed_logprobs",

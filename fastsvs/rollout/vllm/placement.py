@@ -59,9 +59,11 @@ def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalSe
             f"{count * config.tensor_parallel} GPUs, and this node has {len(devices)}"
         )
     folder = spec.folder.absolute() / f"node-{node}" if node else spec.folder.absolute()
-    spec.hf_config.save_pretrained(folder / "model")
+    if spec.weights is None:
+        spec.hf_config.save_pretrained(folder / "model")
     launch = Launch(
-        model=folder / "model",
+        model=spec.weights or str(folder / "model"),
+        loads_weights=spec.weights is not None,
         dtype=DTYPES[spec.dtype],
         tensor_parallel=config.tensor_parallel,
         max_sequences=spec.rollout.max_sequences,
@@ -80,7 +82,8 @@ def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalSe
 
 def shares_devices(spec: EngineSpec) -> bool:
     """Trainer and servers have the same GPUs."""
-    return spec.device.type == "cuda" and spec.rollout.placement == "colocated"
+    trains = spec.weights is None
+    return trains and spec.device.type == "cuda" and spec.rollout.placement == "colocated"
 
 
 def visible_devices() -> tuple[str, ...]:

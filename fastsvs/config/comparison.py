@@ -1,0 +1,34 @@
+"""What differs between a configuration and the one that a folder was begun with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fastsvs.config.sections import Section
+
+
+def differences(path: Path, job: Section, ignored: Callable[[str], bool]) -> list[str]:
+    """`key: earlier -> current` of every dotted key that has another value in `job` than in the YAML at `path`. A key
+    that the earlier configuration lacks has its default there."""
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    earlier = _flatten(type(job).model_validate(tree).model_dump(mode="json"))
+    current = _flatten(job.model_dump(mode="json"))
+    return [
+        f"{key}: {earlier.get(key)!r} -> {current.get(key)!r}"
+        for key in sorted(earlier.keys() | current.keys())
+        if earlier.get(key) != current.get(key) and not ignored(key)
+    ]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

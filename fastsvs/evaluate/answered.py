@@ -1,0 +1,94 @@
+"""What a model answered to the problems of a set, and every figure that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from fastsvs.config import SamplingPlan
+from fastsvs.evaluate.majority import Votes, majority_at_k, votes
+from fastsvs.evaluate.pass_at_k import Estimate, bootstrap, estimate
+from fastsvs.selfplay import Group
+from fastsvs.verify import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One problem with its samples; as a JSON object a line of the samples file."""
+
+    key: str
+    """Of the problem's place in its set: sorted keys are the order of the set."""
+    id: str
+    question: str
+    answer: str
+    responses: Sequence[str]
+    """[samples], as all that follow."""
+    verdicts: Sequence[str]
+    finish: Sequence[str]
+    """`stop` or `length`."""
+    tokens: Sequence[int]
+    logprobs: Sequence[float]
+    """Sum of the log-probs of the response's tokens, under the distribution that they were sampled from."""
+
+    @classmethod
+    def of(cls, group: Group) -> Answered:
+        return cls(
+            key=group.task.key,
+            id=group.task.problem.id,
+            question=group.task.problem.question,
+            answer=group.task.problem.answer,
+            responses=list(group.texts),
+            verdicts=[str(verdict) for verdict in group.verdicts],
+            finish=[rollout.finish_reason for rollout in group.rollouts],
+            tokens=[len(rollout.response_ids) for rollout in group.rollouts],
+            logprobs=[round(sum(rollout.logprobs), 4) for rollout in group.rollouts],
+        )
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Answered:
+        return cls(**row)
+
+    def as_row(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def correct(self) -> int:
+        return sum(verdict == Verdict.CORRECT for verdict in self.verdicts)
+
+    @property
+    def votes(self) -> Votes:
+        return votes(self.responses, self.verdicts)
+
+
+def pass_rates(answered: Sequence[Answered], ks: Sequence[int]) -> dict[str, Estimate]:
+    """`pass@k` for every k. What could not be verified counts as not correct."""
+    counts = [(len(problem.verdicts), problem.correct) for problem in answered]
+    return {f"pass@{k}": estimate(counts, k) for k in ks}
+
+
+def majority_rates(answered: Sequence[Answered], ks: Sequence[int]) -> dict[str, Estimate]:
+    """`maj@k` for every k over 1."""
+    ballots = [problem.votes for problem in answered]
+    return {
+        f"maj@{k}": bootstrap([majority_at_k(ballot, k, seed) for seed, ballot in enumerate(ballots)])
+        for k in ks
+        if k > 1
+    }
+
+
+def figures(answered: Sequence[Answered], plan: SamplingPlan) -> dict[str, Any]:
+    """See docs/metrics.md. A pure function of the samples."""
+    tokens = [count for problem in answered for count in problem.tokens]
+    rates = pass_rates(answered, plan.k) | majority_rates(answered, plan.k)
+    return {
+        **{name: rate.as_dict() for name, rate in rates.items()},
+        "problems": len(answered),
+        "samples_per_problem": len(answered[0].responses),
+        "response_tokens": fmean(tokens),
+        "truncated": fmean(reason == "length" for problem in answered for reason in problem.finish),
+        "unverified": fmean(verdict == Verdict.UNVERIFIED for problem in answered for verdict in problem.verdicts),
+        "distinct_answers": fmean(problem.votes.distinct / len(problem.responses) for problem in answered),
+        "entropy_estimate": -sum(logprob for problem in answered for logprob in problem.logprobs) / sum(tokens),
+    }

@@ -1,0 +1,84 @@
+"""The folder of an evaluation: responses as they come, figures when a set is done.
+
+A repeated command goes on where it stopped: a problem is asked again only when its line is not there whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastsvs import config as configuration
+from fastsvs.config import EvalJob
+from fastsvs.config.comparison import differences
+from fastsvs.environment import describe_environment
+from fastsvs.errors import UserError
+from fastsvs.evaluate.answered import Answered
+from fastsvs.files import append_jsonl, read_jsonl, write_atomic, write_json, write_jsonl
+
+WHERE_IT_RUNS = ("output", "suites", "timeout_seconds", "verifier.workers", "rollout.server.", "rollout.max_sequences")
+"""Beginnings of keys that do not alter what is asked."""
+
+
+class EvaluationFolder:
+    """Only the main rank writes (`writable`); all ranks may read."""
+
+    def __init__(self, job: EvalJob, step: int, writable: bool) -> None:
+        """Checks that the folder is free or holds the same evaluation. Raises UserError when it does not."""
+        self.root = Path(job.output)
+        self._job = job
+        self._step = step
+        self._writable = writable
+        if self.root.is_file():
+            raise UserError(f"output: {self.root} is a file; name a folder")
+        self._check_same_job()
+
+    def begin(self) -> None:
+        if self._writable:
+            write_atomic(self.root / "config.yaml", configuration.dump(self._job))
+            write_json(self.root / "model.json", {"path": self._job.model.path, "step": self._step})
+            if not (self.root / "environment.json").exists():
+                write_json(self.root / "environment.json", describe_environment())
+
+    def answered(self, name: str) -> list[Answered]:
+        """The problems of a set that are done, in the order of the set."""
+        answered = [Answered.from_row(row) for row in read_jsonl(self._samples(name))]
+        return sorted(answered, key=lambda problem: problem.key)
+
+    def open_set(self, name: str, done: list[Answered]) -> None:
+        """Make the set's file whole again: `done` and nothing else, in case a kill cut its last line."""
+        if self._writable:
+            write_jsonl(self._samples(name), [problem.as_row() for problem in done])
+
+    def add(self, name: str, problem: Answered) -> None:
+        if self._writable:
+            append_jsonl(self._samples(name), problem.as_row())
+
+    def write_figures(self, name: str, figures: Mapping[str, Any]) -> None:
+        if self._writable:
+            write_json(self.root / f"{name}.json", figures)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        if self._writable:
+            write_json(self.root / "summary.json", summary)
+
+    def _samples(self, name: str) -> Path:
+        return self.root / f"{name}.samples.jsonl"
+
+    def _check_same_job(self) -> None:
+        path, model = self.root / "config.yaml", self.root / "model.json"
+        if not path.exists() or not model.exists():
+            if self.root.exists() and any(not entry.name.startswith(".") for entry in self.root.iterdir()):
+                raise UserError(f"{self.root} holds files but no evaluation: choose another output or remove it")
+            return
+        changed = differences(path, self._job, lambda key: key.startswith(WHERE_IT_RUNS))
+        step = json.loads(model.read_text(encoding="utf-8"))["step"]
+        if step != self._step:
+            changed.append(f"step of {self._job.model.path}: {step} -> {self._step}")
+        if changed:
+            raise UserError(
+                f"{self.root} holds an evaluation of something else ({'; '.join(changed)}): choose another output, or "
+                "remove the folder"
+            )

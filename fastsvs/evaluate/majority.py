@@ -1,0 +1,71 @@
+"""maj@k: the chance that the answer most often given by k samples is correct (self-consistency, arXiv 2203.11171)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastsvs.verify import Verdict
+from fastsvs.verify.answers import boxed_content, final_answer, plain_integer, without_full_stop
+
+DRAWS = 1000
+"""Subsets of k samples that are drawn for each problem when there are more than one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """The samples of one problem by their answers."""
+
+    correct: int
+    """All of these are one answer, whatever its form."""
+    wrong: tuple[int, ...]
+    """Samples of each wrong answer, the largest first."""
+    silent: int = 0
+    """Samples without an answer: they have no vote."""
+
+    @property
+    def samples(self) -> int:
+        return self.correct + sum(self.wrong) + self.silent
+
+    @property
+    def distinct(self) -> int:
+        """Different answers."""
+        return len(self.wrong) + (self.correct > 0)
+
+
+def votes(responses: Sequence[str], verdicts: Sequence[str]) -> Votes:
+    """Wrong answers are the same when they are the same integer, or the same text in the box."""
+    answers = [None if v == Verdict.CORRECT else wrong_answer(r) for r, v in zip(responses, verdicts, strict=True)]
+    correct = sum(verdict == Verdict.CORRECT for verdict in verdicts)
+    counts = Counter(answer for answer in answers if answer is not None)
+    return Votes(correct, tuple(sorted(counts.values(), reverse=True)), len(answers) - correct - counts.total())
+
+
+def wrong_answer(response: str) -> str | None:
+    """What stands in the response's last box, in one form; None when it gives no answer."""
+    content = boxed_content(final_answer(response))
+    return None if content is None else plain_integer(content) or "".join(without_full_stop(content).split())
+
+
+def majority_at_k(votes: Votes, k: int, seed: int = 0) -> float:
+    """Expected correctness of the most frequent answer among k of the samples, drawn without replacement; answers that
+    are equally frequent share. Exact for k = 1 and for all samples, else the mean over `DRAWS` draws."""
+    if not 1 <= k <= votes.samples:
+        raise ValueError(f"maj@k needs 1 <= k <= {votes.samples} samples, got {k}")
+    if k == 1:
+        return votes.correct / votes.samples
+    colors = [votes.correct, *votes.wrong, votes.silent]
+    if k == votes.samples:
+        draws = np.array([colors])
+    elif votes.correct in (0, votes.samples):
+        return float(votes.correct > 0)
+    else:
+        draws = np.random.default_rng(seed).multivariate_hypergeometric(colors, k, size=DRAWS, method="marginals")
+    right = draws[:, 0]
+    rivals = draws[:, 1:-1]
+    most = np.maximum(right, rivals.max(axis=1, initial=0))
+    tied = (rivals == most[:, None]).sum(axis=1)
+    return float(np.where((right == most) & (right > 0), 1 / (1 + tied), 0.0).mean())

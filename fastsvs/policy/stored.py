@@ -1,0 +1,99 @@
+"""Weights that lie on a disk, under Hugging Face names: of a model folder, a hub id, a run or one of its checkpoints.
+
+Tensors are read one by one, whatever layout wrote them: nothing here needs a process group or a whole model in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from fastsvs import config
+from fastsvs.architecture import Architecture, load_hf_config, read_architecture
+from fastsvs.config import ModelConfig
+from fastsvs.errors import UserError
+from fastsvs.policy import checkpoint
+from fastsvs.policy.mapping import hf_shapes
+from fastsvs.policy.model import DTYPES
+from fastsvs.policy.weights import WeightSource, open_source
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """A `WeightSource`. A checkpoint's tensors are the optimizer's fp32 masters."""
+
+    model: ModelConfig
+    """The model that these are weights of: its config.json and its tokenizer."""
+    step: int
+    """Of training; 0 for a plain model."""
+    hf_config: PretrainedConfig
+    architecture: Architecture
+    dtype: torch.dtype | None
+    """In which the policy used them; None: in which they are stored."""
+    source: WeightSource
+
+    @property
+    def tokenizer(self) -> str:
+        """Where it is."""
+        return self.model.tokenizer or self.model.path
+
+    def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
+        """See `WeightSource`."""
+        return self.source.read(name, cut, start, end)
+
+    def hf_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """All of them, whole, in the order of the model's layers and in the dtype in which the policy used them."""
+        for name in hf_shapes(self.architecture):
+            tensor = self.read(name, None, 0, 0)
+            yield name, tensor if self.dtype is None else tensor.to(self.dtype)
+
+
+def open_weights(path: str | Path) -> StoredWeights:
+    """Of a Hugging Face folder or hub id, of a run's newest checkpoint, or of one checkpoint of a run.
+
+    Raises UserError when there is nothing that can be read, or when it is damaged.
+    """
+    trained = any((Path(path) / name).exists() for name in ("config.yaml", "checkpoints", checkpoint.MANIFEST))
+    return open_trained(Path(path)) if trained else open_model(ModelConfig(path=str(path)), seed=0)
+
+
+def open_trained(path: Path) -> StoredWeights:
+    """Of a run folder or a checkpoint; see `open_weights`."""
+    if (path / checkpoint.MANIFEST).exists():
+        return _of_checkpoint(path, path.parent.parent)
+    read_job(path)
+    newest = checkpoint.latest(path / "checkpoints")
+    if newest is None:
+        raise UserError(f"{path} has no checkpoint yet")
+    return _of_checkpoint(newest, path)
+
+
+def open_model(model: ModelConfig, seed: int) -> StoredWeights:
+    """What a run with this configuration begins with."""
+    hf_config = load_hf_config(model.path)
+    architecture = read_architecture(hf_config)
+    return StoredWeights(model, 0, hf_config, architecture, None, open_source(model, architecture, seed))
+
+
+def read_job(run: Path) -> config.TrainJob | config.SftJob:
+    """The configuration of a run folder."""
+    path = run / "config.yaml"
+    if not path.exists():
+        raise UserError(f"{run} is not a run folder: it has no config.yaml")
+    try:
+        return config.load(config.TrainJob, path)
+    except UserError:
+        return config.load(config.SftJob, path)
+
+
+def _of_checkpoint(path: Path, run: Path) -> StoredWeights:
+    job = read_job(run)
+    hf_config = load_hf_config(job.model.path)
+    architecture = read_architecture(hf_config)
+    step, source = checkpoint.open_masters(path, architecture)
+    return StoredWeights(job.model, step, hf_config, architecture, DTYPES[job.policy.dtype], source)
