@@ -5,10 +5,15 @@ EXTRAS := $(shell nvidia-smi >/dev/null 2>&1 && echo dev,gpu || echo dev)
 BIN := .venv/bin
 SEED ?= 0
 
-.PHONY: demo test test-slow test-vllm lint codegen install clean
+.PHONY: demo reproduce-tiny test test-slow test-vllm lint codegen install clean
 
 demo: install
 	$(BIN)/fastsvs train configs/tiny_svs.yaml run.dir=runs/tiny_svs_seed$(SEED) run.seed=$(SEED)
+	$(BIN)/fastsvs report runs/tiny_svs_seed$(SEED)
+
+# SvS, RLVR and SFT at three seeds, an hour on two cores; docs/reproduction.md. Repeat it to go on where it stopped.
+reproduce-tiny: install
+	$(BIN)/python -m bench.reproduce --out bench/results --page docs/reproduction.md
 
 test: install
 	$(BIN)/python -m pytest

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hand_made import HOSTILE, evaluation, family, metrics, write_lines, write_run
+from hand_made import HOSTILE, evaluation, family, group, metrics, write_lines, write_run
 
 from fastsvs.files import append_jsonl, write_json
 from fastsvs.report import write_report
@@ -248,7 +248,10 @@ def test_a_family_from_the_original_to_the_solutions(visit: Callable[..., Opened
     opened_text = opened.page.locator(".family > .card > .opened").first.inner_text()
     assert "cut at the token limit" in opened_text
     assert HOSTILE in opened_text
-    assert (opened.page.title(), opened.page.locator("#browser :is(img, a, mglyph, b b)").count()) == ("SvS · FastSvS", 0)
+    assert (opened.page.title(), opened.page.locator("#browser :is(img, a, mglyph, b b)").count()) == (
+        "SvS · FastSvS",
+        0,
+    )
     assert opened.requests == [single.absolute().as_uri()]
 
 
@@ -276,10 +279,32 @@ def test_by_keyboard(visit: Callable[..., Opened], single: Path) -> None:
     assert "#problem=0%2F2%2F000000%2F001%2F001" in opened.page.url
 
 
+def test_formulas_and_prices(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    texts = {
+        "It costs $5 and $6.": 0,
+        "It costs $5, and $x$ more.": 1,
+        r"$ x = 3$, \(y\), \[z\], $$w$$ and \boxed{\frac{1}{2}}": 5,
+        r"\begin{align*} a &= b \ c &= d \end{align*}": 1,
+        r"A price of \$4, $\$4$ in formulas; \boxed{ never closed": 1,
+        r"$\nosuchcommand{x}$ and $y$": 1,
+        "\\[" * 5000: 0,
+        "$" * 5000: 0,
+    }
+    folder = write_run(tmp_path / "run", steps=1)
+    rows = [group(1, f"{number:06d}", "original", text, ["."]) for number, text in enumerate(texts)]
+    write_lines(folder / "samples" / "step_1.jsonl", rows)
+    opened = visit(write_report([folder], None, 100))
+    opened.page.locator("#problems").scroll_into_view_if_needed()
+    assert [row.locator("math").count() for row in opened.page.locator(".row .snippet").all()] == list(texts.values())
+    assert opened.page.locator(".row").nth(5).locator("code").inner_text() == r"$\nosuchcommand{x}$"
+    assert r"A price of \$4" in opened.page.locator(".row").nth(4).inner_text()
+
+
 def test_an_address_opens_its_problem(visit: Callable[..., Opened], single: Path) -> None:
     opened = visit(f"{single.absolute().as_uri()}#problem=0%2F3%2F000000")
     opened.page.locator(".family").wait_for()
     assert "step 3" in opened.text(".trail")
+    assert opened.page.locator("#browser .panes").bounding_box()["y"] < 900
 
 
 def test_on_a_phone(visit: Callable[..., Opened], report: Path) -> None:
@@ -363,6 +388,7 @@ def test_a_live_page_follows_its_run(visit: Callable[..., Opened], tmp_path: Pat
             opened.page.locator("#search").fill("gloves")
             opened.page.locator(".row").nth(1).click()
             opened.page.locator(".family").wait_for()
+            opened.page.locator(".strip button").first.click()
             opened.run("document.querySelector('#family').scrollTop = 40")
             scrolled = opened.run("[scrollY, document.querySelector('#family').scrollTop]")
             write_lines(folder / "samples" / "step_5.jsonl", family(5))
@@ -372,6 +398,7 @@ def test_a_live_page_follows_its_run(visit: Callable[..., Opened], tmp_path: Pat
             assert opened.page.locator("#search").input_value() == "gloves"
             assert opened.page.locator('[aria-selected="true"]').get_attribute("aria-posinset") == "2"
             assert "step 2" in opened.text(".trail")
+            assert opened.page.locator(".response").count() == 1
             assert opened.run("[scrollY, document.querySelector('#family').scrollTop]") == scrolled
             figure(opened, "gradient")
             opened.page.locator("#figure-gradient .plot[data-points='5']").first.wait_for()

@@ -76,10 +76,18 @@ function problemBrowser(state) {
       texts.clear();
       const wanted = opened?.id ?? new URLSearchParams(location.hash.slice(1)).get("problem");
       const again = groups.find(({ id }) => id === wanted);
-      if (again) open(again, false, !first);
+      const shown = opened && again && familySize(again) === familySize(opened);
+      if (again && !shown) open(again, first, !first);
+      else opened = again ?? opened;
+      if (again && first) byId("problems").scrollIntoView({ behavior: "instant" });
       refresh(!first);
     },
   };
+}
+
+/** A family that has as many groups as before is the same: a step's samples are written once. */
+function familySize(group) {
+  return descendants(rootOf(group)).length;
 }
 
 function browserParts() {
@@ -95,7 +103,7 @@ function rowOf(head, group) {
   const dots = letters.length ? letters : group.rewards.slice(0, 32).map((reward) => h("i", { class: reward > 0 ? "rewarded" : "unchecked" }));
   return [
     h("p", { class: "tags" }, badge(group.kind), h("span", {}, `step ${group.step}`), head.runs.length > 1 ? h("span", { class: "of" }, head.runs[group.run].name) : null, h("span", { class: "dots", "aria-label": `${group.correct} of ${group.verified} correct` }, dots)),
-    h("p", { class: "snippet" }, pieces(group.question).map((piece) => rendered({ ...piece, display: false }))),
+    h("p", { class: "snippet" }, pieces(group.question).map(rendered)),
   ];
 }
 

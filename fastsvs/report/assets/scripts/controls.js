@@ -54,16 +54,19 @@ function filterControls() {
     }),
     /** Offers the runs, kinds and steps that there are; what is chosen stays. */
     fill: (head, groups) => {
-      const before = run.value;
-      run.replaceChildren(...[["", "all runs"], ...head.runs.map(({ name }, index) => [String(index), name])].map(([value, label]) => h("option", { value }, label)));
-      run.value = before;
+      if (!run.childElementCount) run.append(...["all runs", ...head.runs.map(({ name }) => name)].map(runOption));
       run.hidden = head.runs.length < 2;
-      kinds.replaceChildren(...[...new Set(groups.map(({ kind }) => kind))].sort(byKind).map(kindButton));
+      const found = [...new Set(groups.map(({ kind }) => kind))].sort(byKind);
+      if (found.length !== kinds.childElementCount) kinds.replaceChildren(...found.map(kindButton));
       const steps = groups.map(({ step }) => step);
       from.placeholder = String(steps.reduce((low, step) => Math.min(low, step), Infinity));
       to.placeholder = String(steps.reduce((high, step) => Math.max(high, step), 0));
     },
   };
+}
+
+function runOption(name, index) {
+  return h("option", { value: index ? String(index - 1) : "" }, name);
 }
 
 function choice(id, label, options) {

@@ -100,24 +100,28 @@ function lastOf(values) {
   return values.findLast((value) => value !== null) ?? null;
 }
 
-/** Buttons that take experiments out of all figures and put them back. */
+/** Buttons that take experiments out of all figures and put them back; made once for the same experiments. */
 function drawLegend(head, redrawAll) {
-  const buttons = head.arms.map((arm, index) =>
-    h(
-      "button",
-      {
-        type: "button",
-        "aria-pressed": String(shownArms.has(index)),
-        onclick: () => {
-          if (shownArms.has(index)) shownArms.delete(index);
-          else shownArms = new Set([...shownArms, index].sort((a, b) => a - b));
-          redrawAll();
-        },
-      },
-      h("i", { style: { background: `var(${armColor(index)})` } }),
-      arm.label,
-      arm.runs.length > 1 ? h("small", {}, ` mean of ${arm.runs.length} seeds`) : null,
-    ),
+  const legend = byId("legend");
+  const labels = head.arms.map(({ label, runs }) => `${label} ${runs.length}`).join("\n");
+  if (legend.dataset.labels !== labels) {
+    legend.dataset.labels = labels;
+    legend.replaceChildren(...head.arms.map((arm, index) => legendButton(arm, index, redrawAll)));
+  }
+  [...legend.children].forEach((button, index) => button.setAttribute("aria-pressed", String(shownArms.has(index))));
+}
+
+function legendButton(arm, index, redrawAll) {
+  const toggle = () => {
+    const others = [...shownArms].filter((each) => each !== index);
+    shownArms = new Set(shownArms.has(index) ? others : [...others, index].sort((a, b) => a - b));
+    redrawAll();
+  };
+  return h(
+    "button",
+    { type: "button", onclick: toggle },
+    h("i", { style: { background: `var(${armColor(index)})` } }),
+    arm.label,
+    arm.runs.length > 1 ? h("small", {}, ` mean of ${arm.runs.length} seeds`) : null,
   );
-  byId("legend").replaceChildren(...buttons);
 }

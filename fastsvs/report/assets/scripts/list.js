@@ -5,7 +5,7 @@ const MARGIN = 6;
 
 /** `draw(item)` gives a row's content; `choose(item, deliberately)` is called when the selection moves or is opened. */
 function virtualList(box, { draw, choose }) {
-  const spacer = h("div", { class: "spacer" });
+  const spacer = h("div", { class: "spacer", role: "presentation" });
   box.append(spacer);
   let items = [];
   let selected = -1;

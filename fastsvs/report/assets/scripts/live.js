@@ -4,21 +4,27 @@ const POLL_SECONDS = 2;
 
 /** Calls `redraw(head)` for every new state. The answer without a body (304) costs next to nothing. */
 function follow(redraw) {
-  const sign = byId("live");
-  sign.hidden = false;
+  say("live");
   const poll = async () => {
-    try {
-      if (!document.hidden) {
-        const { changed, value } = await asked("head");
-        if (changed) await redraw(value);
-        sign.textContent = value?.runs.every(({ finished }) => finished) ? "finished" : sign.dataset.failed ? "live" : sign.textContent || "live";
-        delete sign.dataset.failed;
-      }
-    } catch (error) {
-      sign.textContent = error instanceof TypeError ? "server gone" : String(error.message);
-      sign.dataset.failed = "true";
-    }
+    if (!document.hidden) await look(redraw);
     setTimeout(poll, 1000 * POLL_SECONDS);
   };
   setTimeout(poll, 1000 * POLL_SECONDS);
+}
+
+async function look(redraw) {
+  try {
+    const { changed, value } = await asked("head");
+    if (changed) await redraw(value);
+    say("live");
+  } catch (error) {
+    say(error instanceof TypeError ? "the server is gone" : error.message, true);
+  }
+}
+
+function say(text, failed = false) {
+  const sign = byId("live");
+  sign.hidden = false;
+  if (sign.textContent !== text) sign.textContent = text;
+  sign.toggleAttribute("data-failed", failed);
 }
