@@ -90,7 +90,7 @@ def time_split(row: Mapping[str, Number]) -> dict[str, float]:
     Verification is a part of the rollout where nothing went on beside it; where the rollout went on beside the update
     of the step before, what is measured is the waiting for it.
     """
-    parts = {name: float(row.get(f"time/{name}") or 0.0) for name in ("sync", "rollout", "update")}
+    parts = {name: float(row.get(f"time/{name}") or 0.0) for name in ("sync", "rollout", "update", "examination")}
     checking, generation = row.get("time/verification"), row.get("time/generation")
     if checking and generation and generation <= parts["rollout"]:
         parts = {**parts, "rollout": parts["rollout"] - checking, "verification": float(checking)}

@@ -70,7 +70,7 @@ def dynamics(step: int) -> dict[str, float]:
     return {
         **{f"dynamics/entropy/all/{name}": value / step for name, value in quantiles.items()},
         **{f"dynamics/entropy_at/0.{tenth}": (10 - tenth) / 10 / step for tenth in range(10)},
-        **{f"dynamics/solved/original/{count}": 5 - count for count in range(5)},
+        **{f"dynamics/solved/original/{count}": 5 - count for count in range(5) if count != step},
         "dynamics/effective_rank/original": 12.5 + step,
         "dynamics/sparsity/exact": 0.9 - step / 100,
         "dynamics/sparsity/bf16": 0.95,

@@ -169,6 +169,8 @@ def test_figures_say_their_numbers(visit: Callable[..., Opened], report: Path) -
     assert opened.text("#figure-gradient .readout").startswith("step 1 SvS 0.5")  # the crosshair is one
     split = figure(opened, "time-split").locator(".readout").first.inner_text()
     assert " ".join(split.split()) == "step 4 sync 1 s rollout 8 s verification 2 s update 5 s rest 0.5 s"
+    solved = figure(opened, "solved").locator(".readout").first.inner_text()
+    assert " ".join(solved.split()) == "step 4 0 correct 5 1 correct 4 2 correct 3 3 correct 2"
     assert opened.text("#figure-clipping .note") == "Zero throughout: low."
 
 

@@ -105,11 +105,12 @@ function passAgainstK(head, shown) {
 function stack(pattern, { unit = "count", order, read = (run) => run.metrics, accumulate = true } = {}) {
   return (head, shown) => {
     const parts = order ?? matches(head, pattern);
+    const name = (part) => pattern.replace("*", part);
     return [...shown].flatMap((arm) => {
       const only = new Set([arm]);
       const found = parts.map((part) => [
         part,
-        armCurves(head, only, (run) => zeros(run, curve(run, pattern.replace("*", part), read(run))))[0]?.mean,
+        armCurves(head, only, (run) => zerosFor(read(run), parts.map(name), name(part)))[0]?.mean,
       ]);
       const there = found.filter(([, mean]) => mean?.values.some((value) => value));
       if (!there.length) return [];
@@ -129,11 +130,11 @@ function partColor(part, index) {
   return ORDER.includes(part) ? kindColor(part) : `--part-${index % 8}`;
 }
 
-/** A part that a step lacks counts nothing there. */
-function zeros(run, { steps, values }) {
-  const known = new Map(steps.map((step, index) => [step, values[index]]));
-  const all = steps.length ? (run.metrics.step ?? steps) : [];
-  return { steps: all, values: all.map((step) => known.get(step) ?? 0) };
+/** The curve of one of several names that belong together: zero at steps that have others of them, but not this one. */
+function zerosFor(columns, names, name) {
+  const there = (index) => names.some((each) => typeof columns[each]?.[index] === "number");
+  const rows = (columns.step ?? []).map((_, index) => index).filter(there);
+  return { steps: rows.map((index) => columns.step[index]), values: rows.map((index) => columns[name]?.[index] ?? 0) };
 }
 
 /** Each series on top of those before it. */
@@ -200,8 +201,8 @@ function histogram(prefix) {
       const kinds = [...new Set(found.map(([kind]) => kind))].sort(byKind);
       return kinds.map((kind) => {
         const rows = 1 + Math.max(...found.filter(([each]) => each === kind).map(([, count]) => Number(count)));
-        const row = (count) => armCurves(head, new Set([arm]), (run) => curve(run, `${prefix}/${kind}/${count}`))[0]?.mean;
-        const counts = Array.from({ length: rows }, (_, count) => row(count) ?? { steps: [], values: [] });
+        const all = Array.from({ length: rows }, (_, count) => `${prefix}/${kind}/${count}`);
+        const counts = all.map((name) => armCurves(head, new Set([arm]), (run) => zerosFor(run.metrics, all, name))[0].mean);
         const { x, series } = align(counts.map((each, count) => ({ curve: each, label: `${count} correct`, color: armColor(arm), width: 0 })));
         const cells = series.map(({ values }) => values);
         const largest = Math.max(1e-9, ...cells.flat().map((value) => value ?? 0));
