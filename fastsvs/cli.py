@@ -84,6 +84,15 @@ def _report(options: argparse.Namespace) -> None:
         print(f"report: {write_report(options.runs, options.out, options.samples)}")
 
 
+def _analyze(options: argparse.Namespace) -> None:
+    from fastsvs.analysis_job import analyze_models, analyze_run
+
+    if options.after:
+        analyze_models(options.before, options.after, options.tolerance, options.out)
+    else:
+        analyze_run(Path(options.before), options.tolerance, options.out)
+
+
 def _say(text: str) -> None:
     """Once, however many processes torchrun started."""
     if os.environ.get("RANK", "0") == "0":
@@ -103,7 +112,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastsvs", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="train|sft|eval|export|report")
+    commands = parser.add_subparsers(required=True, metavar="train|sft|eval|export|analyze|report")
     jobs = {
         "train": (_train, "reinforcement learning with SvS self-play (or without)"),
         "sft": (_sft, "supervised fine-tuning of the same policy"),
@@ -122,6 +131,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run", type=Path, help="run folder")
     export.add_argument("--out", type=Path, required=True, help="folder to make")
     export.set_defaults(command=_export)
+    analyze = commands.add_parser("analyze", help="what a run's samples say, and what training did to weights")
+    analyze.add_argument(
+        "before", metavar="RUN|BEFORE", help="run folder; or a model, a run or a checkpoint, with AFTER"
+    )
+    analyze.add_argument("after", nargs="?", metavar="AFTER", help="model, run or checkpoint to compare with BEFORE")
+    analyze.add_argument("--tolerance", type=float, default=1e-5, help="of unchanged values (%(default)s)")
+    analyze.add_argument("--out", type=Path, help="JSON file (of a run: RUN/dynamics.json)")
+    analyze.set_defaults(command=_analyze)
     report = commands.add_parser("report", help="runs as one HTML page: figures, and all that self-play made")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     report.add_argument(

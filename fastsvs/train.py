@@ -9,7 +9,7 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-from fastsvs import experience
+from fastsvs import examination, experience
 from fastsvs.algorithms import Batch, aggregation_weights, split_updates
 from fastsvs.config import TrainJob
 from fastsvs.errors import EngineFailure
@@ -55,16 +55,19 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
         idle = session.rollouts.idle_share()
     with clock(times, "sync"):
         ahead = experience.begin(session, step + 1, version=step) if overlaps else None
+    rows = list(sample_rows(step + 1, made.experience, session.job.selfplay)) if made else []
     if made:
-        session.folder.write_samples(step + 1, sample_rows(step + 1, made.experience, session.job.selfplay))
+        session.folder.write_samples(step + 1, rows)
     if not ahead:
         session.make_room()
+    with clock(times, "examination"):
+        seen = examination.examine(session, batch, rows) if examination.is_due(session, step) else {}
     with clock(times, "update"):
         learned = learn(session, batch, step)
     times["time/step"] = sum(times.values())
     played = experience.facts(made, session.engine, version=step) if made else {}
     times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
-    return {"step": step + 1, **played, **learned, **session.sync.metrics(), **times}, ahead
+    return {"step": step + 1, **played, **learned, **session.sync.metrics(), **seen, **times}, ahead
 
 
 def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from fastsvs.config.sections import Section
 
@@ -14,14 +15,20 @@ from fastsvs.config.sections import Section
 def differences(path: Path, job: Section, ignored: Callable[[str], bool]) -> list[str]:
     """`key: earlier -> current` of every dotted key that has another value in `job` than in the YAML at `path`. A key
     that the earlier configuration lacks has its default there."""
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    earlier = _flatten(type(job).model_validate(tree).model_dump(mode="json"))
+    earlier = _flatten(_complete(yaml.safe_load(path.read_text(encoding="utf-8")), job))
     current = _flatten(job.model_dump(mode="json"))
     return [
         f"{key}: {earlier.get(key)!r} -> {current.get(key)!r}"
         for key in sorted(earlier.keys() | current.keys())
         if earlier.get(key) != current.get(key) and not ignored(key)
     ]
+
+
+def _complete(tree: dict[str, Any], job: Section) -> dict[str, Any]:
+    try:
+        return type(job).model_validate(tree).model_dump(mode="json")
+    except ValidationError:  # a job of another kind
+        return tree
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,16 @@ warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor tha
 
 from fastsvs.architecture import Architecture, check_layout, load_hf_config, read_architecture  # noqa: E402
 from fastsvs.policy.mapping import hf_shapes  # noqa: E402
-from fastsvs.policy.policy import Policy  # noqa: E402
+from fastsvs.policy.policy import Examination, Policy  # noqa: E402
 from fastsvs.policy.step import LARGEST  # noqa: E402
 
-__all__ = ["LARGEST", "Architecture", "Policy", "check_layout", "hf_shapes", "load_hf_config", "read_architecture"]
+__all__ = [
+    "LARGEST",
+    "Architecture",
+    "Examination",
+    "Policy",
+    "check_layout",
+    "hf_shapes",
+    "load_hf_config",
+    "read_architecture",
+]

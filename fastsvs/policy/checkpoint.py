@@ -71,8 +71,13 @@ def save(policy: Policy, root: Path, step: int, state: Mapping[str, Any], keep: 
 
 def latest(root: Path) -> Path | None:
     """The newest checkpoint in `root`, or None. `load` says if it is damaged."""
-    names = _published(root)
-    return root / names[-1] if names else None
+    found = all_of(root)
+    return found[-1] if found else None
+
+
+def all_of(root: Path) -> list[Path]:
+    """The checkpoints in `root`, oldest first."""
+    return [root / name for name in _published(root)]
 
 
 def load(policy: Policy, path: Path) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,6 +28,22 @@ from fastsvs.policy.row import Row, pack
 from fastsvs.policy.step import LARGEST, Objective, combine, run_pipeline, token_statistics
 from fastsvs.policy.stream import stream_buckets, weight_specs
 from fastsvs.policy.weights import hf_weights, load_weights, open_source
+
+HiddenLook = Callable[[list[Tensor]], Tensor]
+"""Of some samples' hidden states, [tokens, hidden] each (the last layer's, normed, before each response token):
+[samples, figures]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The same on every rank."""
+
+    logprobs: Tensor
+    """[response_tokens] fp32 on the CPU."""
+    entropy: Tensor
+    """[response_tokens] fp32 on the CPU, nats."""
+    hidden: dict[int, Tensor]
+    """What was found of the hidden states of each sample that was asked for, [figures]."""
 
 
 class Policy:
@@ -59,24 +76,38 @@ class Policy:
                     self.model, config.optimizer, self.transformer, total_updates
                 )
 
-    @torch.no_grad()
     def log_probs(self, batch: Batch, temperature: float) -> Tensor:
         """[response_tokens] fp32 on the CPU."""
-        result = torch.zeros(int(batch.response_lengths.sum()))
+        return self.examine(batch, temperature).logprobs
+
+    @torch.no_grad()
+    def examine(
+        self, batch: Batch, temperature: float, samples: Collection[int] = (), look: HiddenLook | None = None
+    ) -> Examination:
+        """What the policy makes of the batch as it is. `look` sees the hidden states of each of `samples`, where they
+        are, and its figures come back for them."""
+        tokens = int(batch.response_lengths.sum())
+        flat = torch.zeros(2, tokens)
+        hidden_figures: dict[int, Tensor] = {}
         vocabulary = self.architecture.vocabulary
 
         def head(model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            logprobs, _entropy = token_statistics(model, row, hidden, temperature, vocabulary)
+            logprobs, entropy = token_statistics(model, row, hidden, temperature, vocabulary)
             if _speaks_for_its_row():
-                result[row.places] = logprobs.cpu()
+                flat[:, row.places] = torch.stack([logprobs, entropy]).cpu()
+                wanted = [place for place, sample in enumerate(row.samples) if sample in samples]
+                if wanted and look:
+                    found = look([hidden[row.sequence == place] for place in wanted])
+                    hidden_figures.update({row.samples[p]: values for p, values in zip(wanted, found, strict=True)})
             return logprobs.sum(), {}
 
         rows, count = self._rows(batch)
         with megatron_device():
             run_pipeline(self.stage, rows, count, head, forward_only=True)
         if distributed.world_size() > 1:
-            dist.all_reduce(result)
-        return result
+            dist.all_reduce(flat)
+        found = {sample: values for part in distributed.gather(hidden_figures) for sample, values in part.items()}
+        return Examination(flat[0], flat[1], {sample: found[sample] for sample in sorted(found)})
 
     def update(
         self,

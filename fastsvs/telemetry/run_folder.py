@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fastsvs import config as configuration
 from fastsvs.config import Section
+from fastsvs.config.comparison import differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
 from fastsvs.files import append_jsonl, read_jsonl, write_atomic, write_json, write_jsonl
@@ -23,8 +22,8 @@ RESUMABLE = {"run.dir", "run.steps", "run.save_every", "run.keep_checkpoints", "
 """Keys that may change between the sessions of one run: they do not alter what a step computes."""
 LAYOUT = {"policy.tensor_parallel", "policy.pipeline_parallel", "policy.sequence_parallel", "verifier.workers"}
 """Keys of where the work runs: a run may be resumed on another layout, equal up to rounding."""
-SERVERS = ("rollout.server.", "rollout.placement", "rollout.nodes", "sync.")
-"""Beginnings of keys of which servers there are and how they are reached."""
+ASIDE = ("rollout.server.", "rollout.placement", "rollout.nodes", "sync.", "dynamics.", "logging.")
+"""Beginnings of keys of which servers there are and how they are reached, and of what is looked at on the way."""
 
 
 class RunFolder:
@@ -81,17 +80,10 @@ class RunFolder:
             if self.root.exists() and any(not entry.name.startswith(".") for entry in self.root.iterdir()):
                 raise UserError(f"{self.root} holds files but no run: choose another run.dir or remove it")
             return
-        earlier = _flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
-        current = _flatten(job.model_dump(mode="json"))
-        changed = sorted(
-            key
-            for key in earlier.keys() | current.keys()
-            if earlier.get(key) != current.get(key) and key not in RESUMABLE | LAYOUT and not key.startswith(SERVERS)
-        )
+        changed = differences(path, job, lambda key: key in RESUMABLE | LAYOUT or key.startswith(ASIDE))
         if changed:
-            facts = "; ".join(f"{key}: {earlier.get(key)!r} -> {current.get(key)!r}" for key in changed)
             raise UserError(
-                f"{self.root} holds a run with another configuration ({facts}): "
+                f"{self.root} holds a run with another configuration ({'; '.join(changed)}): "
                 "choose another run.dir, remove the folder, or resume with the configuration it began with"
             )
 
@@ -100,13 +92,3 @@ def read_evaluations(root: Path) -> dict[int, dict[str, Any]]:
     """The evaluations in a run folder, by step."""
     paths = {int(path.stem.removeprefix("step_")): path for path in root.glob("evaluations/step_*.json")}
     return {step: json.loads(paths[step].read_text(encoding="utf-8")) for step in sorted(paths)}
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

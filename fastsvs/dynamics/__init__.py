@@ -1,0 +1,21 @@
+"""How a policy changes while it learns: entropy, rank of its hidden states, its experience, its weights.
+
+Definitions after Chae et al. 2025 (arXiv 2510.27072), the SvS paper (arXiv 2508.14029) and VERL; see docs/dynamics.md.
+"""
+
+from fastsvs.dynamics.entropy import entropy_figures
+from fastsvs.dynamics.experience import experience_figures
+from fastsvs.dynamics.rank import RANK_NAMES, rank_dynamics, rank_figures
+from fastsvs.dynamics.updates import Change, WeightUpdate, compare, paired
+
+__all__ = [
+    "RANK_NAMES",
+    "Change",
+    "WeightUpdate",
+    "compare",
+    "entropy_figures",
+    "experience_figures",
+    "paired",
+    "rank_dynamics",
+    "rank_figures",
+]

@@ -1,0 +1,125 @@
+"""How much of a model an update changes: sparsity S = 1 - |{values that changed}| / n (arXiv 2510.27072)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastsvs.errors import UserError
+
+TOLERANCE = 1e-5
+"""Smaller differences count as none in work on bf16 checkpoints (Mukherjee et al. 2025, arXiv 2505.11711)."""
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)?\.?(\w+)\.(weight|bias)")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Of one tensor, or of several together."""
+
+    values: int
+    same: int
+    """Values that are equal bit for bit."""
+    same_in_bf16: int
+    """Equal after rounding both to bf16."""
+    within: int
+    """That differ by no more than the tolerance."""
+    square_of_change: float
+    square_before: float
+
+    def __add__(self, other: Change) -> Change:
+        return Change(
+            self.values + other.values,
+            self.same + other.same,
+            self.same_in_bf16 + other.same_in_bf16,
+            self.within + other.within,
+            self.square_of_change + other.square_of_change,
+            self.square_before + other.square_before,
+        )
+
+    def figures(self) -> dict[str, float]:
+        """Sparsities, and the norm of the change over that of the weights before."""
+        before = self.square_before**0.5
+        return {
+            "sparsity/exact": self.same / self.values,
+            "sparsity/bf16": self.same_in_bf16 / self.values,
+            "sparsity/tolerance": self.within / self.values,
+            "relative_change": self.square_of_change**0.5 / before if before else 0.0,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WeightUpdate:
+    """The change of every tensor, by its Hugging Face name."""
+
+    tensors: dict[str, Change]
+
+    def total(self) -> Change:
+        return _sum(list(self.tensors.values()))
+
+    def by_layer(self) -> dict[str, Change]:
+        """Under `0`, `1`, ...; what lies in no layer under its module."""
+        return self._grouped(lambda name: match[1] if (match := _LAYER.fullmatch(name)) else module_of(name))
+
+    def by_module(self) -> dict[str, Change]:
+        """Under `q_proj`, `q_proj bias`, `gate_proj`, `norm`, `embedding`, `head`, ..."""
+        return self._grouped(module_of)
+
+    def _grouped(self, key: Callable[[str], str]) -> dict[str, Change]:
+        groups: dict[str, list[Change]] = {}
+        for name, change in self.tensors.items():
+            groups.setdefault(key(name), []).append(change)
+        return {name: _sum(changes) for name, changes in groups.items()}
+
+
+def compare(pairs: Iterable[tuple[str, Tensor, Tensor]], tolerance: float = TOLERANCE) -> WeightUpdate:
+    """Of (name, before, after), one tensor at a time."""
+    return WeightUpdate({name: change_of(old, new, tolerance) for name, old, new in pairs})
+
+
+def paired(
+    before: Iterable[tuple[str, Tensor]], after: Iterable[tuple[str, Tensor]]
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Two models whose tensors come in the same order; no more than a pair of them is held. Raises UserError where they
+    are not of one architecture."""
+    theirs = iter(after)
+    for name, old in before:
+        other, new = next(theirs, ("nothing", None))
+        if name != other or new is None or old.shape != new.shape:
+            shape = "" if new is None else f" of shape {list(new.shape)}"
+            raise UserError(f"the models differ: {name} of shape {list(old.shape)} stands against {other}{shape}")
+        yield name, old, new
+    if extra := next(theirs, None):
+        raise UserError(f"the models differ: only one of them has {extra[0]}")
+
+
+def change_of(old: Tensor, new: Tensor, tolerance: float = TOLERANCE) -> Change:
+    """Two tensors of one shape; when one is bf16 the other is rounded to it first, so that storing is no change."""
+    if torch.bfloat16 in (old.dtype, new.dtype):
+        old, new = old.bfloat16(), new.bfloat16()
+    difference = new.double() - old.double()
+    return Change(
+        values=old.numel(),
+        same=int((old == new).sum()),
+        same_in_bf16=int((old.bfloat16() == new.bfloat16()).sum()),
+        within=int((difference.abs() <= tolerance).sum()),
+        square_of_change=float(difference.square().sum()),
+        square_before=float(old.double().square().sum()),
+    )
+
+
+def module_of(name: str) -> str:
+    """The kind of weight that a Hugging Face name stands for."""
+    if match := _LAYER.fullmatch(name):
+        module, part = match[2], match[3]
+        if module.endswith("norm"):
+            return "norm"
+        return module if part == "weight" else f"{module} {part}"
+    return {"model.embed_tokens.weight": "embedding", "lm_head.weight": "head"}.get(name, "norm")
+
+
+def _sum(changes: Sequence[Change]) -> Change:
+    return sum(changes[1:], start=changes[0])

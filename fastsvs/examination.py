@@ -1,0 +1,70 @@
+"""A step looked at more closely, every so many steps: `dynamics/...` in metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from fastsvs import distributed
+from fastsvs.algorithms import Batch
+from fastsvs.dynamics import compare, entropy_figures, experience_figures, rank_dynamics, rank_figures
+from fastsvs.policy.weights import open_source
+from fastsvs.session import Session
+
+
+def is_due(session: Session, step: int) -> bool:
+    """Every `dynamics.every` steps, the first and the last among them; `step` counts from 0."""
+    every = session.job.dynamics.every
+    return every > 0 and (step % every == 0 or step + 1 == session.job.run.steps)
+
+
+def examine(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of the policy before its update, the batch that it is about to learn from, and the step's samples as the main
+    rank records them. Collective; draws no random numbers."""
+    figures = experience_figures(rows) | update_figures(session)
+    if len(batch):
+        figures |= policy_figures(session, batch)
+    return {f"dynamics/{name}": value for name, value in figures.items()}
+
+
+def policy_figures(session: Session, batch: Batch) -> dict[str, float]:
+    config = session.job.dynamics
+    chosen = spread(batch.kinds, config.ranked_responses)
+    seen = session.policy.examine(
+        batch,
+        session.job.rollout.temperature,
+        set(chosen),
+        lambda hidden: rank_dynamics(hidden, config.rank_window, config.rank_stride),
+    )
+    figures = entropy_figures(seen.entropy, batch.response_lengths, batch.kinds)
+    if seen.hidden:
+        figures |= rank_figures(
+            torch.stack(list(seen.hidden.values())), [batch.kinds[sample] for sample in seen.hidden]
+        )
+    return figures
+
+
+def update_figures(session: Session) -> dict[str, float]:
+    """The weights against those that the run began with; on the main rank."""
+    current = session.policy.hf_weights()
+    if not distributed.is_main():
+        for _ in current:
+            pass
+        return {}
+    source = open_source(session.job.model, session.policy.architecture, session.job.run.seed)
+    pairs = ((name, source.read(name, None, 0, 0).to(tensor.dtype), tensor.cpu()) for name, tensor in current)
+    return compare(pairs).total().figures()
+
+
+def spread(kinds: Sequence[str], count: int) -> list[int]:
+    """Up to `count` samples, as many of each kind as there are, evenly over its samples."""
+    places: dict[str, list[int]] = {}
+    for sample, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(sample)
+    chosen: list[int] = []
+    for index, samples in enumerate(sorted(places.values(), key=len)):
+        share = min(len(samples), (count - len(chosen)) // (len(places) - index))
+        chosen += [samples[i * len(samples) // share] for i in range(share)]
+    return sorted(chosen)
