@@ -8,8 +8,12 @@ from pathlib import Path
 
 CONFIGS = Path("configs/reproduce")
 MODEL = Path("models/tiny")
-BASE = "base"
-"""Stands among the methods for the model that they all begin with."""
+HELD_OUT = "heldout"
+"""The set of configs/reproduce/eval.yaml."""
+BASE, SVS, ON_POLICY, RLVR, SFT = "base", "SvS", "SvS on-policy", "RLVR", "SFT"
+"""The model that all begin with, and the methods. RLVR makes one optimizer step a step; SvS, which learns from several
+times as many responses, makes several, and on-policy one."""
+SELF_PLAY = (SVS, ON_POLICY)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        return self.root / f"{self.method.lower()}_seed{self.seed}"
+        return self.root / f"{_file_name(self.method)}_seed{self.seed}"
 
     def checkpoint(self, step: int) -> Path:
         return self.folder / "checkpoints" / f"step_{step:08d}"
@@ -63,10 +67,10 @@ class Run:
 
     def arguments(self) -> list[str]:
         """Of `fastsvs`, to train it or to go on."""
-        command = "sft" if self.method == "SFT" else "train"
+        command = "sft" if self.method == SFT else "train"
         overrides = [f"run.dir={self.folder}", f"run.seed={self.seed}"]
         steps = f"run.steps={self.plan.evaluated[self.method][-1]}"
-        config = CONFIGS / f"{self.method.lower()}.yaml"
+        config = CONFIGS / f"{_file_name(self.method)}.yaml"
         return [command, str(config), *overrides, steps, *self.plan.shrink[command]]
 
 
@@ -83,39 +87,52 @@ class Evaluated:
 
     @property
     def folder(self) -> Path:
-        return self.root / "evaluations" / f"{self.method.lower()}_seed{self.seed}_step{self.step}"
+        return self.root / "evaluations" / f"{_file_name(self.method)}_seed{self.seed}_step{self.step}"
 
     @property
     def result(self) -> Path:
         return self.folder / "summary.json"
 
+    @property
+    def figures(self) -> Path:
+        return self.folder / f"{HELD_OUT}.json"
+
+    @property
+    def samples(self) -> Path:
+        """One line a problem."""
+        return self.folder / f"{HELD_OUT}.samples.jsonl"
+
     def arguments(self) -> list[str]:
         overrides = [f"model.path={self.model}", f"output={self.folder}", f"seed={self.seed}"]
-        sampling = [f"evaluation.samples={self.plan.samples}", f"evaluation.k={self.plan.ks}"]
+        sampling = [f"sets.{HELD_OUT}.samples={self.plan.samples}", f"sets.{HELD_OUT}.k={self.plan.ks}"]
         return ["eval", str(CONFIGS / "eval.yaml"), *overrides, *sampling, *self.plan.shrink["eval"]]
 
 
-_STEPS = (50, 100, 150, 200, 300, 400, 500, 600)
+def _file_name(method: str) -> str:
+    return method.lower().replace(" ", "_").replace("-", "_")
+
+
+_STEPS = (50, 100, 150, 200, 300, 400)
 _SMALL = ("data.limit=16", "run.prompts_per_step=4", "run.save_every=1")
 PLANS = {
     "tiny": Plan(
         suite="reproduce-tiny",
         seeds=(0, 1, 2),
-        evaluated={"SvS": _STEPS, "RLVR": (*_STEPS, 800, 1000, 1200), "SFT": _STEPS},
-        compared=600,
+        evaluated={ON_POLICY: _STEPS, SVS: _STEPS, RLVR: (*_STEPS, 600, 800, 1000), SFT: _STEPS},
+        compared=400,
         samples=64,
         shrink={"train": (), "sft": (), "eval": ()},
     ),
     "smoke": Plan(
         suite="reproduce-smoke",
-        seeds=(0, 1),
-        evaluated={"SvS": (1, 2), "RLVR": (1, 2, 3), "SFT": (1, 2)},
-        compared=2,
+        seeds=(0,),
+        evaluated={ON_POLICY: (1,), SVS: (1,), RLVR: (1, 2), SFT: (1,)},
+        compared=1,
         samples=4,
         shrink={
             "train": (*_SMALL, "rollout.samples_per_prompt=4", "selfplay.variants_per_context=2"),
             "sft": _SMALL,
-            "eval": ("data.limit=8",),
+            "eval": (f"sets.{HELD_OUT}.data.limit=8",),
         },
     ),
 }

@@ -19,7 +19,6 @@ Say = Callable[[str], None]
 def finish(plan: Plan, root: Path, workers: int, say: Say = print) -> None:
     """Leave no run untrained and no checkpoint unevaluated in `root`: what is done is not done again, what was killed
     goes on where it stopped. Raises UserError with the end of the log when a process fails."""
-    root.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
         for work in (plan.runs(root), plan.evaluations(root)):
             list(pool.map(partial(_make, say=say), work))
@@ -29,6 +28,7 @@ def _make(work: Run | Evaluated, say: Say) -> None:
     if work.result.exists():
         return
     log = work.folder.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "fastsvs", *work.arguments()]
     with log.open("ab") as output:
         ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=_environment(), check=False)

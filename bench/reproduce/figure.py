@@ -1,0 +1,111 @@
+"""The picture of a reproduction: entropy, pass@1 and pass@k against steps, against responses, and all k at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.reproduce.claims import PAPER_K
+from bench.reproduce.plan import ON_POLICY, RLVR, SFT, SVS, Plan
+from bench.reproduce.results import Curve, Results
+
+
+@dataclass(frozen=True)
+class Theme:
+    ending: str
+    """Of the file's name."""
+    ink: str
+    paper: str
+    colors: dict[str, str]
+    """By method; told apart by dash as well."""
+
+
+LIGHT = Theme(
+    ending=".png",
+    ink="#24292f",
+    paper="#ffffff",
+    colors={SVS: "#1a7f4b", ON_POLICY: "#8250df", RLVR: "#2f5fb3", SFT: "#b35c00"},
+)
+DARK = Theme(
+    ending="-dark.png",
+    ink="#c9d1d9",
+    paper="#0d1117",
+    colors={SVS: "#56d364", ON_POLICY: "#d2a8ff", RLVR: "#79b0ff", SFT: "#f0a04b"},
+)
+DASHES = {SVS: "-", ON_POLICY: "-.", RLVR: "--", SFT: ":"}
+
+
+def draw(path: Path, plan: Plan, results: Results) -> list[Path]:
+    """`path` for light pages and its sister `<stem>-dark.png`; seeds thin, their mean bold."""
+    written = []
+    for theme in (LIGHT, DARK):
+        figure = Figure(figsize=(15, 10), layout="constrained", facecolor=theme.paper)
+        rows = figure.subplots(3, 4)
+        metrics = ("entropy", "pass@1", f"pass@{min(PAPER_K, plan.samples)}", f"pass@{plan.samples}")
+        for axes, metric in zip(rows[0], metrics, strict=True):
+            _against_steps(axes, plan, results, metric, theme)
+        for axes, metric in zip(rows[1], metrics, strict=True):
+            _against_responses(axes, plan, results, metric, theme)
+        for axes, method in zip(rows[2], plan.evaluated, strict=True):
+            _every_k(axes, plan, results, method)
+        for axes in rows.flat:
+            _dress(axes, theme)
+        written.append(path.with_name(path.stem + theme.ending))
+        figure.savefig(written[-1], dpi=100)
+    return written
+
+
+def _against_steps(axes: Axes, plan: Plan, results: Results, metric: str, theme: Theme) -> None:
+    """As far as all methods go."""
+    for method in plan.evaluated:
+        curve = {step: v for step, v in results.curve(method, metric).items() if step <= plan.compared}
+        _plot(axes, method, [[step] * len(curve[step]) for step in curve], list(curve.values()), theme)
+    axes.set_title(_title(metric))
+    axes.set_xlabel("step")
+
+
+def _against_responses(axes: Axes, plan: Plan, results: Results, metric: str, theme: Theme) -> None:
+    for method in plan.evaluated:
+        curve, responses = results.curve(method, metric), results.curve(method, "responses")
+        cost = [[0.0] * len(curve[step]) if step == 0 else responses[step] for step in curve]
+        _plot(axes, method, [[each / 1000 for each in step] for step in cost], list(curve.values()), theme)
+    axes.set_title(_title(metric))
+    axes.set_xlabel("thousand responses sampled (SFT: solutions shown)")
+
+
+def _plot(axes: Axes, method: str, x: Sequence[list[float]], y: Sequence[list[float]], theme: Theme) -> None:
+    style = {"color": theme.colors[method], "linestyle": DASHES[method]}
+    for seed_x, seed_y in zip(zip(*x, strict=True), zip(*y, strict=True), strict=True):
+        axes.plot(seed_x, seed_y, linewidth=0.8, alpha=0.45, **style)
+    axes.plot([fmean(each) for each in x], [fmean(each) for each in y], linewidth=2.2, label=method, **style)
+
+
+def _every_k(axes: Axes, plan: Plan, results: Results, method: str) -> None:
+    """Mean over seeds of pass@k for all k."""
+    shades = colormaps["cool"].resampled(len(plan.ks))
+    for index, k in enumerate(plan.ks):
+        curve: Curve = results.curve(method, f"pass@{k}")
+        axes.plot(list(curve), [fmean(values) for values in curve.values()], color=shades(index), label=f"{k}")
+    axes.set_title(f"{method}: held-out pass@k, k = {plan.ks[0]} to {plan.samples}")
+    axes.set_xlabel("step")
+
+
+def _title(metric: str) -> str:
+    return f"held-out {metric}" if metric.startswith("pass") else "entropy on held-out problems, nats per token"
+
+
+def _dress(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor(theme.paper)
+    axes.tick_params(colors=theme.ink)
+    axes.grid(alpha=0.25, color=theme.ink)
+    for text in (axes.title, axes.xaxis.label):
+        text.set_color(theme.ink)
+    for spine in axes.spines.values():
+        spine.set_color(theme.ink)
+    axes.legend(fontsize=8, labelcolor=theme.ink, framealpha=0.0)

@@ -1,0 +1,131 @@
+"""docs/reproduction.md from the JSON of a reproduction and page.md, its text. Only the reading of the figures is
+written by hand; it stays in the page as long as they do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from string import Template
+
+from bench.reproduce.claims import Claim, claims, judge, same_cost
+from bench.reproduce.plan import BASE, CONFIGS, ON_POLICY, RLVR, SELF_PLAY, SVS, Plan
+from bench.reproduce.results import VALID, WEIGHTS, Results, Side
+from fastsvs.config import TrainJob, load
+from fastsvs.files import write_atomic
+
+TEXT = Path(__file__).with_suffix(".md")
+UNREAD = "Nobody has read these figures yet; the verdicts above are computed."
+
+
+def write(path: Path, plan: Plan, results: Results, source: Path, pictures: Sequence[Path]) -> None:
+    """Replace the page at `path`. A reading in it is kept when it is of the same `source`, the JSON file."""
+    earlier = path.read_text(encoding="utf-8") if path.exists() else ""
+    write_atomic(path, render(plan, results, source.name, [each.name for each in pictures], earlier))
+
+
+def render(plan: Plan, results: Results, source: str, pictures: Sequence[str], earlier: str = "") -> str:
+    matched = (f"for {self_play}, step {same_cost(plan, results, self_play).step}" for self_play in SELF_PLAY)
+    return Template(TEXT.read_text(encoding="utf-8")).substitute(
+        _regime(plan),
+        seeds=", ".join(map(str, plan.seeds)),
+        samples=plan.samples,
+        compared=plan.compared,
+        longest=plan.evaluated[RLVR][-1],
+        source=source,
+        light=pictures[0],
+        dark=pictures[1],
+        endings=_endings(plan, results),
+        cost=_cost(plan, results),
+        verdicts=_verdicts(plan, results),
+        matched="; ".join(matched),
+        weights=_weights(plan, results),
+        written=" ".join(_written(results)),
+        reading=_reading(source, earlier),
+    )
+
+
+def _endings(plan: Plan, results: Results) -> str:
+    """The base, every method at the step compared, RLVR at the cost of SvS and at its end."""
+    names = [f"pass@{k}" for k in plan.ks if k in (1, 8, 32, plan.samples)]
+    sides = [Side(BASE, 0), *(Side(method, plan.compared) for method in plan.evaluated)]
+    sides += [same_cost(plan, results, self_play) for self_play in SELF_PLAY]
+    rows = []
+    for side in dict.fromkeys((*sides, Side(RLVR, plan.evaluated[RLVR][-1]))):
+        cells = [_spread(results.curve(side.method, name)[side.step], 100, 1) for name in names]
+        entropy = _spread(results.curve(side.method, "entropy")[side.step], 1, 3)
+        responses = "" if side.method == BASE else f"{results.mean(side, 'responses'):,.0f}"
+        rows.append([str(side), *cells, entropy, responses])
+    return _table(["", *(f"{name}, %" for name in names), "entropy, nats/token", "responses"], rows)
+
+
+def _cost(plan: Plan, results: Results) -> str:
+    if results.notes:
+        return f"No seconds are quoted: {'; '.join(results.notes)}."
+    each = (
+        f"{method} {results.mean(Side(method, steps[-1]), 'seconds'):.0f} s for {steps[-1]}"
+        for method, steps in plan.evaluated.items()
+    )
+    return f"Training steps took, with one thread: {', '.join(each)}."
+
+
+def _verdicts(plan: Plan, results: Results) -> str:
+    rows = []
+    for claim, on_policy in zip(claims(plan, results, SVS), claims(plan, results, ON_POLICY), strict=True):
+        other = "" if on_policy == claim else _verdict(results, on_policy)
+        rows.append([claim.text, claim.source, claim.metric, _verdict(results, claim), other])
+    return _table(["claim", "of", "difference in", "here", f"here, with {ON_POLICY}"], rows)
+
+
+def _verdict(results: Results, claim: Claim) -> str:
+    found = results.difference(claim.left, claim.right, claim.metric)
+    scale, digits = (1, 3) if claim.metric == "entropy" else (100, 1)
+    low, value, high = (f"{scale * each:+.{digits}f}" for each in (found.low, found.value, found.high))
+    return f"**{judge(claim.expected, found)}**: {value} [{low}, {high}]"
+
+
+def _weights(plan: Plan, results: Results) -> str:
+    rows = []
+    for method in plan.evaluated:
+        cells = (results.curve(method, name)[plan.compared] for name in WEIGHTS)
+        rows.append([f"{method} at step {plan.compared}", *(_spread(each, 100, 2) for each in cells)])
+    return _table(["weights", *WEIGHTS.values()], rows)
+
+
+def _written(results: Results) -> Iterable[str]:
+    for method in SELF_PLAY:
+        valid = results.curve(method, VALID)
+        steps = [0, *valid]
+        if valid:
+            early, late = (_spread(valid[step], 100, 1) for step in (steps[1], steps[-1]))
+            yield f"{method}: {early}% up to step {steps[1]}, {late}% after step {steps[-2]}."
+
+
+def _reading(source: str, earlier: str) -> str:
+    opening, closing = f"<!-- reading of {source} -->", "<!-- end of reading -->"
+    kept = re.search(rf"{re.escape(opening)}\n(.*?)\n{closing}", earlier, re.DOTALL)
+    return f"{opening}\n{kept[1] if kept else UNREAD}\n{closing}"
+
+
+def _regime(plan: Plan) -> dict[str, object]:
+    """From the configuration itself."""
+    svs = load(TrainJob, CONFIGS / "svs.yaml")
+    return {
+        "problems": svs.data.limit,
+        "prompts": svs.run.prompts_per_step,
+        "responses": svs.rollout.samples_per_prompt,
+        "rate": f"{svs.policy.optimizer.learning_rate:g}",
+        "variants": svs.selfplay.variants_per_context,
+        "solutions": svs.selfplay.samples_per_variant,
+        "epochs": f"{plan.compared * svs.run.prompts_per_step / (svs.data.limit or 1):.1f}",
+    }
+
+
+def _spread(values: Sequence[float], scale: float, digits: int) -> str:
+    mean, low, high = (scale * each for each in (sum(values) / len(values), min(values), max(values)))
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

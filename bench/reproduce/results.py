@@ -1,0 +1,87 @@
+"""The figures of a reproduction as they stand in its JSON file: everything that page and picture show."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+from bench.report import Row
+from bench.reproduce.plan import BASE
+from bench.reproduce.statistics import Difference
+
+Curve = Mapping[int, list[float]]
+"""A figure by step, one value a seed."""
+WEIGHTS = {
+    "sparsity/exact": "equal to the base's in fp32, %",
+    "sparsity/bf16": "equal in bf16, %",
+    "sparsity/tolerance": "within 1e-5, %",
+    "relative_change": "norm of the change over the base's, %",
+}
+"""Figures of `fastsvs.dynamics.compare` with their heads on the page."""
+VALID = "variants that are right"
+UNITS = {"entropy": "nats/token", "responses": "responses", "seconds": "s"}
+"""Of what is no share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a comparison: a method after so many steps."""
+
+    method: str
+    step: int
+
+    def __str__(self) -> str:
+        return "base" if self.method == BASE else f"{self.method} at step {self.step}"
+
+
+@dataclass(frozen=True)
+class Results:
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """From a file of `bench.report.write`."""
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return cls(tuple(Row(**{"limit": None, "note": None, **row}) for row in rows))
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str, str], float]:
+        return {(row.case, row.provider, row.metric): row.value for row in self.rows}
+
+    def curve(self, method: str, metric: str) -> Curve:
+        """All seeds at every step at which the method has this figure; the base stands at step 0 of every method."""
+        found: dict[int, list[float]] = defaultdict(list)
+        for row in self.rows:
+            if row.metric == metric and row.provider in (method, BASE) and row.case.startswith("seed "):
+                found[int(row.case.rpartition(" ")[2])].append(row.value)
+        return dict(sorted(found.items()))
+
+    def mean(self, side: Side, metric: str) -> float:
+        return fmean(self.curve(side.method, metric)[side.step])
+
+    def difference(self, left: Side, right: Side, metric: str) -> Difference:
+        case, provider = f"{left} - {right}", "bootstrap"
+        return Difference(*(self._values[case, provider, metric + end] for end in ("", " low", " high")))
+
+    @property
+    def notes(self) -> list[str]:
+        return list(dict.fromkeys(row.note for row in self.rows if row.note))
+
+
+def point_rows(method: str, seed: int, step: int, figures: Mapping[str, float], note: str | None = None) -> list[Row]:
+    """Figures of one model."""
+    case = f"seed {seed}, step {step}"
+    return [
+        Row(case, method, metric, value, UNITS.get(metric, "share"), note=note) for metric, value in figures.items()
+    ]
+
+
+def difference_rows(left: Side, right: Side, metric: str, found: Difference) -> Iterable[Row]:
+    """A difference and its interval."""
+    for end, value in (("", found.value), (" low", found.low), (" high", found.high)):
+        yield Row(f"{left} - {right}", "bootstrap", metric + end, value, UNITS.get(metric, "share"))

@@ -1,0 +1,53 @@
+"""How sure a difference between two methods is: a bootstrap over problems and over training seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastsvs.evaluate import pass_at_k
+
+DRAWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """With the ends of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def pass_rates(counts: np.ndarray, samples: int, k: int) -> np.ndarray:
+    """pass@k of each problem from `counts` of correct samples, same shape."""
+    by_count = np.array([pass_at_k(samples, correct, k) for correct in range(samples + 1)])
+    return by_count[counts]
+
+
+def difference(left: np.ndarray, right: np.ndarray, draws: int = DRAWS) -> Difference:
+    """Mean of `left` minus mean of `right`, `[seeds, problems]` each.
+
+    A draw takes the same problems on both sides, and seeds on each side by themselves, all with replacement.
+    A figure that has no problems comes as `[seeds, 1]`.
+    """
+    random = np.random.default_rng(0)
+    problems = random.integers(left.shape[1], size=(draws, left.shape[1]))
+    drawn = _drawn_means(left, problems, random) - _drawn_means(right, problems, random)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Difference(float(left.mean() - right.mean()), float(low), float(high))
+
+
+def by_seed(values: Sequence[float]) -> np.ndarray:
+    """One figure a seed as `difference` takes it."""
+    return np.array(values, dtype=float)[:, None]
+
+
+def _drawn_means(values: np.ndarray, problems: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """`[draws]`."""
+    seeds = random.integers(values.shape[0], size=(len(problems), values.shape[0]))
+    weights = np.stack([(seeds == seed).mean(axis=1) for seed in range(values.shape[0])], axis=1)  # [draws, seeds]
+    of_seeds = np.stack([row[problems].mean(axis=1) for row in values], axis=1)  # [draws, seeds]
+    return (weights * of_seeds).sum(axis=1)

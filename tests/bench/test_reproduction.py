@@ -1,0 +1,316 @@
+"""What the reproduction's page says, on made-up runs whose figures are known."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import chdir
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from whole_runs import ROOT, environment
+
+from bench.report import write
+from bench.reproduce import page
+from bench.reproduce.claims import judge, same_cost
+from bench.reproduce.figure import draw
+from bench.reproduce.measure import entropies, measure
+from bench.reproduce.plan import BASE, CONFIGS, ON_POLICY, PLANS, RLVR, SFT, SVS, Evaluated, Plan
+from bench.reproduce.results import VALID, Results, Side, point_rows
+from bench.reproduce.runs import finish
+from bench.reproduce.statistics import Difference, by_seed, difference, pass_rates
+from fastsvs.config import SftJob, TrainJob, load
+from fastsvs.data import tiny
+from fastsvs.errors import UserError
+from fastsvs.files import write_json, write_jsonl
+
+PLAN = Plan(
+    suite="reproduce-test",
+    seeds=(0, 1),
+    evaluated={ON_POLICY: (1, 2), SVS: (1, 2), RLVR: (1, 2, 4), SFT: (1, 2)},
+    compared=2,
+    samples=4,
+    shrink={"train": (), "sft": (), "eval": ()},
+)
+
+
+def points(responses: Mapping[tuple[str, int], float]) -> Results:
+    """Only costs, the same for both seeds."""
+    rows = [
+        row
+        for (method, step), value in responses.items()
+        for seed in PLAN.seeds
+        for row in point_rows(method, seed, step, {"responses": value})
+    ]
+    return Results(tuple(rows))
+
+
+def test_pass_rates_are_the_unbiased_estimate_of_every_problem() -> None:
+    counts = np.array([[0, 1], [2, 4]])
+    assert pass_rates(counts, samples=4, k=2).tolist() == [[0.0, 0.5], [1 - 1 / 6, 1.0]]
+
+
+def test_problems_are_drawn_together_on_both_sides() -> None:
+    hard_and_easy = np.array([[0.1, 0.9, 0.5]])
+    assert astuple(difference(hard_and_easy + 0.25, hard_and_easy)) == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_seeds_are_drawn_on_each_side_by_itself() -> None:
+    """Two seeds at 0 and 1: the mean of a draw is 0, 1/2 or 1, with chances 1/4, 1/2 and 1/4, whatever the pairing."""
+    two = by_seed([0.0, 1.0])
+    assert difference(two, by_seed([0.0, 0.0])) == Difference(0.5, 0.0, 1.0)
+    assert difference(two, two) == Difference(0.0, -1.0, 1.0)
+
+
+def test_the_interval_is_that_of_all_possible_draws() -> None:
+    """One seed, two problems at 0 and 1: 2.5% of the draws lie below 0.5 many times over, so the interval is [0, 1]."""
+    found = difference(np.array([[0.0, 1.0]]), np.array([[0.0, 0.0]]))
+    assert found == Difference(0.5, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("interval", "higher", "not_higher", "lower", "not_lower"),
+    [
+        ((0.1, 0.3), "agrees", "does not agree", "does not agree", "agrees"),
+        ((-0.3, -0.1), "does not agree", "agrees", "agrees", "does not agree"),
+        ((-0.1, 0.3), "undecided", "undecided", "undecided", "undecided"),
+        ((0.0, 0.0), "does not agree", "agrees", "does not agree", "agrees"),
+        ((0.0, 0.2), "undecided", "undecided", "does not agree", "agrees"),
+        ((-0.2, 0.0), "does not agree", "agrees", "undecided", "undecided"),
+    ],
+)
+def test_a_claim_is_judged_by_its_interval(interval, higher, not_higher, lower, not_lower) -> None:
+    found = Difference(sum(interval) / 2, *interval)
+    verdicts = [judge(expected, found) for expected in ("higher", "not higher", "lower", "not lower")]
+    assert verdicts == [higher, not_higher, lower, not_lower]
+
+
+def test_equal_cost_is_the_step_of_rlvr_with_the_nearest_number_of_responses() -> None:
+    costs = {(RLVR, 1): 100, (RLVR, 2): 200, (RLVR, 4): 400}
+    assert same_cost(PLAN, points({**costs, (SVS, 2): 310}), SVS) == Side(RLVR, 4)
+    assert same_cost(PLAN, points({**costs, (SVS, 2): 290}), SVS) == Side(RLVR, 2)
+    assert same_cost(PLAN, points({**costs, (SVS, 2): 9000}), SVS) == Side(RLVR, 4)
+
+
+def test_plans_compare_what_all_methods_have() -> None:
+    for plan in PLANS.values():
+        assert all(plan.compared in steps and list(steps) == sorted(steps) for steps in plan.evaluated.values())
+        assert plan.ks[-1] == plan.samples
+
+
+def test_methods_share_every_setting_that_they_can_share() -> None:
+    svs, rlvr = (load(TrainJob, ROOT / CONFIGS / f"{name}.yaml") for name in ("svs", "rlvr"))
+    sft = load(SftJob, ROOT / CONFIGS / "sft.yaml")
+    on_policy = load(TrainJob, ROOT / CONFIGS / "svs_on_policy.yaml")
+    assert svs.algorithm.samples_per_update == svs.run.prompts_per_step * svs.rollout.samples_per_prompt
+    assert on_policy == svs.model_copy(update={"algorithm": on_policy.algorithm})
+    without_self_play = svs.selfplay.model_copy(update={"stage": "none"})
+    assert rlvr == svs.model_copy(update={"selfplay": without_self_play, "run": rlvr.run})
+    assert (sft.model, sft.policy) == (svs.model, svs.policy)
+    assert (sft.data.path, sft.data.limit) == (svs.data.path, svs.data.limit)
+    for job in (rlvr, sft):
+        assert job.run.model_copy(update={"steps": svs.run.steps}) == svs.run
+
+
+CORRECT = {
+    (BASE, 0): (1, 0),
+    (SVS, 1): (2, 1),
+    (SVS, 2): (3, 2),
+    (ON_POLICY, 1): (2, 1),
+    (ON_POLICY, 2): (4, 1),
+    (RLVR, 1): (2, 0),
+    (RLVR, 2): (3, 0),
+    (RLVR, 4): (4, 0),
+    (SFT, 1): (2, 2),
+    (SFT, 2): (4, 3),
+}
+"""Of four samples to each of two problems, at both seeds."""
+ENTROPY = {BASE: 0.2, SVS: 0.15, ON_POLICY: 0.25, RLVR: 0.1, SFT: 0.05}
+SAMPLED = {
+    SVS: {"samples/original": 8, "samples/synthesis": 2, "samples/variant": 14},
+    ON_POLICY: {"samples/original": 8, "samples/synthesis": 1, "samples/variant": 3},
+    RLVR: {"samples/original": 8},
+    SFT: {},
+}
+CHANGED = {SVS: 2, ON_POLICY: 3, RLVR: 1, SFT: 4}
+"""Of the four layers, those whose MLP input has moved, by as much as bf16 shows."""
+PROBLEM = tiny.problems("tiny:train", 1)[0]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Finished runs and evaluations, in files as `fastsvs` leaves them."""
+    root = tmp_path_factory.mktemp("reproduce")
+    for evaluated in PLAN.evaluations(root):
+        write_evaluation(evaluated)
+    for run in PLAN.runs(root):
+        steps = range(1, PLAN.evaluated[run.method][-1] + 1)
+        write_jsonl(run.folder / "metrics.jsonl", [{"step": s, "time/step": 1.5} | SAMPLED[run.method] for s in steps])
+        (run.folder / "config.yaml").write_text("run:\n  prompts_per_step: 3\n")
+        write_checkpoint(run.checkpoint(PLAN.compared), CHANGED[run.method])
+        for step in steps if run.method == SVS else ():
+            write_variants(run.folder / "samples" / f"step_{step}.jsonl", right=step, wrong=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(root: Path) -> Results:
+    with chdir(ROOT):
+        return measure(PLAN, root, note=None)
+
+
+def write_evaluation(evaluated: Evaluated) -> None:
+    """Two problems with four samples each, of ten tokens."""
+    correct, entropy = CORRECT[evaluated.method, evaluated.step], ENTROPY[evaluated.method]
+    rates = {f"pass@{k}": {"mean": float(pass_rates(np.array(correct), 4, k).mean())} for k in PLAN.ks}
+    write_json(evaluated.figures, {**rates, "entropy_estimate": entropy})
+    rows = [
+        {
+            "id": f"tiny:heldout/{index}",
+            "verdicts": ["correct"] * count + ["wrong"] * (4 - count),
+            "tokens": [10] * 4,
+            "logprobs": [-10 * entropy] * 4,
+        }
+        for index, count in enumerate(correct)
+    ]
+    write_jsonl(evaluated.samples, rows[:: 1 if evaluated.method == BASE else -1])
+
+
+def write_checkpoint(folder: Path, changed_layers: int) -> None:
+    shutil.copytree(ROOT / "models" / "tiny", folder)
+    tensors = load_file(folder / "model.safetensors")
+    for layer in range(changed_layers):
+        tensors[f"model.layers.{layer}.mlp.up_proj.weight"] *= 1.5
+    save_file(tensors, folder / "model.safetensors")
+
+
+def write_variants(path: Path, right: int, wrong: int) -> None:
+    answers = [PROBLEM.answer] * right + [PROBLEM.answer + "0"] * wrong
+    rows = [{"kind": "variant", "question": PROBLEM.question, "answer": answer} for answer in answers]
+    write_jsonl(path, [{"kind": "original", "question": "?", "answer": "0"}, *rows])
+
+
+def lines_of(section: str) -> dict[str, str]:
+    """Of a table, by their first cell."""
+    return {line.split(" | ")[0].removeprefix("| "): line for line in section.splitlines() if line.startswith("|")}
+
+
+def test_figures_are_those_of_the_files(results: Results) -> None:
+    assert results.curve(SVS, "pass@1") == {0: [0.125] * 2, 1: [0.375] * 2, 2: [0.625] * 2}
+    assert results.curve(RLVR, "entropy") == {0: [0.2] * 2, 1: [0.1] * 2, 2: [0.1] * 2, 4: [0.1] * 2}
+    assert results.curve(SVS, "responses") == {1: [24] * 2, 2: [48] * 2}
+    assert results.curve(SFT, "responses") == {1: [3] * 2, 2: [6] * 2}
+    assert results.curve(RLVR, "seconds")[4] == [6.0, 6.0]
+    assert results.curve(SVS, VALID) == {1: [1 / 2] * 2, 2: [2 / 3] * 2}
+
+
+def test_weights_are_compared_with_the_base(results: Results) -> None:
+    """Zeros do not move."""
+    base = load_file(ROOT / "models" / "tiny" / "model.safetensors")
+    for method, layers in CHANGED.items():
+        moved = sum(int(base[f"model.layers.{layer}.mlp.up_proj.weight"].count_nonzero()) for layer in range(layers))
+        expected = 1 - moved / sum(tensor.numel() for tensor in base.values())
+        for metric in ("sparsity/exact", "sparsity/bf16"):
+            assert results.curve(method, metric) == {2: [pytest.approx(expected)] * 2}
+
+
+def test_differences_pair_the_problems_whatever_their_order_in_the_files(results: Results) -> None:
+    """SvS solves 3 and 2 of 4, the base 1 and 0: half of all on each problem, so without any spread."""
+    assert results.difference(Side(SVS, 2), Side(BASE, 0), "pass@1") == Difference(0.5, 0.5, 0.5)
+    spread = results.difference(Side(SVS, 2), Side(RLVR, 2), "pass@1")
+    assert spread == Difference(0.25, 0.0, 0.5)
+    kept = results.difference(Side(SVS, 2), Side(RLVR, 2), "entropy")
+    assert astuple(kept) == pytest.approx((0.05, 0.05, 0.05))
+
+
+def test_entropies_of_problems_have_the_mean_over_all_tokens() -> None:
+    """One token of 3 nats and three of 1 nat in all: 4 nats over 4 tokens."""
+    rows = [{"tokens": [1], "logprobs": [-3.0]}, {"tokens": [2, 1], "logprobs": [-0.75, -0.25]}]
+    assert entropies(rows) == [1.5, 0.5]
+
+
+def test_the_page_says_what_the_json_holds(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    read = Results.read(write(PLAN.suite, results.rows, tmp_path))
+    text = page.render(PLAN, read, "x.json", ["light.png", "dark.png"])
+    sections = dict(re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
+    ends = lines_of(sections["Where the methods end"])
+    assert "| 12.5 (12.5 to 12.5) |" in ends["base"]
+    assert ends["SvS at step 2"].endswith("| 0.150 (0.150 to 0.150) | 48 |")
+    assert "RLVR 6 s for 4" in sections["Where the methods end"]
+    verdicts = lines_of(sections["What the papers claim"])
+    assert verdicts["RLVR raises pass@1 above the base's"].endswith("| **undecided**: +25.0 [+0.0, +50.0] |  |")
+    assert "| entropy | **agrees**: -0.100 [-0.100, -0.100] |  |" in verdicts["RLVR lowers the policy's entropy"]
+    kept = "| **does not agree**: -0.050 [-0.050, -0.050] | **agrees**: +0.050 [+0.050, +0.050] |"
+    assert verdicts["SvS keeps the base's entropy"].endswith(kept)
+    assert "(for SvS, step 4; for SvS on-policy, step 2)" in sections["What the papers claim"]
+    written = "SvS: 50.0 (50.0 to 50.0)% up to step 1, 66.7 (66.7 to 66.7)% after step 1."
+    assert written in sections["Problems that SvS wrote"]
+
+
+def test_seconds_of_a_shared_machine_are_not_quoted(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    shared = Results(
+        tuple(replace(row, note="it was busy") if row.metric == "seconds" else row for row in results.rows)
+    )
+    text = page.render(PLAN, shared, "x.json", ["light.png", "dark.png"])
+    assert "No seconds are quoted: it was busy." in text
+    assert "RLVR 6 s" not in text
+
+
+def test_a_reading_stays_with_its_figures_only(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path, pictures = tmp_path / "page.md", [Path("light.png"), Path("dark.png")]
+    page.write(path, PLAN, results, Path("first.json"), pictures)
+    assert page.UNREAD in path.read_text()
+    path.write_text(path.read_text().replace(page.UNREAD, "Read by hand."))
+    page.write(path, PLAN, results, Path("first.json"), pictures)
+    assert "Read by hand." in path.read_text()
+    page.write(path, PLAN, results, Path("second.json"), pictures)
+    assert "Read by hand." not in path.read_text()
+    assert page.UNREAD in path.read_text()
+
+
+def test_the_picture_is_drawn_for_light_and_dark_pages(results: Results, tmp_path: Path) -> None:
+    pictures = draw(tmp_path / "picture.png", PLAN, results)
+    assert [path.name for path in pictures] == ["picture.png", "picture-dark.png"]
+    assert len({path.read_bytes() for path in pictures}) == 2
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    for work in (*PLAN.runs(tmp_path), *PLAN.evaluations(tmp_path)):
+        work.result.parent.mkdir(parents=True, exist_ok=True)
+        work.result.touch()
+    said: list[str] = []
+    finish(PLAN, tmp_path, workers=2, say=said.append)
+    assert said == []
+
+
+def test_a_process_that_fails_is_named_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    plan = replace(PLAN, seeds=(0,), evaluated={SFT: (1,)}, shrink={"sft": ("data.path=nowhere.jsonl",)})
+    with pytest.raises(UserError, match=r"sft_seed0 failed with exit status 2(.|\n)*nowhere\.jsonl does not exist"):
+        finish(plan, tmp_path, workers=1)
+
+
+@pytest.mark.slow
+def test_all_of_it_runs(tmp_path: Path) -> None:
+    """The command itself, twice: the second time it only reads."""
+    options = ["--suite", "smoke", "--runs", tmp_path / "runs", "--out", tmp_path, "--page", tmp_path / "page.md"]
+    command = [sys.executable, "-m", "bench.reproduce", *map(str, options)]
+    first = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    written = (tmp_path / "page.md").read_text()
+    assert "| SvS at step 1 |" in written
+    second = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert "done:" in first.stdout
+    assert "done:" not in second.stdout
+    assert (tmp_path / "page.md").read_text() == written
