@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastsvs.report.folder import RunFiles
+from fastsvs.report.folder import RunFiles, flatten
 
 INCIDENTAL = {"run.seed", "run.dir", "run.save_every", "run.keep_checkpoints", "run.timeout_seconds", "export"}
 """Keys that do not make another experiment; nor does anything under `logging.`"""
@@ -26,7 +26,8 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of the configurations, with its value in every run; None where the key is absent."""
+    """One key of the configurations or, under `environment.`, of the environments, with its value in every run; None
+    where the key is absent."""
 
     key: str
     values: list[str | None]
@@ -53,8 +54,12 @@ def arms(runs: Sequence[RunFiles]) -> list[Arm]:
 
 def settings(runs: Sequence[RunFiles]) -> list[Setting]:
     """All keys of all runs, in the order of the files."""
-    keys = dict.fromkeys(key for run in runs for key in run.config)
-    return [Setting(key, [_shown(run.config, key) for run in runs]) for key in keys]
+    return _settings([run.config | flatten(run.environment, "environment.") for run in runs])
+
+
+def _settings(facts: Sequence[Mapping[str, Any]]) -> list[Setting]:
+    keys = dict.fromkeys(key for each in facts for key in each)
+    return [Setting(key, [_shown(each, key) for each in facts]) for key in keys]
 
 
 def _matters(key: str) -> bool:
@@ -62,7 +67,11 @@ def _matters(key: str) -> bool:
 
 
 def _told_apart(run: RunFiles, rivals: Sequence[RunFiles]) -> str:
-    differing = [setting.key for setting in settings(rivals) if setting.differs and _matters(setting.key)]
+    differing = [
+        setting.key
+        for setting in _settings([rival.config for rival in rivals])
+        if setting.differs and _matters(setting.key)
+    ]
     facts = [f"{key.rpartition('.')[2]} {_shown(run.config, key)}" for key in differing[:SHOWN_KEYS]]
     return f"{run.method}, {', '.join(facts)}" if facts else f"{run.method}, {run.path.name}"
 

@@ -62,7 +62,6 @@ def _run(run: RunFiles, arm: int, name: str, included: Included) -> dict[str, An
         "metrics": columns(run.metrics),
         "evaluations": {str(step): result for step, result in run.evaluations.items()},
         "time": columns([{"step": row["step"], **time_split(row)} for row in run.metrics]),
-        "environment": run.environment,
         "samples": asdict(included),
     }
 

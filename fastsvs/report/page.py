@@ -18,7 +18,15 @@ from typing import Any
 from fastsvs.report.document import Document
 
 ASSETS = files("fastsvs.report").joinpath("assets")
-STYLES = ("vendor/uPlot.min.css", "vendor/Temml-Local.css", "base.css", "figures.css", "browser.css", "narrow.css")
+STYLES = (
+    "vendor/uPlot.min.css",
+    "vendor/Temml-Local.css",
+    "base.css",
+    "figures.css",
+    "browser.css",
+    "family.css",
+    "narrow.css",
+)
 LIBRARIES = ("vendor/uPlot.iife.min.js", "vendor/temml.min.js")
 LICENCES = ("vendor/uPlot.LICENSE", "vendor/Temml.LICENSE")
 SCRIPTS = (

@@ -5,11 +5,21 @@ const STEP_CACHE = 24;
 function problemBrowser(state) {
   const parts = browserParts();
   const { controls, list, pane } = parts;
-  byId("browser").replaceChildren(h("div", { class: "browser" }, controls.element, h("div", { class: "panes" }, h("div", { class: "side" }, controls.count, list), pane)));
+  byId("browser").replaceChildren(
+    h(
+      "div",
+      { class: "browser" },
+      controls.element,
+      h("div", { class: "panes" }, h("div", { class: "side" }, controls.count, list), pane),
+    ),
+  );
   let groups = [];
-  let searched = { words: "", found: new Set(), round: 0 };
+  const searched = { words: "", found: new Set(), round: 0 };
   let opened = null;
-  const rows = virtualList(list, { draw: (group) => rowOf(state.head, group), choose: (group, deliberately) => open(group, deliberately) });
+  const rows = virtualList(list, {
+    draw: (group) => rowOf(state.head, group),
+    choose: (group, deliberately) => open(group, deliberately),
+  });
 
   const texts = cached(STEP_CACHE, (run, step) => get(`texts/${run}/${step}`));
 
@@ -92,17 +102,46 @@ function familySize(group) {
 
 function browserParts() {
   const list = h("div", { class: "list", role: "listbox", tabindex: 0, id: "list" });
-  const hint = h("p", { class: "hint" }, "Choose a problem to see its family. ", h("kbd", {}, "/"), " search, ", h("kbd", {}, "j"), " ", h("kbd", {}, "k"), " move, ", h("kbd", {}, "Enter"), " read, ", h("kbd", {}, "Esc"), " back.");
+  const hint = h(
+    "p",
+    { class: "hint" },
+    "Choose a problem to see its family. ",
+    h("kbd", {}, "/"),
+    " search, ",
+    h("kbd", {}, "j"),
+    " ",
+    h("kbd", {}, "k"),
+    " move, ",
+    h("kbd", {}, "Enter"),
+    " read, ",
+    h("kbd", {}, "Esc"),
+    " back.",
+  );
   const pane = h("div", { class: "pane", id: "family", tabindex: -1, role: "region", "aria-label": "Family" }, hint);
-  return { controls: filterControls(), list, pane, back: h("button", { type: "button", class: "back" }, "← Problems"), root: () => byId("browser").firstElementChild };
+  return {
+    controls: filterControls(),
+    list,
+    pane,
+    back: h("button", { type: "button", class: "back" }, "← Problems"),
+    root: () => byId("browser").firstElementChild,
+  };
 }
 
 /** One line for a group: what it is, how it went, how the problem begins. */
 function rowOf(head, group) {
   const letters = [...group.verdicts.slice(0, 32)].map((letter) => h("i", { class: VERDICT[letter].class }));
-  const dots = letters.length ? letters : group.rewards.slice(0, 32).map((reward) => h("i", { class: reward > 0 ? "rewarded" : "unchecked" }));
+  const dots = letters.length
+    ? letters
+    : group.rewards.slice(0, 32).map((reward) => h("i", { class: reward > 0 ? "rewarded" : "unchecked" }));
   return [
-    h("p", { class: "tags" }, badge(group.kind), h("span", {}, `step ${group.step}`), head.runs.length > 1 ? h("span", { class: "of" }, head.runs[group.run].name) : null, h("span", { class: "dots", "aria-label": `${group.correct} of ${group.verified} correct` }, dots)),
+    h(
+      "p",
+      { class: "tags" },
+      badge(group.kind),
+      h("span", {}, `step ${group.step}`),
+      head.runs.length > 1 ? h("span", { class: "of" }, head.runs[group.run].name) : null,
+      h("span", { class: "dots", "aria-label": `${group.correct} of ${group.verified} correct` }, dots),
+    ),
     h("p", { class: "snippet" }, pieces(group.question).map(rendered)),
   ];
 }
@@ -122,7 +161,10 @@ function startKeys({ controls, list, pane, rows, close }) {
       event.preventDefault();
       list.focus();
       rows.press(rows.selected ? "Enter" : "j");
-    } else if ((event.target === list || ("jk".includes(event.key) && !typing && byId("browser").contains(event.target))) && rows.press(event.key)) {
+    } else if (
+      (event.target === list || ("jk".includes(event.key) && !typing && byId("browser").contains(event.target))) &&
+      rows.press(event.key)
+    ) {
       event.preventDefault();
     }
   });
@@ -130,7 +172,8 @@ function startKeys({ controls, list, pane, rows, close }) {
 
 function revealIn(pane, element) {
   pane.scrollTop = 0;
-  if (element && !element.matches(".family > .card")) pane.scrollTop = Math.max(0, element.getBoundingClientRect().top - pane.getBoundingClientRect().top - 48);
+  if (element && !element.matches(".family > .card"))
+    pane.scrollTop = Math.max(0, element.getBoundingClientRect().top - pane.getBoundingClientRect().top - 48);
 }
 
 function stepsOf(groups) {

@@ -2,7 +2,9 @@
 
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 const HEIGHT = 190;
-const WHOLE = [1, 2, 5].flatMap((digit) => Array.from({ length: 9 }, (_, power) => digit * 10 ** power)).sort((a, b) => a - b);
+const WHOLE = [1, 2, 5]
+  .flatMap((digit) => Array.from({ length: 9 }, (_, power) => digit * 10 ** power))
+  .sort((a, b) => a - b);
 
 /**
  * Draws into `box`. A plot is { x, series, unit, zero, top, bands, heat, axis }; a series is { label, color, values } and
@@ -68,12 +70,13 @@ function yAxis({ unit, heat }) {
   return {
     stroke: color("--muted"),
     font: FONT,
-    space: 44,
+    space: heat ? 20 : 44,
+    incrs: heat ? WHOLE : undefined,
     gap: 6,
     grid: { show: !heat, stroke: color("--hair"), width: 1 },
     ticks: { show: false },
     size: (_, labels) => 14 + 6.4 * Math.max(2, ...(labels ?? []).map((label) => label.length)),
-    values: (_, splits) => splits.map((value) => (heat && !Number.isInteger(value) ? "" : tick(tidy(value), unit))),
+    values: (_, splits) => splits.map((value) => tick(tidy(value), unit)),
   };
 }
 
@@ -122,8 +125,7 @@ function drawCells(chart, { rows, cells, color: name, largest }) {
   ctx.restore();
 }
 
-/** A colour #rrggbb with an opacity. */
-function faded(hex, alpha) {
-  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-  return `rgba(${red}, ${green}, ${blue}, ${alpha})`;
+/** A colour rgb(...) with an opacity. */
+function faded(rgb, alpha) {
+  return `rgba(${rgb.match(/\d+/g).slice(0, 3).join(", ")}, ${alpha})`;
 }

@@ -1,12 +1,34 @@
 // The controls of the filter: search, run, steps, kind, outcome, reward, learned from or discarded.
 
 function filterControls() {
-  const search = h("input", { type: "search", id: "search", placeholder: "Search problems", "aria-label": "Search problems", "aria-keyshortcuts": "/", autocomplete: "off" });
+  const search = h("input", {
+    type: "search",
+    id: "search",
+    placeholder: "Search problems",
+    "aria-label": "Search problems",
+    "aria-keyshortcuts": "/",
+    autocomplete: "off",
+  });
   const deep = h("input", { type: "checkbox", id: "deep" });
   const run = choice("run", "Run", []);
-  const outcome = choice("outcome", "Verdicts", [["", "any verdicts"], ["solved", "all correct"], ["mixed", "some correct"], ["unsolved", "none correct"], ["unverified", "some not verified"]]);
-  const reward = choice("reward", "Reward", [["", "any reward"], ["positive", "rewarded"], ["zero", "reward 0"], ["negative", "negative reward"]]);
-  const trained = choice("trained", "Use", [["", "learned from or not"], ["true", "learned from"], ["false", "discarded"]]);
+  const outcome = choice("outcome", "Verdicts", [
+    ["", "any verdicts"],
+    ["solved", "all correct"],
+    ["mixed", "some correct"],
+    ["unsolved", "none correct"],
+    ["unverified", "some not verified"],
+  ]);
+  const reward = choice("reward", "Reward", [
+    ["", "any reward"],
+    ["positive", "rewarded"],
+    ["zero", "reward 0"],
+    ["negative", "negative reward"],
+  ]);
+  const trained = choice("trained", "Use", [
+    ["", "learned from or not"],
+    ["true", "learned from"],
+    ["false", "discarded"],
+  ]);
   const from = h("input", { type: "number", id: "from", "aria-label": "From step", min: 0, inputmode: "numeric" });
   const to = h("input", { type: "number", id: "to", "aria-label": "To step", min: 0, inputmode: "numeric" });
   const kinds = h("span", { class: "kinds", role: "group", "aria-label": "Kinds" });
@@ -25,7 +47,11 @@ function filterControls() {
   const words = () => search.value.toLowerCase().split(/\s+/).filter(Boolean);
 
   function kindButton(kind) {
-    const button = h("button", { type: "button", "aria-pressed": String(chosen.has(kind)), style: { "--kind": `var(${kindColor(kind)})` } }, kind);
+    const button = h(
+      "button",
+      { type: "button", "aria-pressed": String(chosen.has(kind)), style: { "--kind": `var(${kindColor(kind)})` } },
+      kind,
+    );
     button.addEventListener("click", () => {
       if (!chosen.delete(kind)) chosen.add(kind);
       button.setAttribute("aria-pressed", String(chosen.has(kind)));
@@ -70,5 +96,9 @@ function runOption(name, index) {
 }
 
 function choice(id, label, options) {
-  return h("select", { id, "aria-label": label }, options.map(([value, text]) => h("option", { value }, text)));
+  return h(
+    "select",
+    { id, "aria-label": label },
+    options.map(([value, text]) => h("option", { value }, text)),
+  );
 }

@@ -33,7 +33,8 @@ function familyView(head, root, focus, texts) {
 function flow(root) {
   const all = descendants(root);
   const contexts = all.filter(({ kind }) => kind === "synthesis");
-  if (!contexts.length) return all.length ? plural(all.length, "group") + " made from it" : "Nothing was written from it.";
+  if (!contexts.length)
+    return all.length ? plural(all.length, "group") + " made from it" : "Nothing was written from it.";
   const written = contexts.flatMap(({ rewards }) => rewards);
   const solved = all.filter(({ kind }) => kind === "variant");
   const parts = [
@@ -54,15 +55,27 @@ function problemCard(group, texts, focus, note = null) {
   const followed = new Set(group.children.map(({ sample }) => sample));
   return h(
     "section",
-    { class: `card ${group.kind}`, "data-group": group.id, "data-focus": group === focus ? "true" : null, tabindex: -1 },
+    {
+      class: `card ${group.kind}`,
+      "data-group": group.id,
+      "data-focus": group === focus ? "true" : null,
+      tabindex: -1,
+    },
     h("p", { class: "tags" }, badge(group.kind), rate(group), note, useOf(group)),
     mathsText("div", { class: "question text" }, group.question),
-    h("p", { class: "answer" }, group.kind === "variant" ? "Inherited answer " : "Answer ", mathsText("b", {}, inMaths(group.answer))),
+    h(
+      "p",
+      { class: "answer" },
+      group.kind === "variant" ? "Inherited answer " : "Answer ",
+      mathsText("b", {}, inMaths(group.answer)),
+    ),
     strip(group, texts, followed),
     group.children.filter(({ sample }) => sample === null).map((child) => problemCard(child, texts, focus)),
     group.children
       .filter(({ sample }) => sample !== null)
-      .map((child) => (child.kind === "synthesis" ? contextCard(group, child, texts, focus) : problemCard(child, texts, focus))),
+      .map((child) =>
+        child.kind === "synthesis" ? contextCard(group, child, texts, focus) : problemCard(child, texts, focus),
+      ),
   );
 }
 
@@ -76,7 +89,11 @@ function contextCard(group, synthesis, texts, focus) {
     h("h4", {}, `Context: response ${synthesis.sample + 1}, correct`, useOf(synthesis)),
     mathsText("blockquote", { class: "text" }, response),
     h("h4", {}, `${plural(written.length, "problem")} written from it`),
-    h("ol", { class: "written" }, written.map((text, sample) => h("li", {}, writtenCard(synthesis, sample, text, texts, focus)))),
+    h(
+      "ol",
+      { class: "written" },
+      written.map((text, sample) => h("li", {}, writtenCard(synthesis, sample, text, texts, focus))),
+    ),
   );
 }
 
@@ -108,7 +125,13 @@ function strip(group, texts, followed) {
     const facts = responseFacts(group, sample, word);
     const button = h(
       "button",
-      { type: "button", class: `sample ${name}${followed.has(sample) ? " followed" : ""}`, "aria-expanded": "false", title: facts, "aria-label": `Response ${sample + 1}: ${facts}` },
+      {
+        type: "button",
+        class: `sample ${name}${followed.has(sample) ? " followed" : ""}`,
+        "aria-expanded": "false",
+        title: facts,
+        "aria-label": `Response ${sample + 1}: ${facts}`,
+      },
       mark,
     );
     let opened = null;
@@ -117,7 +140,12 @@ function strip(group, texts, followed) {
         opened.remove();
         opened = null;
       } else {
-        opened = h("div", { class: `response ${name}` }, h("p", { class: "facts" }, `Response ${sample + 1}: ${facts}`), mathsText("div", { class: "text" }, text));
+        opened = h(
+          "div",
+          { class: `response ${name}` },
+          h("p", { class: "facts" }, `Response ${sample + 1}: ${facts}`),
+          mathsText("div", { class: "text" }, text),
+        );
         panel.append(opened);
       }
       button.setAttribute("aria-expanded", String(opened !== null));
@@ -141,7 +169,11 @@ function responseFacts(group, sample, word) {
 
 function disclosure(label, style, text) {
   const details = h("details", {}, h("summary", {}, label));
-  details.addEventListener("toggle", () => details.childElementCount > 1 || details.append(mathsText("div", { class: style }, text)), { once: true });
+  details.addEventListener(
+    "toggle",
+    () => details.childElementCount > 1 || details.append(mathsText("div", { class: style }, text)),
+    { once: true },
+  );
   return details;
 }
 

@@ -14,7 +14,8 @@ function drawFigures(head) {
   for (const section of ["dynamics", "rest"]) {
     const count = byId(section).querySelectorAll(".figures > .figure").length;
     byId(section).hidden = count === 0;
-    if (section === "rest") byId(section).querySelector("summary").textContent = `All other metrics (${plural(count, "group")})`;
+    if (section === "rest")
+      byId(section).querySelector("summary").textContent = `All other metrics (${plural(count, "group")})`;
     else document.querySelector(`nav a[href="#${section}"]`).hidden = count === 0;
   }
 }
@@ -33,9 +34,10 @@ function place(panel, plots) {
   const update = (next) => {
     const moving = next.filter((plot) => !isZero(plot));
     figure.hidden = next.length === 0;
-    note.textContent = moving.length < next.length ? `Zero throughout: ${listed(next.filter(isZero).map(titleOf))}.` : "";
+    note.textContent =
+      moving.length < next.length ? `Zero throughout: ${listed(next.filter(isZero).map(titleOf))}.` : "";
     box.dataset.plots = Math.min(4, moving.length);
-    whenNear(figure, () => redraw(box, moving));
+    whenNear(figure, () => redrawPlots(box, moving));
   };
   drawn.set(panel.id, { update });
   update(plots);
@@ -47,21 +49,23 @@ function isZero({ series }) {
 }
 
 function titleOf({ title, name }) {
-  return title || words(name.split("/").pop());
+  return title || spelled(name.split("/").pop());
 }
 
 function figureHome(section) {
   return byId(section).querySelector(".figures");
 }
 
-function redraw(box, plots) {
+function redrawPlots(box, plots) {
   box.querySelectorAll(".plot").forEach((plot) => plot.release());
   box.replaceChildren(...plots.map(() => h("div", { class: "plot" })));
-  [...box.children].forEach((element, index) => fill(element, plots[index]));
+  [...box.children].forEach((element, index) => fillPlot(element, plots[index]));
 }
 
-function fill(element, plot) {
-  const labelled = plot.series.flatMap((each, index) => (each.label ? [{ ...each, readings: plot.readings?.[index] ?? each.values }] : []));
+function fillPlot(element, plot) {
+  const labelled = plot.series.flatMap((each, index) =>
+    each.label ? [{ ...each, readings: plot.readings?.[index] ?? each.values }] : [],
+  );
   const readout = h("p", { class: "readout" });
   const canvas = h("div", { class: "canvas", role: "img" });
   const title = plot.axis ? plot.title : titleOf(plot);
@@ -71,10 +75,14 @@ function fill(element, plot) {
   element.dataset.series = plot.series.length;
   const read = (index) => readout.replaceChildren(...readings(plot, labelled, index));
   read(null);
-  canvas.setAttribute("aria-label", `${plot.name}: ${[...readout.children].map(({ textContent }) => textContent).join(", ")}`);
-  let chart = drawPlot(canvas, plot, read);
+  canvas.setAttribute(
+    "aria-label",
+    `${plot.name}: ${[...readout.children].map(({ textContent }) => textContent).join(", ")}`,
+  );
+  const chart = drawPlot(canvas, plot, read);
   const resize = new ResizeObserver(() => {
-    if (canvas.clientWidth && Math.abs(canvas.clientWidth - chart.width) > 1) chart.setSize({ width: canvas.clientWidth, height: HEIGHT });
+    if (canvas.clientWidth && Math.abs(canvas.clientWidth - chart.width) > 1)
+      chart.setSize({ width: canvas.clientWidth, height: HEIGHT });
   });
   resize.observe(canvas);
   element.release = () => {

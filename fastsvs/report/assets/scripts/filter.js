@@ -10,8 +10,8 @@ function linkGroups(perRun) {
         const group = { ...each, run, step, id: `${run}/${step}/${each.key}`, children: [] };
         group.above = byKey.get(each.parent) ?? null;
         group.above?.children.push(group);
-        group.correct = count(each.verdicts, "c");
-        group.verified = each.verdicts.length - count(each.verdicts, "u");
+        group.correct = tally(each.verdicts, "c");
+        group.verified = each.verdicts.length - tally(each.verdicts, "u");
         group.reward = earned(group);
         group.haystack = `${each.question}\n${each.answer}\n${each.problem}`.toLowerCase();
         byKey.set(each.key, group);
@@ -22,7 +22,7 @@ function linkGroups(perRun) {
   return all;
 }
 
-function count(letters, letter) {
+function tally(letters, letter) {
   return letters.split(letter).length - 1;
 }
 

@@ -48,7 +48,7 @@ function minus(text) {
 }
 
 /** A name of the metrics as words. */
-function words(name) {
+function spelled(name) {
   return name.replaceAll("_", " ");
 }
 

@@ -1,12 +1,21 @@
 // The head of the page: one sentence, and the table whose cells show what they say.
 
 function drawHeadline(head) {
-  const names = [...new Set(head.runs.flatMap((run) => Object.keys(run.headline.held_out)))].filter((name) => /^pass@/.test(name));
+  const names = [...new Set(head.runs.flatMap((run) => Object.keys(run.headline.held_out)))].filter((name) =>
+    /^pass@/.test(name),
+  );
   byId("lede").textContent = lede(head, names);
   byId("standfirst").textContent = standfirst(head);
   const shown = names.length > 3 ? [names[0], names[Math.floor(names.length / 2)], names[names.length - 1]] : names;
   const scales = new Map(shown.map((name) => [name, scaleOf(head, name)]));
-  const columns = ["Experiment", "Steps", ...shown.map((name) => `Held-out ${name}`), "Entropy in nats, first → last", "Responses learned from", "Training time"];
+  const columns = [
+    "Experiment",
+    "Steps",
+    ...shown.map((name) => `Held-out ${name}`),
+    "Entropy in nats, first → last",
+    "Responses learned from",
+    "Training time",
+  ];
   const rows = head.arms.flatMap((arm, index) => {
     const one = arm.runs.length === 1;
     const seeds = arm.runs.map((run) => runRow(head.runs[run], index, scales, columns, one ? arm.label : null));
@@ -16,8 +25,20 @@ function drawHeadline(head) {
     h(
       "table",
       { class: "headline" },
-      h("caption", {}, "Before training → after, with 95% intervals over problems; an experiment with several seeds shows their mean."),
-      h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name)))),
+      h(
+        "caption",
+        {},
+        "Before training → after, with 95% intervals over problems; an experiment with several seeds shows their mean.",
+      ),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          columns.map((name) => h("th", { scope: "col" }, name)),
+        ),
+      ),
       h("tbody", {}, rows),
     ),
   );
@@ -25,12 +46,15 @@ function drawHeadline(head) {
 
 /** The result in words: nothing but the numbers of the table. */
 function lede(head, names) {
-  if (!names.length) return `${listed(head.arms.map((arm) => arm.label))}: ${plural(Math.max(...head.runs.map((run) => run.headline.steps)), "step")}`;
+  if (!names.length)
+    return `${listed(head.arms.map((arm) => arm.label))}: ${plural(Math.max(...head.runs.map((run) => run.headline.steps)), "step")}`;
   const parts = head.arms.map((arm) => {
     const found = meanHeldOut(head, arm, names[0]);
     if (!found) return `${arm.label} not evaluated yet`;
     const before = show(found.before, "share");
-    return found.after === null ? `${arm.label} begins at ${before}` : `${arm.label} from ${before} to ${show(found.after, "share")}`;
+    return found.after === null
+      ? `${arm.label} begins at ${before}`
+      : `${arm.label} from ${before} to ${show(found.after, "share")}`;
   });
   return `Held-out ${names[0]}: ${listed(parts)}`;
 }
@@ -46,7 +70,10 @@ function meanHeldOut(head, arm, name) {
   const found = arm.runs.map((run) => head.runs[run].headline.held_out[name]).filter(Boolean);
   if (!found.length) return null;
   const after = found.filter((each) => each.after).map((each) => each.after.mean);
-  return { before: average(found.map((each) => each.before.mean)), after: after.length === found.length ? average(after) : null };
+  return {
+    before: average(found.map((each) => each.before.mean)),
+    after: after.length === found.length ? average(after) : null,
+  };
 }
 
 function armRow(head, arm, index, scales, columns) {
@@ -57,18 +84,34 @@ function armRow(head, arm, index, scales, columns) {
     [h("span", {}, show(Math.max(...all.map((each) => each.steps)), "count"))],
     ...[...scales].map(([name, scale]) => {
       const found = meanHeldOut(head, arm, name);
-      return found ? change({ mean: found.before }, found.after === null ? null : { mean: found.after }, scale, armColor(index)) : [show(null)];
+      return found
+        ? change({ mean: found.before }, found.after === null ? null : { mean: found.after }, scale, armColor(index))
+        : [show(null)];
     }),
-    entropyCell(mean((each) => each.entropy_first), mean((each) => each.entropy_last)),
-    [show(mean((each) => each.learned_from), "count")],
-    [show(mean((each) => each.seconds), "seconds")],
+    entropyCell(
+      mean((each) => each.entropy_first),
+      mean((each) => each.entropy_last),
+    ),
+    [
+      show(
+        mean((each) => each.learned_from),
+        "count",
+      ),
+    ],
+    [
+      show(
+        mean((each) => each.seconds),
+        "seconds",
+      ),
+    ],
   ];
-  return row(cells, columns, "arm");
+  return tableRow(cells, columns, "arm");
 }
 
 function runRow(run, index, scales, columns, label) {
   const { headline } = run;
-  const steps = run.finished || !run.planned_steps ? show(headline.steps, "count") : `${headline.steps} of ${run.planned_steps}`;
+  const steps =
+    run.finished || !run.planned_steps ? show(headline.steps, "count") : `${headline.steps} of ${run.planned_steps}`;
   const cells = [
     [nameCell(label ?? run.name, index, label ? run.name : null, !label)],
     [steps],
@@ -80,19 +123,27 @@ function runRow(run, index, scales, columns, label) {
     [show(headline.learned_from, "count")],
     [show(headline.seconds, "seconds")],
   ];
-  return row(cells, columns, label ? "arm" : "seed");
+  return tableRow(cells, columns, label ? "arm" : "seed");
 }
 
-function row(cells, columns, kind) {
+function tableRow(cells, columns, kind) {
   return h(
     "tr",
     { class: kind },
-    cells.map((cell, index) => h(index ? "td" : "th", { "data-label": columns[index], scope: index ? null : "row" }, cell)),
+    cells.map((cell, index) =>
+      h(index ? "td" : "th", { "data-label": columns[index], scope: index ? null : "row" }, cell),
+    ),
   );
 }
 
 function nameCell(name, arm, note, minor = false) {
-  return h("span", { class: "name" }, minor ? null : h("i", { style: { background: `var(${armColor(arm)})` } }), name, note ? h("small", {}, note) : null);
+  return h(
+    "span",
+    { class: "name" },
+    minor ? null : h("i", { style: { background: `var(${armColor(arm)})` } }),
+    name,
+    note ? h("small", {}, note) : null,
+  );
 }
 
 function entropyCell(first, last) {
@@ -101,7 +152,12 @@ function entropyCell(first, last) {
 
 /** Before and after as numbers, with the newer interval, and as a drawing on the column's common scale. */
 function change(before, after, scale, tint) {
-  const numbers = h("span", { class: "change" }, `${show(before.mean, "share")} → `, h("b", {}, show(after?.mean, "share")));
+  const numbers = h(
+    "span",
+    { class: "change" },
+    `${show(before.mean, "share")} → `,
+    h("b", {}, show(after?.mean, "share")),
+  );
   const newest = after ?? before;
   const range = newest.low === undefined ? null : h("small", {}, `${percent(newest.low)}–${percent(newest.high)}%`);
   return [numbers, " ", range, dumbbell(before, after, scale, tint)];
@@ -116,14 +172,34 @@ const WIDE = 120;
 function dumbbell(before, after, [low, high], tint) {
   const at = (value) => 4 + ((value - low) / (high - low || 1)) * (WIDE - 8);
   const span = ({ low: from, high: to }, y, alpha) =>
-    from === undefined ? null : s("line", { x1: at(from), x2: at(to), y1: y, y2: y, stroke: `var(${tint})`, "stroke-width": 3, opacity: alpha, "stroke-linecap": "round" });
+    from === undefined
+      ? null
+      : s("line", {
+          x1: at(from),
+          x2: at(to),
+          y1: y,
+          y2: y,
+          stroke: `var(${tint})`,
+          "stroke-width": 3,
+          opacity: alpha,
+          "stroke-linecap": "round",
+        });
   return s(
     "svg",
     { class: "dumbbell", viewBox: `0 0 ${WIDE} 18`, width: WIDE, height: 18, "aria-hidden": "true" },
     s("line", { x1: 0, x2: WIDE, y1: 9, y2: 9, class: "track" }),
     span(before, 9, 0.18),
     after ? span(after, 9, 0.4) : null,
-    after ? s("line", { x1: at(before.mean), x2: at(after.mean), y1: 9, y2: 9, stroke: `var(${tint})`, "stroke-width": 1.5 }) : null,
+    after
+      ? s("line", {
+          x1: at(before.mean),
+          x2: at(after.mean),
+          y1: 9,
+          y2: 9,
+          stroke: `var(${tint})`,
+          "stroke-width": 1.5,
+        })
+      : null,
     s("circle", { cx: at(before.mean), cy: 9, r: 3.25, class: "before", stroke: `var(${tint})` }),
     after ? s("circle", { cx: at(after.mean), cy: 9, r: 4, fill: `var(${tint})` }) : null,
   );

@@ -14,7 +14,10 @@ function lines(patterns, { unit = "plain", zero = false, top, titles = {}, commo
 /** Plots of one unit that are to be compared with one another. */
 function onOneScale(plots) {
   const values = plots.flatMap(({ series }) => series.flatMap((each) => each.values)).filter((value) => value !== null);
-  const extent = values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+  const extent = values.reduce(
+    ([low, high], value) => [Math.min(low, value), Math.max(high, value)],
+    [Infinity, -Infinity],
+  );
   return plots.map((plot) => ({ ...plot, extent: values.length ? extent : undefined }));
 }
 
@@ -23,8 +26,11 @@ function named(head, patterns, titles) {
   const several = patterns.filter((pattern) => pattern.includes("*")).length > 1;
   const pairs = patterns.flatMap((pattern) => {
     if (!pattern.includes("*")) return [[pattern, titles[pattern] ?? ""]];
-    const before = several ? `${words(pattern.split("/*")[0].split("/").pop())}, ` : "";
-    return matches(head, pattern).map((part) => [pattern.replace("*", part), titles[pattern] ?? `${before}${words(part)}`]);
+    const before = several ? `${spelled(pattern.split("/*")[0].split("/").pop())}, ` : "";
+    return matches(head, pattern).map((part) => [
+      pattern.replace("*", part),
+      titles[pattern] ?? `${before}${spelled(part)}`,
+    ]);
   });
   return new Map(pairs);
 }
@@ -42,28 +48,30 @@ function overlay(found, dots = false) {
 /** Held-out figures against steps, with the 95% interval where an experiment is a single run. */
 function heldOut(wanted) {
   return (head, shown) =>
-    heldOutNames(head).filter(wanted).flatMap((name) => {
-      const found = armCurves(head, shown, (run) => heldOutCurve(run, name));
-      const plot = overlay(found, true);
-      if (!plot) return [];
-      const single = found.filter(({ seeds }) => seeds.length === 1);
-      const edges = single.flatMap(({ arm }) =>
-        ["high", "low"].map((field) => ({
-          curve: heldOutCurve(head.runs[head.arms[arm].runs[0]], name, field),
+    heldOutNames(head)
+      .filter(wanted)
+      .flatMap((name) => {
+        const found = armCurves(head, shown, (run) => heldOutCurve(run, name));
+        const plot = overlay(found, true);
+        if (!plot) return [];
+        const single = found.filter(({ seeds }) => seeds.length === 1);
+        const edges = single.flatMap(({ arm }) =>
+          ["high", "low"].map((field) => ({
+            curve: heldOutCurve(head.runs[head.arms[arm].runs[0]], name, field),
+            color: armColor(arm),
+            width: 0,
+          })),
+        );
+        const whole = align([...edges, ...plot.series.map((each) => ({ ...each, curve: dense(plot.x, each.values) }))]);
+        const bands = single.map(({ arm }, index) => ({
+          upper: 2 * index,
+          lower: 2 * index + 1,
           color: armColor(arm),
-          width: 0,
-        })),
-      );
-      const whole = align([...edges, ...plot.series.map((each) => ({ ...each, curve: dense(plot.x, each.values) }))]);
-      const bands = single.map(({ arm }, index) => ({
-        upper: 2 * index,
-        lower: 2 * index + 1,
-        color: armColor(arm),
-        alpha: 0.13,
-      }));
-      const unit = typeof firstHeldOut(head, name) === "object" ? "share" : unitOf(name);
-      return [{ ...whole, bands, title: words(name), name, unit, zero: unit !== "share" }];
-    });
+          alpha: 0.13,
+        }));
+        const unit = typeof firstHeldOut(head, name) === "object" ? "share" : unitOf(name);
+        return [{ ...whole, bands, title: spelled(name), name, unit, zero: unit !== "share" }];
+      });
 }
 
 function firstHeldOut(head, name) {
@@ -155,37 +163,60 @@ function layers(series) {
 
 /** Quantiles over tokens: from the 10th to the 90th as a band, the median as a line, the 99th dotted. */
 function quantiles(prefix) {
-  return (head, shown) =>
-    matches(head, `${prefix}/*/p50`).flatMap((kind) => {
+  return (head, shown) => {
+    const plots = matches(head, `${prefix}/*/p50`).map((kind) => {
       const read = (quantile) => armCurves(head, shown, (run) => curve(run, `${prefix}/${kind}/${quantile}`));
       const medians = read("p50");
       const edges = [read("p90"), read("p10")];
       const series = [
-        ...edges.flatMap((found) => found.map(({ arm, mean }) => ({ curve: mean, color: armColor(arm), width: 0.75, alpha: 0.5 }))),
-        ...read("p99").map(({ arm, label, mean }) => ({ curve: mean, color: armColor(arm), width: 1, dash: [2, 3], label: `${label} p99` })),
+        ...edges.flatMap((found) =>
+          found.map(({ arm, mean }) => ({ curve: mean, color: armColor(arm), width: 0.75, alpha: 0.5 })),
+        ),
+        ...read("p99").map(({ arm, label, mean }) => ({
+          curve: mean,
+          color: armColor(arm),
+          width: 1,
+          dash: [2, 3],
+          label: `${label} p99`,
+        })),
         ...medians.map(({ arm, label, mean }) => ({ curve: mean, color: armColor(arm), label: `${label} median` })),
       ];
       const [upper, lower] = edges.map((found) => found.map(({ arm }) => arm));
       const bands = upper.flatMap((arm, index) =>
-        lower.includes(arm) ? [{ upper: index, lower: upper.length + lower.indexOf(arm), color: armColor(arm), alpha: 0.14 }] : [],
+        lower.includes(arm)
+          ? [{ upper: index, lower: upper.length + lower.indexOf(arm), color: armColor(arm), alpha: 0.14 }]
+          : [],
       );
-      return [{ ...align(series), bands, title: kind, name: `${prefix}/${kind}`, unit: "nats", zero: true }];
+      return { ...align(series), bands, title: kind, name: `${prefix}/${kind}`, unit: "nats", zero: true };
     });
+    return onOneScale(plots);
+  };
 }
 
 /** Means by position: the first measured step (dashed) and the last. */
 function profile(prefix, { unit, title }) {
   return (head, shown) => {
-    const buckets = matches(head, `${prefix}/*`).map(Number).sort((a, b) => a - b);
+    const buckets = matches(head, `${prefix}/*`)
+      .map(Number)
+      .sort((a, b) => a - b);
     if (!buckets.length) return [];
     const names = buckets.map((bucket) => [`${prefix}/${bucket.toFixed(1)}`, `${prefix}/${bucket}`]);
     const at = (which) => (run) =>
-      dense(buckets, names.map(([long, short]) => which((long in run.metrics ? curve(run, long) : curve(run, short)).values)));
+      dense(
+        buckets,
+        names.map(([long, short]) => which((long in run.metrics ? curve(run, long) : curve(run, short)).values)),
+      );
     const [first, last] = [(values) => values[0], (values) => values[values.length - 1]].map((which) =>
       armCurves(head, shown, at(which)),
     );
     const line = (found, word, dash) =>
-      found.map(({ arm, label, mean }) => ({ curve: mean, color: armColor(arm), label: `${label}, ${word}`, dash, alpha: dash ? 0.6 : 1 }));
+      found.map(({ arm, label, mean }) => ({
+        curve: mean,
+        color: armColor(arm),
+        label: `${label}, ${word}`,
+        dash,
+        alpha: dash ? 0.6 : 1,
+      }));
     const plot = align([...line(first, "first", [4, 4]), ...line(last, "last")]);
     const axis = { splits: () => plot.x, labels: plot.x.map(String), name: title, at: (x) => `${title} ${x}` };
     return [{ ...plot, axis, title, name: prefix, unit, zero: true }];
@@ -197,13 +228,19 @@ function histogram(prefix) {
   return (head, shown) =>
     [...shown].flatMap((arm) => {
       const names = [...new Set(head.arms[arm].runs.flatMap((run) => Object.keys(head.runs[run].metrics)))];
-      const found = names.filter((name) => name.startsWith(`${prefix}/`)).map((name) => name.slice(prefix.length + 1).split("/"));
+      const found = names
+        .filter((name) => name.startsWith(`${prefix}/`))
+        .map((name) => name.slice(prefix.length + 1).split("/"));
       const kinds = [...new Set(found.map(([kind]) => kind))].sort(byKind);
       return kinds.map((kind) => {
         const rows = 1 + Math.max(...found.filter(([each]) => each === kind).map(([, count]) => Number(count)));
         const all = Array.from({ length: rows }, (_, count) => `${prefix}/${kind}/${count}`);
-        const counts = all.map((name) => armCurves(head, new Set([arm]), (run) => zerosFor(run.metrics, all, name))[0].mean);
-        const { x, series } = align(counts.map((each, count) => ({ curve: each, label: `${count} correct`, color: armColor(arm), width: 0 })));
+        const counts = all.map(
+          (name) => armCurves(head, new Set([arm]), (run) => zerosFor(run.metrics, all, name))[0].mean,
+        );
+        const { x, series } = align(
+          counts.map((each, count) => ({ curve: each, label: `${count} correct`, color: armColor(arm), width: 0 })),
+        );
         const cells = series.map(({ values }) => values);
         const largest = Math.max(1e-9, ...cells.flat().map((value) => value ?? 0));
         return {

@@ -24,7 +24,11 @@ function virtualList(box, { draw, choose }) {
   }
 
   function add(index) {
-    const row = h("div", { class: "row", role: "option", id: `row-${index}`, style: { top: `${index * ROW}px` } }, draw(items[index]));
+    const row = h(
+      "div",
+      { class: "row", role: "option", id: `row-${index}`, style: { top: `${index * ROW}px` } },
+      draw(items[index]),
+    );
     row.setAttribute("aria-setsize", items.length);
     row.setAttribute("aria-posinset", index + 1);
     row.setAttribute("aria-selected", String(index === selected));
@@ -87,5 +91,11 @@ function virtualList(box, { draw, choose }) {
     select(moves[key](), key === "Enter");
     return true;
   }
-  return { fill, press, get selected() { return items[selected] ?? null; } };
+  return {
+    fill,
+    press,
+    get selected() {
+      return items[selected] ?? null;
+    },
+  };
 }

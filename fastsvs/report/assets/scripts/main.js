@@ -34,7 +34,9 @@ function redrawFigures() {
 /** How many responses are here, and how they were chosen when not all are. */
 function included(head) {
   const samples = head.runs.map((run) => run.samples);
-  const [shown, total] = ["responses", "of_responses"].map((field) => samples.reduce((sum, each) => sum + each[field], 0));
+  const [shown, total] = ["responses", "of_responses"].map((field) =>
+    samples.reduce((sum, each) => sum + each[field], 0),
+  );
   if (!total) return "These runs kept no responses.";
   if (shown === total) return `All ${plural(total, "response")} of ${plural(head.runs.length, "run")}.`;
   const steps = samples.some((each) => each.steps < each.of_steps) ? " of steps at even distances" : "";

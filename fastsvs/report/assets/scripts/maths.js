@@ -39,7 +39,9 @@ function formula(text, match) {
   const [source, dollars, brackets, parentheses, tight, spaced, environment, , boxed] = match;
   if (boxed) {
     const close = closing(text, match.index + source.length);
-    return close < 0 ? null : { tex: text.slice(match.index, close + 1), source: text.slice(match.index, close + 1), display: false };
+    return close < 0
+      ? null
+      : { tex: text.slice(match.index, close + 1), source: text.slice(match.index, close + 1), display: false };
   }
   const display = dollars ?? brackets ?? environment;
   return { tex: display ?? parentheses ?? tight ?? spaced, source, display: display !== undefined };

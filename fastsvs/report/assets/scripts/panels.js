@@ -5,14 +5,16 @@ const PANELS = [
     section: "learning",
     id: "held-out",
     title: "Held-out problems",
-    about: "Share of problems solved by at least one of k responses: the unbiased estimate. Bands are 95% intervals over problems, of experiments with a single run.",
+    about:
+      "Share of problems solved by at least one of k responses: the unbiased estimate. Bands are 95% intervals over problems, of experiments with a single run.",
     plots: heldOut((name) => /^(pass|maj)@/.test(name)),
   },
   {
     section: "learning",
     id: "held-out-responses",
     title: "Held-out responses",
-    about: "Their length in tokens; the shares of those that hit the token limit and of those whose check failed; and minus the mean log-prob of their tokens, an estimate of the entropy.",
+    about:
+      "Their length in tokens; the shares of those that hit the token limit and of those whose check failed; and minus the mean log-prob of their tokens, an estimate of the entropy.",
     plots: heldOut((name) => ["response_tokens", "truncated", "unverified", "entropy_estimate"].includes(name)),
   },
   {
@@ -26,7 +28,8 @@ const PANELS = [
     section: "learning",
     id: "solve-rate",
     title: "Solve rate in training",
-    about: "Correct among verified responses, before the filters: on problems of the data set, and on those that the policy wrote.",
+    about:
+      "Correct among verified responses, before the filters: on problems of the data set, and on those that the policy wrote.",
     names: ["solve_rate/*"],
     options: { unit: "share", zero: true, top: 1, common: true },
   },
@@ -34,7 +37,8 @@ const PANELS = [
     section: "learning",
     id: "entropy",
     title: "Entropy of the policy",
-    about: "Of the next-token distribution at the sampling temperature, mean over response tokens. Collapse means that exploration ends.",
+    about:
+      "Of the next-token distribution at the sampling temperature, mean over response tokens. Collapse means that exploration ends.",
     names: ["policy/entropy", "policy/entropy/*"],
     options: { unit: "nats", zero: true, common: true, titles: { "policy/entropy": "all" } },
   },
@@ -50,7 +54,8 @@ const PANELS = [
     section: "learning",
     id: "variants",
     title: "From asked to rewarded",
-    about: "Problems that the policy was asked to write; those that its responses contained; those that were solved; those of the right difficulty.",
+    about:
+      "Problems that the policy was asked to write; those that its responses contained; those that were solved; those of the right difficulty.",
     names: ["variants_asked", "variants_extracted", "variants_valid", "variants_positive"],
     plots: stack("variants_*", { order: ["asked", "extracted", "valid", "positive"], accumulate: false }),
   },
@@ -90,7 +95,8 @@ const PANELS = [
     section: "learning",
     id: "mismatch",
     title: "How far sampling and training are apart",
-    about: "Log-probs of the rollout engine against those of the policy before the update; and of the policy before and after it.",
+    about:
+      "Log-probs of the rollout engine against those of the policy before the update; and of the policy before and after it.",
     names: ["policy/rollout_mismatch", "policy/rollout_mismatch_max", "policy/rollout_kl", "policy/approx_kl"],
     options: { unit: "nats", zero: true },
   },
@@ -130,7 +136,8 @@ const PANELS = [
     section: "dynamics",
     id: "solved",
     title: "How often problems are solved",
-    about: "Groups by their number of correct samples: the darker, the more. What lies between none and all is what can be learned from.",
+    about:
+      "Groups by their number of correct samples: the darker, the more. What lies between none and all is what can be learned from.",
     names: ["dynamics/solved/*"],
     plots: histogram("dynamics/solved"),
   },
@@ -140,23 +147,39 @@ const PANELS = [
     title: "Effective rank of hidden states",
     about: "How many directions the final hidden states of a response use.",
     names: ["dynamics/effective_rank/*"],
-    options: {},
+    options: { common: true },
   },
   {
     section: "dynamics",
     id: "rank-velocity",
-    title: "Velocity and acceleration of the rank",
-    about: "How the effective rank grows along a response, and how that growth changes.",
-    names: ["dynamics/rank_velocity/*", "dynamics/rank_acceleration/*"],
-    options: {},
+    title: "Velocity of the rank",
+    about: "How the effective rank grows along a response.",
+    names: ["dynamics/rank_velocity/*"],
+    options: { common: true },
+  },
+  {
+    section: "dynamics",
+    id: "rank-acceleration",
+    title: "Acceleration of the rank",
+    about: "How that growth changes along a response.",
+    names: ["dynamics/rank_acceleration/*"],
+    options: { common: true },
   },
   {
     section: "dynamics",
     id: "diversity",
     title: "Diversity of answers",
-    about: "Different final answers among the samples of a group, and different 4-grams of words among its texts, as shares.",
-    names: ["dynamics/distinct_answers/*", "dynamics/distinct_text/*"],
-    options: { unit: "share", zero: true },
+    about: "Different final answers among the samples of a group, as a share.",
+    names: ["dynamics/distinct_answers/*"],
+    options: { unit: "share", zero: true, common: true },
+  },
+  {
+    section: "dynamics",
+    id: "wording",
+    title: "Diversity of wording",
+    about: "Different 4-grams of words among the responses of a group, as a share.",
+    names: ["dynamics/distinct_text/*"],
+    options: { unit: "share", zero: true, common: true },
   },
   {
     section: "dynamics",
@@ -170,7 +193,8 @@ const PANELS = [
     section: "dynamics",
     id: "novelty",
     title: "Validity and novelty of the policy's problems",
-    about: "Shares of what it wrote: problems that were valid, of these the rewarded and those unlike all others of the step; and how many of its word 3-grams the source lacks.",
+    about:
+      "Shares of what it wrote: problems that were valid, of these the rewarded and those unlike all others of the step; and how many of its word 3-grams the source lacks.",
     names: ["dynamics/variants_*", "dynamics/variant_novelty"],
     options: { unit: "share", zero: true },
   },
@@ -186,7 +210,8 @@ const PANELS = [
     section: "dynamics",
     id: "sparsity",
     title: "Sparsity of the update",
-    about: "Share of parameters that are what they were when the run began: bit for bit, as bf16 numbers, and within a tolerance.",
+    about:
+      "Share of parameters that are what they were when the run began: bit for bit, as bf16 numbers, and within a tolerance.",
     names: ["dynamics/sparsity/*"],
     options: { unit: "share" },
   },
@@ -203,8 +228,20 @@ const PANELS = [
     id: "time-split",
     title: "Where a step's time goes",
     about: "Seconds of a step, mean over seeds. Verification stands for itself where nothing else went on meanwhile.",
-    names: ["time/sync", "time/rollout", "time/update", "time/verification", "time/examination", "time/step", "time/generation"],
-    plots: stack("*", { unit: "seconds", order: ["sync", "rollout", "verification", "update", "examination", "rest"], read: (run) => run.time }),
+    names: [
+      "time/sync",
+      "time/rollout",
+      "time/update",
+      "time/verification",
+      "time/examination",
+      "time/step",
+      "time/generation",
+    ],
+    plots: stack("*", {
+      unit: "seconds",
+      order: ["sync", "rollout", "verification", "update", "examination", "rest"],
+      read: (run) => run.time,
+    }),
   },
   {
     section: "time",
@@ -230,11 +267,19 @@ function planFigures(head) {
   const left = metricNames(head).filter((name) => name !== "step" && !taken.some((pattern) => covers(pattern, name)));
   const groups = Map.groupBy(left.sort(), (name) => name.split("/").slice(0, -1).join("/") || "other");
   const home = (prefix) => (prefix.startsWith("dynamics") ? "dynamics" : "rest");
-  const rest = [...groups].map(([prefix, names]) => ({ section: home(prefix), id: `rest-${prefix}`, title: prefix, names, options: {} }));
+  const rest = [...groups].map(([prefix, names]) => ({
+    section: home(prefix),
+    id: `rest-${prefix}`,
+    title: prefix,
+    names,
+    options: {},
+  }));
   return [...PANELS, ...rest].map((panel) => ({ ...panel, plots: panel.plots ?? lines(panel.names, panel.options) }));
 }
 
 function covers(pattern, name) {
   const [start, end] = pattern.split("*");
-  return end === undefined ? name === pattern : name.startsWith(start) && name.endsWith(end) && name.length > pattern.length - 1;
+  return end === undefined
+    ? name === pattern
+    : name.startsWith(start) && name.endsWith(end) && name.length > pattern.length - 1;
 }

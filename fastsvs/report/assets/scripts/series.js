@@ -9,7 +9,9 @@ function curve(run, name, columns = run.metrics) {
 
 /** The curve of one held-out figure; `field` of its interval, or the plain number. */
 function heldOutCurve(run, name, field = "mean") {
-  const steps = Object.keys(run.evaluations).map(Number).sort((a, b) => a - b);
+  const steps = Object.keys(run.evaluations)
+    .map(Number)
+    .sort((a, b) => a - b);
   const at = (step) => {
     const value = run.evaluations[step][name];
     return typeof value === "object" && value !== null ? value[field] : value;

@@ -3,11 +3,20 @@
 function drawSettings(head) {
   const box = byId("settings-table");
   if (box.childElementCount) return fillSettings(head);
-  const search = h("input", { type: "search", id: "settings-search", placeholder: "Find a key or a value", "aria-label": "Find a key or a value" });
+  const search = h("input", {
+    type: "search",
+    id: "settings-search",
+    placeholder: "Find a key or a value",
+    "aria-label": "Find a key or a value",
+  });
   const all = h("input", { type: "checkbox", id: "settings-all" });
   box.append(
     h("div", { class: "controls" }, search, h("label", { class: "check" }, all, "also what is equal")),
-    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Configuration" }, h("table", { class: "settings" })),
+    h(
+      "div",
+      { class: "scroll", tabindex: 0, role: "region", "aria-label": "Configuration" },
+      h("table", { class: "settings" }),
+    ),
   );
   [search, all].forEach((control) => control.addEventListener("input", () => fillSettings(settingsHead)));
   return fillSettings(head);
@@ -19,16 +28,31 @@ function fillSettings(head) {
   settingsHead = head;
   const words = byId("settings-search").value.trim().toLowerCase();
   const everything = byId("settings-all").checked || words !== "";
-  const rows = [...head.settings, ...environment(head)]
+  const rows = head.settings
     .filter(({ differs }) => everything || differs)
     .filter(({ key, values }) => [key, ...values].join(" ").toLowerCase().includes(words));
-  const cells = ({ key, values }) => head.arms.map((arm) => h("td", {}, distinct(arm.runs.map((run) => values[run]))));
-  const body = rows.map((setting) => h("tr", { class: setting.differs ? "differs" : null }, h("th", { scope: "row" }, setting.key), cells(setting)));
-  const nothing = h("tr", {}, h("td", { colspan: head.arms.length + 1 }, words ? "Nothing matches." : "Nothing differs."));
+  const cells = ({ values }) => head.arms.map((arm) => h("td", {}, distinct(arm.runs.map((run) => values[run]))));
+  const body = rows.map((setting) =>
+    h("tr", { class: setting.differs ? "differs" : null }, h("th", { scope: "row" }, setting.key), cells(setting)),
+  );
+  const nothing = h(
+    "tr",
+    {},
+    h("td", { colspan: head.arms.length + 1 }, words ? "Nothing matches." : "Nothing differs."),
+  );
   byId("settings-table")
     .querySelector("table")
     .replaceChildren(
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Key"), head.arms.map((arm) => h("th", { scope: "col" }, arm.label)))),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          h("th", { scope: "col" }, "Key"),
+          head.arms.map((arm) => h("th", { scope: "col" }, arm.label)),
+        ),
+      ),
       h("tbody", {}, body.length ? body : nothing),
     );
 }
@@ -36,23 +60,4 @@ function fillSettings(head) {
 /** The values of an experiment's runs: one if they agree. */
 function distinct(values) {
   return [...new Set(values)].map((value) => h("div", {}, value ?? "–"));
-}
-
-function environment(head) {
-  const flat = head.runs.map((run) => flattened(run.environment, "environment."));
-  return [...new Set(flat.flatMap(Object.keys))].map((key) => {
-    const values = flat.map((each) => each[key] ?? null);
-    return { key, values, differs: new Set(values).size > 1 };
-  });
-}
-
-function flattened(tree, prefix) {
-  return Object.assign(
-    {},
-    ...Object.entries(tree).map(([key, value]) =>
-      value !== null && typeof value === "object" && !Array.isArray(value)
-        ? flattened(value, `${prefix}${key}.`)
-        : { [`${prefix}${key}`]: Array.isArray(value) ? value.join(", ") || "none" : String(value) },
-    ),
-  );
 }

@@ -8,9 +8,10 @@ function isDark() {
   return chosen ? chosen === "dark" : DARK.matches;
 }
 
-/** What a custom property of the style sheet says now. */
+/** What a custom property of the style sheet says now, as rgb(...). */
 function color(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  document.body.style.outlineColor = `var(${name})`; // of an outline that is not drawn
+  return getComputedStyle(document.body).outlineColor;
 }
 
 /** The colour of an experiment, by its position. */
