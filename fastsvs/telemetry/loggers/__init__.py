@@ -1,0 +1,6 @@
+"""Where metrics go beside metrics.jsonl: one file a logger, registered by name in `LOGGERS`."""
+
+from fastsvs.telemetry.loggers import mlflow, tensorboard, wandb
+from fastsvs.telemetry.loggers.registry import LOGGERS, Logger, LoggerFactory, Loggers, check_loggers
+
+__all__ = ["LOGGERS", "Logger", "LoggerFactory", "Loggers", "check_loggers", "mlflow", "tensorboard", "wandb"]

@@ -1,0 +1,39 @@
+"""Weights & Biases; its own variables choose server, account and mode (`WANDB_MODE=offline`)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+
+from fastsvs.files import write_atomic
+from fastsvs.telemetry.loggers.registry import LOGGERS, RunFacts
+
+
+@LOGGERS.register("wandb")
+class WeightsAndBiases:
+    """A resumed run goes on under its id. Its history only grows: steps made again stand there twice, with the same
+    values, at the same `step`."""
+
+    def __init__(self, run: RunFacts) -> None:
+        import wandb
+
+        remembered = run.folder / "wandb.id"
+        if not remembered.exists():
+            write_atomic(remembered, uuid.uuid4().hex[:8])
+        self._run = wandb.init(
+            project=run.config.project,
+            name=run.name,
+            id=remembered.read_text(),
+            resume="allow",
+            dir=str(run.folder),
+            config=dict(run.parameters),
+            settings=wandb.Settings(console="off"),
+        )
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log({**values, "step": step})
+
+    def close(self) -> None:
+        self._run.finish()
