@@ -1,7 +1,10 @@
 """The policy on Megatron-core: build, pack, step, weights in and out."""
 
+import sys
 import warnings
 
+# Megatron imports wandb wherever it is installed, which takes over a second and needs none of it.
+_hidden = sys.modules.setdefault("wandb", None) is None  # type: ignore[arg-type]
 # Megatron names each optional accelerator that is absent, at import and once per module.
 warnings.filterwarnings("ignore", module=r"megatron\.")
 # Its distributed optimizer uses collectives under the names they had before torch 2.13, and looks at `.grad` of shards.
@@ -12,6 +15,9 @@ from fastsvs.architecture import Architecture, check_layout, load_hf_config, rea
 from fastsvs.policy.mapping import hf_shapes  # noqa: E402
 from fastsvs.policy.policy import Examination, Policy  # noqa: E402
 from fastsvs.policy.step import LARGEST  # noqa: E402
+
+if _hidden:
+    del sys.modules["wandb"]
 
 __all__ = [
     "LARGEST",
