@@ -245,6 +245,14 @@ const PANELS = [
   },
   {
     section: "time",
+    id: "throughput",
+    title: "Throughput",
+    about: "Tokens a second: sampled, over the whole step; learned from, over the update.",
+    names: ["throughput/*"],
+    options: { zero: true },
+  },
+  {
+    section: "time",
     id: "engine",
     title: "Rollout engine",
     about: "Share of the time without work; how many versions old the weights were that sampled what is learned from.",
