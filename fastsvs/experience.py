@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import cast
@@ -72,6 +72,17 @@ def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:
         facts["rollout/version_lag"] = fmean(version - rollout.weight_version for rollout in rollouts)
         facts["rollout/mixed_versions"] = fmean(rollout.mixed_versions for rollout in rollouts)
     return facts
+
+
+def speeds(made: Made, times: Mapping[str, float]) -> dict[str, float]:
+    """What the step came to in a second of its own, and in one of its update."""
+    played = [*made.experience.groups, *made.experience.discarded]
+    sampled = sum(len(rollout.response_ids) for group in played for rollout in group.rollouts)
+    trained = int(made.batch.response_lengths.sum())
+    return {
+        "throughput/response_tokens_per_second": sampled / times["time/step"],
+        "throughput/trained_tokens_per_second": trained / times["time/update"],
+    }
 
 
 @dataclass(frozen=True, slots=True)

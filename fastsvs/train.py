@@ -19,7 +19,7 @@ from fastsvs.policy import LARGEST, checkpoint
 from fastsvs.seeding import derive_seed
 from fastsvs.session import Session, open_session
 from fastsvs.summary import conclude, sample_rows
-from fastsvs.telemetry import training_facts
+from fastsvs.telemetry import memory, training_facts
 
 
 def train(job: TrainJob) -> dict[str, Any]:
@@ -65,9 +65,9 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
     with clock(times, "update"):
         learned = learn(session, batch, step)
     times["time/step"] = sum(times.values())
-    played = experience.facts(made, session.engine, version=step) if made else {}
+    played = experience.facts(made, session.engine, version=step) | experience.speeds(made, times) if made else {}
     times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
-    return {"step": step + 1, **played, **learned, **session.sync.metrics(), **seen, **times}, ahead
+    return {"step": step + 1, **played, **learned, **session.sync.metrics(), **seen, **memory(), **times}, ahead
 
 
 def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:

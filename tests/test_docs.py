@@ -132,7 +132,11 @@ def test_every_metric_is_in_the_table(tmp_path: Path, monkeypatch: pytest.Monkey
     assert main(["train", "configs/tiny_svs.yaml", *SMALL, *options]) == 0
     rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert any(row["policy/updates"] > 1 for row in rows)
-    names = {re.sub(r"/(original|synthesis|variant)$", "/<kind>", name) for row in rows for name in row}
+    names = {re.sub(r"/(original|synthesis|variant)(?=/|$)", "/<kind>", name) for row in rows for name in row}
+    names = {re.sub(r"^dynamics/solved/<kind>/\d+$", "dynamics/solved/<kind>/<c>", name) for name in names}
+    names = {re.sub(r"^(dynamics/entropy)/all/", r"\1/<kind>/", name) for name in names}
+    assert {f"dynamics/entropy_at/0.{tenth}" for tenth in range(10)} <= names
+    names -= {f"dynamics/entropy_at/0.{tenth}" for tenth in range(1, 9)}  # the table names the first and the last
     names |= {f"rejected/{reason}" for reason in Rejection}
     names |= json.loads((tmp_path / "run" / "evaluations" / "step_2.json").read_text()).keys()
     documented = set(re.findall(r"`([^`]+)`", page("metrics")))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from whole_runs import ROOT, SMALL, command, environment
+from whole_runs import OF_THE_MACHINE, ROOT, SMALL, command, environment
 
 from fastsvs.files import read_jsonl
 
@@ -42,7 +42,7 @@ def run_with_kills(folder: Path, steps: int, kills: int, longest_wait: float, se
 
 def record(folder: Path) -> list[dict]:
     rows = read_jsonl(folder / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+    return [{name: value for name, value in row.items() if not name.startswith(OF_THE_MACHINE)} for row in rows]
 
 
 def assert_same_end(fastsvs, folder: Path, other: Path) -> None:

@@ -21,6 +21,9 @@ SMALL = [
 ]
 """Overrides that shrink configs/tiny_svs.yaml to seconds."""
 
+OF_THE_MACHINE = ("time/", "throughput/", "system/")
+"""Beginnings of metrics that no two runs have in common."""
+
 
 def command(*arguments: str, processes: int = 1) -> list[str]:
     if processes == 1:

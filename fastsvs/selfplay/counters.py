@@ -10,21 +10,24 @@ from fastsvs.selfplay.types import Group
 def count(groups: Sequence[Group], kept: Sequence[Group]) -> dict[str, float]:
     """Counters `<what>/<kind>` of rewarded `groups`, of which `kept` go to training.
 
-    `groups`, `samples`: before the filters; `kept_groups`, `kept_samples`: after them. `truncated`:
-    responses that hit the token limit; `unverified`: answers whose check failed. `solve_rate`: correct among verified
-    answers; `reward` (also `reward/mean`, over all kinds): mean over samples; both before the filters, and absent
-    where there is nothing to take a mean of.
+    `groups`, `samples`: before the filters; `kept_groups`, `kept_samples`: after them. `response_tokens`,
+    `response_tokens_max`: lengths; `truncated`: responses that hit the token limit; `unverified`: answers whose check
+    failed. `solve_rate`: correct among verified answers; `reward` (also `reward/mean`, over all kinds): mean over
+    samples; both before the filters, and absent where there is nothing to take a mean of.
     """
     counters: dict[str, float] = {}
     for kind in dict.fromkeys(group.task.kind for group in groups):
         before = [group for group in groups if group.task.kind == kind]
         after = [group for group in kept if group.task.kind == kind]
         verified = sum(group.verified for group in before)
+        tokens = [len(rollout.response_ids) for group in before for rollout in group.rollouts]
         counters |= {
             f"groups/{kind}": len(before),
             f"samples/{kind}": sum(len(group.rollouts) for group in before),
             f"kept_groups/{kind}": len(after),
             f"kept_samples/{kind}": sum(len(group.rollouts) for group in after),
+            f"response_tokens/{kind}": sum(tokens) / len(tokens),
+            f"response_tokens_max/{kind}": max(tokens),
             f"truncated/{kind}": sum(group.truncated for group in before),
             f"unverified/{kind}": sum(group.unverified for group in before),
         } | _mean_reward(kind, before)
