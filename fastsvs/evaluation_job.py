@@ -153,13 +153,14 @@ def open_engine(job: EvalJob, inputs: Inputs) -> Iterator[tuple[Rollouts, Engine
 def loadable(stored: StoredWeights, folder: Path) -> Iterator[str]:
     """Where servers can load the weights from: their own place, or for a checkpoint `folder` as long as they run."""
     if stored.step == 0 and stored.dtype is None:
-        yield stored.model.path
+        path = Path(stored.model.path)
+        yield str(path.absolute()) if path.is_dir() else stored.model.path
         return
     if distributed.is_main():
         write_hf_folder(stored, folder)
     distributed.agree(None)  # the others wait until it is there
     try:
-        yield str(folder)
+        yield str(folder.absolute())
     finally:
         if distributed.is_main():
             shutil.rmtree(folder, ignore_errors=True)

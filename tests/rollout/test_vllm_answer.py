@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,16 @@ def good() -> dict[str, Any]:
             choice(0, [1, 2, 3], "length", [("8", 0, 3)]),
         ]
     }
+
+
+def test_a_server_that_loaded_its_weights_itself_names_no_version() -> None:
+    answer = good()
+    for made in answer["choices"]:
+        made["weight_versions"] = [{"version": "default", "start": 0, "end": len(made["token_ids"])}]
+    rollouts = read_rollouts(answer, replace(EXPECTED, own_weights=True))
+    assert [(rollout.weight_version, rollout.mixed_versions) for rollout in rollouts] == [(7, False)] * 2
+    with pytest.raises(NonsenseError):  # one that was to get ours, and has none
+        read_rollouts(answer, EXPECTED)
 
 
 def test_a_good_answer_is_read_in_sample_order() -> None:

@@ -18,6 +18,10 @@ DIVERGED = (
 )
 
 
+OWN_WEIGHTS = "default"
+"""What vLLM calls the version of weights that nobody brought it."""
+
+
 class NonsenseError(Exception):
     """The answer is not what was asked for."""
 
@@ -34,6 +38,8 @@ class Expected:
     vocabulary: int
     version: int
     """Of the oldest weights that may have been used."""
+    own_weights: bool = False
+    """The server loaded its weights itself, which it calls `default`: they are of that version."""
 
 
 def read_rollouts(answer: Any, expected: Expected) -> list[Rollout]:
@@ -62,7 +68,7 @@ def _read_rollout(choice: dict[str, Any], expected: Expected) -> Rollout:
         raise FloatingPointError(DIVERGED)
     _demand(max(logprobs) <= ROUNDING, "log-probs above 0")
     reason = _finish_reason(choice["finish_reason"], ids, expected)
-    version, mixed = _versions(choice["weight_versions"], len(ids))
+    version, mixed = _versions(choice["weight_versions"], len(ids), expected)
     _demand(version >= expected.version, f"weights {version} instead of {expected.version}")
     return Rollout(tuple(ids), tuple(min(0.0, float(value)) for value in logprobs), reason, version, mixed)
 
@@ -79,11 +85,12 @@ def _finish_reason(reason: str, ids: list[int], expected: Expected) -> Literal["
     return "length"
 
 
-def _versions(spans: list[dict[str, Any]], tokens: int) -> tuple[int, bool]:
+def _versions(spans: list[dict[str, Any]], tokens: int, expected: Expected) -> tuple[int, bool]:
     """Of the first token's weights, and whether later ones come from others."""
     ends = [0, *(span["end"] for span in spans)]
     _demand([span["start"] for span in spans] == ends[:-1] and ends[-1] == tokens, "weight versions with gaps")
-    versions = [int(span["version"]) for span in spans]
+    named = [span["version"] for span in spans]
+    versions = [expected.version if expected.own_weights and name == OWN_WEIGHTS else int(name) for name in named]
     return versions[0], len(set(versions)) > 1
 
 

