@@ -157,6 +157,19 @@ def test_every_figure_is_drawn_with_its_series(visit: Callable[..., Opened], rep
     assert (opened.page.locator("canvas").count() > 25, blank) == (True, 0)
 
 
+def test_long_runs_are_drawn_as_running_means(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "long")
+    write_lines(
+        folder / "metrics.jsonl",
+        [{"step": step, "policy/grad_norm": float(step % 2), "time/step": 1.0} for step in range(1, 601)],
+    )
+    opened = visit(write_report([folder], tmp_path / "long.html", 10))
+    assert plots(opened, "gradient") == [("policy/grad_norm", 2, 600)]  # the steps, faint, under their mean
+    shown = figure(opened, "gradient")
+    assert shown.locator(".plot-title").first.inner_text() == "grad norm, mean of 11 steps"
+    assert "0" in shown.locator(".reading b").first.inner_text()  # the last step's own value, not the mean of its end
+
+
 def test_figures_say_their_numbers(visit: Callable[..., Opened], report: Path) -> None:
     opened = visit(report)
     figure(opened, "gradient")

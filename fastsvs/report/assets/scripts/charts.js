@@ -15,7 +15,7 @@ function drawPlot(box, plot, onHover) {
     width: Math.max(120, box.clientWidth),
     height: HEIGHT,
     legend: { show: false },
-    padding: [8, 12, 0, 0],
+    padding: [8, 20, 0, 0],
     cursor: cursor(plot),
     scales: { x: { time: false, range: xRange(plot) }, y: { range: (_, low, high) => yRange(plot, low, high) } },
     axes: [xAxis(plot), yAxis(plot)],

@@ -68,7 +68,8 @@ function fillPlot(element, plot) {
   );
   const readout = h("p", { class: "readout" });
   const canvas = h("div", { class: "canvas", role: "img" });
-  const title = plot.axis ? plot.title : titleOf(plot);
+  const mean = plot.span > 1 ? `, mean of ${plot.span} steps` : "";
+  const title = (plot.axis ? plot.title : titleOf(plot)) + mean;
   element.append(h("p", { class: "plot-title", title: plot.name }, title), readout, canvas);
   element.dataset.name = plot.name;
   element.dataset.points = plot.x.length;

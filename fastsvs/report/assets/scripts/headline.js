@@ -46,8 +46,11 @@ function drawHeadline(head) {
 
 /** The result in words: nothing but the numbers of the table. */
 function lede(head, names) {
-  if (!names.length)
-    return `${listed(head.arms.map((arm) => arm.label))}: ${plural(Math.max(...head.runs.map((run) => run.headline.steps)), "step")}`;
+  if (!names.length) {
+    const steps = head.runs.map((run) => run.headline.steps);
+    const upTo = steps.every((count) => count === steps[0]) ? "" : "up to ";
+    return `${listed(head.arms.map((arm) => arm.label))}: ${upTo}${plural(Math.max(...steps), "step")}`;
+  }
   const parts = head.arms.map((arm) => {
     const found = meanHeldOut(head, arm, names[0]);
     if (!found) return `${arm.label} not evaluated yet`;

@@ -35,14 +35,20 @@ function named(head, patterns, titles) {
   return new Map(pairs);
 }
 
-/** The experiments over one another: a line each, over thin ones for its seeds. */
+/** The experiments over one another: a line each, over thin ones for its seeds. Of long runs the lines are running
+ * means, over their steps in a faint line; what is read off is always the step's own value. */
 function overlay(found, dots = false) {
   if (!found.length) return null;
-  const seeds = found.flatMap(({ arm, seeds: curves }) =>
-    curves.length > 1 ? curves.map((each) => ({ curve: each, color: armColor(arm), width: 1, alpha: 0.35 })) : [],
-  );
+  const span = Math.max(...found.map(({ mean }) => spanOf(mean)));
+  const seeds = found.flatMap(({ arm, seeds: curves, mean }) => {
+    const line = { color: armColor(arm), width: 1, alpha: 0.35 };
+    if (curves.length > 1) return curves.map((each) => ({ ...line, curve: runningMean(each, span) }));
+    return span > 1 ? [{ ...line, curve: mean, width: 0.75, alpha: 0.22 }] : [];
+  });
   const main = found.map(({ arm, label, mean }) => ({ curve: mean, color: armColor(arm), label, width: 2.25, dots }));
-  return align([...seeds, ...main]);
+  const calm = main.map((each) => ({ ...each, curve: runningMean(each.curve, span) }));
+  const readings = align([...seeds, ...main]).series.map(({ values }) => values);
+  return { ...align([...seeds, ...calm]), readings, span };
 }
 
 /** Held-out figures against steps, with the 95% interval where an experiment is a single run. */

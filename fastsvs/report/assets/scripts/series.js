@@ -35,6 +35,25 @@ function average(values) {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
+const POINTS_OF_A_LINE = 60;
+
+/** Steps that a running mean goes over, so that a line has about as many points as can be told apart; 1 is none. */
+function spanOf({ steps }) {
+  return steps.length > 2 * POINTS_OF_A_LINE ? 2 * Math.round(steps.length / POINTS_OF_A_LINE / 2) + 1 : 1;
+}
+
+/** The mean of each value and its neighbours, `span` in all, fewer at the ends. */
+function runningMean({ steps, values }, span) {
+  const reach = (span - 1) / 2;
+  const sums = [0];
+  for (const value of values) sums.push(sums[sums.length - 1] + value);
+  const around = (_, index) => {
+    const [first, end] = [Math.max(0, index - reach), Math.min(values.length, index + reach + 1)];
+    return (sums[end] - sums[first]) / (end - first);
+  };
+  return { steps, values: span > 1 ? values.map(around) : values };
+}
+
 /** For each shown experiment that has any of it: { arm, label, seeds: curves of its runs, mean }. */
 function armCurves(head, shown, read) {
   return head.arms
