@@ -10,11 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fastsvs import distributed
 from fastsvs.dynamics import Change, WeightUpdate, compare, experience_figures, paired
 from fastsvs.errors import UserError
 from fastsvs.files import read_jsonl, write_json
 from fastsvs.policy import checkpoint
 from fastsvs.policy.stored import StoredWeights, open_model, open_weights, read_job
+from fastsvs.token_analysis import token_figures
 
 FIGURES = ("sparsity/exact", "sparsity/bf16", "sparsity/tolerance", "relative_change")
 SHOWN = (
@@ -51,6 +53,17 @@ def analyze_run(run: Path, tolerance: float, out: Path | None) -> dict[str, Any]
         raise UserError(f"{run} has neither samples nor checkpoints yet")
     result = {"run": str(run), "tolerance": tolerance, "steps": steps, "updates": updates}
     write_json(out or run / "dynamics.json", result)
+    return result
+
+
+def analyze_step(run: Path, step: int, model: str, out: Path | None) -> dict[str, Any]:
+    """What `model` makes of the responses that a step of the run learned from, token by token."""
+    figures = token_figures(run, step, model)
+    result = {"run": str(run), "step": step, "model": model, "figures": figures}
+    if distributed.is_main():
+        _show(f"step {step} under {model}", ("value",), {name: {"value": value} for name, value in figures.items()})
+        if out:
+            write_json(out, result)
     return result
 
 

@@ -1,5 +1,5 @@
-"""The command line: `fastsvs train|sft|eval CONFIG [section.key=value ...]`, `fastsvs export RUN --out DIR` and
-`fastsvs report RUN [RUN ...]`."""
+"""The command line: `fastsvs train|sft|eval CONFIG [section.key=value ...]`, and what is made of the runs:
+`fastsvs export RUN --out DIR`, `fastsvs analyze RUN`, `fastsvs report RUN [RUN ...]`."""
 
 from __future__ import annotations
 
@@ -85,9 +85,11 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _analyze(options: argparse.Namespace) -> None:
-    from fastsvs.analysis_job import analyze_models, analyze_run
+    from fastsvs.analysis_job import analyze_models, analyze_run, analyze_step
 
-    if options.after:
+    if options.step is not None:
+        analyze_step(Path(options.before), options.step, options.after or options.before, options.out)
+    elif options.after:
         analyze_models(options.before, options.after, options.tolerance, options.out)
     else:
         analyze_run(Path(options.before), options.tolerance, options.out)
@@ -136,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         "before", metavar="RUN|BEFORE", help="run folder; or a model, a run or a checkpoint, with AFTER"
     )
     analyze.add_argument("after", nargs="?", metavar="AFTER", help="model, run or checkpoint to compare with BEFORE")
+    analyze.add_argument("--step", type=_count, help="instead: tokens of this step of RUN, under AFTER if it is given")
     analyze.add_argument("--tolerance", type=float, default=1e-5, help="of unchanged values (%(default)s)")
     analyze.add_argument("--out", type=Path, help="JSON file (of a run: RUN/dynamics.json)")
     analyze.set_defaults(command=_analyze)

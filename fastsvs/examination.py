@@ -9,7 +9,9 @@ import torch
 
 from fastsvs import distributed
 from fastsvs.algorithms import Batch
+from fastsvs.config import DynamicsConfig
 from fastsvs.dynamics import compare, entropy_figures, experience_figures, rank_dynamics, rank_figures
+from fastsvs.policy import Policy
 from fastsvs.policy.weights import open_source
 from fastsvs.session import Session
 
@@ -25,16 +27,16 @@ def examine(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -
     rank records them. Collective; draws no random numbers."""
     figures = experience_figures(rows) | update_figures(session)
     if len(batch):
-        figures |= policy_figures(session, batch)
+        figures |= policy_figures(session.policy, batch, session.job.dynamics, session.job.rollout.temperature)
     return {f"dynamics/{name}": value for name, value in figures.items()}
 
 
-def policy_figures(session: Session, batch: Batch) -> dict[str, float]:
-    config = session.job.dynamics
+def policy_figures(policy: Policy, batch: Batch, config: DynamicsConfig, temperature: float) -> dict[str, float]:
+    """Entropy of every response token, and the ranks of some responses' hidden states. Collective."""
     chosen = spread(batch.kinds, config.ranked_responses)
-    seen = session.policy.examine(
+    seen = policy.examine(
         batch,
-        session.job.rollout.temperature,
+        temperature,
         set(chosen),
         lambda hidden: rank_dynamics(hidden, config.rank_window, config.rank_stride),
     )

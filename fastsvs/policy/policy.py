@@ -27,7 +27,7 @@ from fastsvs.policy.parallel import build_optimizer, distribute_gradients, initi
 from fastsvs.policy.row import Row, pack
 from fastsvs.policy.step import LARGEST, Objective, combine, run_pipeline, token_statistics
 from fastsvs.policy.stream import stream_buckets, weight_specs
-from fastsvs.policy.weights import hf_weights, load_weights, open_source
+from fastsvs.policy.weights import WeightSource, hf_weights, load_weights, open_source
 
 HiddenLook = Callable[[list[Tensor]], Tensor]
 """Of some samples' hidden states, [tokens, hidden] each (the last layer's, normed, before each response token):
@@ -50,12 +50,19 @@ class Policy:
     """Every method is collective: all ranks call it with the same arguments and get the same results."""
 
     def __init__(
-        self, model: ModelConfig, config: PolicyConfig, *, seed: int, total_updates: int, max_sequence_tokens: int
+        self,
+        model: ModelConfig,
+        config: PolicyConfig,
+        *,
+        seed: int,
+        total_updates: int,
+        max_sequence_tokens: int,
+        weights: WeightSource | None = None,
     ) -> None:
         """`total_updates` 0 makes a frozen policy (a reference): no gradients, no optimizer.
 
-        `max_sequence_tokens` bounds prompt + response. Raises UserError when the model or its weights cannot be read,
-        is of an unknown architecture, or does not fit the layout.
+        `max_sequence_tokens` bounds prompt + response. `weights` stand in for the model's own. Raises UserError when
+        the model or its weights cannot be read, is of an unknown architecture, or does not fit the layout.
         """
         distributed.initialize()
         self.config = config
@@ -69,7 +76,7 @@ class Policy:
             initialize_model_parallel(config)
             self.transformer = transformer_config(self.architecture, config)
             self.stage = PolicyModel(self.architecture, self.transformer)
-            load_weights(self.stage, self.architecture, open_source(model, self.architecture, seed))
+            load_weights(self.stage, self.architecture, weights or open_source(model, self.architecture, seed))
             if total_updates:
                 self.model = distribute_gradients(self.stage, self.transformer)
                 self.optimizer, self.scheduler = build_optimizer(

@@ -94,7 +94,7 @@ def test_pairs_are_read_one_by_one() -> None:
 def test_a_run_against_its_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from whole_runs import ROOT, SMALL
 
-    from fastsvs.analysis_job import analyze_models, analyze_run
+    from fastsvs.analysis_job import analyze_models, analyze_run, analyze_step
     from fastsvs.cli import main
     from fastsvs.files import read_jsonl
 
@@ -118,6 +118,13 @@ def test_a_run_against_its_base(tmp_path: Path, capsys: pytest.CaptureFixture[st
     before_last = result["updates"][2]["total"]
     assert rows[2]["dynamics/sparsity/exact"] == before_last["sparsity/exact"]  # the last step looks before it learns
     assert analyze_models(str(run), str(run), 1e-5, None)["total"]["sparsity/exact"] == 1.0
+    logged = {
+        name.removeprefix("dynamics/"): value for name, value in rows[2].items() if "entropy" in name or "rank" in name
+    }
+    looked = analyze_step(run, 3, str(run / "checkpoints" / "step_00000002"), None)[
+        "figures"
+    ]  # the policy that sampled
+    assert looked == pytest.approx({name: logged[name] for name in looked}, rel=1e-3, abs=1e-5)
     unseen = tmp_path / "unseen"
     blind = [*quick, "dynamics.every=0", f"run.dir={unseen}"]
     assert main(["train", config, *SMALL, *blind, template]) == 0
