@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.reproduce.claims import PAPER_K
-from bench.reproduce.plan import ON_POLICY, RLVR, SFT, SVS, Plan
-from bench.reproduce.results import Curve, Results
+from bench.reproduce.plan import METHODS, ON_POLICY, RLVR, SFT, SVS, Plan
+from bench.reproduce.results import Results
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,21 @@ def draw(path: Path, plan: Plan, results: Results) -> list[Path]:
             _against_steps(axes, plan, results, metric, theme)
         for axes, metric in zip(rows[1], metrics, strict=True):
             _against_responses(axes, plan, results, metric, theme)
-        for axes, method in zip(rows[2], plan.evaluated, strict=True):
+        for axes, method in zip(rows[2], METHODS, strict=True):
             _every_k(axes, plan, results, method)
         for axes in rows.flat:
             _dress(axes, theme)
+        for axes, place in ((rows[0][0], "outside upper center"), (rows[2][0], "outside lower center")):
+            handles, labels = axes.get_legend_handles_labels()
+            figure.legend(handles, labels, loc=place, ncols=len(labels), labelcolor=theme.ink, framealpha=0.0)
         written.append(path.with_name(path.stem + theme.ending))
-        figure.savefig(written[-1], dpi=100)
+        figure.savefig(written[-1], dpi=90)
     return written
 
 
 def _against_steps(axes: Axes, plan: Plan, results: Results, metric: str, theme: Theme) -> None:
     """As far as all methods go."""
-    for method in plan.evaluated:
+    for method in METHODS:
         curve = {step: v for step, v in results.curve(method, metric).items() if step <= plan.compared}
         _plot(axes, method, [[step] * len(curve[step]) for step in curve], list(curve.values()), theme)
     axes.set_title(_title(metric))
@@ -71,12 +75,12 @@ def _against_steps(axes: Axes, plan: Plan, results: Results, metric: str, theme:
 
 
 def _against_responses(axes: Axes, plan: Plan, results: Results, metric: str, theme: Theme) -> None:
-    for method in plan.evaluated:
+    for method in METHODS:
         curve, responses = results.curve(method, metric), results.curve(method, "responses")
         cost = [[0.0] * len(curve[step]) if step == 0 else responses[step] for step in curve]
         _plot(axes, method, [[each / 1000 for each in step] for step in cost], list(curve.values()), theme)
     axes.set_title(_title(metric))
-    axes.set_xlabel("thousand responses sampled (SFT: solutions shown)")
+    axes.set_xlabel("thousand responses (SFT: solutions)")
 
 
 def _plot(axes: Axes, method: str, x: Sequence[list[float]], y: Sequence[list[float]], theme: Theme) -> None:
@@ -88,16 +92,16 @@ def _plot(axes: Axes, method: str, x: Sequence[list[float]], y: Sequence[list[fl
 
 def _every_k(axes: Axes, plan: Plan, results: Results, method: str) -> None:
     """Mean over seeds of pass@k for all k."""
-    shades = colormaps["cool"].resampled(len(plan.ks))
-    for index, k in enumerate(plan.ks):
-        curve: Curve = results.curve(method, f"pass@{k}")
-        axes.plot(list(curve), [fmean(values) for values in curve.values()], color=shades(index), label=f"{k}")
-    axes.set_title(f"{method}: held-out pass@k, k = {plan.ks[0]} to {plan.samples}")
+    shades = colormaps["cool"](np.linspace(0.2, 1.0, len(plan.ks)))
+    for k, shade in zip(plan.ks, shades, strict=True):
+        curve = results.curve(method, f"pass@{k}")
+        axes.plot(list(curve), [fmean(values) for values in curve.values()], color=shade, label=f"k = {k}")
+    axes.set_title(f"held-out pass@k, {method}")
     axes.set_xlabel("step")
 
 
 def _title(metric: str) -> str:
-    return f"held-out {metric}" if metric.startswith("pass") else "entropy on held-out problems, nats per token"
+    return f"held-out {metric}" if metric.startswith("pass") else "held-out entropy, nats per token"
 
 
 def _dress(axes: Axes, theme: Theme) -> None:
@@ -108,4 +112,3 @@ def _dress(axes: Axes, theme: Theme) -> None:
         text.set_color(theme.ink)
     for spine in axes.spines.values():
         spine.set_color(theme.ink)
-    axes.legend(fontsize=8, labelcolor=theme.ink, framealpha=0.0)

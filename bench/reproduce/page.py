@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from bench.reproduce.claims import Claim, claims, judge, same_cost
-from bench.reproduce.plan import BASE, CONFIGS, ON_POLICY, RLVR, SELF_PLAY, SVS, Plan
+from bench.reproduce.plan import BASE, CONFIGS, METHODS, ON_POLICY, RLVR, SELF_PLAY, SVS, Plan
 from bench.reproduce.results import VALID, WEIGHTS, Results, Side
 from fastsvs.config import TrainJob, load
 from fastsvs.files import write_atomic
@@ -48,7 +48,7 @@ def render(plan: Plan, results: Results, source: str, pictures: Sequence[str], e
 def _endings(plan: Plan, results: Results) -> str:
     """The base, every method at the step compared, RLVR at the cost of SvS and at its end."""
     names = [f"pass@{k}" for k in plan.ks if k in (1, 8, 32, plan.samples)]
-    sides = [Side(BASE, 0), *(Side(method, plan.compared) for method in plan.evaluated)]
+    sides = [Side(BASE, 0), *(Side(method, plan.compared) for method in METHODS)]
     sides += [same_cost(plan, results, self_play) for self_play in SELF_PLAY]
     rows = []
     for side in dict.fromkeys((*sides, Side(RLVR, plan.evaluated[RLVR][-1]))):
@@ -63,8 +63,8 @@ def _cost(plan: Plan, results: Results) -> str:
     if results.notes:
         return f"No seconds are quoted: {'; '.join(results.notes)}."
     each = (
-        f"{method} {results.mean(Side(method, steps[-1]), 'seconds'):.0f} s for {steps[-1]}"
-        for method, steps in plan.evaluated.items()
+        f"{method} {results.mean(Side(method, last), 'seconds'):.0f} s for {last}"
+        for method, last in ((method, plan.evaluated[method][-1]) for method in METHODS)
     )
     return f"Training steps took, with one thread: {', '.join(each)}."
 
@@ -86,7 +86,7 @@ def _verdict(results: Results, claim: Claim) -> str:
 
 def _weights(plan: Plan, results: Results) -> str:
     rows = []
-    for method in plan.evaluated:
+    for method in METHODS:
         cells = (results.curve(method, name)[plan.compared] for name in WEIGHTS)
         rows.append([f"{method} at step {plan.compared}", *(_spread(each, 100, 2) for each in cells)])
     return _table(["weights", *WEIGHTS.values()], rows)

@@ -14,6 +14,7 @@ BASE, SVS, ON_POLICY, RLVR, SFT = "base", "SvS", "SvS on-policy", "RLVR", "SFT"
 """The model that all begin with, and the methods. RLVR makes one optimizer step a step; SvS, which learns from several
 times as many responses, makes several, and on-policy one."""
 SELF_PLAY = (SVS, ON_POLICY)
+METHODS = (RLVR, *SELF_PLAY, SFT)
 
 
 @dataclass(frozen=True)

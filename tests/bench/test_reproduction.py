@@ -314,3 +314,12 @@ def test_all_of_it_runs(tmp_path: Path) -> None:
     assert "done:" in first.stdout
     assert "done:" not in second.stdout
     assert (tmp_path / "page.md").read_text() == written
+
+
+def test_the_published_page_is_made_from_the_json_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "reproduction.md").read_text()
+    [source] = set(re.findall(r"\.\./(bench/results/reproduce-tiny-[\w-]+\.json)", text))
+    pictures = ["reproduction.png", "reproduction-dark.png"]
+    assert text == page.render(PLANS["tiny"], Results.read(ROOT / source), Path(source).name, pictures, text)
+    assert all((ROOT / "docs" / picture).exists() for picture in pictures)
