@@ -1,5 +1,5 @@
-"""The command line: `fastsvs train|sft|eval CONFIG [section.key=value ...]`, and what is made of the runs:
-`fastsvs export RUN --out DIR`, `fastsvs analyze RUN`, `fastsvs report RUN [RUN ...]`."""
+"""The command line: `fastsvs train|sft|eval CONFIG [section.key=value ...]`, and what is made of runs: `fastsvs export`,
+`merge`, `analyze`, `report`."""
 
 from __future__ import annotations
 
@@ -75,6 +75,14 @@ def _export(options: argparse.Namespace) -> None:
     _say(f"exported step {export_run(options.run, options.out)} of {options.run} to {options.out}")
 
 
+def _merge(options: argparse.Namespace) -> None:
+    from fastsvs.merging import MergePlan, merge_models
+
+    plan = MergePlan(options.weight, options.drop, options.seed)
+    merge_models(options.base, options.tuned, options.out, plan)
+    _say(f"merged {options.base} and {options.tuned} to {options.out}")
+
+
 def _report(options: argparse.Namespace) -> None:
     from fastsvs.report import serve_report, write_report
 
@@ -114,7 +122,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastsvs", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="train|sft|eval|export|analyze|report")
+    commands = parser.add_subparsers(required=True, metavar="train|sft|eval|export|merge|analyze|report")
     jobs = {
         "train": (_train, "reinforcement learning with SvS self-play (or without)"),
         "sft": (_sft, "supervised fine-tuning of the same policy"),
@@ -133,6 +141,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run", type=Path, help="run folder")
     export.add_argument("--out", type=Path, required=True, help="folder to make")
     export.set_defaults(command=_export)
+    merge = commands.add_parser("merge", help="a model between two others, as a Hugging Face folder")
+    merge.add_argument("base", metavar="BASE", help="model, run or checkpoint")
+    merge.add_argument("tuned", metavar="TUNED", help="model, run or checkpoint of the same architecture")
+    merge.add_argument("--weight", type=float, default=0.5, help="0 is BASE, 1 is TUNED (%(default)s)")
+    merge.add_argument("--drop", type=float, default=0.0, help="DARE: share of differences to drop (%(default)s)")
+    merge.add_argument("--seed", type=int, default=0, help="of what is dropped (%(default)s)")
+    merge.add_argument("--out", type=Path, required=True, help="folder to make")
+    merge.set_defaults(command=_merge)
     analyze = commands.add_parser("analyze", help="what a run's samples say, and what training did to weights")
     analyze.add_argument(
         "before", metavar="RUN|BEFORE", help="run folder; or a model, a run or a checkpoint, with AFTER"

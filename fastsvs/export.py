@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig
 
 from fastsvs.data import load_tokenizer
@@ -25,9 +27,10 @@ def export_run(run: Path, out: Path) -> int:
     return stored.step
 
 
-def write_hf_folder(stored: StoredWeights, out: Path) -> None:
-    """Weights, config, tokenizer and what generation stops on."""
-    save_hf(stored.hf_weights(), stored.hf_config, stored.architecture, stored.dtype or torch.float32, out)
+def write_hf_folder(stored: StoredWeights, out: Path, weights: Iterable[tuple[str, Tensor]] | None = None) -> None:
+    """Weights (others of the same names and dtype, if given), config, tokenizer and what generation stops on."""
+    dtype = stored.dtype or stored.hf_config.dtype or torch.float32
+    save_hf(weights or stored.hf_weights(), stored.hf_config, stored.architecture, dtype, out)
     try:
         load_tokenizer(stored.tokenizer).save_pretrained(out)
         _copy_generation_config(stored.model.path, out)

@@ -1,0 +1,56 @@
+"""`fastsvs merge`: a model between two others (iterative model merging, arXiv 2503.02103; DARE, arXiv 2311.03099)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastsvs.dynamics import paired
+from fastsvs.errors import UserError
+from fastsvs.export import write_hf_folder
+from fastsvs.policy.stored import open_weights
+from fastsvs.seeding import derive_seed
+
+
+@dataclass(frozen=True, slots=True)
+class MergePlan:
+    """theta = base + weight * keep(tuned - base)."""
+
+    weight: float = 0.5
+    """0 is the base, 1 the tuned model."""
+    drop: float = 0.0
+    """Share of the differences, chosen at random, that DARE sets to 0; the others grow by 1 / (1 - drop)."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise UserError(f"the weight of a merge lies in [0, 1], got {self.weight}")
+        if not 0 <= self.drop < 1:
+            raise UserError(f"the share that a merge drops lies in [0, 1), got {self.drop}")
+
+    def merge(self, name: str, base: Tensor, tuned: Tensor) -> Tensor:
+        """The merged tensor in fp32. What is dropped depends on `seed` and the tensor's name alone."""
+        change = tuned.float() - base.float()
+        if self.drop:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "merge", name))
+            kept = torch.rand(change.shape, generator=generator) >= self.drop
+            change = change * kept / (1 - self.drop)
+        return base.float() + self.weight * change
+
+
+def merge_models(base: str, tuned: str, out: Path, plan: MergePlan) -> None:
+    """Write `out`, a Hugging Face folder with the tuned model's tokenizer and dtype, one tensor at a time. `base` and
+    `tuned` are models, runs or checkpoints. Raises UserError for different architectures or an `out` that exists."""
+    if out.exists():
+        raise UserError(f"{out} exists already: name a new folder")
+    first, second = open_weights(base), open_weights(tuned)
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name, old, new in paired(first.hf_weights(), second.hf_weights()):
+            yield name, plan.merge(name, old, new).to(new.dtype)
+
+    write_hf_folder(second, out, tensors())
