@@ -1,5 +1,5 @@
-"""The command line: `fastsvs train|sft|eval CONFIG [section.key=value ...]`, and what is made of runs: `fastsvs export`,
-`merge`, `analyze`, `report`."""
+"""The command line: `fastsvs train|sft|eval CONFIG [section.key=value ...]`, and what is made of runs:
+`fastsvs export|merge|analyze|report`."""
 
 from __future__ import annotations
 
