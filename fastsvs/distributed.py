@@ -32,6 +32,12 @@ def initialize(timeout_seconds: float = 1800.0, trainers: int | None = None) -> 
     )
 
 
+def leave() -> None:
+    """At the end of a process that has done its part: threads of the group that outlive it can abort it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 @cache
 def store() -> dist.Store:
     """Keys and values that all processes of the job share, whatever their part in it; a missing one is waited for at

@@ -48,6 +48,12 @@ def run_evaluation(job: EvalJob) -> dict[str, Any]:
     inputs = read_inputs(job)
     folder = EvaluationFolder(job, inputs.stored.step, writable=distributed.is_main())
     folder.begin()
+    with closing(folder):
+        return answer_sets(job, inputs, folder)
+
+
+def answer_sets(job: EvalJob, inputs: Inputs, folder: EvaluationFolder) -> dict[str, Any]:
+    """See `run_evaluation`."""
     done = distributed.agree({name: folder.answered(name) for name in job.chosen})
     if any(len(done[name]) < len(inputs.problems[name]) for name in job.chosen):
         with open_engine(job, inputs) as (rollouts, engine, verifier):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fastsvs.errors import UserError
 
@@ -24,6 +25,23 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def lock(folder: Path) -> IO[str]:
+    """Keep other processes from writing into `folder` until the returned file is closed or this process ends, however
+    it ends. Raises UserError when another one does. Where the file system has no locks, nobody is kept out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / ".lock", "w")  # noqa: SIM115 (it stays open)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(
+            f"another process is at work in {folder}: wait for its end, or choose another folder"
+        ) from error
+    except OSError:
+        pass
+    return file
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_it_leaves_figures_and_every_response(alone: Path) -> None:
     assert {"pass@4", "maj@4", "entropy_estimate", "truncated", "unverified", "response_tokens"} <= result.keys()
     summary = json.loads((alone / "summary.json").read_text())
     assert summary == {"model": "models/tiny", "step": 0, "sets": {"heldout": result}}
-    assert not any(path.name.startswith(".") for path in alone.iterdir())
+    assert [path.name for path in alone.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
 def test_killed_and_repeated_it_comes_to_the_same(alone: Path, tmp_path: Path) -> None:
@@ -135,6 +136,18 @@ def test_what_it_refuses(alone: Path, capsys: pytest.CaptureFixture[str], overri
     assert main([*EVAL, f"output={alone}", override]) == 2
     assert message in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in alone.iterdir()} == before
+
+
+def test_two_processes_do_not_write_into_one_folder(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    holder = "import sys, time; from pathlib import Path; from fastsvs.files import lock\n"
+    holder += "file = lock(Path(sys.argv[1])); print('locked', flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", holder, str(alone)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"locked\n"
+    assert main([*EVAL, f"output={alone}"]) == 2
+    assert f"another process is at work in {alone}" in capsys.readouterr().err
+    process.kill()
+    process.wait()
+    assert main([*EVAL, f"output={alone}"]) == 0
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

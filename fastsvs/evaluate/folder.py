@@ -16,7 +16,7 @@ from fastsvs.config.comparison import differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
 from fastsvs.evaluate.answered import Answered
-from fastsvs.files import append_jsonl, read_jsonl, write_atomic, write_json, write_jsonl
+from fastsvs.files import append_jsonl, lock, read_jsonl, write_atomic, write_json, write_jsonl
 
 WHERE_IT_RUNS = ("output", "suites", "timeout_seconds", "verifier.workers", "rollout.server.", "rollout.max_sequences")
 """Beginnings of keys that do not alter what is asked."""
@@ -37,10 +37,16 @@ class EvaluationFolder:
 
     def begin(self) -> None:
         if self._writable:
+            self._lock = lock(self.root)
             write_atomic(self.root / "config.yaml", configuration.dump(self._job))
             write_json(self.root / "model.json", {"path": self._job.model.path, "step": self._step})
             if not (self.root / "environment.json").exists():
                 write_json(self.root / "environment.json", describe_environment())
+
+    def close(self) -> None:
+        """Let another process write."""
+        if self._writable:
+            self._lock.close()
 
     def answered(self, name: str) -> list[Answered]:
         """The problems of a set that are done, in the order of the set."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fastsvs import config as configuration
 from fastsvs.config import SftJob, TrainJob
 from fastsvs.config.comparison import differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
-from fastsvs.files import append_jsonl, read_jsonl, write_atomic, write_json, write_jsonl
+from fastsvs.files import append_jsonl, lock, read_jsonl, write_atomic, write_json, write_jsonl
 from fastsvs.telemetry.loggers import Loggers, check_loggers
 from fastsvs.telemetry.loggers.registry import RunFacts
 
@@ -42,6 +42,7 @@ class RunFolder:
         self._writable = writable
         self._job = job
         self._loggers: Loggers | None = None
+        self._lock: IO[str] | None = None
         self._check_same_run(job)
         check_loggers(job.logging)
 
@@ -49,6 +50,7 @@ class RunFolder:
         """Record configuration and environment, and forget metrics of steps after `step`: they will be made again."""
         if not self._writable:
             return
+        self._lock = self._lock or lock(self.root)
         write_atomic(self.root / "config.yaml", configuration.dump(self._job))
         if not (self.root / "environment.json").exists():
             write_json(self.root / "environment.json", describe_environment())
@@ -56,9 +58,11 @@ class RunFolder:
         self._loggers = Loggers(RunFacts(self.root, self._job.logging, self._job.model_dump(mode="json"), step))
 
     def close(self) -> None:
-        """End the loggers."""
+        """End the loggers, and let another process write."""
         if self._loggers:
             self._loggers.close()
+        if self._lock:
+            self._lock.close()
 
     def metrics(self) -> list[dict[str, Any]]:
         return read_jsonl(self.metrics_path)

@@ -90,3 +90,11 @@ def test_a_failed_write_keeps_the_old_file_and_says_where(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="cannot write"):
         write_atomic(target, "text")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_second_session_waits_for_the_first_to_end(tmp_path: Path) -> None:
+    first = begun(tmp_path)
+    with pytest.raises(UserError, match="another process is at work"):
+        begun(tmp_path)
+    first.close()
+    begun(tmp_path).close()
