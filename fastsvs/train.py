@@ -19,7 +19,7 @@ from fastsvs.policy import LARGEST, checkpoint
 from fastsvs.seeding import derive_seed
 from fastsvs.session import Session, open_session
 from fastsvs.summary import conclude, sample_rows
-from fastsvs.telemetry import memory, training_facts
+from fastsvs.telemetry import give_back, memory, training_facts
 
 
 def train(job: TrainJob) -> dict[str, Any]:
@@ -123,6 +123,7 @@ def hold_out(session: Session, step: int, ahead: Underway | None = None) -> None
 
 def save(session: Session, step: int) -> None:
     checkpoint.save(session.policy, session.folder.checkpoints, step, {"step": step}, session.job.run.keep_checkpoints)
+    give_back()
 
 
 @contextmanager

@@ -1,9 +1,11 @@
-"""How much memory this process has needed at most."""
+"""How much memory this process needs, and what it gives back."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
+from functools import cache
 
 import torch
 
@@ -17,3 +19,16 @@ def memory() -> dict[str, float]:
     if torch.cuda.is_available():
         peak["system/peak_gpu_memory"] = torch.cuda.max_memory_allocated() / GIB
     return peak
+
+
+def give_back() -> None:
+    """Free memory to the system, where the C library can. Tensors of ever new sizes leave holes between them, and a
+    process that holds 1 GiB would otherwise come to hold several."""
+    if (libc := _libc()) is not None:
+        libc.malloc_trim(0)
+
+
+@cache
+def _libc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "malloc_trim") else None
