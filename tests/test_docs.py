@@ -105,6 +105,15 @@ def test_the_example_of_an_extension_trains(example: str, tmp_path: Path) -> Non
     assert len(again["responses"]) == 2 * len(groups[again["parent"]]["responses"])
 
 
+def test_the_example_of_the_sandbox_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (source,) = blocks("python", [ROOT / "docs" / "sandbox.md"])
+    exec(source, {})
+    _walls, good, bad, same = capsys.readouterr().out.splitlines()
+    assert good == "ok ({'a': 2}, {'b': 3})"
+    assert bad.startswith("error PermissionError")
+    assert same == "False"
+
+
 def test_the_example_of_the_kernels_runs() -> None:
     (source,) = blocks("python", [ROOT / "docs" / "kernels.md"])
     tokens = 5
