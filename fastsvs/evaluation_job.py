@@ -36,7 +36,6 @@ class Inputs:
 
     stored: StoredWeights
     tokenizer: PreTrainedTokenizerBase
-    tokenizer_path: str
     problems: Mapping[str, Sequence[EncodedProblem]]
     facts: Sequence[str]
 
@@ -76,13 +75,12 @@ def read_inputs(job: EvalJob) -> Inputs:
             "runs on (colocated)"
         )
     stored = open_weights(job.model.path)
-    path = job.model.tokenizer or stored.tokenizer
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(job.model.tokenizer or stored.tokenizer)
     problems, facts = {}, []
     for name, plan in job.chosen.items():
         problems[name], found = read_problems(plan.data, tokenizer, "eval")
         facts += [f"{name}: {fact}" for fact in found]
-    return Inputs(stored, tokenizer, path, problems, facts)
+    return Inputs(stored, tokenizer, problems, facts)
 
 
 def answer_set(
