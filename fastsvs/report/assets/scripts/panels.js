@@ -6,7 +6,7 @@ const PANELS = [
     id: "held-out",
     title: "Held-out problems",
     about:
-      "Share of problems solved by at least one of k responses: the unbiased estimate. Bands are 95% intervals over problems, of experiments with a single run.",
+      "pass@k: at least one of k responses is correct, the unbiased estimate. maj@k: the most frequent answer of k is. Bands are 95% intervals over problems, of experiments with a single run.",
     plots: heldOut((name) => /^(pass|maj)@/.test(name)),
   },
   {
@@ -137,7 +137,7 @@ const PANELS = [
     id: "solved",
     title: "How often problems are solved",
     about:
-      "Groups by their number of correct samples: the darker, the more. What lies between none and all is what can be learned from.",
+      "Groups by their number of correct samples: the stronger the colour, the more. What lies between none and all is what can be learned from.",
     names: ["dynamics/solved/*"],
     plots: histogram("dynamics/solved"),
   },

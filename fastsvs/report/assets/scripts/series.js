@@ -99,5 +99,6 @@ function metricNames(head) {
 
 function heldOutNames(head) {
   const names = head.runs.flatMap((run) => Object.values(run.evaluations).flatMap((result) => Object.keys(result)));
-  return [...new Set(names)].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+  const late = (name) => Number(!name.startsWith("pass@"));
+  return [...new Set(names)].sort((a, b) => late(a) - late(b) || a.localeCompare(b, "en", { numeric: true }));
 }
