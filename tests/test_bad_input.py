@@ -182,7 +182,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(ROOT)
         with largest_file(1_000_000):
             assert main([*SFT, f"run.dir={folder}"]) == 2
-        assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+        assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == [".lock"]
         assert not any((folder / "checkpoints").iterdir())
         assert main([*SFT, f"run.dir={folder}"]) == 0
     assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == ["step_00000001", "step_00000002"]
@@ -204,7 +204,7 @@ def test_a_full_disk_says_what_could_not_be_written(capsys, tmp_path: Path) -> N
     with largest_file(10):
         assert main([*SFT, f"run.dir={tmp_path}/other"]) == 2
     assert f"cannot write {tmp_path}/other/config.yaml: File too large" in capsys.readouterr().err
-    assert not any((tmp_path / "other").iterdir())
+    assert [path.name for path in (tmp_path / "other").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("command", ["sft", "export"])
