@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from fastsvs.session import Session
 class Made:
     experience: Experience
     batch: Batch
+    memory: dict[str, Any]
+    """Of stage and sampler, now that they know how the step went."""
 
 
 Underway = Running[Made]
@@ -42,10 +44,13 @@ def begin(session: Session, step: int, version: int) -> Underway:
             session.decode,
             session.sampling,
             derive_seed(session.job.run.seed, "rollout", step),
+            judges=session.judges,
             schedule=session.job.selfplay.schedule,
             cancelled=cancelled,
         )
-        return Made(experience, make_batch(experience.groups, session.job.algorithm))
+        experience = session.sampler.observe(experience)
+        memory = {"stage": session.stage.memory(), "sampler": session.sampler.memory()}
+        return Made(experience, make_batch(experience.groups), memory)
 
     return session.rollouts.start(work)
 
@@ -74,11 +79,11 @@ def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:
     return facts
 
 
-def speeds(made: Made, times: Mapping[str, float]) -> dict[str, float]:
-    """What the step came to in a second of its own, and in one of its update."""
+def speeds(made: Made, learned: Batch, times: Mapping[str, float]) -> dict[str, float]:
+    """What the step came to in a second of its own, and what it learned from in one of its update."""
     played = [*made.experience.groups, *made.experience.discarded]
     sampled = sum(len(rollout.response_ids) for group in played for rollout in group.rollouts)
-    trained = int(made.batch.response_lengths.sum())
+    trained = int(learned.response_lengths.sum())
     return {
         "throughput/response_tokens_per_second": sampled / times["time/step"],
         "throughput/trained_tokens_per_second": trained / times["time/update"],
@@ -96,7 +101,6 @@ class _Packed:
     kinds: Sequence[str]
     groups: np.ndarray
     rewards: np.ndarray
-    advantages: np.ndarray
     rollout_logprobs: np.ndarray
 
     @classmethod
@@ -113,7 +117,6 @@ class _Packed:
             batch.kinds,
             groups.astype(np.int32),
             batch.rewards.numpy(),
-            batch.advantages.numpy(),
             batch.rollout_logprobs.numpy(),
         )
 
@@ -126,7 +129,7 @@ class _Packed:
             kinds=self.kinds,
             groups=torch.from_numpy(groups),
             rewards=torch.from_numpy(self.rewards),
-            advantages=torch.from_numpy(self.advantages),
+            advantages=torch.zeros(len(self.rollout_logprobs)),
             rollout_logprobs=torch.from_numpy(self.rollout_logprobs),
         )
 

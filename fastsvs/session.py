@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
-from fastsvs import distributed
-from fastsvs.algorithms import ADVANTAGES, CompleteLoss, policy_loss
+from fastsvs import checkpoint_hooks, distributed
+from fastsvs.algorithms import ADVANTAGES, REWARDS, CompleteLoss, needs_labels, policy_loss
+from fastsvs.checkpoint_hooks import HOOKS
 from fastsvs.config import DataConfig, RolloutConfig, SyncConfig, TrainJob
-from fastsvs.data import PROMPTS, EpochSampler, Problem, encode_problems, encode_prompt, load_problems, load_tokenizer
+from fastsvs.data import PROMPTS, Problem, encode_problems, encode_prompt, load_problems, load_tokenizer
 from fastsvs.errors import UserError
 from fastsvs.nodes import read_nodes
 from fastsvs.policy import Policy, checkpoint, load_hf_config
 from fastsvs.rollout import ENGINES, Engine, EngineSpec, RemoteEngine, SamplingParams
 from fastsvs.rollouts import Rollouts
-from fastsvs.selfplay import STAGES, ExperienceStage, Task, original_tasks
+from fastsvs.selfplay import (
+    SAMPLERS,
+    STAGES,
+    Draw,
+    Judge,
+    PlainStage,
+    Sampler,
+    SamplerTools,
+    Stage,
+    StageTools,
+    Task,
+    original_tasks,
+)
 from fastsvs.sync import BroadcastSync, LocalSync, ServerFleet, WeightSync, server_arguments, transport_for
-from fastsvs.telemetry import RunFolder, StepProgress, check_loggers
+from fastsvs.telemetry import RunFolder, StepProgress, check_loggers, give_back
 from fastsvs.verify import Verifier
 
 EncodedProblem = tuple[Problem, tuple[int, ...]]
@@ -46,9 +59,11 @@ class Session:
     inputs: Inputs
     folder: RunFolder
     progress: StepProgress
-    sampler: EpochSampler
-    stage: ExperienceStage
+    sampler: Sampler
+    stage: Stage
     verifier: Verifier
+    judges: Mapping[str, Judge]
+    """Beside the verifier."""
     engine: Engine
     policy: Policy
     reference: Policy | None
@@ -56,27 +71,73 @@ class Session:
     rollouts: Rollouts
     loss: CompleteLoss
     sampling: SamplingParams
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What stage, sampler and plug-ins carry from step to step, as of the last step that was learned from."""
 
     @property
     def held_out(self) -> Sequence[EncodedProblem]:
         return self.inputs.held_out
 
     def tasks(self, step: int) -> list[Task]:
-        """The original problems of a step, counted from 0."""
-        problems = [self.inputs.problems[index] for index in self.sampler.select(step)]
-        return original_tasks(problems, self.job.rollout.samples_per_prompt)
+        """What a step begins with; steps count from 0."""
+        draws = self.sampler.draw(step)
+        asked = [self.inputs.problems[draw.index] for draw in draws]
+        tasks = original_tasks(asked, self.job.rollout.samples_per_prompt)
+        originals = [self._as_drawn(task, draw) for task, draw in zip(tasks, draws, strict=True)]
+        return self.stage.begin(step, originals)
+
+    def _as_drawn(self, task: Task, draw: Draw) -> Task:
+        prefix = self.encode(draw.prefix)
+        limit = self.job.rollout.max_response_tokens - len(prefix)
+        return replace(
+            task,
+            samples=draw.samples,
+            prompt_ids=task.prompt_ids + prefix,
+            max_tokens=max(limit, 1) if prefix else None,
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.inputs.tokenizer.decode(ids, skip_special_tokens=True)
 
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.inputs.tokenizer.encode(text, add_special_tokens=False)) if text else ()
+
     def resume(self) -> int:
         """Load the newest checkpoint; the number of steps already done."""
         newest = distributed.agree(checkpoint.latest(self.folder.checkpoints))
-        start = checkpoint.load(self.policy, newest)["step"] if newest else 0
+        state: dict[str, Any] = checkpoint.load(self.policy, newest) if newest else {"step": 0}
+        start = state["step"]
+        self.memory.update(state.get("memory", {}))
+        for name, part in (("stage", self.stage), ("sampler", self.sampler)):
+            if self.memory.get(name) is not None:
+                part.recall(self.memory[name])
         self.folder.begin(start)
         if start:
             self.progress.say(f"resuming {self.folder.root} after step {start}")
+            self._hook(start)
         return start
+
+    def save_is_due(self, step: int) -> bool:
+        run = self.job.run
+        return step % run.save_every == 0 or step == run.steps or checkpoint_hooks.is_due(self.job, step)
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint; where a checkpoint hook then replaces the weights, another one in its place."""
+        self._write(step)
+        self._hook(step)
+
+    def _hook(self, step: int) -> None:
+        if checkpoint_hooks.is_due(self.job, step) and self.memory.get("hooked") != step:
+            saved = distributed.agree(checkpoint.latest(self.folder.checkpoints))
+            assert saved is not None
+            checkpoint_hooks.apply(self.job, self.policy, saved, step)
+            self.memory["hooked"] = step
+            self._write(step)
+
+    def _write(self, step: int) -> None:
+        state = {"step": step, "memory": self.memory}
+        checkpoint.save(self.policy, self.folder.checkpoints, step, state, self.job.run.keep_checkpoints)
+        give_back()
 
     def make_room(self) -> None:
         """For the update, where rollout servers share the trainer's GPUs."""
@@ -102,6 +163,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
     with ExitStack() as stack:
         stack.enter_context(closing(folder))
         verifier = stack.enter_context(Verifier(job.verifier))
+        judges: dict[str, Judge] = {}
         policy = build_policy(job, total_updates=job.run.steps)
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
         stop = stop_token_ids(job.model.path, inputs.tokenizer)
@@ -119,9 +181,10 @@ def open_session(job: TrainJob) -> Iterator[Session]:
             inputs=inputs,
             folder=folder,
             progress=progress,
-            sampler=EpochSampler(len(inputs.problems), job.run.prompts_per_step, job.run.seed),
+            sampler=build_sampler(job, inputs),
             stage=stage,
             verifier=verifier,
+            judges=judges,
             engine=engine,
             policy=policy,
             reference=reference,
@@ -195,23 +258,24 @@ def build_sync(policy: Policy, engine: Engine, rollout: RolloutConfig, config: S
     return BroadcastSync(policy, engine, config, transport_for(rollout.placement, distributed.device()))
 
 
-def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> ExperienceStage:
+def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
     """The experience stage by name; its questions go through the same PromptFn as the data set's."""
     prompt = PROMPTS.get(job.data.prompt)
-
-    def encode_question(question: str) -> tuple[int, ...]:
-        return encode_prompt(tokenizer, prompt(question, job.data, "train"))
-
-    def encode_synthesis(text: str) -> tuple[int, ...]:
-        return encode_prompt(tokenizer, [{"role": "user", "content": text}])
-
-    return STAGES.get(job.selfplay.stage)(
-        job.selfplay,
-        encode_question=encode_question,
-        encode_synthesis=encode_synthesis,
+    tools = StageTools(
+        encode_question=lambda question: encode_prompt(tokenizer, prompt(question, job.data, "train")),
+        encode_message=lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}]),
         max_prompt_tokens=job.data.max_prompt_tokens,
         max_response_tokens=job.rollout.max_response_tokens,
+        seed=job.run.seed,
+        needs_labels=needs_labels(job.algorithm.reward),
     )
+    return STAGES.get(job.selfplay.stage)(job.selfplay, tools)
+
+
+def build_sampler(job: TrainJob, inputs: Inputs) -> Sampler:
+    problems = [problem for problem, _ in inputs.problems]
+    tools = SamplerTools(problems, job.run.prompts_per_step, job.rollout.samples_per_prompt, job.run.seed)
+    return SAMPLERS.get(job.sampler.name)(job.sampler, tools)
 
 
 def sampling_params(rollout: RolloutConfig) -> SamplingParams:
@@ -256,7 +320,15 @@ def check_names(job: TrainJob) -> None:
     """Every plug-in that the job names exists. Raises UserError for one that does not."""
     ENGINES.get(job.rollout.engine)
     ADVANTAGES.get(job.algorithm.advantage)
-    STAGES.get(job.selfplay.stage)
+    ADVANTAGES.get(job.algorithm.verl.base)
+    REWARDS.get(job.algorithm.reward)
+    SAMPLERS.get(job.sampler.name)
+    HOOKS.get(job.merging.hook)
+    if STAGES.get(job.selfplay.stage) is not PlainStage and not needs_labels(job.algorithm.reward):
+        raise UserError(
+            f"algorithm.reward={job.algorithm.reward} looks at responses alone, but selfplay.stage="
+            f"{job.selfplay.stage} goes by what is correct: set selfplay.stage=none, or algorithm.reward=verified"
+        )
     policy_loss(job.algorithm)
     check_loggers(job.logging)
 

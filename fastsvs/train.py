@@ -9,17 +9,17 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-from fastsvs import examination, experience
+from fastsvs import examination, experience, valuation
 from fastsvs.algorithms import Batch, aggregation_weights, split_updates
 from fastsvs.config import TrainJob
 from fastsvs.errors import EngineFailure
 from fastsvs.evaluate import evaluate, figures, pass_rates
 from fastsvs.experience import Underway
-from fastsvs.policy import LARGEST, checkpoint
+from fastsvs.policy import LARGEST
 from fastsvs.seeding import derive_seed
 from fastsvs.session import Session, open_session
 from fastsvs.summary import conclude, sample_rows
-from fastsvs.telemetry import give_back, memory, training_facts
+from fastsvs.telemetry import memory, training_facts
 
 
 def train(job: TrainJob) -> dict[str, Any]:
@@ -32,8 +32,8 @@ def train(job: TrainJob) -> dict[str, Any]:
                 row, ahead = train_step(session, step, ahead)
             session.folder.log(row)
             session.progress.advance(step + 1, training_facts(row))
-            if (step + 1) % job.run.save_every == 0 or step + 1 == job.run.steps:
-                save(session, step + 1)
+            if session.save_is_due(step + 1):
+                session.save(step + 1)
             with kept(session, step + 1):
                 hold_out(session, step + 1, ahead)
         return conclude(session)
@@ -55,26 +55,34 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
         idle = session.rollouts.idle_share()
     with clock(times, "sync"):
         ahead = experience.begin(session, step + 1, version=step) if overlaps else None
-    rows = list(sample_rows(step + 1, made.experience, session.job.selfplay)) if made else []
-    if made:
-        session.folder.write_samples(step + 1, rows)
     if not ahead:
         session.make_room()
+    with clock(times, "valuation"):
+        valued = valuation.value(session, batch)
+    rows = list(sample_rows(step + 1, valued.record(made.experience), session.job.selfplay)) if made else []
+    if made:
+        session.memory.update(made.memory)
+        session.folder.write_samples(step + 1, rows)
     with clock(times, "examination"):
-        seen = examination.examine(session, batch, rows) if examination.is_due(session, step) else {}
+        seen = examination.examine(session, valued.batch, rows) if examination.is_due(session, step) else {}
     with clock(times, "update"):
-        learned = learn(session, batch, step)
+        learned = learn(session, valued.batch, step)
     times["time/step"] = sum(times.values())
-    played = experience.facts(made, session.engine, version=step) | experience.speeds(made, times) if made else {}
+    played = (
+        experience.facts(made, session.engine, version=step) | experience.speeds(made, valued.batch, times)
+        if made
+        else {}
+    )
     times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
-    return {"step": step + 1, **played, **learned, **session.sync.metrics(), **seen, **memory(), **times}, ahead
+    row = {**played, **valued.metrics, **learned, **session.sync.metrics(), **seen, **memory(), **times}
+    return {"step": step + 1, **row}, ahead
 
 
 def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
     """As many optimizer steps as `samples_per_update` asks for, with their metrics. No samples, no step."""
     algorithm, temperature = session.job.algorithm, session.job.rollout.temperature
     updates = split_updates(batch, algorithm.samples_per_update, derive_seed(session.job.run.seed, "updates", step))
-    if len(updates) > 1:
+    if len(updates) > 1 and batch.old_logprobs is None:
         batch = replace(batch, old_logprobs=session.policy.log_probs(batch, temperature))
     if session.reference and updates:
         batch = replace(batch, reference_logprobs=session.reference.log_probs(batch, temperature))
@@ -121,11 +129,6 @@ def hold_out(session: Session, step: int, ahead: Underway | None = None) -> None
         session.progress.say(f"held-out after {step} steps: {facts}")
 
 
-def save(session: Session, step: int) -> None:
-    checkpoint.save(session.policy, session.folder.checkpoints, step, {"step": step}, session.job.run.keep_checkpoints)
-    give_back()
-
-
 @contextmanager
 def kept(session: Session, step: int) -> Iterator[None]:
     """Should the engine fail for good, the `step` steps that are done stay."""
@@ -133,7 +136,7 @@ def kept(session: Session, step: int) -> Iterator[None]:
         yield
     except EngineFailure:
         if step:
-            save(session, step)
+            session.save(step)
         raise
 
 

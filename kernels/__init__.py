@@ -3,6 +3,7 @@
 from .linear_logprob import linear_logprob_entropy
 from .linear_policy_loss import PolicyLossResult, linear_policy_loss
 from .logprob import logprob_entropy
+from .mean_logprob import linear_mean_logprob
 from .rows_torch import IGNORE_INDEX
 from .token_loss import PolicyLossSettings, TokenInputs, TokenLossFunction
 
@@ -13,6 +14,7 @@ __all__ = [
     "TokenInputs",
     "TokenLossFunction",
     "linear_logprob_entropy",
+    "linear_mean_logprob",
     "linear_policy_loss",
     "logprob_entropy",
 ]

@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 
 from bench.end_to_end.work import LEARNING_RATE, MAX_TOKENS, SAMPLES, TEMPERATURE, Measured, encode, questions, reward
-from fastsvs.algorithms import aggregation_weights, make_batch, policy_loss
+from fastsvs.algorithms import Context, aggregation_weights, make_batch, policy_loss, token_advantages
 from fastsvs.config import AlgorithmConfig, ModelConfig, OptimizerConfig, PolicyConfig
 from fastsvs.data import Problem, load_tokenizer
 from fastsvs.policy import Policy
@@ -46,7 +46,8 @@ class Ours:
             marks = [perf_counter()]
             groups = self._roll_out()
             marks.append(perf_counter())
-            batch = make_batch(groups, self.algorithm)
+            batch = make_batch(groups)
+            batch = replace(batch, advantages=token_advantages(batch, Context(self.algorithm)))
             weights = aggregation_weights(batch.response_lengths, "token_mean", MAX_TOKENS)
             self.policy.update(batch, self.loss, self.algorithm, weights, TEMPERATURE)
             marks.append(perf_counter())

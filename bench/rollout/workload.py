@@ -15,7 +15,7 @@ import numpy as np
 from fastsvs.data import Problem
 from fastsvs.rollout import Engine, SamplingParams
 from fastsvs.seeding import derive_seed
-from fastsvs.selfplay import ORIGINAL, SYNTHESIS, VARIANT, Experience, Group, Task, collect, original_tasks
+from fastsvs.selfplay import ANSWER, ORIGINAL, SYNTHESIS, VARIANT, Experience, Group, Task, collect, original_tasks
 from fastsvs.selfplay.collect import Schedule
 from fastsvs.verify import Verdict
 
@@ -82,7 +82,9 @@ class Workload:
         else:
             children, kind, samples = int(draw.binomial(self.variants, self.valid)), VARIANT, self.samples
         keys = [f"{parent.key}/{child:03d}" for child in range(children)]
-        return [self._limited(Task(key, kind, parent.problem, self._prompt(key), samples)) for key in keys]
+        judge = None if kind == SYNTHESIS else ANSWER
+        tasks = [Task(key, kind, parent.problem, self._prompt(key), samples, judge=judge) for key in keys]
+        return [self._limited(task) for task in tasks]
 
     def finish(self, groups: Sequence[Group]) -> Experience:
         return Experience(list(groups), {})
@@ -97,7 +99,7 @@ class Workload:
         if self.lengths.within_group:
             return task
         limit = self.lengths.of(task, 0, self.seed)
-        return Task(task.key, task.kind, task.problem, task.prompt_ids, task.samples, max_tokens=limit)
+        return replace(task, max_tokens=limit)
 
     def _prompt(self, key: str) -> tuple[int, ...]:
         draw = np.random.default_rng(derive_seed(self.seed, "prompt", key))

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from fastsvs.algorithms.advantages import token_advantages
 from fastsvs.algorithms.batch import Batch
-from fastsvs.config import AlgorithmConfig
 from fastsvs.errors import UserError
 
 if TYPE_CHECKING:  # who only computes losses need not import engines and verifiers
     from fastsvs.selfplay import Group
 
 
-def make_batch(groups: Sequence[Group], config: AlgorithmConfig) -> Batch:
-    """All samples of all groups, in order, with the advantages of `config.advantage`; empty without groups.
+def make_batch(groups: Sequence[Group]) -> Batch:
+    """All samples of all groups, in order, their advantages still 0; empty without groups.
 
     The group is the unit of comparison: its index is the batch's group number. Raises UserError for a reward that is
     not finite, ValueError for a group without rewards or a response without tokens or with another number of log-probs.
@@ -30,7 +27,7 @@ def make_batch(groups: Sequence[Group], config: AlgorithmConfig) -> Batch:
     samples = [(index, group, rollout) for index, group in enumerate(groups) for rollout in group.rollouts]
     prompts = [np.array(group.task.prompt_ids, dtype=np.int64) for group in groups]
     tokens = sum(len(rollout.response_ids) for _, _, rollout in samples)
-    batch = Batch(
+    return Batch(
         prompt_ids=[prompts[index] for index, _, _ in samples],
         response_ids=[np.array(rollout.response_ids, dtype=np.int64) for _, _, rollout in samples],
         kinds=[group.task.kind for _, group, _ in samples],
@@ -41,7 +38,6 @@ def make_batch(groups: Sequence[Group], config: AlgorithmConfig) -> Batch:
             [logprob for _, _, rollout in samples for logprob in rollout.logprobs], dtype=torch.float32
         ),
     )
-    return replace(batch, advantages=token_advantages(batch, config))
 
 
 def _check(group: Group) -> None:

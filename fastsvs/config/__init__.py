@@ -6,6 +6,8 @@ On the command line any key is set as `a.b=value`. An unknown key is an error th
 
 from fastsvs.config.jobs import EvalJob, SftJob, TrainJob
 from fastsvs.config.loading import dump, load
+from fastsvs.config.methods import MajorityConfig, MergingConfig, RiseConfig, SamplerConfig, VerlConfig
+from fastsvs.config.section import Section
 from fastsvs.config.sections import (
     AlgorithmConfig,
     DataConfig,
@@ -21,7 +23,6 @@ from fastsvs.config.sections import (
     SamplingPlan,
     SandboxConfig,
     ScheduleConfig,
-    Section,
     SelfPlayConfig,
     ServerConfig,
     SftDataConfig,
@@ -38,11 +39,15 @@ __all__ = [
     "EvaluationConfig",
     "EvaluationSet",
     "LoggingConfig",
+    "MajorityConfig",
+    "MergingConfig",
     "ModelConfig",
     "OptimizerConfig",
     "PolicyConfig",
+    "RiseConfig",
     "RolloutConfig",
     "RunConfig",
+    "SamplerConfig",
     "SamplingPlan",
     "SandboxConfig",
     "ScheduleConfig",
@@ -55,6 +60,7 @@ __all__ = [
     "SyncConfig",
     "TrainJob",
     "VerifierConfig",
+    "VerlConfig",
     "dump",
     "load",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from fastsvs.config.sections import Section
+from fastsvs.config.section import Section
 
 
 def differences(path: Path, job: Section, ignored: Callable[[str], bool]) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from fastsvs.config.methods import MergingConfig, SamplerConfig
+from fastsvs.config.section import Section
 from fastsvs.config.sections import (
     AlgorithmConfig,
     DataConfig,
@@ -18,8 +20,8 @@ from fastsvs.config.sections import (
     PolicyConfig,
     RolloutConfig,
     RunConfig,
+    SandboxConfig,
     ScheduleConfig,
-    Section,
     SelfPlayConfig,
     SftDataConfig,
     SyncConfig,
@@ -32,11 +34,14 @@ class TrainJob(Section):
 
     model: ModelConfig
     data: DataConfig
+    sampler: SamplerConfig = SamplerConfig()
     rollout: RolloutConfig = RolloutConfig()
     selfplay: SelfPlayConfig = SelfPlayConfig()
     verifier: VerifierConfig = VerifierConfig()
+    sandbox: SandboxConfig = SandboxConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
     policy: PolicyConfig = PolicyConfig()
+    merging: MergingConfig = MergingConfig()
     sync: SyncConfig = SyncConfig()
     train: ScheduleConfig = ScheduleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from fastsvs.config.methods import MajorityConfig, RiseConfig, VerlConfig
+from fastsvs.config.section import Section
 
 MATH_SUFFIX = " Please reason step by step, and put your final answer within \\boxed{}."
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ModelConfig(Section):
@@ -32,10 +31,12 @@ class DataConfig(Section):
     answer_column: str | None = None
     """Column of the answer; found by its usual names when not set."""
     prompt: str = "chat"
-    """PromptFn: how a problem becomes chat messages."""
+    """PromptFn, how a problem becomes chat messages: `chat`, `merf`."""
     suffix: str = MATH_SUFFIX
     """Appended to every question, also to those that the policy wrote."""
     system_prompt: str | None = None
+    rules: str | None = None
+    """`prompt: merf`: what the reward is, told in training only."""
     max_prompt_tokens: int = Field(4096, ge=1)
     """Longer prompts are left out, counted and shown."""
     deduplicate: bool = True
@@ -58,7 +59,7 @@ class ServerConfig(Section):
     the main node."""
     api_key_variable: str = "FASTSVS_API_KEY"
     """Environment variable with the servers' API key; a random key for servers of our own when it is not set."""
-    arguments: dict[str, str | int | float | bool] = {}
+    arguments: dict[str, str | int | float | bool] = {}  # noqa: RUF012 (pydantic copies it)
     """Further vLLM options, `max-model-len: 8192` for `--max-model-len 8192`."""
     start_timeout_seconds: float = Field(900.0, gt=0)
     stall_timeout_seconds: float = Field(120.0, gt=0)
@@ -106,7 +107,7 @@ class ShapingConfig(Section):
 
 class SelfPlayConfig(Section):
     stage: str = "svs"
-    """ExperienceStage: `svs`, or `none` for plain RLVR."""
+    """ExperienceStage: `svs`, `rise`, or `none` for plain RLVR."""
     schedule: Literal["streaming", "phased"] = "streaming"
     """`streaming`: a group that is complete goes on at once. `phased`: solving, synthesis and solving of synthetic
     problems wait for one another. Both give the same experience."""
@@ -121,6 +122,7 @@ class SelfPlayConfig(Section):
     """Text file with the synthesis prompt, `{response}` where the context goes; the built-in one when not set."""
     max_synthesis_tokens: int | None = Field(None, ge=1)
     """Response limit for synthesis; the rollout's when not set."""
+    rise: RiseConfig = RiseConfig()
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> SelfPlayConfig:
@@ -154,8 +156,13 @@ class SandboxConfig(Section):
 
 
 class AlgorithmConfig(Section):
+    reward: str = "verified"
+    """RewardFn: `verified` (the stage's own), or without labels `majority`, `self_certainty`, `negative_entropy`,
+    `log_prob`."""
+    majority: MajorityConfig = MajorityConfig()
     advantage: str = "grpo"
-    """AdvantageFn: `grpo`, `rloo`."""
+    """AdvantageFn: `grpo`, `rloo`, `trr`, `verl`."""
+    verl: VerlConfig = VerlConfig()
     normalize_by_std: bool = True
     """Divide group advantages by the group's standard deviation (ddof 1); false is Dr.GRPO's choice."""
     loss: str = "ppo"

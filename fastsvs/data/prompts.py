@@ -31,6 +31,15 @@ def chat_prompt(question: str, config: DataConfig, mode: Mode) -> list[Message]:
     return [*system, {"role": "user", "content": question + config.suffix}]
 
 
+@PROMPTS.register("merf")
+def motivated_prompt(question: str, config: DataConfig, mode: Mode) -> list[Message]:
+    """MeRF (arXiv 2506.18485): in training the reward's rules are part of the system prompt; in evaluation not."""
+    if config.rules is None:
+        raise UserError("data.prompt=merf tells the policy what is rewarded: say it in data.rules")
+    told = "\n\n".join(part for part in (config.system_prompt, config.rules) if part)
+    return chat_prompt(question, config.model_copy(update={"system_prompt": told}) if mode == "train" else config, mode)
+
+
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hugging Face folder or hub id. Raises UserError when it cannot chat or cannot stop."""
     try:

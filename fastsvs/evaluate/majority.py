@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastsvs.verify import Verdict
-from fastsvs.verify.answers import boxed_content, final_answer, plain_integer, without_full_stop
+from fastsvs.verify.answers import canonical_answer
 
 DRAWS = 1000
 """Subsets of k samples that are drawn for each problem when there are more than one."""
@@ -38,16 +38,10 @@ class Votes:
 
 def votes(responses: Sequence[str], verdicts: Sequence[str]) -> Votes:
     """Wrong answers are the same when they are the same integer, or the same text in the box."""
-    answers = [None if v == Verdict.CORRECT else wrong_answer(r) for r, v in zip(responses, verdicts, strict=True)]
+    answers = [None if v == Verdict.CORRECT else canonical_answer(r) for r, v in zip(responses, verdicts, strict=True)]
     correct = sum(verdict == Verdict.CORRECT for verdict in verdicts)
     counts = Counter(answer for answer in answers if answer is not None)
     return Votes(correct, tuple(sorted(counts.values(), reverse=True)), len(answers) - correct - counts.total())
-
-
-def wrong_answer(response: str) -> str | None:
-    """What stands in the response's last box, in one form; None when it gives no answer."""
-    content = boxed_content(final_answer(response))
-    return None if content is None else plain_integer(content) or "".join(without_full_stop(content).split())
 
 
 def majority_at_k(votes: Votes, k: int, seed: int = 0) -> float:

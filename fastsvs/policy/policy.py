@@ -25,7 +25,7 @@ from fastsvs.policy.export import save_hf
 from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
 from fastsvs.policy.parallel import build_optimizer, distribute_gradients, initialize_model_parallel, megatron_device
 from fastsvs.policy.row import Row, pack
-from fastsvs.policy.step import LARGEST, Objective, combine, run_pipeline, token_statistics
+from fastsvs.policy.step import LARGEST, Objective, combine, mean_logprobs, run_pipeline, token_statistics
 from fastsvs.policy.stream import stream_buckets, weight_specs
 from fastsvs.policy.weights import WeightSource, hf_weights, load_weights, open_source
 
@@ -42,6 +42,8 @@ class Examination:
     """[response_tokens] fp32 on the CPU."""
     entropy: Tensor
     """[response_tokens] fp32 on the CPU, nats."""
+    mean_logprobs: Tensor
+    """[response_tokens] fp32 on the CPU: of log p over the vocabulary; 0 when not asked for."""
     hidden: dict[int, Tensor]
     """What was found of the hidden states of each sample that was asked for, [figures]."""
 
@@ -89,19 +91,27 @@ class Policy:
 
     @torch.no_grad()
     def examine(
-        self, batch: Batch, temperature: float, samples: Collection[int] = (), look: HiddenLook | None = None
+        self,
+        batch: Batch,
+        temperature: float,
+        samples: Collection[int] = (),
+        look: HiddenLook | None = None,
+        certainty: bool = False,
     ) -> Examination:
         """What the policy makes of the batch as it is. `look` sees the hidden states of each of `samples`, where they
-        are, and its figures come back for them."""
+        are, and its figures come back for them. `certainty` asks for the mean log-probs."""
         tokens = int(batch.response_lengths.sum())
-        flat = torch.zeros(2, tokens)
+        flat = torch.zeros(3, tokens)
         hidden_figures: dict[int, Tensor] = {}
         vocabulary = self.architecture.vocabulary
 
         def head(model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             logprobs, entropy = token_statistics(model, row, hidden, temperature, vocabulary)
+            means = torch.zeros_like(logprobs)
+            if certainty:
+                means = mean_logprobs(model, row, hidden, logprobs, temperature, vocabulary)
             if _speaks_for_its_row():
-                flat[:, row.places] = torch.stack([logprobs, entropy]).cpu()
+                flat[:, row.places] = torch.stack([logprobs, entropy, means]).cpu()
                 wanted = [place for place, sample in enumerate(row.samples) if sample in samples]
                 if wanted and look:
                     found = look([hidden[row.sequence == place] for place in wanted])
@@ -114,7 +124,7 @@ class Policy:
         if distributed.world_size() > 1:
             dist.all_reduce(flat)
         found = {sample: values for part in distributed.gather(hidden_figures) for sample, values in part.items()}
-        return Examination(flat[0], flat[1], {sample: found[sample] for sample in sorted(found)})
+        return Examination(flat[0], flat[1], flat[2], {sample: found[sample] for sample in sorted(found)})
 
     def update(
         self,

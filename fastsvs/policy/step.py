@@ -22,6 +22,7 @@ from fastsvs.kernels import (
     TokenInputs,
     TokenLossFunction,
     linear_logprob_entropy,
+    linear_mean_logprob,
     linear_policy_loss,
 )
 from fastsvs.kernels.token_loss import clamped_log_ratio
@@ -148,6 +149,15 @@ def token_statistics(
     """(log-probs, entropies) of the row's response tokens, [response_tokens] fp32 each."""
     return linear_logprob_entropy(
         hidden, model.head, row.targets, temperature=temperature, vocab_size=vocabulary, group=model.tp_group
+    )
+
+
+def mean_logprobs(
+    model: PolicyModel, row: Row, hidden: Tensor, logprobs: Tensor, temperature: float, vocabulary: int
+) -> Tensor:
+    """[response_tokens] fp32: means over the vocabulary, given the log-probs of the tokens."""
+    return linear_mean_logprob(
+        hidden, model.head, row.targets, logprobs, temperature=temperature, vocab_size=vocabulary, group=model.tp_group
     )
 
 

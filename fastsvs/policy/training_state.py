@@ -21,7 +21,7 @@ from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
 from fastsvs.policy.mapping import entries, join, megatron_shapes
 from fastsvs.policy.policy import Policy
-from fastsvs.policy.weights import load_weights, stage_shards
+from fastsvs.policy.weights import WeightSource, load_weights, stage_shards
 
 MASTER = "master"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -63,6 +63,19 @@ def restore(policy: Policy, files: Sequence[Path], tensor_parallel: int, updates
             if entry.name in owned:
                 owned[entry.name].cut(shard, owned[entry.name].state[moment])
     policy.updates = updates
+
+
+def replace_weights(policy: Policy, source: WeightSource, *, keep_moments: bool) -> None:
+    """Go on from the weights of `source`, with Adam's moments or without. Collective."""
+    load_weights(policy.stage, policy.architecture, source)
+    owned = {part.parameter: part for part in _owned_by_rank(policy)}
+    for entry, shard in stage_shards(policy.architecture, source):
+        if entry.name in owned:
+            owned[entry.name].cut(shard, owned[entry.name].master)
+    if not keep_moments:
+        for part in owned.values():
+            part.reset(0)
+        policy.updates = 0
 
 
 def open_masters(files: Sequence[Path], tensor_parallel: int, architecture: Architecture) -> SavedTensors:

@@ -1,13 +1,16 @@
 """Self-play: select -> synthesize -> solve -> shape -> filter, a pure state machine over any rollout engine.
 
 `collect` drives an `ExperienceStage` and gives the step's `Experience`. Stages by name are in `STAGES`: `svs`, and
-`none` for plain RLVR; a plug-in registers a `StageFactory` there.
+`none` for plain RLVR; a plug-in registers a `StageFactory` there. Which problems are asked is a `Sampler`'s choice.
 """
 
+from fastsvs.selfplay.checking import Finding, Judge
 from fastsvs.selfplay.collect import collect
-from fastsvs.selfplay.stages import STAGES, PlainStage, StageFactory
+from fastsvs.selfplay.samplers import SAMPLERS, Draw, Sampler, SamplerTools, ShuffledEpochs
+from fastsvs.selfplay.stages import STAGES, PlainStage, Stage, StageFactory, StageTools
 from fastsvs.selfplay.svs import SvsStage, load_template
 from fastsvs.selfplay.types import (
+    ANSWER,
     KINDS,
     ORIGINAL,
     SYNTHESIS,
@@ -20,16 +23,26 @@ from fastsvs.selfplay.types import (
 )
 
 __all__ = [
+    "ANSWER",
     "KINDS",
     "ORIGINAL",
+    "SAMPLERS",
     "STAGES",
     "SYNTHESIS",
     "VARIANT",
+    "Draw",
     "Experience",
     "ExperienceStage",
+    "Finding",
     "Group",
+    "Judge",
     "PlainStage",
+    "Sampler",
+    "SamplerTools",
+    "ShuffledEpochs",
+    "Stage",
     "StageFactory",
+    "StageTools",
     "SvsStage",
     "Task",
     "collect",

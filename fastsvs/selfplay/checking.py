@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastsvs import distributed
 from fastsvs.rollout.engine import Rollout
-from fastsvs.selfplay.types import SYNTHESIS, Group, Task
+from fastsvs.selfplay.types import ANSWER, Group, Task
 from fastsvs.verify import Pending, Verdict
 
 Finished = tuple[Task, list[Rollout]]
@@ -23,6 +23,25 @@ class AnswerVerifier(Protocol):
         """For each (response, answer) the verdict, or a future; which of the two depends on the pair alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a judge says of one response."""
+
+    verdict: Verdict
+    note: Any = None
+    """JSON, for the stage."""
+
+
+Said = Verdict | Finding
+
+
+class Judge(Protocol):
+    """Says which responses are correct, where comparing answers does not."""
+
+    def submit(self, asked: Sequence[tuple[str, Task]]) -> Sequence[Said | Future[Any]]:
+        """For each (response, task) what is said, or its future; which of the two depends on the pair alone."""
+
+
 class Checker:
     """Decodes and verifies groups; whoever needs verdicts gets on with something else until they are there.
 
@@ -32,8 +51,10 @@ class Checker:
     other engine this rank does all, and a group comes out when its last verdict is there.
     """
 
-    def __init__(self, verifier: AnswerVerifier, decode: Decode, collective: bool) -> None:
-        self._verifier = verifier
+    def __init__(
+        self, verifier: AnswerVerifier, decode: Decode, collective: bool, judges: Mapping[str, Judge] | None = None
+    ) -> None:
+        self._judges: Mapping[str, Judge] = {ANSWER: _AnswerJudge(verifier)} | dict(judges or {})
         self._decode = decode
         self._collective = collective
         self._rank, self._ranks = (distributed.rank(), distributed.world_size()) if collective else (0, 1)
@@ -66,16 +87,21 @@ class Checker:
             return
         self._open += opened
         mine = [(group, sample, self._text(group, sample)) for group, sample in places[self._rank :: self._ranks]]
-        asked = [(group, sample, text, group.answer) for group, sample, text in mine if group.answer is not None]
-        verdicts = self._verifier.submit([(text, answer) for _, _, text, answer in asked])
-        for (group, sample, *_), verdict in zip(asked, verdicts, strict=True):
-            group.take(sample, verdict)
-        shares = self._exchange([(text, group.verdicts.get(sample)) for group, sample, text in mine])
+        self._ask(mine)
+        shares = self._exchange([(text, group.findings.get(sample)) for group, sample, text in mine])
         for rank, share in enumerate(shares):
-            for (group, sample), (text, verdict) in zip(places[rank :: self._ranks], share, strict=True):
+            for (group, sample), (text, finding) in zip(places[rank :: self._ranks], share, strict=True):
                 group.texts[sample] = text
-                if verdict is not None:
-                    group.verdicts[sample] = verdict
+                if finding is not None:
+                    group.findings[sample] = finding
+
+    def _ask(self, responses: Sequence[tuple[_Open, int, str]]) -> None:
+        """Every judge once, about all that are its."""
+        for name in sorted({group.task.judge for group, *_ in responses if group.task.judge is not None}):
+            asked = [(group, sample, text) for group, sample, text in responses if group.task.judge == name]
+            found = self._judges[name].submit([(text, group.task) for group, _, text in asked])
+            for (group, sample, _), finding in zip(asked, found, strict=True):
+                group.take(sample, finding)
 
     def _text(self, group: _Open, sample: int) -> str:
         return self._decode(group.rollouts[sample].response_ids)
@@ -88,10 +114,10 @@ class Checker:
         """Wait for the verdicts that these groups still need, on whichever rank they are being found."""
         if not groups:
             return
-        mine = [{sample: verdict.result() for sample, verdict in group.owed.items()} for group in groups]
+        mine = [{sample: _finding(said.result()) for sample, said in group.owed.items()} for group in groups]
         for share in self._exchange(mine):
-            for group, verdicts in zip(groups, share, strict=True):
-                group.verdicts |= verdicts
+            for group, findings in zip(groups, share, strict=True):
+                group.findings |= findings
 
 
 @dataclass(slots=True)
@@ -101,29 +127,45 @@ class _Open:
     task: Task
     rollouts: list[Rollout]
     texts: dict[int, str] = field(default_factory=dict)
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    findings: dict[int, Finding] = field(default_factory=dict)
     """By sample, those that are there."""
-    owed: dict[int, Future[Verdict]] = field(default_factory=dict)
-    """Those that are being found by this rank's verifier."""
+    owed: dict[int, Future[Any]] = field(default_factory=dict)
+    """Those that are being found by this rank's judge."""
 
-    @property
-    def answer(self) -> str | None:
-        """What the responses are checked against; writing a problem has no right answer."""
-        return None if self.task.kind == SYNTHESIS else self.task.problem.answer
-
-    def take(self, sample: int, verdict: Pending) -> None:
-        if isinstance(verdict, Verdict):
-            self.verdicts[sample] = verdict
+    def take(self, sample: int, said: Said | Future[Any]) -> None:
+        if isinstance(said, Future):
+            self.owed[sample] = said
         else:
-            self.owed[sample] = verdict
+            self.findings[sample] = _finding(said)
 
     def answered(self) -> bool:
-        return all(verdict.done() for verdict in self.owed.values())
+        return all(said.done() for said in self.owed.values())
 
     def complete(self) -> bool:
-        return self.answer is None or len(self.verdicts) == len(self.rollouts)
+        return self.task.judge is None or len(self.findings) == len(self.rollouts)
 
     def conclude(self) -> Group:
         samples = range(len(self.rollouts))
-        verdicts = tuple(self.verdicts[i] for i in samples) if self.verdicts else ()
-        return Group(self.task, tuple(self.rollouts), tuple(self.texts[i] for i in samples), verdicts)
+        findings = [self.findings[i] for i in samples] if self.findings else []
+        noted = any(finding.note is not None for finding in findings)
+        return Group(
+            self.task,
+            tuple(self.rollouts),
+            tuple(self.texts[i] for i in samples),
+            tuple(finding.verdict for finding in findings),
+            tuple(finding.note for finding in findings) if noted else (),
+        )
+
+
+class _AnswerJudge:
+    """The judge of tasks whose problem has an answer to compare with."""
+
+    def __init__(self, verifier: AnswerVerifier) -> None:
+        self._verifier = verifier
+
+    def submit(self, asked: Sequence[tuple[str, Task]]) -> list[Said | Future[Any]]:
+        return list(self._verifier.submit([(text, task.problem.answer) for text, task in asked]))
+
+
+def _finding(said: Said) -> Finding:
+    return said if isinstance(said, Finding) else Finding(said)

@@ -7,7 +7,7 @@ a request's seed comes from its key, and the groups are sorted by key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from time import perf_counter
@@ -15,7 +15,7 @@ from typing import Literal
 
 from fastsvs.rollout.engine import Engine, Request, SamplingParams
 from fastsvs.seeding import derive_seed
-from fastsvs.selfplay.checking import AnswerVerifier, Checker, Decode
+from fastsvs.selfplay.checking import AnswerVerifier, Checker, Decode, Judge
 from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task
 
 Schedule = Literal["streaming", "phased"]
@@ -34,18 +34,20 @@ def collect(
     sampling: SamplingParams,
     seed: int,
     *,
+    judges: Mapping[str, Judge] | None = None,
     schedule: Schedule = "streaming",
     progress: Callable[[Group], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Experience:
-    """The experience that `tasks` lead to. `progress` sees every group once, as soon as it is verified.
+    """The experience that `tasks` lead to. `verifier` compares answers; tasks may name one of `judges` instead.
+    `progress` sees every group once, as soon as it is verified.
 
     `phased` lets every group of one generation of tasks wait for the last before any goes on; the result is the same.
     With a collective engine every rank calls this with the same arguments and gets the same result; with any other,
     the main rank alone. Raises ValueError when two tasks share a key, RuntimeError when the engine loses a group,
     CancelledError soon after `cancelled()` has become true.
     """
-    checker = Checker(verifier, decode, engine.collective)
+    checker = Checker(verifier, decode, engine.collective, judges)
     known: dict[str, Task] = {}
     groups: list[Group] = []
     unexpanded: list[Group] = []

@@ -18,7 +18,7 @@ from fastsvs.config import SelfPlayConfig
 from fastsvs.errors import UserError
 from fastsvs.selfplay.extraction import Rejection, Variant, read_variants
 from fastsvs.selfplay.shaping import context_samples, deserves_reward, informative, solving_rewards
-from fastsvs.selfplay.stages import STAGES, Encode, conclude
+from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools, conclude
 from fastsvs.selfplay.types import ORIGINAL, SYNTHESIS, VARIANT, Experience, Group, Task
 
 PLACEHOLDER = "{response}"
@@ -38,23 +38,11 @@ def load_template(path: str | None) -> str:
 
 
 @STAGES.register("svs")
-class SvsStage:
+class SvsStage(PlainStage):
     """Select, synthesize, solve, shape, filter. Holds no state but its configuration."""
 
-    def __init__(
-        self,
-        config: SelfPlayConfig,
-        *,
-        encode_question: Encode,
-        encode_synthesis: Encode,
-        max_prompt_tokens: int,
-        max_response_tokens: int,
-    ) -> None:
-        self.config = config
-        self.encode_question = encode_question
-        self.encode_synthesis = encode_synthesis
-        self.max_prompt_tokens = max_prompt_tokens
-        self.max_response_tokens = max_response_tokens
+    def __init__(self, config: SelfPlayConfig, tools: StageTools) -> None:
+        super().__init__(config, tools)
         self.template = load_template(config.template)
 
     def expand(self, group: Group) -> list[Task]:
@@ -74,8 +62,8 @@ class SvsStage:
     def _synthesis_tasks(self, group: Group) -> list[Task]:
         tasks = []
         for sample in context_samples(group, self.config):
-            prompt_ids = self.encode_synthesis(self.template.replace(PLACEHOLDER, group.texts[sample]))
-            if len(prompt_ids) <= self.max_prompt_tokens:
+            prompt_ids = self.tools.encode_message(self.template.replace(PLACEHOLDER, group.texts[sample]))
+            if len(prompt_ids) <= self.tools.max_prompt_tokens:
                 tasks.append(
                     Task(
                         key=f"{group.task.key}/{sample:03d}",
@@ -85,7 +73,8 @@ class SvsStage:
                         samples=self.config.variants_per_context,
                         parent=group.task.key,
                         parent_sample=sample,
-                        max_tokens=self.config.max_synthesis_tokens or self.max_response_tokens,
+                        judge=None,
+                        max_tokens=self.config.max_synthesis_tokens or self.tools.max_response_tokens,
                     )
                 )
         return tasks
@@ -95,8 +84,8 @@ class SvsStage:
         for sample, variant in enumerate(self._variants(group)):
             if variant.rejection is not None:
                 continue
-            prompt_ids = self.encode_question(variant.question)
-            if len(prompt_ids) <= self.max_prompt_tokens:
+            prompt_ids = self.tools.encode_question(variant.question)
+            if len(prompt_ids) <= self.tools.max_prompt_tokens:
                 key = f"{group.task.key}/{sample:03d}"
                 problem = replace(
                     group.task.problem,
@@ -113,7 +102,7 @@ class SvsStage:
                         samples=self.config.samples_per_variant,
                         parent=group.task.key,
                         parent_sample=sample,
-                        max_tokens=self.max_response_tokens,
+                        max_tokens=self.tools.max_response_tokens,
                     )
                 )
         return tasks

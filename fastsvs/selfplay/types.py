@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastsvs.data.records import Problem
 from fastsvs.rollout.engine import Rollout
@@ -19,6 +19,8 @@ ORIGINAL = "original"
 SYNTHESIS = "synthesis"
 VARIANT = "variant"
 KINDS = (ORIGINAL, SYNTHESIS, VARIANT)
+ANSWER = "answer"
+"""The judge that compares a response's final answer with the problem's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Task:
     """Key of the group that this task was made from."""
     parent_sample: int | None = None
     """Which of the parent's responses it was made from."""
+    judge: str | None = ANSWER
+    """Who says which responses are correct; None where there is nothing to say, as for a problem that is written."""
     max_tokens: int | None = None
     """Response limit; the sampling parameters' when not set."""
 
@@ -54,7 +58,9 @@ class Group:
     texts: tuple[str, ...]
     """[samples] decoded responses, special tokens left out."""
     verdicts: tuple[Verdict, ...] = ()
-    """[samples]; empty for tasks without an answer to check (synthesis)."""
+    """[samples]; empty for tasks without a judge."""
+    notes: tuple[Any, ...] = ()
+    """[samples] what the judge found out beside the verdicts, JSON; empty where it says nothing more."""
     rewards: tuple[float, ...] = ()
     """[samples]; empty until the stage's `finish` has set them."""
 
@@ -98,7 +104,7 @@ class Experience:
 
 
 class ExperienceStage(Protocol):
-    """Derives new prompts from finished groups and says what everything was worth. Both methods are pure."""
+    """Derives new prompts from finished groups and says what everything was worth. `expand` is pure."""
 
     def expand(self, group: Group) -> list[Task]:
         """The tasks that follow from one finished group: called once for every group, its own children's too."""

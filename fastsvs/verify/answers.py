@@ -41,6 +41,13 @@ def boxed_content(answer: str) -> str | None:
     return answer[len("\\boxed{") : -1] if answer.startswith("\\boxed{") and answer.endswith("}") else None
 
 
+def canonical_answer(response: str) -> str | None:
+    """What stands in the response's last box, in one form: digits of an integer, else its text without white space.
+    None when it gives no answer."""
+    content = boxed_content(final_answer(response))
+    return None if content is None else plain_integer(content) or "".join(without_full_stop(content).split())
+
+
 def without_full_stop(text: str) -> str:
     """The text without white space around it and without one full stop that ends it."""
     return text.strip().removesuffix(".").rstrip()

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsvs.algorithms import ADVANTAGES, token_advantages
+from fastsvs.algorithms import ADVANTAGES, Context, token_advantages
 from fastsvs.algorithms.advantages import group_relative, leave_one_out
 from fastsvs.config import AlgorithmConfig
 from fastsvs.errors import UserError
@@ -89,9 +89,9 @@ def test_advantage_reaches_every_token_of_its_own_response(make_ragged, name):
     lengths = [2, 5, 9, 1, 30, 4]
     kinds = ["original", "original", "synthesis", "synthesis", "variant", "variant"]
     batch = make_ragged(lengths, rewards=[1, 0, 1, 0, 1, 0], groups=[0, 0, 1, 1, 2, 2], kinds=kinds)
-    config = AlgorithmConfig(advantage=name)
-    advantages = token_advantages(batch, config)
-    per_sample = ADVANTAGES.get(name)(batch, config)
+    context = Context(AlgorithmConfig(advantage=name))
+    advantages = token_advantages(batch, context)
+    per_sample = ADVANTAGES.get(name)(batch, context)
     assert advantages.dtype == torch.float32
     assert advantages.shape == (sum(lengths),)
     runs = [(value, len(list(run))) for value, run in groupby(advantages.tolist())]
@@ -100,8 +100,8 @@ def test_advantage_reaches_every_token_of_its_own_response(make_ragged, name):
 
 
 def test_a_plug_in_may_give_one_value_per_token(make_ragged, monkeypatch):
-    monkeypatch.setitem(ADVANTAGES._entries, "ramp", lambda batch, config: torch.arange(5.0))
-    advantages = token_advantages(make_ragged([2, 3]), AlgorithmConfig(advantage="ramp"))
+    monkeypatch.setitem(ADVANTAGES._entries, "ramp", lambda batch, context: torch.arange(5.0))
+    advantages = token_advantages(make_ragged([2, 3]), Context(AlgorithmConfig(advantage="ramp")))
     assert advantages.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -109,11 +109,11 @@ def test_a_plug_in_may_give_one_value_per_token(make_ragged, monkeypatch):
     ("values", "message"), [(torch.zeros(4), r"shape \(4,\)"), (torch.tensor([1.0, math.nan]), "not finite")]
 )
 def test_a_faulty_plug_in_is_named(make_ragged, monkeypatch, values, message):
-    monkeypatch.setitem(ADVANTAGES._entries, "faulty", lambda batch, config: values)
+    monkeypatch.setitem(ADVANTAGES._entries, "faulty", lambda batch, context: values)
     with pytest.raises(UserError, match=f"'faulty' returned.*{message}"):
-        token_advantages(make_ragged([2, 3]), AlgorithmConfig(advantage="faulty"))
+        token_advantages(make_ragged([2, 3]), Context(AlgorithmConfig(advantage="faulty")))
 
 
 def test_unknown_name_lists_the_known_ones(make_ragged):
     with pytest.raises(UserError, match=r"unknown advantage 'grop'.*Did you mean 'grpo'.*grpo, rloo"):
-        token_advantages(make_ragged([1]), AlgorithmConfig(advantage="grop"))
+        token_advantages(make_ragged([1]), Context(AlgorithmConfig(advantage="grop")))

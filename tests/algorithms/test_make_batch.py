@@ -1,16 +1,22 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from fastsvs.algorithms import make_batch, split_updates
+from fastsvs.algorithms import Batch, Context, split_updates, token_advantages
+from fastsvs.algorithms import make_batch as plain_batch
 from fastsvs.config import AlgorithmConfig
 from fastsvs.data.records import Problem
 from fastsvs.errors import UserError
 from fastsvs.rollout.engine import Rollout
 from fastsvs.selfplay.types import Group, Task
 
-CONFIG = AlgorithmConfig()
+
+def make_batch(groups: list[Group]) -> Batch:
+    """With the advantages of the default configuration."""
+    batch = plain_batch(groups)
+    return replace(batch, advantages=token_advantages(batch, Context(AlgorithmConfig())))
 
 
 def make_group(
@@ -34,7 +40,7 @@ def groups() -> list[Group]:
 
 
 def test_samples_stand_in_order_with_their_own_fields(groups):
-    batch = make_batch(groups, CONFIG)
+    batch = make_batch(groups)
     assert batch.response_lengths.tolist() == [3, 2, 4, 9, 12, 20, 1, 33, 6]
     assert [len(prompt) for prompt in batch.prompt_ids] == [1] * 3 + [2] * 2 + [3] * 4
     assert list(batch.kinds) == ["original"] * 3 + ["synthesis"] * 2 + ["variant"] * 4
@@ -49,7 +55,7 @@ def test_samples_stand_in_order_with_their_own_fields(groups):
 @pytest.mark.parametrize("kind", ["original", "synthesis", "variant"])
 def test_every_own_token_of_every_kind_has_its_advantage(groups, kind):
     """B1: the SvS code masks synthesis and variant advantages with the length of the source response."""
-    batch = make_batch(groups, CONFIG)
+    batch = make_batch(groups)
     own = batch.select([i for i, each in enumerate(batch.kinds) if each == kind])
     assert len(own.advantages) == own.response_lengths.sum()
     assert own.advantages.ne(0).all()
@@ -59,12 +65,12 @@ def test_every_own_token_of_every_kind_has_its_advantage(groups, kind):
 
 
 def test_groups_are_compared_with_themselves_alone(groups):
-    alone = torch.cat([make_batch([group], CONFIG).advantages for group in groups])
-    assert torch.equal(make_batch(groups, CONFIG).advantages, alone)
+    alone = torch.cat([make_batch([group]).advantages for group in groups])
+    assert torch.equal(make_batch(groups).advantages, alone)
 
 
 def test_updates_of_a_batch_hold_all_its_tokens(groups):
-    batch = make_batch(groups, CONFIG)
+    batch = make_batch(groups)
     parts = [batch.select(update) for update in split_updates(batch, 4, seed=3)]
     assert len(parts) == 3
     assert sum(len(part.advantages) for part in parts) == len(batch.advantages)
@@ -72,17 +78,17 @@ def test_updates_of_a_batch_hold_all_its_tokens(groups):
 
 
 def test_a_step_without_groups_is_an_empty_batch():
-    batch = make_batch([], CONFIG)
+    batch = make_batch([])
     assert len(batch) == 0
     assert split_updates(batch, 8, seed=0) == []
 
 
 def test_a_reward_that_is_not_finite_is_found():
     with pytest.raises(UserError, match=r"reward of sample 1 of group 9 \(original\) is nan"):
-        make_batch([make_group("9", "original", [1, 1], [0, math.nan])], CONFIG)
+        make_batch([make_group("9", "original", [1, 1], [0, math.nan])])
 
 
 @pytest.mark.parametrize(("lengths", "rewards"), [([2, 2], []), ([2, 0], [0, 1])])
 def test_an_incomplete_group_is_an_error(lengths, rewards):
     with pytest.raises(ValueError, match="group 9 has"):
-        make_batch([make_group("9", "original", lengths, rewards)], CONFIG)
+        make_batch([make_group("9", "original", lengths, rewards)])

@@ -8,7 +8,7 @@ import pytest
 from selfplay_world import SYNTHESIS_TEMPLATE, encode
 
 from fastsvs.config import SelfPlayConfig
-from fastsvs.selfplay import STAGES, ExperienceStage
+from fastsvs.selfplay import STAGES, ExperienceStage, StageTools
 
 
 @pytest.fixture
@@ -16,13 +16,10 @@ def make_stage(tmp_path) -> Callable[..., ExperienceStage]:
     path = tmp_path / "template.txt"
     path.write_text(SYNTHESIS_TEMPLATE)
 
-    def make(name: str = "svs", max_prompt_tokens: int = 500, **config) -> ExperienceStage:
+    def make(name: str = "svs", max_prompt_tokens: int = 500, tools: dict | None = None, **config) -> ExperienceStage:
         return STAGES.get(name)(
             SelfPlayConfig(**{"template": str(path)} | config),
-            encode_question=lambda question: encode(f"SOLVE {question}"),
-            encode_synthesis=encode,
-            max_prompt_tokens=max_prompt_tokens,
-            max_response_tokens=200,
+            StageTools(lambda question: encode(f"SOLVE {question}"), encode, max_prompt_tokens, 200, **(tools or {})),
         )
 
     return make

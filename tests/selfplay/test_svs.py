@@ -13,7 +13,7 @@ from fastsvs.selfplay.shaping import within
 from fastsvs.selfplay.svs import load_template
 from fastsvs.verify import Verdict
 
-SYNTHESIS_TASK = Task("p0/000", SYNTHESIS, problem(), encode("REWRITE"), 9, parent="p0", parent_sample=0)
+SYNTHESIS_TASK = Task("p0/000", SYNTHESIS, problem(), encode("REWRITE"), 9, parent="p0", parent_sample=0, judge=None)
 
 
 def written(texts: list[str] | None = None):

@@ -8,7 +8,7 @@ from torch import Tensor
 from fastsvs.algorithms.advantages.groups import group_sizes_and_sums
 from fastsvs.algorithms.advantages.registry import ADVANTAGES
 from fastsvs.algorithms.batch import Batch
-from fastsvs.config import AlgorithmConfig
+from fastsvs.algorithms.context import Context
 
 STD_EPSILON = 1e-6
 
@@ -30,5 +30,5 @@ def group_relative(rewards: Tensor, groups: Tensor, normalize_by_std: bool) -> T
 
 
 @ADVANTAGES.register("grpo")
-def grpo(batch: Batch, config: AlgorithmConfig) -> Tensor:
-    return group_relative(batch.rewards, batch.groups, config.normalize_by_std)
+def grpo(batch: Batch, context: Context) -> Tensor:
+    return group_relative(batch.rewards, batch.groups, context.config.normalize_by_std)

@@ -8,31 +8,32 @@ import torch
 from torch import Tensor
 
 from fastsvs.algorithms.batch import Batch
-from fastsvs.config import AlgorithmConfig
+from fastsvs.algorithms.context import Context
 from fastsvs.errors import UserError
 from fastsvs.registry import Registry
 
-AdvantageFn = Callable[[Batch, AlgorithmConfig], Tensor]
+AdvantageFn = Callable[[Batch, Context], Tensor]
 """Reads a batch whose advantages are not set yet (`rewards`, `groups`, `kinds`, log-probs) and returns `[samples]`,
 given to every token of the response, or `[response_tokens]`."""
 
 ADVANTAGES = Registry[AdvantageFn]("advantage")
 
 
-def token_advantages(batch: Batch, config: AlgorithmConfig) -> Tensor:
-    """`[response_tokens]` fp32 from the AdvantageFn that `config.advantage` names.
+def token_advantages(batch: Batch, context: Context) -> Tensor:
+    """`[response_tokens]` fp32 from the AdvantageFn that the configuration names.
 
     Each sample's value covers all of its own response tokens, whatever its kind. Raises UserError when the AdvantageFn
     is unknown or returns another shape or a value that is not finite.
     """
-    advantages = ADVANTAGES.get(config.advantage)(batch, config).to(torch.float32)
+    name = context.config.advantage
+    advantages = ADVANTAGES.get(name)(batch, context).to(torch.float32)
     lengths = batch.response_lengths
     samples, tokens = len(batch), int(lengths.sum())
     if advantages.shape not in {(samples,), (tokens,)}:
         raise UserError(
-            f"advantage {config.advantage!r} returned shape {tuple(advantages.shape)}; "
+            f"advantage {name!r} returned shape {tuple(advantages.shape)}; "
             f"it must be [samples] = ({samples},) or [response_tokens] = ({tokens},)"
         )
     if not advantages.isfinite().all():
-        raise UserError(f"advantage {config.advantage!r} returned a value that is not finite")
+        raise UserError(f"advantage {name!r} returned a value that is not finite")
     return advantages if advantages.shape == (tokens,) else advantages.repeat_interleave(lengths)

@@ -8,7 +8,7 @@ from torch import Tensor
 from fastsvs.algorithms.advantages.groups import group_sizes_and_sums
 from fastsvs.algorithms.advantages.registry import ADVANTAGES
 from fastsvs.algorithms.batch import Batch
-from fastsvs.config import AlgorithmConfig
+from fastsvs.algorithms.context import Context
 
 
 def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
@@ -21,5 +21,5 @@ def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
 
 
 @ADVANTAGES.register("rloo")
-def rloo(batch: Batch, config: AlgorithmConfig) -> Tensor:
+def rloo(batch: Batch, context: Context) -> Tensor:
     return leave_one_out(batch.rewards, batch.groups)

@@ -1,0 +1,62 @@
+"""CheckpointHooks: what becomes of the weights from time to time, given those that the run began with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from fastsvs.config import MergingConfig, TrainJob
+from fastsvs.merging import MergePlan
+from fastsvs.policy import Policy, checkpoint
+from fastsvs.policy.training_state import replace_weights
+from fastsvs.policy.weights import WeightSource, open_source
+from fastsvs.registry import Registry
+from fastsvs.seeding import derive_seed
+
+CheckpointHook = Callable[[str, Tensor, Tensor], Tensor]
+"""(Hugging Face name, first, current) -> weights to go on with; fp32, whole tensors. Must not depend on the rank."""
+HOOKS = Registry[Callable[[MergingConfig, int], CheckpointHook | None]]("checkpoint hook")
+"""From the configuration and a seed of the step."""
+
+
+@HOOKS.register("none")
+def no_hook(config: MergingConfig, seed: int) -> None:
+    """Leave the weights alone."""
+
+
+@HOOKS.register("merge")
+def merge(config: MergingConfig, seed: int) -> CheckpointHook:
+    """Iterative model merging (arXiv 2503.02103): average with the first weights, of randomly kept changes (DARE)."""
+    return MergePlan(config.weight, config.drop, seed).merge
+
+
+def is_due(job: TrainJob, step: int) -> bool:
+    """Whether the weights after so many steps are to be replaced."""
+    return job.merging.hook != "none" and step > 0 and step % job.merging.every == 0
+
+
+def apply(job: TrainJob, policy: Policy, saved: Path, step: int) -> None:
+    """Replace the policy's weights, which the checkpoint at `saved` holds. Collective."""
+    hook = HOOKS.get(job.merging.hook)(job.merging, derive_seed(job.run.seed, "checkpoint hook", step))
+    if hook is None:
+        return
+    first = open_source(job.model, policy.architecture, job.run.seed)
+    _, current = checkpoint.open_masters(saved, policy.architecture)
+    replace_weights(policy, HookedWeights(hook, first, current), keep_moments=job.merging.keep_moments)
+
+
+@dataclass(frozen=True, slots=True)
+class HookedWeights:
+    """A WeightSource: what the hook makes of two others."""
+
+    hook: CheckpointHook
+    first: WeightSource
+    current: WeightSource
+
+    def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
+        first, current = (source.read(name, None, 0, 0).float() for source in (self.first, self.current))
+        whole = self.hook(name, first, current)
+        return whole if cut is None else whole.narrow(cut, start, end - start)
