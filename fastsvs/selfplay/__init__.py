@@ -1,11 +1,13 @@
 """Self-play: select -> synthesize -> solve -> shape -> filter, a pure state machine over any rollout engine.
 
-`collect` drives an `ExperienceStage` and gives the step's `Experience`. Stages by name are in `STAGES`: `svs`, and
-`none` for plain RLVR; a plug-in registers a `StageFactory` there. Which problems are asked is a `Sampler`'s choice.
+`collect` drives an `ExperienceStage` and gives the step's `Experience`. Stages by name are in `STAGES`: `svs`,
+`rise`, and `none` for plain RLVR; a plug-in registers a `StageFactory` there. Which problems are asked is a
+`Sampler`'s choice.
 """
 
 from fastsvs.selfplay.checking import Finding, Judge
 from fastsvs.selfplay.collect import collect
+from fastsvs.selfplay.rise import VERIFICATION, RiseStage
 from fastsvs.selfplay.samplers import SAMPLERS, Draw, Sampler, SamplerTools, ShuffledEpochs
 from fastsvs.selfplay.stages import STAGES, PlainStage, Stage, StageFactory, StageTools
 from fastsvs.selfplay.svs import SvsStage, load_template
@@ -30,6 +32,7 @@ __all__ = [
     "STAGES",
     "SYNTHESIS",
     "VARIANT",
+    "VERIFICATION",
     "Draw",
     "Experience",
     "ExperienceStage",
@@ -37,6 +40,7 @@ __all__ = [
     "Group",
     "Judge",
     "PlainStage",
+    "RiseStage",
     "Sampler",
     "SamplerTools",
     "ShuffledEpochs",

@@ -1,0 +1,93 @@
+"""RISE: the policy learns to solve problems and to judge its own solutions in the same steps (arXiv 2505.13445).
+
+Of every problem some of the policy's own responses are put to it again with the question whether they are right. What
+the verifier said of a response is the answer to that; both kinds of prompts are learned from together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from random import Random
+
+from fastsvs.config import SelfPlayConfig
+from fastsvs.errors import UserError
+from fastsvs.seeding import derive_seed
+from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools
+from fastsvs.selfplay.types import ORIGINAL, Experience, Group, Task
+from fastsvs.verify.verdict import Verdict
+
+VERIFICATION = "verification"
+PLACEHOLDERS = ("{question}", "{response}")
+ANSWERS = {Verdict.CORRECT: "1", Verdict.WRONG: "0"}
+
+
+def load_verification_template(path: str | None) -> str:
+    """The verification prompt at `path`, or the built-in one. Raises UserError when it cannot be used."""
+    if path is None:
+        return files("fastsvs.selfplay").joinpath("prompts/verification.txt").read_text(encoding="utf-8")
+    try:
+        template = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the verification template {path} cannot be read: {error}") from error
+    missing = [placeholder for placeholder in PLACEHOLDERS if placeholder not in template]
+    if missing:
+        raise UserError(f"the verification template {path} must contain {' and '.join(missing)}")
+    return template
+
+
+def verification_prompt(template: str, question: str, response: str) -> str:
+    """The template filled in. What question and response say of placeholders stays as they say it."""
+    values = dict(zip(PLACEHOLDERS, (question, response), strict=True))
+    return re.sub("|".join(map(re.escape, PLACEHOLDERS)), lambda match: values[match[0]], template)
+
+
+@STAGES.register("rise")
+class RiseStage(PlainStage):
+    """Solve, then verify some of the solutions. Right verdicts earn what right answers earn: 1, else 0."""
+
+    def __init__(self, config: SelfPlayConfig, tools: StageTools) -> None:
+        super().__init__(config, tools)
+        self.template = load_verification_template(config.rise.template)
+
+    def expand(self, group: Group) -> list[Task]:
+        if group.task.kind != ORIGINAL:
+            return []
+        return [task for sample in self._chosen(group) if self._fits(task := self._verification_task(group, sample))]
+
+    def finish(self, groups: Sequence[Group]) -> Experience:
+        experience = super().finish(groups)
+        chosen = [len(self._chosen(group)) for group in groups if group.task.kind == ORIGINAL]
+        asked = [group.task.problem.answer for group in groups if group.task.kind == VERIFICATION]
+        counters = {
+            "critiques": len(asked),
+            "critiques_of_right": asked.count(ANSWERS[Verdict.CORRECT]),
+            "critiques_too_long": sum(chosen) - len(asked),
+        }
+        return replace(experience, counters=experience.counters | counters)
+
+    def _chosen(self, group: Group) -> list[int]:
+        """Responses to ask about, at random among those that the verifier could judge."""
+        judged = [sample for sample, verdict in enumerate(group.verdicts) if verdict in ANSWERS]
+        random = Random(derive_seed(self.tools.seed, VERIFICATION, group.task.key, group.task.problem.id))
+        return sorted(random.sample(judged, min(self.config.rise.critiques_per_problem, len(judged))))
+
+    def _verification_task(self, group: Group, sample: int) -> Task:
+        parent, key = group.task, f"{group.task.key}/{sample:03d}"
+        question = verification_prompt(self.template, parent.problem.question, group.texts[sample])
+        answer = ANSWERS[group.verdicts[sample]]
+        return Task(
+            key=key,
+            kind=VERIFICATION,
+            problem=replace(parent.problem, id=f"{parent.problem.id}:{key}", question=question, answer=answer),
+            prompt_ids=self.tools.encode_message(question),
+            samples=self.config.rise.samples_per_critique,
+            parent=parent.key,
+            parent_sample=sample,
+        )
+
+    def _fits(self, task: Task) -> bool:
+        return len(task.prompt_ids) <= self.tools.max_prompt_tokens
