@@ -301,7 +301,7 @@ class RunConfig(Section):
 
 class SftDataConfig(Section):
     path: str
-    """jsonl or parquet with `messages`, or `prompt` and `completion`; a hub id; `tiny:sft`; or `tiny:train`."""
+    """jsonl or parquet with `messages`, or `prompt` and `completion`; a hub id; `tiny:sft`, `tiny:skills`, `tiny:train`."""
     split: str = "train"
     limit: int | None = Field(None, ge=1)
     max_tokens: int = Field(4096, ge=2)

@@ -6,7 +6,7 @@ to held-out, in whatever story, so no held-out computation can occur in training
 
 `tiny:train` and `tiny:heldout` are problems with right solutions; `tiny:sft` is dialogues, 70% solving and 30% writing
 a variational problem: given a solution, another story with the same computation, in the form that SvS expects
-(a ```text block).
+(a ```text block). `tiny:skills` adds judging and mending: see tiny_skills.py.
 Like the text that real base models read, the solutions in `tiny:sft` are not all right: a step in four slips, and what
 follows builds on the slip. A model of this data knows more than it shows at temperature 1.
 """
@@ -38,7 +38,7 @@ Operation = Literal["+", "-", "*", "/"]
 Step = tuple[Operation, int]
 OPERATIONS: tuple[Operation, ...] = ("+", "-", "*", "/")
 
-_DEFAULT_SIZES = {"train": 4096, "heldout": 200, "sft": 40_000}
+_DEFAULT_SIZES = {"train": 4096, "heldout": 200, "sft": 40_000, "skills": 40_000}
 _SYNTHESIS_SHARE = 0.3
 _SLIP_SHARE = 0.25
 """Of the steps in solutions to learn from."""
@@ -78,10 +78,20 @@ def problems(path: str, limit: int | None) -> list[Problem]:
 
 
 def dialogues(path: str, limit: int | None) -> list[Dialogue]:
-    """The first `limit` dialogues of `tiny:sft`, or the first `limit` problems of `tiny:train` with their solutions."""
-    if _checked(path, ("sft", "train")) == "train":
-        return [_dialogue(problem.question, problem.solution or "") for problem in problems(path, limit)]
+    """The first `limit` dialogues of `tiny:sft` or `tiny:skills`, or the first `limit` problems of `tiny:train` with
+    their solutions."""
+    split = _checked(path, ("sft", "skills", "train"))
+    if split == "train":
+        return [dialogue(problem.question, problem.solution or "") for problem in problems(path, limit)]
+    if split == "skills":
+        from fastsvs.data.tiny_skills import skill_dialogues  # which is made of what is here
+
+        return list(islice(skill_dialogues(), limit or _DEFAULT_SIZES["skills"]))
     return list(islice(_dialogues(), limit or _DEFAULT_SIZES["sft"]))
+
+
+def dialogue(asked: str, written: str) -> Dialogue:
+    return Dialogue(({"role": "user", "content": asked}, {"role": "assistant", "content": written}))
 
 
 def solve(question: str) -> int | None:
@@ -171,11 +181,7 @@ def _dialogues() -> Iterator[Dialogue]:
             asked, written = SYNTHESIS_TEMPLATE.format(response=solution), f"```text\n{variant}\n```"
         else:
             asked, written = write_problem(computation, story, name), write_solution(computation, story, random)
-        yield _dialogue(asked, written)
-
-
-def _dialogue(asked: str, written: str) -> Dialogue:
-    return Dialogue(({"role": "user", "content": asked}, {"role": "assistant", "content": written}))
+        yield dialogue(asked, written)
 
 
 def _draw_step(random: Random, value: int) -> Step:
