@@ -37,6 +37,8 @@ class DataConfig(Section):
     system_prompt: str | None = None
     rules: str | None = None
     """`prompt: merf`: what the reward is, told in training only."""
+    rules_in: Literal["system", "user"] = "system"
+    """Message that tells the rules: the system's, as in the paper, or for templates without one the user's."""
     max_prompt_tokens: int = Field(4096, ge=1)
     """Longer prompts are left out, counted and shown."""
     deduplicate: bool = True

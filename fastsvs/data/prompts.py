@@ -33,11 +33,15 @@ def chat_prompt(question: str, config: DataConfig, mode: Mode) -> list[Message]:
 
 @PROMPTS.register("merf")
 def motivated_prompt(question: str, config: DataConfig, mode: Mode) -> list[Message]:
-    """MeRF (arXiv 2506.18485): in training the reward's rules are part of the system prompt; in evaluation not."""
+    """MeRF (arXiv 2506.18485): in training the prompt begins with the rules of the reward; in evaluation it does not."""
     if config.rules is None:
         raise UserError("data.prompt=merf tells the policy what is rewarded: say it in data.rules")
+    if mode == "eval":
+        return chat_prompt(question, config, mode)
+    if config.rules_in == "user":
+        return chat_prompt(f"{config.rules}\n\n{question}", config, mode)
     told = "\n\n".join(part for part in (config.system_prompt, config.rules) if part)
-    return chat_prompt(question, config.model_copy(update={"system_prompt": told}) if mode == "train" else config, mode)
+    return chat_prompt(question, config.model_copy(update={"system_prompt": told}), mode)
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:

@@ -38,6 +38,7 @@ def results_of(model: str, initialize: str, tokens_per_micro_batch: int = 200, *
     initial = {name: value.clone() for name, value in policy.hf_weights()}
     batch, weights = make_batch(), torch.linspace(1e-3, 5e-3, 12)
     log_probs = policy.log_probs(batch, 0.7)
+    mean_log_probs = policy.examine(batch, 0.7, certainty=True).mean_logprobs
     metrics, gradients = {}, {}
     for algorithm in (GSPO, PPO):
         found = policy.accumulate_gradients(batch, policy_loss(algorithm), algorithm, weights, 0.7)
@@ -52,6 +53,7 @@ def results_of(model: str, initialize: str, tokens_per_micro_batch: int = 200, *
     return {
         "initial": initial,
         "log_probs": log_probs,
+        "mean_log_probs": mean_log_probs,
         "few_log_probs": few_log_probs,
         "metrics": metrics,
         "gradients": gradients,
@@ -93,6 +95,7 @@ def test_layout_computes_what_one_process_computes(
 ) -> None:
     expected, actual = alone[model], by_rank[0][model, layout]
     assert (actual["log_probs"] - expected["log_probs"]).abs().max() < 1e-5
+    assert (actual["mean_log_probs"] - expected["mean_log_probs"]).abs().max() < 1e-5
     assert (actual["few_log_probs"] - expected["few_log_probs"]).abs().max() < 1e-4, "ranks without a sample"
     assert actual["metrics"] == pytest.approx(expected["metrics"], rel=1e-4)
     assert actual["gradients"].keys() == expected["gradients"].keys()

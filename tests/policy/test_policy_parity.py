@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from policy_cases import (
@@ -47,6 +48,19 @@ def test_log_probs_match_transformers(folder: Path) -> None:
     actual = build(folder).log_probs(batch, temperature=0.7)
     assert (actual - expected).abs().max() < 1e-5
     assert actual.dtype == torch.float32
+
+
+def test_mean_log_probs_match_transformers(folder: Path) -> None:
+    batch = make_batch()
+    model = load_hf(folder, torch.float64)
+    expected = []
+    for prompt, response in zip(batch.prompt_ids, batch.response_ids, strict=True):
+        ids = torch.from_numpy(np.concatenate([prompt, response]))
+        with torch.no_grad():
+            logits = model(ids[None]).logits[0, len(prompt) - 1 : -1]
+        expected.append((logits / 0.7).log_softmax(-1).mean(-1))
+    actual = build(folder).examine(batch, 0.7, certainty=True).mean_logprobs
+    assert (actual - torch.cat(expected)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("algorithm", [GSPO, PPO], ids=lambda algorithm: algorithm.loss)
