@@ -78,6 +78,7 @@ class PolicyProbe:
         self._temperature = temperature
         self._seen: tuple[Batch, Examination] | None = None
         self.vocabulary = policy.architecture.vocabulary
+        self.max_sequence_tokens = policy.max_sequence_tokens
 
     def tokens(self, batch: Batch) -> TokenStatistics:
         if not len(batch):

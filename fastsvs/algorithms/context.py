@@ -28,6 +28,8 @@ class Probe(Protocol):
 
     vocabulary: int
     """Entries of its vocabulary."""
+    max_sequence_tokens: int
+    """Longest prompt with response that it takes."""
 
     def tokens(self, batch: Batch) -> TokenStatistics:
         """Of every response token of `batch`, which need not be the step's own."""
@@ -40,6 +42,7 @@ class _NoPolicy:
     """Of a context without one."""
 
     vocabulary = 0
+    max_sequence_tokens = 0
 
     def tokens(self, batch: Batch) -> TokenStatistics:
         raise ValueError("there is no policy here to ask for log-probs")

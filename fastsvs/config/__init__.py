@@ -6,7 +6,7 @@ On the command line any key is set as `a.b=value`. An unknown key is an error th
 
 from fastsvs.config.jobs import EvalJob, SftJob, TrainJob
 from fastsvs.config.loading import dump, load
-from fastsvs.config.methods import MajorityConfig, MergingConfig, RiseConfig, SamplerConfig, VerlConfig
+from fastsvs.config.methods import CovoConfig, MajorityConfig, MergingConfig, RiseConfig, SamplerConfig, VerlConfig
 from fastsvs.config.section import Section
 from fastsvs.config.sections import (
     AlgorithmConfig,
@@ -33,6 +33,7 @@ from fastsvs.config.sections import (
 
 __all__ = [
     "AlgorithmConfig",
+    "CovoConfig",
     "DataConfig",
     "DynamicsConfig",
     "EvalJob",

@@ -27,6 +27,19 @@ class MajorityConfig(Section):
     """The reward is the share of the group that gives the same answer, not 1 for the majority's alone."""
 
 
+class CovoConfig(Section):
+    """`algorithm.reward: covo`: answers are worth as much as the way to them was steady."""
+
+    states: int = Field(15, ge=1)
+    """Steps that a response is cut into at most, at the ends of lines; before each of them the answers are weighed."""
+    lead_in: str = "The answer is: "
+    """Between what is written so far and an answer that is weighed."""
+    threshold: float | None = None
+    """When set, an answer earns 1 from here on and 0 below, as in the released code with 0.5; otherwise the score."""
+    curiosity: float = Field(0.0, ge=0)
+    """Weight of the bonus for steps that are surprising as a whole, rather than in a few tokens."""
+
+
 class VerlConfig(Section):
     """`algorithm.advantage: verl`: the advantage of `base`, raised where the hidden states' rank says so."""
 
@@ -50,7 +63,15 @@ class SamplerConfig(Section):
     """Which problems a step asks, and how often."""
 
     name: str = "epochs"
-    """Sampler: `epochs`."""
+    """Sampler: `epochs`, `threshold_clipping`, `repeat_padding`, `adaptive_resampling`, `guided_resampling`,
+    `consensus_curriculum`."""
+    most_correct: int = Field(4, ge=1)
+    """`threshold_clipping`: correct responses of a problem that are learned from, at most (the paper's L)."""
+    padded_correct: int | None = Field(None, ge=1)
+    """`repeat_padding`: correct responses of a problem after repetition, at least (the paper's K);
+    `rollout.samples_per_prompt` when not set."""
+    easiest_share: float = Field(1 / 3, gt=0, le=1)
+    """`consensus_curriculum`: of the problems the share that is trained on, by the size of their majority."""
 
 
 class MergingConfig(Section):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fastsvs.config.methods import MajorityConfig, RiseConfig, VerlConfig
+from fastsvs.config.methods import CovoConfig, MajorityConfig, RiseConfig, VerlConfig
 from fastsvs.config.section import Section
 
 MATH_SUFFIX = " Please reason step by step, and put your final answer within \\boxed{}."
@@ -160,8 +160,9 @@ class SandboxConfig(Section):
 class AlgorithmConfig(Section):
     reward: str = "verified"
     """RewardFn: `verified` (the stage's own), or without labels `majority`, `self_certainty`, `negative_entropy`,
-    `log_prob`."""
+    `log_prob`, `covo`."""
     majority: MajorityConfig = MajorityConfig()
+    covo: CovoConfig = CovoConfig()
     advantage: str = "grpo"
     """AdvantageFn: `grpo`, `rloo`, `trr`, `verl`."""
     verl: VerlConfig = VerlConfig()
