@@ -1,8 +1,9 @@
 """Dialogues that teach the tiny model to judge and mend solutions too: `tiny:skills`.
 
 The same computations, stories, split and slips as in `tiny:sft`, in five skills: solving and writing as there;
-verification, a box with 1 where a response's answer is right and 0 where it is wrong, each as often; feedback, which
-names the first step that slipped; refinement, the right solution from a response and its feedback.
+verification, the right steps and a box with 1 where a response's answer is right, 0 where it is wrong, each as often;
+feedback, the right steps up to the first one that slipped, which it names; refinement, the right solution from a
+response and its feedback. So small a model cannot judge what it has not worked out in writing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ FEEDBACK_TEMPLATE = "{question}\n{response}\nHow is it?"
 REFINEMENT_TEMPLATE = "{question}\n{response}\n{feedback}\nWrite it right."
 """What configs/tiny_verification.txt, tiny_feedback.txt and tiny_refinement.txt hold."""
 ALL_RIGHT = "All steps are right."
-FEEDBACKS = (ALL_RIGHT, "The first step is wrong.", "The second step is wrong.", "The third step is wrong.")
+WRONG_STEPS = ("The first step is wrong.", "The second step is wrong.", "The third step is wrong.")
 
 Skill = Callable[[Random, Computation, Story], Dialogue]
 
@@ -57,7 +58,7 @@ def verification(random: Random, computation: Computation, story: Story) -> Dial
     asked = VERIFICATION_TEMPLATE.format(
         question=_question(random, computation, story), response=_response(random, computation, story, right)
     )
-    return dialogue(asked, f"\\boxed{{{int(right)}}}")
+    return dialogue(asked, "\n".join([*_equations(computation), f"\\boxed{{{int(right)}}}"]))
 
 
 def feedback(random: Random, computation: Computation, story: Story) -> Dialogue:
@@ -81,11 +82,18 @@ SHARES: dict[Skill, float] = {solving: 0.2, writing: 0.1, verification: 0.35, fe
 
 
 def judge_steps(computation: Computation, response: str) -> str:
-    """The feedback that a solution of this task deserves: its first line whose value is not the computation's."""
-    for place, (value, line) in enumerate(zip(computation.values(), response.split("\n"), strict=False), start=1):
-        if line.split("=")[1].split(" ")[0] != str(value):
-            return FEEDBACKS[place]
-    return ALL_RIGHT
+    """The feedback that a solution of this task deserves: it ends where the first line is not the computation's."""
+    right = _equations(computation)
+    for place, (equation, line) in enumerate(zip(right, response.split("\n"), strict=False)):
+        if line.split(" ")[0] != equation:
+            return "\n".join([*right[: place + 1], WRONG_STEPS[place]])
+    return "\n".join([*right, ALL_RIGHT])
+
+
+def _equations(computation: Computation) -> list[str]:
+    values = [computation.start, *computation.values()]
+    steps = zip(values, computation.steps, values[1:], strict=False)
+    return [f"{before}{operation}{operand}={after}" for before, (operation, operand), after in steps]
 
 
 def _response(random: Random, computation: Computation, story: Story, right: bool) -> str:

@@ -1,7 +1,6 @@
 """The skills of the tiny task: labels, feedback and corrections are what the arithmetic says."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 
@@ -12,9 +11,9 @@ from fastsvs.data.records import Dialogue
 from fastsvs.data.tiny_skills import (
     ALL_RIGHT,
     FEEDBACK_TEMPLATE,
-    FEEDBACKS,
     REFINEMENT_TEMPLATE,
     VERIFICATION_TEMPLATE,
+    WRONG_STEPS,
     skill_dialogues,
 )
 
@@ -27,7 +26,9 @@ TEMPLATES = {"verification": VERIFICATION_TEMPLATE, "feedback": FEEDBACK_TEMPLAT
 def of(skill: str) -> list[tuple[dict[str, str], str]]:
     """(what stood in the places of the template, what the assistant said)."""
     pattern = re.escape(TEMPLATES[skill]).replace(r"\{question\}", "(?P<question>[^\n]+)")
-    pattern = pattern.replace(r"\{response\}", "(?P<response>(?s:.+))").replace(r"\{feedback\}", "(?P<feedback>[^\n]+)")
+    pattern = pattern.replace(r"\{response\}", "(?P<response>(?s:.+?boxed{\\d+}))").replace(
+        r"\{feedback\}", "(?P<feedback>(?s:.+))"
+    )
     matches = [(re.fullmatch(pattern, asked), written) for asked, written in DIALOGUES]
     return [(match.groupdict(), written) for match, written in matches if match]
 
@@ -44,26 +45,36 @@ def first_wrong_line(question: str, response: str) -> int | None:
     return None
 
 
+def all_true(equations: list[str]) -> bool:
+    return all(eval(left) == int(right) for left, right in (equation.split("=") for equation in equations))
+
+
 def test_verification_says_whether_the_answer_is_right_each_as_often() -> None:
     examples = of("verification")
     for places, said in examples:
         right = places["response"].endswith(f"\\boxed{{{tiny.solve(places['question'])}}}")
-        assert said == f"\\boxed{{{int(right)}}}"
-    share = sum(said == "\\boxed{1}" for _, said in examples) / len(examples)
+        *equations, box = said.split("\n")
+        assert box == f"\\boxed{{{int(right)}}}"
+        assert all_true(equations)
+        assert equations[-1].endswith(f"={tiny.solve(places['question'])}")
+    share = sum(said.endswith("\\boxed{1}") for _, said in examples) / len(examples)
     assert share == pytest.approx(0.5, abs=0.05)
 
 
 def test_feedback_names_the_first_wrong_step() -> None:
     for places, said in of("feedback"):
         wrong = first_wrong_line(places["question"], places["response"])
-        assert said == (ALL_RIGHT if wrong is None else FEEDBACKS[1 + wrong])
-    assert Counter(said for _, said in of("feedback")).keys() == set(FEEDBACKS)
+        *equations, verdict = said.split("\n")
+        assert verdict == (ALL_RIGHT if wrong is None else WRONG_STEPS[wrong])
+        assert all_true(equations)
+        assert wrong is None or len(equations) == wrong + 1
+    assert {said.split("\n")[-1] for _, said in of("feedback")} == {ALL_RIGHT, *WRONG_STEPS}
 
 
 def test_a_refinement_is_right_whatever_stood_there() -> None:
     for places, said in of("refinement"):
         assert said.endswith(f"\\boxed{{{tiny.solve(places['question'])}}}")
-        assert (said == places["response"]) == (places["feedback"] == ALL_RIGHT)
+        assert (said == places["response"]) == places["feedback"].endswith(ALL_RIGHT)
 
 
 def test_the_skills_come_as_often_as_they_should_and_the_rest_solves_or_writes() -> None:
