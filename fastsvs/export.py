@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from fastsvs.config import ModelConfig
 from fastsvs.data import load_tokenizer
 from fastsvs.distributed import launched_world_size
 from fastsvs.errors import UserError
@@ -31,9 +32,14 @@ def write_hf_folder(stored: StoredWeights, out: Path, weights: Iterable[tuple[st
     """Weights (others of the same names and dtype, if given), config, tokenizer and what generation stops on."""
     dtype = stored.dtype or stored.hf_config.dtype or torch.float32
     save_hf(weights or stored.hf_weights(), stored.hf_config, stored.architecture, dtype, out)
+    write_companions(stored.model, out)
+
+
+def write_companions(model: ModelConfig, out: Path) -> None:
+    """What a folder needs beside config and weights: the tokenizer of `model`, and what generation stops on."""
     try:
-        load_tokenizer(stored.tokenizer).save_pretrained(out)
-        _copy_generation_config(stored.model.path, out)
+        load_tokenizer(model.tokenizer or model.path).save_pretrained(out)
+        _copy_generation_config(model.path, out)
     except OSError as error:
         raise UserError(f"the tokenizer cannot be written to {out}: {error}") from error
 

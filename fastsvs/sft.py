@@ -15,6 +15,7 @@ from fastsvs.algorithms import Batch, TokenLoss, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig, SftJob
 from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer
 from fastsvs.errors import UserError
+from fastsvs.export import write_companions
 from fastsvs.policy import Policy, checkpoint
 from fastsvs.telemetry import RunFolder, StepProgress
 
@@ -52,8 +53,12 @@ def sft(job: SftJob) -> Path:
                 checkpoint.save(policy, folder.checkpoints, step + 1, state, job.run.keep_checkpoints)
     if job.export is None:
         return folder.root
-    policy.export(job.export)
-    return Path(job.export)
+    export = Path(job.export)
+    policy.export(export)
+    if main and export.resolve() != Path(job.model.path).resolve():
+        write_companions(job.model, export)
+    distributed.agree(None)  # the others wait until it is there
+    return export
 
 
 def load_examples(job: SftJob) -> tuple[list[Example], list[str]]:
