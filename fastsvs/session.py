@@ -15,13 +15,14 @@ from fastsvs import checkpoint_hooks, distributed
 from fastsvs.algorithms import ADVANTAGES, REWARDS, CompleteLoss, needs_labels, policy_loss
 from fastsvs.checkpoint_hooks import HOOKS
 from fastsvs.config import DataConfig, RolloutConfig, SyncConfig, TrainJob
-from fastsvs.data import PROMPTS, Problem, encode_problems, encode_prompt, load_problems, load_tokenizer
+from fastsvs.data import NO_PROBLEMS, PROMPTS, Problem, encode_problems, encode_prompt, load_problems, load_tokenizer
 from fastsvs.errors import UserError
 from fastsvs.nodes import read_nodes
 from fastsvs.policy import Policy, checkpoint, load_hf_config
 from fastsvs.rollout import ENGINES, Engine, EngineSpec, RemoteEngine, SamplingParams
 from fastsvs.rollouts import Rollouts
 from fastsvs.selfplay import (
+    JUDGES,
     SAMPLERS,
     STAGES,
     Draw,
@@ -163,7 +164,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
     with ExitStack() as stack:
         stack.enter_context(closing(folder))
         verifier = stack.enter_context(Verifier(job.verifier))
-        judges: dict[str, Judge] = {}
+        judges = {name: stack.enter_context(JUDGES.get(name)(job)) for name in stage.judges}
         policy = build_policy(job, total_updates=job.run.steps)
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
         stop = stop_token_ids(job.model.path, inputs.tokenizer)
@@ -174,7 +175,8 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         rollouts = stack.enter_context(closing(Rollouts(engine, sync, job.run.timeout_seconds)))
         progress = stack.enter_context(StepProgress("train", job.run.steps, 0, enabled=main))
         loss = policy_loss(job.algorithm)
-        for fact in (*inputs.facts, loss.describe()):
+        said = [fact for judge in judges.values() for fact in judge.facts]
+        for fact in (*inputs.facts, *said, loss.describe()):
             progress.say(fact)
         yield Session(
             job=job,
@@ -198,7 +200,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
 def read_inputs(job: TrainJob) -> Inputs:
     """Tokenizer and problems, with every count of what was left out. Raises UserError when nothing remains."""
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
-    problems, facts = read_problems(job.data, tokenizer, "train")
+    problems, facts = ([], []) if job.data.path == NO_PROBLEMS else read_problems(job.data, tokenizer, "train")
     if job.evaluation.path is None:
         return Inputs(tokenizer, problems, [], facts)
     held_out = job.data.model_copy(update={"path": job.evaluation.path, "limit": job.evaluation.limit})
@@ -269,7 +271,11 @@ def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
         seed=job.run.seed,
         needs_labels=needs_labels(job.algorithm.reward),
     )
-    return STAGES.get(job.selfplay.stage)(job.selfplay, tools)
+    stage = STAGES.get(job.selfplay.stage)(job.selfplay, tools)
+    if stage.reads_problems == (job.data.path == NO_PROBLEMS):
+        wanted = "a data set" if stage.reads_problems else f"{NO_PROBLEMS!r}: it makes its own tasks"
+        raise UserError(f"data.path={job.data.path}, but for selfplay.stage={job.selfplay.stage} it must be {wanted}")
+    return stage
 
 
 def build_sampler(job: TrainJob, inputs: Inputs) -> Sampler:

@@ -23,7 +23,8 @@ class ModelConfig(Section):
 
 class DataConfig(Section):
     path: str
-    """A .parquet, .json or .jsonl file, a folder of them, a hub id (`name` or `name:config`), or `tiny:train`."""
+    """A .parquet, .json or .jsonl file, a folder of them, a hub id (`name` or `name:config`), `tiny:train`, or
+    `none` for a stage that makes its own tasks."""
     split: str = "train"
     """Split of a hub data set."""
     question_column: str | None = None

@@ -1,6 +1,6 @@
 """Problems: records, loaders, prompts, and the procedural tiny task."""
 
-from fastsvs.data.loader import load_dialogues, load_problems
+from fastsvs.data.loader import NO_PROBLEMS, load_dialogues, load_problems
 from fastsvs.data.prompts import (
     PROMPTS,
     PromptFn,
@@ -15,6 +15,7 @@ from fastsvs.data.report import LoadReport
 from fastsvs.data.sampler import EpochSampler
 
 __all__ = [
+    "NO_PROBLEMS",
     "PROMPTS",
     "Dialogue",
     "EpochSampler",

@@ -13,6 +13,8 @@ from fastsvs.data.report import LoadReport
 from fastsvs.data.sources import Row, Table, read_tables
 from fastsvs.errors import UserError
 
+NO_PROBLEMS = "none"
+"""The data path of a run whose stage makes its own tasks."""
 CHAT_NAMES = ("messages", "conversations", "dialogue", "chat")
 PROMPT_NAMES = ("prompt", "question", "problem", "instruction", "query")
 COMPLETION_NAMES = ("completion", "response", "output", "solution", "answer", "chosen")

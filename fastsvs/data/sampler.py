@@ -8,18 +8,17 @@ from fastsvs.seeding import derive_seed
 
 
 class EpochSampler:
-    """Shuffled epochs laid end to end; a step takes the next `per_step` problems, across an epoch's end if need be."""
+    """Shuffled epochs laid end to end; a step takes the next `per_step` problems, across an epoch's end if need be.
+    Of no problems it takes none."""
 
     def __init__(self, problems: int, per_step: int, seed: int) -> None:
-        if problems < 1:
-            raise ValueError("a sampler needs at least one problem")
         self._problems = problems
         self._per_step = per_step
         self._seed = seed
 
     def select(self, step: int) -> list[int]:
         """Indices of the problems of step 0, 1, 2, ..."""
-        positions = range(step * self._per_step, (step + 1) * self._per_step)
+        positions = range(step * self._per_step, (step + 1) * self._per_step) if self._problems else ()
         orders: dict[int, np.ndarray] = {}
         selected = []
         for position in positions:

@@ -7,6 +7,7 @@
 
 from fastsvs.selfplay.checking import Finding, Judge
 from fastsvs.selfplay.collect import collect
+from fastsvs.selfplay.judges import JUDGES
 from fastsvs.selfplay.rise import VERIFICATION, RiseStage
 from fastsvs.selfplay.samplers import SAMPLERS, Draw, Sampler, SamplerTools, ShuffledEpochs
 from fastsvs.selfplay.stages import STAGES, PlainStage, Stage, StageFactory, StageTools
@@ -26,6 +27,7 @@ from fastsvs.selfplay.types import (
 
 __all__ = [
     "ANSWER",
+    "JUDGES",
     "KINDS",
     "ORIGINAL",
     "SAMPLERS",

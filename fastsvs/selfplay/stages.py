@@ -36,6 +36,11 @@ class StageTools:
 class Stage(ExperienceStage, Protocol):
     """A stage as a training run plays it. What it carries from step to step is its memory."""
 
+    judges: Sequence[str]
+    """Names in JUDGES of those that its tasks ask for, beside the answer verifier."""
+    reads_problems: bool
+    """False for one that makes all of its tasks itself."""
+
     def begin(self, step: int, originals: Sequence[Task]) -> list[Task]:
         """The step's first tasks, given those that the data set offers."""
 
@@ -56,6 +61,9 @@ class PlainStage:
 
     What other stages build on: they override what they do otherwise.
     """
+
+    judges: Sequence[str] = ()
+    reads_problems = True
 
     def __init__(self, config: SelfPlayConfig, tools: StageTools) -> None:
         self.config = config
