@@ -90,18 +90,24 @@ class Session:
     def _as_drawn(self, task: Task, draw: Draw) -> Task:
         prefix = self.encode(draw.prefix)
         limit = self.job.rollout.max_response_tokens - len(prefix)
+        if limit < 1:
+            raise UserError(
+                f"sampler {self.job.sampler.name!r} begins a response to {task.problem.id} with {len(prefix)} tokens, "
+                f"which leaves none of rollout.max_response_tokens ({self.job.rollout.max_response_tokens})"
+            )
         return replace(
             task,
             samples=draw.samples,
             prompt_ids=task.prompt_ids + prefix,
-            max_tokens=max(limit, 1) if prefix else None,
+            max_tokens=limit if prefix else None,
+            prefix=draw.prefix,
         )
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.inputs.tokenizer.decode(ids, skip_special_tokens=True)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.inputs.tokenizer.encode(text, add_special_tokens=False)) if text else ()
+        return encode_text(self.inputs.tokenizer, text)
 
     def resume(self) -> int:
         """Load the newest checkpoint; the number of steps already done."""
@@ -160,6 +166,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
     inputs = read_inputs(job)
     check_fits_model(job, load_hf_config(job.model.path), inputs.tokenizer)
     stage = build_stage(job, inputs.tokenizer)
+    sampler = build_sampler(job, inputs)
     folder = RunFolder(job, Path(job.run.dir), writable=main)
     with ExitStack() as stack:
         stack.enter_context(closing(folder))
@@ -183,7 +190,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
             inputs=inputs,
             folder=folder,
             progress=progress,
-            sampler=build_sampler(job, inputs),
+            sampler=sampler,
             stage=stage,
             verifier=verifier,
             judges=judges,
@@ -278,9 +285,20 @@ def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
     return stage
 
 
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text, add_special_tokens=False)) if text else ()
+
+
 def build_sampler(job: TrainJob, inputs: Inputs) -> Sampler:
-    problems = [problem for problem, _ in inputs.problems]
-    tools = SamplerTools(problems, job.run.prompts_per_step, job.rollout.samples_per_prompt, job.run.seed)
+    tools = SamplerTools(
+        [problem for problem, _ in inputs.problems],
+        job.run.prompts_per_step,
+        job.rollout.samples_per_prompt,
+        job.run.seed,
+        encode=lambda text: encode_text(inputs.tokenizer, text),
+        max_response_tokens=job.rollout.max_response_tokens,
+        needs_labels=needs_labels(job.algorithm.reward),
+    )
     return SAMPLERS.get(job.sampler.name)(job.sampler, tools)
 
 

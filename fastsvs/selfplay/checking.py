@@ -104,7 +104,7 @@ class Checker:
                 group.take(sample, finding)
 
     def _text(self, group: _Open, sample: int) -> str:
-        return self._decode(group.rollouts[sample].response_ids)
+        return group.task.prefix + self._decode(group.rollouts[sample].response_ids)
 
     def _wait(self, patience: float) -> None:
         if not any(group.answered() for group in self._open):

@@ -42,6 +42,8 @@ class Task:
     """Who says which responses are correct; None where there is nothing to say, as for a problem that is written."""
     max_tokens: int | None = None
     """Response limit; the sampling parameters' when not set."""
+    prefix: str = ""
+    """What every response begins with. It ends the prompt, and is no part of the rollouts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Group:
     task: Task
     rollouts: tuple[Rollout, ...]
     texts: tuple[str, ...]
-    """[samples] decoded responses, special tokens left out."""
+    """[samples] decoded responses, special tokens left out, after the task's prefix."""
     verdicts: tuple[Verdict, ...] = ()
     """[samples]; empty for tasks without a judge."""
     notes: tuple[Any, ...] = ()

@@ -6,6 +6,8 @@ Everything here is linear in the length of the response and runs in the trainer'
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 TAIL_CHARACTERS = 600
 """How much of a response without a box is read, from its end."""
@@ -46,6 +48,12 @@ def canonical_answer(response: str) -> str | None:
     None when it gives no answer."""
     content = boxed_content(final_answer(response))
     return None if content is None else plain_integer(content) or "".join(without_full_stop(content).split())
+
+
+def majority_share(answers: Sequence[str | None]) -> float:
+    """Of a group's canonical answers the share of the most frequent one; none is no answer."""
+    votes = Counter(answer for answer in answers if answer is not None)
+    return max(votes.values(), default=0) / len(answers)
 
 
 def without_full_stop(text: str) -> str:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsvs.algorithms import REWARDS, Batch, Context, TokenStatistics, sample_rewards
-from fastsvs.algorithms.rewards import majority_share, vote_rewards
+from fastsvs.algorithms.rewards import vote_rewards
 from fastsvs.config import AlgorithmConfig, MajorityConfig
 from fastsvs.errors import UserError
 

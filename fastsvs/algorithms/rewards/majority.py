@@ -12,7 +12,7 @@ from fastsvs.algorithms.batch import Batch
 from fastsvs.algorithms.context import Context
 from fastsvs.algorithms.rewards.registry import REWARDS
 from fastsvs.config import MajorityConfig
-from fastsvs.verify.answers import canonical_answer
+from fastsvs.verify.answers import canonical_answer, majority_share
 
 
 @REWARDS.register("majority")
@@ -43,9 +43,3 @@ def vote_rewards(answers: Sequence[str | None], config: MajorityConfig) -> list[
         return [votes[answer] / len(answers) if answer is not None else 0.0 for answer in answers]
     winner = votes.most_common(1)[0][0]
     return [float(answer == winner) for answer in answers]
-
-
-def majority_share(answers: Sequence[str | None]) -> float:
-    """Of the group the share that gives its most frequent answer."""
-    votes = Counter(answer for answer in answers if answer is not None)
-    return max(votes.values(), default=0) / len(answers)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from fastsvs.config import SamplerConfig
 from fastsvs.data import EpochSampler, Problem
 from fastsvs.registry import Registry
+from fastsvs.selfplay.stages import Encode
 from fastsvs.selfplay.types import Experience
 
 
@@ -47,6 +48,11 @@ class SamplerTools:
     prompts_per_step: int
     samples_per_prompt: int
     seed: int
+    encode: Encode
+    max_response_tokens: int
+    """A prefix counts among them."""
+    needs_labels: bool = True
+    """False where the rewards come from the responses alone: what is correct must not decide what is learned from."""
 
 
 SamplerFactory = Callable[[SamplerConfig, SamplerTools], Sampler]
