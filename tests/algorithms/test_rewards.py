@@ -16,6 +16,7 @@ from fastsvs.algorithms import REWARDS, Batch, Context, TokenStatistics, sample_
 from fastsvs.algorithms.rewards import vote_rewards
 from fastsvs.config import AlgorithmConfig, MajorityConfig
 from fastsvs.errors import UserError
+from fastsvs.verify.answers import majority_share
 
 ANSWERS = st.lists(st.sampled_from(["1", "2", "3", None]), min_size=1, max_size=9)
 
