@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fastsvs import distributed
 from fastsvs.algorithms import Batch
+from fastsvs.checks import longest_sequence
 from fastsvs.config import TrainJob
 from fastsvs.data import PROMPTS, encode_prompt, load_tokenizer
 from fastsvs.errors import UserError
@@ -21,7 +22,6 @@ from fastsvs.policy import Policy
 from fastsvs.policy.stored import open_weights, read_job
 from fastsvs.selfplay import SYNTHESIS, load_template
 from fastsvs.selfplay.svs import PLACEHOLDER
-from fastsvs.session import longest_sequence
 
 Sample = tuple[str, Sequence[int], Sequence[int]]
 """Kind, prompt ids, response ids."""

@@ -33,7 +33,7 @@ def chat_prompt(question: str, config: DataConfig, mode: Mode) -> list[Message]:
 
 @PROMPTS.register("merf")
 def motivated_prompt(question: str, config: DataConfig, mode: Mode) -> list[Message]:
-    """MeRF (arXiv 2506.18485): in training the prompt begins with the rules of the reward; in evaluation it does not."""
+    """MeRF (arXiv 2506.18485): in training the prompt begins with the rules of the reward, in evaluation not."""
     if config.rules is None:
         raise UserError("data.prompt=merf tells the policy what is rewarded: say it in data.rules")
     if mode == "eval":

@@ -1,0 +1,86 @@
+"""What can be wrong with a training job beyond its single keys, found before anything is built."""
+
+from __future__ import annotations
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from fastsvs import distributed
+from fastsvs.algorithms import ADVANTAGES, REWARDS, needs_labels, policy_loss
+from fastsvs.checkpoint_hooks import HOOKS
+from fastsvs.config import TrainJob
+from fastsvs.errors import UserError
+from fastsvs.rollout import ENGINES
+from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage
+from fastsvs.telemetry import check_loggers
+
+
+def longest_sequence(job: TrainJob) -> int:
+    responses = (job.rollout.max_response_tokens, job.selfplay.max_synthesis_tokens or 0)
+    return job.data.max_prompt_tokens + max(responses)
+
+
+def longest_request(job: TrainJob) -> int:
+    """Of training and of evaluation."""
+    return max(longest_sequence(job), job.data.max_prompt_tokens + (job.evaluation.max_response_tokens or 0))
+
+
+def check_lengths(job: TrainJob) -> None:
+    """Every prompt with its longest response must fit one micro-batch."""
+    if longest_sequence(job) > job.policy.tokens_per_micro_batch:
+        raise UserError(
+            f"data.max_prompt_tokens ({job.data.max_prompt_tokens}) + longest response make sequences of "
+            f"{longest_sequence(job)} tokens, over policy.tokens_per_micro_batch "
+            f"({job.policy.tokens_per_micro_batch}): raise the latter or lower the former"
+        )
+
+
+def check_names(job: TrainJob) -> None:
+    """Every plug-in that the job names exists. Raises UserError for one that does not."""
+    ENGINES.get(job.rollout.engine)
+    ADVANTAGES.get(job.algorithm.advantage)
+    ADVANTAGES.get(job.algorithm.verl.base)
+    REWARDS.get(job.algorithm.reward)
+    SAMPLERS.get(job.sampler.name)
+    HOOKS.get(job.merging.hook)
+    if STAGES.get(job.selfplay.stage) is not PlainStage and not needs_labels(job.algorithm.reward):
+        raise UserError(
+            f"algorithm.reward={job.algorithm.reward} looks at responses alone, but selfplay.stage="
+            f"{job.selfplay.stage} goes by what is correct: set selfplay.stage=none, or algorithm.reward=verified"
+        )
+    policy_loss(job.algorithm)
+    check_loggers(job.logging)
+
+
+def check_staleness(job: TrainJob) -> None:
+    """Rollouts beside the update need an engine of its own processes, and a correction for their older weights."""
+    if not job.train.staleness:
+        return
+    if ENGINES.get(job.rollout.engine).collective:
+        raise UserError(
+            f"train.staleness=1 lets rollouts overlap the update, but rollout.engine={job.rollout.engine} works in the "
+            "trainer's own processes, which are busy then: use servers (rollout.engine=vllm) or train.staleness=0"
+        )
+    if job.rollout.placement == "colocated" and distributed.device().type == "cuda":
+        raise UserError(
+            "train.staleness=1 keeps servers and trainer at work together, but with rollout.placement=colocated they "
+            "take turns on the same GPUs: give the servers nodes of their own (rollout.placement=dedicated)"
+        )
+    if job.algorithm.rollout_correction == "none":
+        raise UserError(
+            "train.staleness=1 learns from responses of weights one version old, which the loss must correct: set "
+            "algorithm.rollout_correction to tis or icepop"
+        )
+
+
+def check_fits_model(job: TrainJob, hf: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The model must have positions for the longest sequence and an embedding for every token."""
+    if longest_sequence(job) > hf.max_position_embeddings:
+        raise UserError(
+            f"sequences of up to {longest_sequence(job)} tokens, but {job.model.path} has positions for "
+            f"{hf.max_position_embeddings}: lower data.max_prompt_tokens or rollout.max_response_tokens"
+        )
+    if len(tokenizer) > hf.vocab_size:
+        raise UserError(
+            f"the tokenizer of {job.model.tokenizer or job.model.path} has {len(tokenizer)} tokens, but "
+            f"{job.model.path} has embeddings for {hf.vocab_size}: point model.tokenizer at the model's own"
+        )
