@@ -4,6 +4,7 @@ A YAML file may name a parent, or several, with `extends: other.yaml` (relative 
 On the command line any key is set as `a.b=value`. An unknown key is an error that names the nearest known one.
 """
 
+from fastsvs.config.azr import AzrConfig, IntrinsicConfig, TermConfig
 from fastsvs.config.jobs import EvalJob, SftJob, TrainJob
 from fastsvs.config.loading import dump, load
 from fastsvs.config.methods import CovoConfig, MajorityConfig, MergingConfig, RiseConfig, SamplerConfig, VerlConfig
@@ -33,12 +34,14 @@ from fastsvs.config.sections import (
 
 __all__ = [
     "AlgorithmConfig",
+    "AzrConfig",
     "CovoConfig",
     "DataConfig",
     "DynamicsConfig",
     "EvalJob",
     "EvaluationConfig",
     "EvaluationSet",
+    "IntrinsicConfig",
     "LoggingConfig",
     "MajorityConfig",
     "MergingConfig",
@@ -59,6 +62,7 @@ __all__ = [
     "SftJob",
     "ShapingConfig",
     "SyncConfig",
+    "TermConfig",
     "TrainJob",
     "VerifierConfig",
     "VerlConfig",

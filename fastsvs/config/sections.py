@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from fastsvs.config.azr import AzrConfig
 from fastsvs.config.methods import CovoConfig, MajorityConfig, RiseConfig, VerlConfig
 from fastsvs.config.section import Section
 
@@ -110,7 +111,7 @@ class ShapingConfig(Section):
 
 class SelfPlayConfig(Section):
     stage: str = "svs"
-    """ExperienceStage: `svs`, `rise`, or `none` for plain RLVR."""
+    """ExperienceStage: `svs`, `rise`, `azr`, or `none` for plain RLVR."""
     schedule: Literal["streaming", "phased"] = "streaming"
     """`streaming`: a group that is complete goes on at once. `phased`: solving, synthesis and solving of synthetic
     problems wait for one another. Both give the same experience."""
@@ -126,6 +127,7 @@ class SelfPlayConfig(Section):
     max_synthesis_tokens: int | None = Field(None, ge=1)
     """Response limit for synthesis; the rollout's when not set."""
     rise: RiseConfig = RiseConfig()
+    azr: AzrConfig = AzrConfig()
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> SelfPlayConfig:
