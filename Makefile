@@ -5,7 +5,7 @@ EXTRAS := $(shell nvidia-smi >/dev/null 2>&1 && echo dev,gpu || echo dev)
 BIN := .venv/bin
 SEED ?= 0
 
-.PHONY: demo reproduce-tiny test test-slow test-vllm lint codegen install clean
+.PHONY: demo reproduce-tiny compare-tiny test test-slow test-vllm lint codegen install clean
 
 demo: install
 	$(BIN)/fastsvs train configs/tiny_svs.yaml run.dir=runs/tiny_svs_seed$(SEED) run.seed=$(SEED)
@@ -14,6 +14,10 @@ demo: install
 # SvS, RLVR and SFT at three seeds, an hour on two cores; docs/reproduction.md. Repeat it to go on where it stopped.
 reproduce-tiny: install
 	$(BIN)/python -m bench.reproduce --out bench/results --page docs/reproduction.md
+
+# Nine methods from one base with equal sample budgets, under an hour on two cores; docs/methods.md.
+compare-tiny: install
+	$(BIN)/python -m bench.compare --out bench/results --page docs/methods.md
 
 test: install
 	$(BIN)/python -m pytest

@@ -93,6 +93,7 @@ def test_the_example_of_an_extension_trains(example: str, tmp_path: Path) -> Non
     plugins = [
         *(f"data.prompt={example}:terse", f"selfplay.stage={example}:SecondChance"),
         *(f"algorithm.advantage={example}:above_average", f"algorithm.loss={example}:reinforce"),
+        f"sampler.name={example}:ShortFirst",
     ]
     folder = tmp_path / "run"
     assert main(["train", "configs/tiny_svs.yaml", *SMALL, *plugins, "run.steps=2", f"run.dir={folder}"]) == 0
@@ -103,6 +104,50 @@ def test_the_example_of_an_extension_trains(example: str, tmp_path: Path) -> Non
     again = next(row for row in groups.values() if row["kind"] == "again")
     assert "correct" not in groups[again["parent"]]["verdicts"]
     assert len(again["responses"]) == 2 * len(groups[again["parent"]]["responses"])
+    lengths = [len(row["question"]) for key, row in sorted(groups.items()) if row["kind"] == "original"]
+    assert lengths == sorted(lengths)
+    learned = [sum(sum(row["rewards"]) for row in rows_of(folder, step) if row["trained"]) for step in (1, 2)]
+    assert [row["valuation/rewards_so_far"] for row in rows] == [learned[0], sum(learned)]
+
+
+def rows_of(folder: Path, step: int) -> list[dict[str, Any]]:
+    return read_jsonl(folder / "samples" / f"step_{step}.jsonl")
+
+
+def test_the_example_of_a_reward_trains(example: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    plugin = f"algorithm.reward={example}:brevity"
+    assert main(["train", "configs/tiny_rlvr.yaml", *SMALL, plugin, "run.steps=1", f"run.dir={folder}"]) == 0
+    rows = rows_of(folder, 1)
+    assert all(row["rewards"] == [-float(tokens) for tokens in row["tokens"]] for row in rows)
+    (metrics,) = read_jsonl(folder / "metrics.jsonl")
+    assert metrics["valuation/longest"] == max(max(row["tokens"]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [
+        ("data.prompt", "chat, merf"),
+        ("sampler.name", "epochs"),
+        ("selfplay.stage", "none"),
+        ("algorithm.reward", "majority"),
+        ("algorithm.advantage", "grpo, rloo, trr, verl"),
+        ("algorithm.verl.base", "grpo, rloo, trr, verl"),
+        ("algorithm.loss", "ppo"),
+        ("rollout.engine", "local, vllm"),
+        ("merging.hook", "merge, none"),
+        ("logging.loggers", "tensorboard"),
+    ],
+)
+def test_a_bad_name_lists_the_known_ones(
+    key: str, known: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    value = "[nosuch]" if key == "logging.loggers" else "nosuch"
+    assert main(["train", "configs/tiny_svs.yaml", "--dry-run", f"{key}={value}", f"run.dir={tmp_path}/run"]) == 2
+    message = capsys.readouterr().err
+    assert "'nosuch'" in message
+    assert known in message
 
 
 def test_the_example_of_the_sandbox_runs(capsys: pytest.CaptureFixture[str]) -> None:

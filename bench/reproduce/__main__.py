@@ -8,12 +8,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from bench.jobs import finish
 from bench.report import write
 from bench.reproduce import page
 from bench.reproduce.figure import draw
 from bench.reproduce.measure import measure
 from bench.reproduce.plan import PLANS
-from bench.reproduce.runs import finish
 from fastsvs.errors import UserError
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     plan = PLANS[options.suite]
     try:
-        finish(plan, options.runs, options.workers)
+        finish((plan.runs(options.runs), plan.evaluations(options.runs)), options.workers)
     except UserError as error:
         sys.exit(f"bench.reproduce: {error}")
     results = measure(plan, options.runs, "the machine did other work at the same time" if options.shared else None)

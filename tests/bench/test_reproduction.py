@@ -16,6 +16,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from whole_runs import ROOT, environment
 
+from bench.jobs import finish
 from bench.report import write
 from bench.reproduce import page
 from bench.reproduce.claims import judge, same_cost
@@ -23,7 +24,6 @@ from bench.reproduce.figure import draw
 from bench.reproduce.measure import entropies, measure
 from bench.reproduce.plan import BASE, CONFIGS, ON_POLICY, PLANS, RLVR, SFT, SVS, Evaluated, Plan
 from bench.reproduce.results import VALID, Results, Side, point_rows
-from bench.reproduce.runs import finish
 from bench.reproduce.statistics import Difference, by_seed, difference, pass_rates
 from fastsvs.config import SftJob, TrainJob, load
 from fastsvs.data import tiny
@@ -290,7 +290,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
         work.result.parent.mkdir(parents=True, exist_ok=True)
         work.result.touch()
     said: list[str] = []
-    finish(PLAN, tmp_path, workers=2, say=said.append)
+    finish((PLAN.runs(tmp_path), PLAN.evaluations(tmp_path)), workers=2, say=said.append)
     assert said == []
 
 
@@ -298,7 +298,7 @@ def test_a_process_that_fails_is_named_with_its_words(tmp_path: Path, monkeypatc
     monkeypatch.chdir(ROOT)
     plan = replace(PLAN, seeds=(0,), evaluated={SFT: (1,)}, shrink={"sft": ("data.path=nowhere.jsonl",)})
     with pytest.raises(UserError, match=r"sft_seed0 failed with exit status 2(.|\n)*nowhere\.jsonl does not exist"):
-        finish(plan, tmp_path, workers=1)
+        finish((plan.runs(tmp_path),), workers=1)
 
 
 @pytest.mark.slow

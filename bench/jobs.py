@@ -1,30 +1,45 @@
-"""Trains and evaluates what is not there yet: `fastsvs` in processes of one thread each, several side by side."""
+"""Makes what is not there yet: `fastsvs` in processes of one thread each, several side by side."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
-from bench.reproduce.plan import Evaluated, Plan, Run
 from fastsvs.errors import UserError
 
 Say = Callable[[str], None]
 
 
-def finish(plan: Plan, root: Path, workers: int, say: Say = print) -> None:
-    """Leave no run untrained and no checkpoint unevaluated in `root`: what is done is not done again, what was killed
-    goes on where it stopped. Raises UserError with the end of the log when a process fails."""
+class Work(Protocol):
+    """One call of `fastsvs`."""
+
+    @property
+    def folder(self) -> Path:
+        """What it makes; its log goes beside it."""
+
+    @property
+    def result(self) -> Path:
+        """There when it is done."""
+
+    def arguments(self) -> list[str]:
+        """Of `fastsvs`, to begin or to go on."""
+
+
+def finish(phases: Iterable[Iterable[Work]], workers: int, say: Say = print) -> None:
+    """Leave nothing undone, one phase after another: what is done is not done again, what was killed goes on where it
+    stopped. Raises UserError with the end of the log when a process fails."""
     with ThreadPoolExecutor(workers) as pool:
-        for work in (plan.runs(root), plan.evaluations(root)):
-            list(pool.map(partial(_make, say=say), work))
+        for phase in phases:
+            list(pool.map(partial(_make, say=say), phase))
 
 
-def _make(work: Run | Evaluated, say: Say) -> None:
+def _make(work: Work, say: Say) -> None:
     if work.result.exists():
         return
     log = work.folder.with_suffix(".log")

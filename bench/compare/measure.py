@@ -1,0 +1,96 @@
+"""From finished runs and evaluations to rows: what each method came to, and its differences to RLVR."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from bench.compare.plan import BASE, CONFIGS, RLVR, Evaluated, Plan, Run
+from bench.report import Row
+from bench.reproduce.measure import entropies
+from bench.reproduce.statistics import difference, pass_rates
+from fastsvs.dynamics import compare, paired
+from fastsvs.files import read_jsonl
+from fastsvs.policy.stored import open_weights
+from fastsvs.verify import Verdict
+
+UNITS = {"entropy": "nats/token", "responses": "responses", "steps": "steps", "seconds": "s"}
+"""Of what is no share."""
+SOLVE_RATE = "training solve rate"
+
+
+def measure(plan: Plan, root: Path, note: str | None) -> list[Row]:
+    """All rows. `note` says what a reader must know of the seconds."""
+    rows = [row for evaluated in plan.evaluations(root) for row in _evaluation(evaluated)]
+    for run in plan.runs(root):
+        rows += [*_cost(run, note), *_weights(run, plan.base(root).result), *_solve_rates(run)]
+    return rows + list(_differences(plan, root))
+
+
+def _row(case: str, method: str, metric: str, value: float, note: str | None = None) -> Row:
+    return Row(case, method, metric, value, UNITS.get(metric, "share"), note=note)
+
+
+def _evaluation(evaluated: Evaluated) -> Iterator[Row]:
+    found = json.loads(evaluated.figures.read_text(encoding="utf-8"))
+    figures = {f"pass@{k}": found[f"pass@{k}"]["mean"] for k in evaluated.plan.ks}
+    for metric, value in (figures | {"entropy": found["entropy_estimate"]}).items():
+        yield _row(f"seed {evaluated.seed}", evaluated.method, metric, value)
+
+
+def _cost(run: Run, note: str | None) -> Iterator[Row]:
+    """Up to the checkpoint that is evaluated."""
+    case, step = f"seed {run.seed}", run.step_of_budget()
+    rows = read_jsonl(run.folder / "metrics.jsonl")[:step]
+    seconds = sum(row["time/step"] for row in rows)
+    yield _row(case, run.method, "steps", step)
+    yield _row(case, run.method, "responses", run.sampled()[step - 1])
+    yield _row(case, run.method, "seconds", seconds, note)
+    yield _row(case, run.method, "valuation", sum(row["time/valuation"] for row in rows) / seconds, note)
+
+
+def _weights(run: Run, base: Path) -> Iterator[Row]:
+    """What has become of the base's weights."""
+    trained = open_weights(str(run.checkpoint(run.step_of_budget())))
+    figures = compare(paired(open_weights(str(base)).hf_weights(), trained.hf_weights())).total().figures()
+    for metric in ("sparsity/exact", "sparsity/bf16"):
+        yield _row(f"seed {run.seed}", run.method, metric, figures[metric])
+
+
+def _solve_rates(run: Run) -> Iterator[Row]:
+    """Of original problems, mean over the steps between two checkpoints: also where the policy never learns of it."""
+    rates = [row["solve_rate/original"] for row in read_jsonl(run.folder / "metrics.jsonl")]
+    for end in range(run.plan.every, len(rates) + 1, run.plan.every):
+        value = fmean(rates[end - run.plan.every : end])
+        yield _row(f"seed {run.seed}, {run.sampled()[end - 1]} responses", run.method, SOLVE_RATE, value)
+
+
+def _differences(plan: Plan, root: Path) -> Iterator[Row]:
+    """To RLVR and RLVR's to the base, with the ends of their 95% intervals."""
+    evaluated = list(plan.evaluations(root))
+
+    @cache
+    def figures(method: str, metric: str) -> np.ndarray:
+        """[seeds, problems]."""
+        return np.array([_by_problem(each, metric) for each in evaluated if each.method == method])
+
+    for method in CONFIGS:
+        other = BASE if method == RLVR else RLVR
+        for metric in ("pass@1", f"pass@{plan.samples}", "entropy"):
+            found = difference(figures(method, metric), figures(other, metric))
+            for end, value in (("", found.value), (" low", found.low), (" high", found.high)):
+                yield _row(f"{method} - {other}", "bootstrap", metric + end, value)
+
+
+def _by_problem(evaluated: Evaluated, metric: str) -> list[float]:
+    """The problems in one order."""
+    rows = sorted(read_jsonl(evaluated.samples), key=lambda row: row["id"])
+    if metric == "entropy":
+        return entropies(rows)
+    correct = np.array([row["verdicts"].count(Verdict.CORRECT) for row in rows])
+    return list(pass_rates(correct, evaluated.plan.samples, int(metric.removeprefix("pass@"))))

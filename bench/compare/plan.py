@@ -1,0 +1,191 @@
+"""What is compared: methods from one base, a line of configuration apart, until each has sampled as many responses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from fastsvs.files import read_jsonl
+
+BASE_CONFIG = Path("configs/compare/base_sft.yaml")
+EVAL_CONFIG = Path("configs/reproduce/eval.yaml")
+HELD_OUT = "heldout"
+BASE = "base"
+RLVR, SVS, VERL, MAJORITY, CERTAINTY = "RLVR", "SvS", "SvS + VERL", "majority vote", "self-certainty"
+MERF, RISE, HEAD_TAIL, MERGING = "MeRF", "RISE", "head-tail", "merging"
+CONFIGS: Mapping[str, str] = {
+    RLVR: "tiny_rlvr",
+    SVS: "tiny_svs",
+    VERL: "tiny_verl",
+    MAJORITY: "tiny_majority",
+    CERTAINTY: "tiny_self_certainty",
+    MERF: "tiny_merf",
+    RISE: "tiny_rise",
+    HEAD_TAIL: "tiny_head_tail",
+    MERGING: "tiny_merging",
+}
+LABEL_FREE = (MAJORITY, CERTAINTY)
+COMMON = (
+    "data.limit=1024",
+    "data.max_prompt_tokens=256",
+    "evaluation.path=null",
+    "dynamics.every=0",
+    "run.prompts_per_step=16",
+    "run.keep_checkpoints=1000",
+)
+"""What all methods share beside their base: the problems, as many a step, and with tiny_svs.yaml the optimizer."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    suite: str
+    seeds: tuple[int, ...]
+    budget: int
+    """Responses that a method samples."""
+    steps: Mapping[str, int]
+    """Of a method more than enough to sample the budget."""
+    every: int
+    """Steps between checkpoints; the one nearest to the budget counts."""
+    samples: int
+    """Responses to each held-out problem, a power of two."""
+    shrink: Mapping[str, tuple[str, ...]]
+    """Overrides for `train`, `sft` and `eval`."""
+
+    @property
+    def ks(self) -> list[int]:
+        return [2**power for power in range(self.samples.bit_length())]
+
+    def base(self, root: Path) -> BaseModel:
+        return BaseModel(self, root)
+
+    def runs(self, root: Path) -> list[Run]:
+        """Seed by seed."""
+        return [Run(self, root, method, seed) for seed in self.seeds for method in self.steps]
+
+    def evaluations(self, root: Path) -> Iterator[Evaluated]:
+        """Of finished runs."""
+        for seed in self.seeds:
+            yield Evaluated(self, root, BASE, seed, self.base(root).result)
+        for run in self.runs(root):
+            yield Evaluated(self, root, run.method, run.seed, run.checkpoint(run.step_of_budget()))
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    plan: Plan
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "base_sft"
+
+    @property
+    def result(self) -> Path:
+        return self.root / "base"
+
+    def arguments(self) -> list[str]:
+        return ["sft", str(BASE_CONFIG), f"run.dir={self.folder}", f"export={self.result}", *self.plan.shrink["sft"]]
+
+
+@dataclass(frozen=True)
+class Run:
+    plan: Plan
+    root: Path
+    method: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return self.root / f"{file_name(self.method)}_seed{self.seed}"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.folder / "checkpoints" / f"step_{step:08d}"
+
+    @property
+    def result(self) -> Path:
+        """There when the run is done."""
+        return self.folder / "summary.json"
+
+    def step_of_budget(self) -> int:
+        """The step with a checkpoint after which the number of responses is nearest to the budget."""
+        sampled = self.sampled()
+        saved = range(self.plan.every, len(sampled) + 1, self.plan.every)
+        return min(saved, key=lambda step: abs(sampled[step - 1] - self.plan.budget))
+
+    def sampled(self) -> list[int]:
+        """Responses up to each step."""
+        rows = read_jsonl(self.folder / "metrics.jsonl")
+        return list(accumulate(sum(int(row[name]) for name in row if name.startswith("samples/")) for row in rows))
+
+    def arguments(self) -> list[str]:
+        """Of `fastsvs`, to train it or to go on."""
+        own = [f"model.path={self.root / 'base'}", f"run.dir={self.folder}", f"run.seed={self.seed}"]
+        length = [f"run.steps={self.plan.steps[self.method]}", f"run.save_every={self.plan.every}"]
+        config = f"configs/{CONFIGS[self.method]}.yaml"
+        return ["train", config, *COMMON, *own, *length, *self.plan.shrink["train"]]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model on the held-out problems. The base is sampled anew for every seed."""
+
+    plan: Plan
+    root: Path
+    method: str
+    seed: int
+    model: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "evaluations" / f"{file_name(self.method)}_seed{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "summary.json"
+
+    @property
+    def figures(self) -> Path:
+        return self.folder / f"{HELD_OUT}.json"
+
+    @property
+    def samples(self) -> Path:
+        """One line a problem."""
+        return self.folder / f"{HELD_OUT}.samples.jsonl"
+
+    def arguments(self) -> list[str]:
+        overrides = [f"model.path={self.model}", f"output={self.folder}", f"seed={self.seed}"]
+        sampling = [f"sets.{HELD_OUT}.samples={self.plan.samples}", f"sets.{HELD_OUT}.k={self.plan.ks}"]
+        return ["eval", str(EVAL_CONFIG), *overrides, *sampling, *self.plan.shrink["eval"]]
+
+
+def file_name(method: str) -> str:
+    return "_".join(method.lower().replace("+", " ").replace("-", " ").split())
+
+
+PLANS = {
+    "tiny": Plan(
+        suite="compare-tiny",
+        seeds=(0, 1),
+        budget=25_600,
+        steps={SVS: 120, VERL: 120, RISE: 100, RLVR: 200, MAJORITY: 200, CERTAINTY: 200, MERF: 200, HEAD_TAIL: 200}
+        | {MERGING: 200},
+        every=10,
+        samples=32,
+        shrink={"train": (), "sft": (), "eval": ()},
+    ),
+    "smoke": Plan(
+        suite="compare-smoke",
+        seeds=(0,),
+        budget=32,
+        steps=dict.fromkeys(CONFIGS, 2),
+        every=1,
+        samples=4,
+        shrink={
+            "train": ("data.limit=16", "run.prompts_per_step=4", "rollout.samples_per_prompt=4"),
+            "sft": ("data.limit=100", "run.steps=2"),
+            "eval": (f"sets.{HELD_OUT}.data.limit=8",),
+        },
+    ),
+}

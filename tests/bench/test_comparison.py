@@ -1,0 +1,175 @@
+"""The comparison's table and picture, on made-up runs whose figures are known; and all of it for real, small."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import chdir
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from whole_runs import ROOT, environment
+
+from bench.compare import page
+from bench.compare.figure import draw
+from bench.compare.measure import SOLVE_RATE, measure
+from bench.compare.plan import BASE, CONFIGS, PLANS, RISE, RLVR, SVS, Evaluated, Plan
+from bench.compare.results import Results
+from bench.report import write
+from bench.reproduce.statistics import pass_rates
+from fastsvs.config import SftJob, TrainJob, load
+from fastsvs.errors import UserError
+from fastsvs.files import write_json, write_jsonl
+
+PLAN = Plan(
+    suite="compare-test",
+    seeds=(0, 1),
+    budget=64,
+    steps=dict.fromkeys(CONFIGS, 8),
+    every=2,
+    samples=4,
+    shrink={"train": (), "sft": (), "eval": ()},
+)
+SAMPLED = {SVS: {"samples/original": 8, "samples/variant": 8}, RISE: {"samples/original": 8, "samples/verification": 4}}
+CORRECT = {BASE: [1, 0], RLVR: [2, 2], SVS: [3, 3]}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_command_loads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    plan = PLANS[name]
+    command, config, *overrides = plan.base(tmp_path).arguments()
+    assert command == "sft"
+    assert load(SftJob, config, overrides).export == str(tmp_path / "base")
+    jobs = {run.method: load(TrainJob, run.arguments()[1], run.arguments()[2:]) for run in plan.runs(tmp_path)}
+    assert jobs.keys() == CONFIGS.keys()
+    shared = [(job.model, job.policy, job.run.prompts_per_step, job.data.limit, job.data.path) for job in jobs.values()]
+    assert all(each == shared[0] for each in shared)
+    assert len({job.run.dir for job in jobs.values()}) == len(jobs)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    shutil.copytree(ROOT / "models" / "tiny", root / "base")
+    for run in PLAN.runs(root):
+        counts = SAMPLED.get(run.method, {"samples/original": 8})
+        facts = {"time/step": 2.0, "time/valuation": 0.5, **counts}
+        rows = [{"step": step, "solve_rate/original": step / 10, **facts} for step in range(1, 9)]
+        write_jsonl(run.folder / "metrics.jsonl", rows)
+        for step in range(2, 9, 2):
+            write_checkpoint(run.checkpoint(step), changed_layers=1 if run.method == SVS else 0)
+    for evaluated in PLAN.evaluations(root):
+        write_evaluation(evaluated)
+    return root
+
+
+def write_evaluation(evaluated: Evaluated) -> None:
+    correct = CORRECT.get(evaluated.method, [2, 2])
+    rates = {f"pass@{k}": {"mean": float(pass_rates(np.array(correct), 4, k).mean())} for k in PLAN.ks}
+    write_json(evaluated.figures, {**rates, "entropy_estimate": 0.1})
+    rows = [
+        {"id": str(i), "verdicts": ["correct"] * n + ["wrong"] * (4 - n), "tokens": [5] * 4, "logprobs": [-0.5] * 4}
+        for i, n in enumerate(correct)
+    ]
+    write_jsonl(evaluated.samples, rows)
+
+
+def write_checkpoint(folder: Path, changed_layers: int) -> None:
+    shutil.copytree(ROOT / "models" / "tiny", folder)
+    if changed_layers:
+        tensors = load_file(folder / "model.safetensors")
+        for layer in range(changed_layers):
+            tensors[f"model.layers.{layer}.mlp.up_proj.weight"] *= 1.5
+        save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def results(root: Path) -> Results:
+    with chdir(ROOT):
+        return Results(tuple(measure(PLAN, root, note=None)))
+
+
+def test_the_checkpoint_nearest_to_the_budget_counts(results: Results) -> None:
+    """64 responses: 8 a step are there after step 8, 16 after step 4, 12 after step 5.3."""
+    steps = {method: results.seeds(method, "steps") for method in (RLVR, SVS, RISE)}
+    assert steps == {RLVR: [8, 8], SVS: [4, 4], RISE: [6, 6]}
+    assert results.seeds(RISE, "responses") == [72, 72]
+    assert results.seeds(SVS, "seconds") == [8, 8]
+    assert results.seeds(SVS, "valuation") == [0.25, 0.25]
+
+
+def test_figures_are_those_of_the_files(results: Results) -> None:
+    assert results.seeds(SVS, "pass@1") == [0.75, 0.75]
+    assert results.seeds(BASE, "pass@1") == [0.125, 0.125]
+    assert results.curve(SVS, SOLVE_RATE, 1) == [(32, 0.15), (64, 0.35), (96, 0.55), (128, 0.75)]
+    assert results.difference(SVS, RLVR, "pass@1") == (0.25, 0.25, 0.25)
+    assert results.difference(RLVR, BASE, "pass@4")[0] == 0.5
+    assert results.seeds(RLVR, "sparsity/exact") == [1, 1]
+    assert 0.8 < results.seeds(SVS, "sparsity/exact")[0] < 1
+
+
+def test_the_page_holds_what_the_json_holds(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "methods.md"
+    path.write_text(f"# Before\n{page.BEGIN}\nold\n{page.END}\nAfter\n")
+    source = write(PLAN.suite, results.rows, tmp_path)
+    for _ in range(2):
+        page.write(path, PLAN, Results.read(source), source.name, ["light.png", "dark.png"])
+    text = path.read_text()
+    assert text.startswith("# Before\n")
+    assert text.endswith("After\n")
+    assert "old" not in text
+    (row,) = re.findall(r"^\| SvS \|.*$", text, re.MULTILINE)
+    assert row.startswith("| SvS | 75.0 (75.0 to 75.0) | 100.0 (100.0 to 100.0) | 0.100 (0.100 to 0.100) |")
+    assert row.endswith("| 64 | 4 | 8 | 25.0 (25.0 to 25.0) |")
+    assert "| SvS to RLVR | **+25.0 [+25.0, +25.0]** |" in text
+    assert "| RLVR to base | **+37.5 [+25.0, +50.0]** |" in text
+
+
+def test_seconds_of_a_shared_machine_are_not_quoted(results: Results) -> None:
+    busy = Results(tuple(replace(row, note="it was busy") if row.metric == "seconds" else row for row in results.rows))
+    text = page.render(PLAN, busy, "x.json", ["light.png", "dark.png"])
+    assert "No seconds are quoted: it was busy." in text
+    assert "s in steps" not in text
+
+
+def test_a_page_without_a_place_is_refused(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "methods.md"
+    path.write_text("# Methods\n")
+    with pytest.raises(UserError, match="where the table goes"):
+        page.write(path, PLAN, results, "x.json", ["light.png", "dark.png"])
+
+
+def test_the_picture_is_drawn_for_light_and_dark_pages(results: Results, tmp_path: Path) -> None:
+    pictures = draw(tmp_path / "picture.png", PLAN, results)
+    assert [path.name for path in pictures] == ["picture.png", "picture-dark.png"]
+    assert len({path.read_bytes() for path in pictures}) == 2
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_in_small(tmp_path: Path) -> None:
+    """The command itself, twice: the second time it only reads."""
+    written = tmp_path / "page.md"
+    written.write_text(f"{page.BEGIN}\n{page.END}\n")
+    options = ["--suite", "smoke", "--runs", tmp_path / "runs", "--out", tmp_path, "--page", written]
+    command = [sys.executable, "-m", "bench.compare", *map(str, options)]
+    first = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    assert "| head-tail |" in written.read_text()
+    second = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert "done:" in first.stdout
+    assert "done:" not in second.stdout
+
+
+def test_the_published_table_is_made_from_the_json_that_it_names() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text()
+    made = text.partition(page.BEGIN)[2].partition(page.END)[0]
+    [source] = set(re.findall(r"\.\./(bench/results/compare-tiny-[\w-]+\.json)", made))
+    pictures = ["methods.png", "methods-dark.png"]
+    assert made.strip() == page.render(PLANS["tiny"], Results.read(ROOT / source), Path(source).name, pictures).strip()
+    assert all((ROOT / "docs" / picture).exists() for picture in pictures)
