@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from fastsvs import distributed
-from fastsvs.config import EvalJob
-from fastsvs.data import load_tokenizer
-from fastsvs.errors import UserError
+from fastsvs.config import EvalJob, EvaluationSet, RolloutConfig, SelfVerificationConfig
+from fastsvs.data import encode_prompt, load_tokenizer
 from fastsvs.evaluate import Answered, evaluate, figures
 from fastsvs.evaluate.folder import EvaluationFolder
-from fastsvs.export import write_hf_folder
+from fastsvs.evaluate.self_verification import SelfVerification
 from fastsvs.policy.stored import StoredWeights, open_weights
-from fastsvs.rollout import ENGINES, Engine
-from fastsvs.rollouts import Rollouts
 from fastsvs.seeding import derive_seed
-from fastsvs.session import DTYPES, EncodedProblem, engine_spec, read_problems, stop_token_ids
-from fastsvs.sync import LoadedSync, LocalSync, ServerFleet, WeightSync
+from fastsvs.selfplay.rise import load_verification_template
+from fastsvs.session import EncodedProblem, read_problems
+from fastsvs.stored_engine import OpenEngine, check_placement, chosen_dtype, open_engine
 from fastsvs.telemetry import StepProgress
-from fastsvs.verify import Verifier
 
 
 @dataclass(frozen=True)
@@ -37,6 +32,8 @@ class Inputs:
     stored: StoredWeights
     tokenizer: PreTrainedTokenizerBase
     problems: Mapping[str, Sequence[EncodedProblem]]
+    judges: Mapping[str, SelfVerification | None]
+    """By set, as the problems."""
     facts: Sequence[str]
 
 
@@ -55,9 +52,18 @@ def answer_sets(job: EvalJob, inputs: Inputs, folder: EvaluationFolder) -> dict[
     """See `run_evaluation`."""
     done = distributed.agree({name: folder.answered(name) for name in job.chosen})
     if any(len(done[name]) < len(inputs.problems[name]) for name in job.chosen):
-        with open_engine(job, inputs) as (rollouts, engine, verifier):
+        with open_engine(
+            inputs.stored,
+            inputs.tokenizer,
+            job.rollout,
+            job.verifier,
+            dtype=chosen_dtype(job.dtype, inputs.stored),
+            longest=longest_sequence(job),
+            folder=Path(job.output),
+            timeout_seconds=job.timeout_seconds,
+        ) as opened:
             for name in job.chosen:
-                done[name] = answer_set(job, name, inputs, folder, done[name], rollouts, engine, verifier)
+                done[name] = answer_set(job, name, inputs, folder, done[name], opened)
     main = distributed.is_main()
     results = distributed.agree({name: figures(done[name], plan) for name, plan in job.chosen.items()} if main else {})
     for name, result in results.items():
@@ -69,18 +75,15 @@ def answer_sets(job: EvalJob, inputs: Inputs, folder: EvaluationFolder) -> dict[
 
 def read_inputs(job: EvalJob) -> Inputs:
     """Raises UserError for what cannot be read or evaluated."""
-    if job.rollout.placement != "colocated":
-        raise UserError(
-            f"rollout.placement={job.rollout.placement}: an evaluation starts servers of its own, on the nodes that it "
-            "runs on (colocated)"
-        )
+    check_placement(job.rollout, "an evaluation")
     stored = open_weights(job.model.path)
     tokenizer = load_tokenizer(job.model.tokenizer or stored.tokenizer)
-    problems, facts = {}, []
+    problems, judges, facts = {}, {}, []
     for name, plan in job.chosen.items():
+        judges[name] = self_verification(plan, job.rollout, tokenizer)
         problems[name], found = read_problems(plan.data, tokenizer, "eval")
         facts += [f"{name}: {fact}" for fact in found]
-    return Inputs(stored, tokenizer, problems, facts)
+    return Inputs(stored, tokenizer, problems, judges, facts)
 
 
 def answer_set(
@@ -89,9 +92,7 @@ def answer_set(
     inputs: Inputs,
     folder: EvaluationFolder,
     done: list[Answered],
-    rollouts: Rollouts,
-    engine: Engine,
-    verifier: Verifier,
+    opened: OpenEngine,
 ) -> list[Answered]:
     """The problems of one set, each written as soon as it is answered; nothing on ranks that did not roll out."""
     total = len(inputs.problems[name])
@@ -110,11 +111,11 @@ def answer_set(
             count, tokens = count + 1, tokens + sum(problem.tokens)
             progress.advance(count, f"{tokens / (perf_counter() - began):,.0f} tokens/s")
 
-        running = rollouts.start(
+        answered = opened.run(
             lambda cancelled: evaluate(
                 inputs.problems[name],
-                engine,
-                verifier,
+                opened.engine,
+                opened.verifier,
                 lambda ids: inputs.tokenizer.decode(ids, skip_special_tokens=True),
                 job.sets[name],
                 job.rollout,
@@ -122,56 +123,41 @@ def answer_set(
                 cancelled,
                 done,
                 take,
+                inputs.judges[name],
             )
         )
-        return running.result(inputs.stored.step) or []
+        return answered or []
 
 
-@contextmanager
-def open_engine(job: EvalJob, inputs: Inputs) -> Iterator[tuple[Rollouts, Engine, Verifier]]:
-    """An engine that holds the model's weights."""
-    longest = max(
-        plan.data.max_prompt_tokens + (plan.max_response_tokens or job.rollout.max_response_tokens)
-        for plan in job.chosen.values()
+def longest_sequence(job: EvalJob) -> int:
+    """Tokens of the longest prompt with its response, of solutions and of votes on them."""
+    lengths = []
+    for plan in job.chosen.values():
+        lengths.append(plan.data.max_prompt_tokens + response_limit(plan, job.rollout))
+        if plan.verify is not None:
+            lengths.append(sum(vote_limits(plan, plan.verify, job.rollout)))
+    return max(lengths)
+
+
+def response_limit(plan: EvaluationSet, rollout: RolloutConfig) -> int:
+    return plan.max_response_tokens or rollout.max_response_tokens
+
+
+def vote_limits(plan: EvaluationSet, verify: SelfVerificationConfig, rollout: RolloutConfig) -> tuple[int, int]:
+    """Tokens of the prompt and of the response where the model votes on a response."""
+    limit = response_limit(plan, rollout)
+    return verify.max_prompt_tokens or plan.data.max_prompt_tokens + limit, verify.max_response_tokens or limit
+
+
+def self_verification(
+    plan: EvaluationSet, rollout: RolloutConfig, tokenizer: PreTrainedTokenizerBase
+) -> SelfVerification | None:
+    """Raises UserError for a template that cannot be used."""
+    if plan.verify is None:
+        return None
+    return SelfVerification(
+        load_verification_template(plan.verify.template),
+        plan.verify.samples,
+        lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}]),
+        *vote_limits(plan, plan.verify, rollout),
     )
-    stored, output = inputs.stored, Path(job.output)
-    stop = stop_token_ids(stored.model.path, inputs.tokenizer)
-    with ExitStack() as stack:
-        verifier = stack.enter_context(Verifier(job.verifier))
-        spec = engine_spec(job.rollout, stored.hf_config, stop, chosen_dtype(job, stored), longest, output / ".servers")
-        factory = ENGINES.get(job.rollout.engine)
-        if not factory.collective:
-            weights = stack.enter_context(loadable(stored, output / ".weights"))
-            spec = replace(spec, weights=weights, server_arguments=())
-        engine = factory.build(spec)
-        stack.enter_context(closing(engine))
-        sync: WeightSync = (
-            LoadedSync(engine, job.timeout_seconds) if isinstance(engine, ServerFleet) else LocalSync(stored, engine)
-        )
-        rollouts = stack.enter_context(closing(Rollouts(engine, sync, job.timeout_seconds)))
-        sync.publish(stored.step)
-        yield rollouts, engine, verifier
-
-
-@contextmanager
-def loadable(stored: StoredWeights, folder: Path) -> Iterator[str]:
-    """Where servers can load the weights from: their own place, or for a checkpoint `folder` as long as they run."""
-    if stored.step == 0 and stored.dtype is None:
-        path = Path(stored.model.path)
-        yield str(path.absolute()) if path.is_dir() else stored.model.path
-        return
-    if distributed.is_main():
-        write_hf_folder(stored, folder)
-    distributed.agree(None)  # the others wait until it is there
-    try:
-        yield str(folder.absolute())
-    finally:
-        if distributed.is_main():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def chosen_dtype(job: EvalJob, stored: StoredWeights) -> torch.dtype:
-    if job.dtype != "auto":
-        return DTYPES[job.dtype]
-    dtype = stored.dtype or stored.hf_config.dtype or torch.float32
-    return torch.bfloat16 if dtype == torch.float16 else dtype

@@ -7,7 +7,16 @@ On the command line any key is set as `a.b=value`. An unknown key is an error th
 from fastsvs.config.azr import AzrConfig, IntrinsicConfig, TermConfig
 from fastsvs.config.jobs import EvalJob, SftJob, TrainJob
 from fastsvs.config.loading import dump, load
-from fastsvs.config.methods import CovoConfig, MajorityConfig, MergingConfig, RiseConfig, SamplerConfig, VerlConfig
+from fastsvs.config.methods import (
+    CovoConfig,
+    MajorityConfig,
+    MergingConfig,
+    RiseConfig,
+    SamplerConfig,
+    SelfConfig,
+    SelfVerificationConfig,
+    VerlConfig,
+)
 from fastsvs.config.section import Section
 from fastsvs.config.sections import (
     AlgorithmConfig,
@@ -56,7 +65,9 @@ __all__ = [
     "SandboxConfig",
     "ScheduleConfig",
     "Section",
+    "SelfConfig",
     "SelfPlayConfig",
+    "SelfVerificationConfig",
     "ServerConfig",
     "SftDataConfig",
     "SftJob",

@@ -87,3 +87,38 @@ class MergingConfig(Section):
     """Share of the changes that DARE sets to 0; the others grow by 1 / (1 - drop). The paper's is 0.2."""
     keep_moments: bool = False
     """Go on with Adam's moments instead of none."""
+
+
+class SelfVerificationConfig(Section):
+    """`sets.<name>.verify` of `fastsvs eval`: the model votes on its own responses."""
+
+    samples: int = Field(8, ge=1)
+    """Votes on each response."""
+    template: str | None = None
+    """Text file with the question, like `selfplay.rise.template`; the built-in one when not set."""
+    max_prompt_tokens: int | None = Field(None, ge=1)
+    """Longer questions are not put, and counted as `unjudged`; prompt and response limit together when not set."""
+    max_response_tokens: int | None = Field(None, ge=1)
+    """Of a vote; the set's limit when not set."""
+
+
+class SelfConfig(Section):
+    """`fastsvs self`: rounds of feedback and refinement, after each of which the model learns what it approved."""
+
+    rounds: int = Field(3, ge=1)
+    feedback_template: str | None = None
+    """Text file, `{question}` and `{response}` where they go; the built-in one when not set."""
+    refinement_template: str | None = None
+    """Text file, `{question}`, `{response}` and `{feedback}` where they go; the built-in one when not set."""
+    approval: str = r"\\boxed\{1\}"
+    """Regular expression that is found in a feedback that calls a response right, and in no other."""
+    replay: str | None = None
+    """Dialogues that taught the model to judge and to mend (like `data.path` of `fastsvs sft`), learned from in every
+    round as well, lest it forgets."""
+    replay_share: float = Field(0.5, gt=0, lt=1)
+    """Of a round's examples."""
+    max_prompt_tokens: int | None = Field(None, ge=1)
+    """Longer questions for feedback or refinement are not put, and counted; the prompt limit and twice the response
+    limit when not set."""
+    max_example_tokens: int = Field(4096, ge=2)
+    """Longer examples are not learned from, and counted."""

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fastsvs.config.azr import AzrConfig
-from fastsvs.config.methods import CovoConfig, MajorityConfig, RiseConfig, VerlConfig
+from fastsvs.config.methods import CovoConfig, MajorityConfig, RiseConfig, SelfVerificationConfig, VerlConfig
 from fastsvs.config.section import Section
 
 MATH_SUFFIX = " Please reason step by step, and put your final answer within \\boxed{}."
@@ -268,6 +268,8 @@ class EvaluationSet(SamplingPlan):
     """One problem set of `fastsvs eval`."""
 
     data: DataConfig
+    verify: SelfVerificationConfig | None = None
+    """The model judges its own responses: for the generation-verification gap."""
 
 
 class DynamicsConfig(Section):
@@ -307,7 +309,8 @@ class RunConfig(Section):
 
 class SftDataConfig(Section):
     path: str
-    """jsonl or parquet with `messages`, or `prompt` and `completion`; a hub id; `tiny:sft`, `tiny:skills`, `tiny:train`."""
+    """jsonl or parquet with `messages`, or `prompt` and `completion`; a hub id; or `tiny:sft`, `tiny:skills`,
+    `tiny:train`."""
     split: str = "train"
     limit: int | None = Field(None, ge=1)
     max_tokens: int = Field(4096, ge=2)

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from fastsvs.config import SamplingPlan
+from fastsvs.evaluate.gap import Judgements, gap_figures
 from fastsvs.evaluate.majority import Votes, majority_at_k, votes
 from fastsvs.evaluate.pass_at_k import Estimate, bootstrap, estimate
 from fastsvs.selfplay import Group
@@ -31,9 +32,11 @@ class Answered:
     tokens: Sequence[int]
     logprobs: Sequence[float]
     """Sum of the log-probs of the response's tokens, under the distribution that they were sampled from."""
+    judgements: Judgements | None = None
+    """What the model said of each of its responses, where it was asked."""
 
     @classmethod
-    def of(cls, group: Group) -> Answered:
+    def of(cls, group: Group, judgements: Judgements | None = None) -> Answered:
         return cls(
             key=group.task.key,
             id=group.task.problem.id,
@@ -44,6 +47,7 @@ class Answered:
             finish=[rollout.finish_reason for rollout in group.rollouts],
             tokens=[len(rollout.response_ids) for rollout in group.rollouts],
             logprobs=[round(sum(rollout.logprobs), 4) for rollout in group.rollouts],
+            judgements=judgements,
         )
 
     @classmethod
@@ -51,7 +55,8 @@ class Answered:
         return cls(**row)
 
     def as_row(self) -> dict[str, Any]:
-        return asdict(self)
+        row = asdict(self)
+        return row if self.judgements is not None else {name: row[name] for name in row if name != "judgements"}
 
     @property
     def correct(self) -> int:
@@ -82,6 +87,12 @@ def figures(answered: Sequence[Answered], plan: SamplingPlan) -> dict[str, Any]:
     """See docs/metrics.md. A pure function of the samples."""
     tokens = [count for problem in answered for count in problem.tokens]
     rates = pass_rates(answered, plan.k) | majority_rates(answered, plan.k)
+    judged = [
+        ([float(verdict == Verdict.CORRECT) for verdict in problem.verdicts], problem.judgements)
+        for problem in answered
+        if problem.judgements is not None
+    ]
+    own = gap_figures(judged) if judged else {}
     return {
         **{name: rate.as_dict() for name, rate in rates.items()},
         "problems": len(answered),
@@ -91,4 +102,5 @@ def figures(answered: Sequence[Answered], plan: SamplingPlan) -> dict[str, Any]:
         "unverified": fmean(verdict == Verdict.UNVERIFIED for problem in answered for verdict in problem.verdicts),
         "distinct_answers": fmean(problem.votes.distinct / len(problem.responses) for problem in answered),
         "entropy_estimate": -sum(logprob for problem in answered for logprob in problem.logprobs) / sum(tokens),
+        **{name: value.as_dict() if isinstance(value, Estimate) else value for name, value in own.items()},
     }

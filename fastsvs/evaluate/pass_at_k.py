@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import comb
@@ -42,7 +42,12 @@ def estimate(counts: Sequence[tuple[int, int]], k: int, seed: int = 0) -> Estima
 
 def bootstrap(values: Sequence[float], seed: int = 0) -> Estimate:
     """The mean of one value a problem, with its interval."""
-    array = np.array(values)
-    draws = np.random.default_rng(seed).integers(len(array), size=(BOOTSTRAP_DRAWS, len(array)))
-    low, high = np.percentile(array[draws].mean(axis=1), [2.5, 97.5])
-    return Estimate(float(array.mean()), float(low), float(high))
+    return resampled(np.array([values], dtype=float), lambda means: means[0], seed)
+
+
+def resampled(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0) -> Estimate:
+    """A function of means over problems, with its interval: `values` are [quantities, problems], and `statistic` takes
+    their means [quantities, n] to [n]."""
+    draws = np.random.default_rng(seed).integers(values.shape[1], size=(BOOTSTRAP_DRAWS, values.shape[1]))
+    low, high = np.percentile(statistic(values[:, draws].mean(axis=2)), [2.5, 97.5])
+    return Estimate(float(statistic(values.mean(axis=1, keepdims=True))[0]), float(low), float(high))

@@ -1,4 +1,4 @@
-"""Sample every problem of a set n times and verify."""
+"""Sample every problem of a set n times and verify; where it is wanted, the model verifies its responses too."""
 
 from __future__ import annotations
 
@@ -7,19 +7,11 @@ from collections.abc import Callable, Sequence
 from fastsvs.config import RolloutConfig, SamplingPlan
 from fastsvs.data.records import Problem
 from fastsvs.evaluate.answered import Answered
+from fastsvs.evaluate.gap import read_vote
+from fastsvs.evaluate.self_verification import SelfVerification
 from fastsvs.rollout.engine import Engine, SamplingParams
 from fastsvs.selfplay import Experience, Group, Task, collect, original_tasks
 from fastsvs.verify import Verifier
-
-
-class _KeepAll:
-    """An experience stage that derives nothing and filters nothing."""
-
-    def expand(self, group: Group) -> list[Task]:
-        return []
-
-    def finish(self, groups: Sequence[Group]) -> Experience:
-        return Experience(list(groups), counters={})
 
 
 def evaluate(
@@ -33,9 +25,11 @@ def evaluate(
     cancelled: Callable[[], bool] = lambda: False,
     done: Sequence[Answered] = (),
     progress: Callable[[Answered], None] = lambda answered: None,
+    self_verification: SelfVerification | None = None,
 ) -> list[Answered]:
-    """The engine's weights on encoded problems, in their order. `progress` sees each problem once it is verified; those
-    that are `done` are not asked again: a problem's samples depend on its place and `seed`, not on its company.
+    """The engine's weights on encoded problems, in their order. `progress` sees each problem once it is verified, with
+    the votes of `self_verification` if there is one; those that are `done` are not asked again: a problem's samples
+    depend on its place and `seed`, not on its company.
 
     Driven by all ranks or by the main rank alone, and cancelled, as `selfplay.collect`.
     """
@@ -44,10 +38,59 @@ def evaluate(
     keys = {problem.key for problem in done}
     tasks = [task for task in original_tasks(problems, plan.samples) if task.key not in keys]
     answered = list(done)
+    families = _Families(self_verification)
 
     def take(group: Group) -> None:
-        answered.append(Answered.of(group))
-        progress(answered[-1])
+        problem = families.add(group)
+        if problem is not None:
+            answered.append(problem)
+            progress(problem)
 
-    collect(_KeepAll(), tasks, engine, verifier, decode, sampling, seed, progress=take, cancelled=cancelled)
+    collect(
+        self_verification or _KeepAll(),
+        tasks,
+        engine,
+        verifier,
+        decode,
+        sampling,
+        seed,
+        progress=take,
+        cancelled=cancelled,
+    )
     return sorted(answered, key=lambda problem: problem.key)
+
+
+class _KeepAll:
+    """An experience stage that derives nothing and filters nothing."""
+
+    def expand(self, group: Group) -> list[Task]:
+        return []
+
+    def finish(self, groups: Sequence[Group]) -> Experience:
+        return Experience(list(groups), counters={})
+
+
+class _Families:
+    """A problem's responses and the votes on them, which come as groups of their own."""
+
+    def __init__(self, self_verification: SelfVerification | None) -> None:
+        self._stage = self_verification
+        self._originals: dict[str, Group] = {}
+        self._votes: dict[str, dict[int, list[int | None]]] = {}
+        self._due: dict[str, int] = {}
+
+    def add(self, group: Group) -> Answered | None:
+        """The problem that is complete with this group."""
+        if self._stage is None:
+            return Answered.of(group)
+        key = group.task.parent or group.task.key
+        if group.task.parent is None:
+            self._originals[key], self._votes[key] = group, {}
+            self._due[key] = len(self._stage.expand(group))
+        else:
+            assert group.task.parent_sample is not None
+            self._votes[key][group.task.parent_sample] = [read_vote(text) for text in group.texts]
+        if len(self._votes[key]) < self._due[key]:
+            return None
+        original, votes = self._originals.pop(key), self._votes.pop(key)
+        return Answered.of(original, [votes.get(sample, []) for sample in range(len(original.texts))])

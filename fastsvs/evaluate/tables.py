@@ -11,7 +11,7 @@ from rich.table import Table
 from fastsvs.evaluate.pass_at_k import Estimate
 from fastsvs.evaluate.published import compare
 
-SHARES = ("truncated", "unverified", "distinct_answers")
+SHARES = ("truncated", "unverified", "distinct_answers", "called_right", "unread_votes", "unjudged")
 SETS_ABREAST = 4
 WIDTH = 120
 """Where there is no terminal."""
