@@ -1,13 +1,15 @@
 """Dialogues that teach the tiny model to judge and mend solutions too: `tiny:skills`.
 
 The same computations, stories, split and slips as in `tiny:sft`, in five skills: solving and writing as there;
-verification, the right steps and a box with 1 where a response's answer is right, 0 where it is wrong, each as often;
-feedback, the right steps up to the first one that slipped, which it names; refinement, the right solution from a
-response and its feedback. So small a model cannot judge what it has not worked out in writing.
+verification, a box with 1 where a response's answer is right and 0 where it is wrong, each as often; feedback, which
+names the first step that slipped; refinement, the right solution from a response and its feedback. Before it judges,
+the assistant works every step out and puts the response's result beside its own: so small a model cannot compare what
+it has not written.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from random import Random
 
@@ -55,10 +57,9 @@ def writing(random: Random, computation: Computation, story: Story) -> Dialogue:
 
 def verification(random: Random, computation: Computation, story: Story) -> Dialogue:
     right = random.random() < 0.5
-    asked = VERIFICATION_TEMPLATE.format(
-        question=_question(random, computation, story), response=_response(random, computation, story, right)
-    )
-    return dialogue(asked, "\n".join([*_equations(computation), f"\\boxed{{{int(right)}}}"]))
+    response = _response(random, computation, story, right)
+    asked = VERIFICATION_TEMPLATE.format(question=_question(random, computation, story), response=response)
+    return dialogue(asked, "\n".join([*_checks(computation, response), f"\\boxed{{{int(right)}}}"]))
 
 
 def feedback(random: Random, computation: Computation, story: Story) -> Dialogue:
@@ -82,18 +83,23 @@ SHARES: dict[Skill, float] = {solving: 0.2, writing: 0.1, verification: 0.35, fe
 
 
 def judge_steps(computation: Computation, response: str) -> str:
-    """The feedback that a solution of this task deserves: it ends where the first line is not the computation's."""
-    right = _equations(computation)
-    for place, (equation, line) in enumerate(zip(right, response.split("\n"), strict=False)):
-        if line.split(" ")[0] != equation:
-            return "\n".join([*right[: place + 1], WRONG_STEPS[place]])
-    return "\n".join([*right, ALL_RIGHT])
+    """The feedback that a solution of this task deserves: it ends where the first result is not the computation's."""
+    results = _results(response)
+    for place, value in enumerate(computation.values()):
+        if results[place] != value:
+            return "\n".join([*_checks(computation, response)[: place + 1], WRONG_STEPS[place]])
+    return "\n".join([*_checks(computation, response), ALL_RIGHT])
 
 
-def _equations(computation: Computation) -> list[str]:
+def _checks(computation: Computation, response: str) -> list[str]:
+    """Every step as it should be, and what the response made of it."""
     values = [computation.start, *computation.values()]
-    steps = zip(values, computation.steps, values[1:], strict=False)
-    return [f"{before}{operation}{operand}={after}" for before, (operation, operand), after in steps]
+    steps = zip(values, computation.steps, values[1:], _results(response), strict=False)
+    return [f"{before}{operation}{operand}={after} and {said}" for before, (operation, operand), after, said in steps]
+
+
+def _results(response: str) -> list[int]:
+    return [int(result) for result in re.findall(r"=(\d+)", response)]
 
 
 def _response(random: Random, computation: Computation, story: Story, right: bool) -> str:

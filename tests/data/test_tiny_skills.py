@@ -45,18 +45,24 @@ def first_wrong_line(question: str, response: str) -> int | None:
     return None
 
 
-def all_true(equations: list[str]) -> bool:
-    return all(eval(left) == int(right) for left, right in (equation.split("=") for equation in equations))
+def check(lines: list[str], response: str) -> int:
+    """That each line is a true equation with the response's result beside it; the last result."""
+    results = re.findall(r"=(\d+)", response)
+    for line, result in zip(lines, results, strict=False):
+        equation, said = line.split(" and ")
+        left, right = equation.split("=")
+        assert eval(left) == int(right)
+        assert said == result
+    return int(right)
 
 
 def test_verification_says_whether_the_answer_is_right_each_as_often() -> None:
     examples = of("verification")
     for places, said in examples:
         right = places["response"].endswith(f"\\boxed{{{tiny.solve(places['question'])}}}")
-        *equations, box = said.split("\n")
+        *lines, box = said.split("\n")
         assert box == f"\\boxed{{{int(right)}}}"
-        assert all_true(equations)
-        assert equations[-1].endswith(f"={tiny.solve(places['question'])}")
+        assert check(lines, places["response"]) == tiny.solve(places["question"])
     share = sum(said.endswith("\\boxed{1}") for _, said in examples) / len(examples)
     assert share == pytest.approx(0.5, abs=0.05)
 
@@ -64,10 +70,10 @@ def test_verification_says_whether_the_answer_is_right_each_as_often() -> None:
 def test_feedback_names_the_first_wrong_step() -> None:
     for places, said in of("feedback"):
         wrong = first_wrong_line(places["question"], places["response"])
-        *equations, verdict = said.split("\n")
+        *lines, verdict = said.split("\n")
         assert verdict == (ALL_RIGHT if wrong is None else WRONG_STEPS[wrong])
-        assert all_true(equations)
-        assert wrong is None or len(equations) == wrong + 1
+        check(lines, places["response"])
+        assert wrong is None or len(lines) == wrong + 1
     assert {said.split("\n")[-1] for _, said in of("feedback")} == {ALL_RIGHT, *WRONG_STEPS}
 
 
