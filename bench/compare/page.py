@@ -46,7 +46,8 @@ def render(plan: Plan, results: Results, source: str, pictures: Sequence[str]) -
 method, and the solve rate in training" src="{light}"></picture>
 
 Means of seeds {", ".join(map(str, plan.seeds))} (least to largest), on the problems of `tiny:heldout` at temperature 1,
-{plan.samples} samples each; at the checkpoint nearest to {plan.budget:,} responses. Figures: [{source}](../bench/results/{source}).
+{plan.samples} samples each; at the checkpoint nearest to {plan.budget:,} responses. Figures:
+[{source}](../bench/results/{source}).
 
 {table}
 {notes}
