@@ -1,5 +1,6 @@
-"""Samplers: one file each, registered by name in `SAMPLERS`."""
+"""Samplers: one file a method, registered by name in `SAMPLERS`."""
 
+from fastsvs.selfplay.samplers.consensus import ConsensusCurriculum
 from fastsvs.selfplay.samplers.registry import (
     SAMPLERS,
     Draw,
@@ -8,5 +9,19 @@ from fastsvs.selfplay.samplers.registry import (
     SamplerTools,
     ShuffledEpochs,
 )
+from fastsvs.selfplay.samplers.resampling import AdaptiveResampling, GuidedResampling
+from fastsvs.selfplay.samplers.reshaping import RepeatPadding, ThresholdClipping
 
-__all__ = ["SAMPLERS", "Draw", "Sampler", "SamplerFactory", "SamplerTools", "ShuffledEpochs"]
+__all__ = [
+    "SAMPLERS",
+    "AdaptiveResampling",
+    "ConsensusCurriculum",
+    "Draw",
+    "GuidedResampling",
+    "RepeatPadding",
+    "Sampler",
+    "SamplerFactory",
+    "SamplerTools",
+    "ShuffledEpochs",
+    "ThresholdClipping",
+]

@@ -1,0 +1,55 @@
+"""How each problem went when it was last asked."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from fastsvs.errors import UserError
+from fastsvs.selfplay.samplers.registry import SamplerTools
+from fastsvs.selfplay.types import ORIGINAL, Experience, Group
+
+
+def originals(experience: Experience) -> list[Group]:
+    """The groups of the data set's own problems, whether they are learned from or not, sorted by key."""
+    groups = [group for group in (*experience.groups, *experience.discarded) if group.task.kind == ORIGINAL]
+    return sorted(groups, key=lambda group: group.task.key)
+
+
+def require_labels(name: str, tools: SamplerTools) -> None:
+    """Raises UserError where what is correct must not decide what is learned from."""
+    if not tools.needs_labels:
+        raise UserError(
+            f"sampler.name={name} goes by which responses are correct, but algorithm.reward looks at responses alone: "
+            "set algorithm.reward=verified, or sampler.name=epochs or consensus_curriculum"
+        )
+
+
+class History:
+    """By problem id (correct, verified) of the last step that asked the problem; older ones say little of the policy
+    as it is. A problem that came twice in that step counts once, with the sums."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[int, int]] = {}
+
+    def take(self, experience: Experience) -> None:
+        step: dict[str, tuple[int, int]] = {}
+        for group in originals(experience):
+            correct, verified = step.get(group.task.problem.id, (0, 0))
+            step[group.task.problem.id] = correct + group.correct, verified + group.verified
+        self._last |= step
+
+    def failure_rate(self, problem: str) -> Fraction:
+        """(wrong + 1) / (verified + 2): 1/2 for a problem that was not asked, and never 0 or 1."""
+        correct, verified = self._last.get(problem, (0, 0))
+        return Fraction(verified - correct + 1, verified + 2)
+
+    def failed(self, problem: str) -> bool:
+        """It was answered, and never correctly."""
+        correct, verified = self._last.get(problem, (0, 0))
+        return verified > 0 and correct == 0
+
+    def memory(self) -> dict[str, list[int]]:
+        return {problem: list(counts) for problem, counts in self._last.items()}
+
+    def recall(self, memory: dict[str, list[int]]) -> None:
+        self._last = {problem: (correct, verified) for problem, (correct, verified) in memory.items()}
