@@ -59,7 +59,8 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
         session.make_room()
     with clock(times, "valuation"):
         valued = valuation.value(session, batch)
-    rows = list(sample_rows(step + 1, valued.record(made.experience), session.job.selfplay)) if made else []
+    made = made and replace(made, experience=valued.record(made.experience))
+    rows = list(sample_rows(step + 1, made.experience, session.job.selfplay)) if made else []
     if made:
         session.memory.update(made.memory)
         session.folder.write_samples(step + 1, rows)

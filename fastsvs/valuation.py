@@ -12,6 +12,7 @@ from fastsvs.algorithms import Batch, Context, TokenStatistics, needs_labels, sa
 from fastsvs.dynamics import rank_dynamics
 from fastsvs.policy import Examination, Policy
 from fastsvs.selfplay import Experience, Group
+from fastsvs.selfplay.counters import count
 from fastsvs.session import Session
 
 SLOTS = ("reward", "advantage")
@@ -21,22 +22,25 @@ SLOTS = ("reward", "advantage")
 class Valued:
     batch: Batch
     """What is learned from, advantages set."""
-    rewards: Tensor
-    """[samples] of the whole batch, before anything was left out."""
-    kept: Tensor
-    """[samples] bool of the whole batch."""
     metrics: dict[str, float]
+    rewards: Tensor | None = None
+    """[samples] of the whole batch, before anything was left out; None where they are the stage's own."""
+    kept: Tensor | None = None
+    """[samples] bool of the whole batch; None where all of it is learned from."""
 
     def record(self, experience: Experience) -> Experience:
-        """The experience that the batch was made of, with these rewards, for the sample log."""
-        rewards = iter(self.rewards.tolist())
+        """The experience that the batch was made of, as it was valued: for the sample log and the counters."""
+        if self.rewards is None or self.kept is None:
+            return experience
+        rewards, starts = iter(self.rewards.tolist()), _starts(experience.groups)
         valued = [replace(group, rewards=tuple(next(rewards) for _ in group.rollouts)) for group in experience.groups]
-        first_samples = _starts(experience.groups)
-        kept = [bool(self.kept[first]) for first in first_samples]
-        return replace(
-            experience,
-            groups=[group for group, stays in zip(valued, kept, strict=True) if stays],
-            discarded=[*experience.discarded, *(g for g, stays in zip(valued, kept, strict=True) if not stays)],
+        groups = [group for group, start in zip(valued, starts, strict=True) if self.kept[start]]
+        left_out = [group for group, start in zip(valued, starts, strict=True) if not self.kept[start]]
+        return Experience(
+            groups,
+            experience.counters | count([*valued, *experience.discarded], groups),
+            [*experience.discarded, *left_out],
+            idle_seconds=experience.idle_seconds,
         )
 
 
@@ -48,17 +52,17 @@ def value(session: Session, batch: Batch) -> Valued:
         slot: Context(config, probe, session.decode, session.encode, session.memory.setdefault(slot, {}))
         for slot in SLOTS
     }
-    rewards = sample_rewards(batch, contexts["reward"])
-    kept = torch.ones(len(batch), dtype=torch.bool) if needs_labels(config.reward) else unequal(rewards, batch.groups)
-    chosen = replace(batch, rewards=rewards).select(kept.nonzero().flatten().tolist())
-    chosen = replace(chosen, advantages=token_advantages(chosen, contexts["advantage"]))
-    metrics = {name: figure for context in contexts.values() for name, figure in context.metrics.items()}
+    rewards = kept = None
     if not needs_labels(config.reward):
-        metrics |= {"kept_samples": int(kept.sum())} | ({"reward": float(rewards.mean())} if len(rewards) else {})
-    known = probe.logprobs_of(chosen)
-    if known is not None and len(chosen) > config.samples_per_update:
-        chosen = replace(chosen, old_logprobs=known)
-    return Valued(chosen, rewards, kept, {f"valuation/{name}": figure for name, figure in metrics.items()})
+        rewards = sample_rewards(batch, contexts["reward"])
+        kept = unequal(rewards, batch.groups)
+        batch = replace(batch, rewards=rewards).select(kept.nonzero().flatten().tolist())
+    batch = replace(batch, advantages=token_advantages(batch, contexts["advantage"]))
+    known = probe.logprobs_of(batch)
+    if known is not None and len(batch) > config.samples_per_update:
+        batch = replace(batch, old_logprobs=known)
+    metrics = {name: figure for context in contexts.values() for name, figure in context.metrics.items()}
+    return Valued(batch, {f"valuation/{name}": figure for name, figure in metrics.items()}, rewards, kept)
 
 
 def unequal(rewards: Tensor, groups: Tensor) -> Tensor:

@@ -32,21 +32,25 @@ def test_groups_with_equal_rewards_teach_nothing(samples):
         assert keeps == (len({reward for other, reward in samples if other == group}) > 1)
 
 
-def test_the_sample_log_has_the_rewards_that_were_given():
+def test_sample_log_and_counters_have_the_rewards_that_were_given():
     def group(key: str, samples: int) -> Group:
         task = Task(key, ORIGINAL, Problem(key, "q", "1"), (1,), samples)
         return Group(task, (Rollout((1,), (0.0,), "stop", 0),) * samples, ("",) * samples, rewards=(0.0,) * samples)
 
-    experience = Experience([group("a", 2), group("b", 1), group("c", 2)], {}, [group("d", 1)])
+    counters = {"kept_samples/original": 5.0, "reward/original": 0.0, "contexts": 7}
+    experience = Experience([group("a", 2), group("b", 1), group("c", 2)], counters, [group("d", 1)])
     valued = Valued(
         batch=None,  # type: ignore[arg-type]
+        metrics={},
         rewards=torch.tensor([1.0, 2, 3, 4, 5]),
         kept=torch.tensor([True, True, False, True, True]),
-        metrics={},
     )
     recorded = valued.record(experience)
     assert [(g.task.key, g.rewards) for g in recorded.groups] == [("a", (1.0, 2.0)), ("c", (4.0, 5.0))]
     assert [(g.task.key, g.rewards) for g in recorded.discarded] == [("d", (0.0,)), ("b", (3.0,))]
+    assert recorded.counters["kept_samples/original"] == 4
+    assert recorded.counters["reward/original"] == 15 / 6
+    assert recorded.counters["contexts"] == 7
 
 
 @pytest.fixture(autouse=True)
@@ -67,9 +71,9 @@ def test_a_run_without_labels(tmp_path: Path, reward: str) -> None:
     assert len(rows) == 8, "no group is left out for being all right or all wrong"
     assert all(row["trained"] == (len(set(row["rewards"])) > 1) for row in rows)
     trained = [reward for row in rows if row["trained"] for reward in row["rewards"]]
-    assert metrics[0]["valuation/kept_samples"] == len(trained) > 0
+    assert metrics[0]["kept_samples/original"] == len(trained) > 0
     rewards = [reward for row in rows for reward in row["rewards"]]
-    assert metrics[0]["valuation/reward"] == pytest.approx(sum(rewards) / len(rewards), rel=1e-5)
+    assert metrics[0]["reward/mean"] == pytest.approx(sum(rewards) / len(rewards), rel=1e-5)
     assert "solve_rate/original" in metrics[0], "what was right is still shown"
     if reward == "majority":
         assert {0.0, 1.0} == set(rewards)
