@@ -1,7 +1,7 @@
 """Runs programs that a model wrote, behind walls: one process a program, which can compute and nothing else."""
 
 from fastsvs.sandbox.isolation import Walls
-from fastsvs.sandbox.pool import Outcome, Program, Sandbox, Status
+from fastsvs.sandbox.pool import Outcome, Program, Sandbox, Status, same
 from fastsvs.sandbox.values import Value
 
-__all__ = ["Outcome", "Program", "Sandbox", "Status", "Value", "Walls"]
+__all__ = ["Outcome", "Program", "Sandbox", "Status", "Value", "Walls", "same"]

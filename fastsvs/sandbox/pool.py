@@ -96,15 +96,19 @@ class Sandbox:
             {"source": program.source, "entry": program.entry, "inputs": list(program.inputs)}
         )
 
+    def submit_twice(self, program: Program) -> tuple[Future[Outcome], Future[Outcome]]:
+        """Under both hash seeds: `same` says whether the outcomes agree."""
+        return self.submit(program, seed=0), self.submit(program, seed=1)
+
     def run(self, programs: Sequence[Program]) -> list[Outcome]:
         outcomes = [self.submit(program) for program in programs]
         return [outcome.result() for outcome in outcomes]
 
     def repeat(self, programs: Sequence[Program]) -> list[tuple[Outcome, bool]]:
         """Each program's outcome and whether it is the same under both hash seeds, in two processes."""
-        pairs = [[self.submit(program, seed) for seed in range(len(HASH_SEEDS))] for program in programs]
-        results = [[outcome.result() for outcome in pair] for pair in pairs]
-        return [(first, _same(first, second)) for first, second in results]
+        pairs = [self.submit_twice(program) for program in programs]
+        results = [(first.result(), second.result()) for first, second in pairs]
+        return [(first, same(first, second)) for first, second in results]
 
     def close(self) -> None:
         for pool in self._pools:
@@ -137,5 +141,5 @@ def read_outcome(answer: Any) -> Outcome:
         return Outcome(Status.CRASHED, detail="what the program's process wrote is no outcome")
 
 
-def _same(first: Outcome, second: Outcome) -> bool:
+def same(first: Outcome, second: Outcome) -> bool:
     return (first.status, repr(first.values), first.printed) == (second.status, repr(second.values), second.printed)

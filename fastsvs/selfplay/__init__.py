@@ -1,10 +1,11 @@
 """Self-play: select -> synthesize -> solve -> shape -> filter, a pure state machine over any rollout engine.
 
 `collect` drives an `ExperienceStage` and gives the step's `Experience`. Stages by name are in `STAGES`: `svs`,
-`rise`, and `none` for plain RLVR; a plug-in registers a `StageFactory` there. Which problems are asked is a
+`rise`, `azr`, and `none` for plain RLVR; a plug-in registers a `StageFactory` there. Which problems are asked is a
 `Sampler`'s choice.
 """
 
+from fastsvs.selfplay.azr import AzrStage
 from fastsvs.selfplay.checking import Finding, Judge
 from fastsvs.selfplay.collect import collect
 from fastsvs.selfplay.judges import JUDGES
@@ -35,6 +36,7 @@ __all__ = [
     "SYNTHESIS",
     "VARIANT",
     "VERIFICATION",
+    "AzrStage",
     "Draw",
     "Experience",
     "ExperienceStage",

@@ -1,0 +1,122 @@
+"""Says of every response what running programs says of it: what a proposal gives, whether an answer is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from typing import Any
+
+from fastsvs.config import AzrConfig, TrainJob
+from fastsvs.sandbox import Outcome, Program, Sandbox, Status, Value, same
+from fastsvs.selfplay.azr.exercises import Exercise, literal, literal_text
+from fastsvs.selfplay.azr.proposals import ENTRY, Proposal, Rejection, check_program, read_proposal
+from fastsvs.selfplay.azr.responses import Blocks, last_block, read_blocks
+from fastsvs.selfplay.azr.templates import Templates, load_templates, task_of
+from fastsvs.selfplay.checking import Finding, Said
+from fastsvs.selfplay.judges import JUDGES
+from fastsvs.selfplay.types import Task
+from fastsvs.verify.verdict import Verdict
+
+JUDGE = "azr"
+NO_ANSWER = "no_answer"
+"""The note on an answer without the block that was asked for."""
+ANSWER_BLOCKS = {"deduction": "output", "abduction": "input", "induction": "python"}
+
+
+class AzrJudge:
+    """A proposal is correct when it is valid; its note is then the exercise as JSON, else `{"rejected": why}`."""
+
+    def __init__(self, config: AzrConfig, templates: Templates, sandbox: Sandbox) -> None:
+        self._config = config
+        self._templates = templates
+        self._sandbox = sandbox
+        self.facts = [sandbox.open().describe()]
+
+    def submit(self, asked: Sequence[tuple[str, Task]]) -> list[Said | Future[Any]]:
+        return [self._submit(response, task) for response, task in asked]
+
+    def _submit(self, response: str, task: Task) -> Said | Future[Any]:
+        blocks = read_blocks(response, self._templates.tagged(task.kind))
+        role, name = task_of(task.kind)
+        if role == "propose":
+            return self._propose(blocks, task.problem.extra.get("program"))
+        answer = last_block(blocks, ANSWER_BLOCKS[name])
+        if answer is None:
+            return Finding(Verdict.WRONG, NO_ANSWER)
+        return self._solve(answer, name, Exercise.from_json(task.problem.extra["exercise"]))
+
+    def _propose(self, blocks: Blocks, given: str | None) -> Said | Future[Any]:
+        proposal = read_proposal(blocks, given, self._config)
+        if isinstance(proposal, Rejection):
+            return rejected(proposal)
+        runs = self._sandbox.submit_twice(Program(proposal.program, ENTRY, proposal.inputs))
+        return joined(*runs, make=lambda *both: proposed(proposal, both, self._config.max_value_characters))
+
+    def _solve(self, answer: str, name: str, exercise: Exercise) -> Said | Future[Any]:
+        """Deduction reads the answer as a value, in the sandbox; abduction and induction run a program."""
+        gold = [literal(output) for output in exercise.outputs]
+        if name == "deduction":
+            run = Program("", None, (f"({answer}\n)",))
+        elif name == "abduction":
+            run = Program(exercise.program, ENTRY, (answer,))
+        elif check_program(answer, self._config):
+            return Finding(Verdict.WRONG)
+        else:
+            run, gold = Program(answer, ENTRY, exercise.inputs[exercise.seen :]), gold[exercise.seen :]
+        return joined(self._sandbox.submit(run), make=lambda outcome: judged(outcome, gold))
+
+
+def proposed(proposal: Proposal, outcomes: Sequence[Outcome], longest: int) -> Finding:
+    """Of a program's outcomes under two orders of hashes."""
+    first, second = outcomes
+    if Status.LOST in (first.status, second.status):
+        return Finding(Verdict.UNVERIFIED, {"rejected": str(Rejection.LOST)})
+    if not same(first, second):
+        return rejected(Rejection.NOT_DETERMINISTIC)
+    if first.status is not Status.OK:
+        return rejected(Rejection.OUTPUT if first.status is Status.OUTPUT else Rejection.FAILED)
+    texts = [literal_text(value, longest) for value in first.values]
+    outputs = tuple(text for text in texts if text is not None)
+    if len(outputs) < len(texts):
+        return rejected(Rejection.OUTPUT)
+    return Finding(Verdict.CORRECT, Exercise(proposal.program, proposal.inputs, outputs, proposal.message).as_json())
+
+
+def judged(outcome: Outcome, gold: Sequence[Value]) -> Finding:
+    """Equal is what Python calls equal: 1, 1.0 and True are."""
+    if outcome.status is Status.LOST:
+        return Finding(Verdict.UNVERIFIED)
+    right = outcome.status is Status.OK and list(outcome.values) == list(gold)
+    return Finding(Verdict.CORRECT if right else Verdict.WRONG)
+
+
+def rejected(reason: Rejection) -> Finding:
+    return Finding(Verdict.WRONG, {"rejected": str(reason)})
+
+
+def joined(*futures: Future[Outcome], make: Callable[..., Finding]) -> Future[Finding]:
+    """What `make` makes of all results, as soon as the last is there."""
+    made: Future[Finding] = Future()
+
+    def go_on(rest: Sequence[Future[Outcome]]) -> None:
+        if rest:
+            rest[0].add_done_callback(lambda _: go_on(rest[1:]))
+            return
+        try:
+            made.set_result(make(*(future.result() for future in futures)))
+        except CancelledError:
+            made.cancel()
+        except Exception as error:  # whoever waits must hear of it
+            made.set_exception(error)
+
+    go_on(futures)
+    return made
+
+
+@JUDGES.register(JUDGE)
+@contextmanager
+def open_judge(job: TrainJob) -> Iterator[AzrJudge]:
+    config = job.selfplay.azr
+    with Sandbox(job.sandbox) as sandbox:
+        yield AzrJudge(config, load_templates(config.templates), sandbox)

@@ -1,0 +1,122 @@
+"""What a response proposes, and what of it can be said without running it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fastsvs.config import AzrConfig
+from fastsvs.selfplay.azr.responses import Blocks, last_block
+
+ENTRY = "f"
+
+
+class Rejection(StrEnum):
+    FORMAT = "format"
+    """A block is missing."""
+    TOO_LONG = "too_long"
+    """The program, an input, an output, or the prompt that it leads to."""
+    SYNTAX = "syntax"
+    """No program, or inputs that are no literals."""
+    NO_FUNCTION = "no_function"
+    """`f` is not defined."""
+    BANNED = "banned"
+    FEW_INPUTS = "few_inputs"
+    """Induction: fewer than two different ones."""
+    FAILED = "failed"
+    """It raised, or was stopped."""
+    NOT_DETERMINISTIC = "not_deterministic"
+    OUTPUT = "output"
+    """A result that is no plain data."""
+    LOST = "lost"
+    """It could not be run: the sandbox failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    program: str
+    inputs: tuple[str, ...]
+    message: str = ""
+
+
+def read_proposal(blocks: Blocks, given: str | None, config: AzrConfig) -> Proposal | Rejection:
+    """A program with an input; or, for the `given` program, a message and inputs: the different ones among the first
+    so many."""
+    program = given or last_block(blocks, "python")
+    message = last_block(blocks, "message") if given else ""
+    inputs = tuple(dict.fromkeys(text for text in blocks.get("input", []) if text))
+    inputs = inputs[: config.inputs_per_program] if given else inputs[-1:]
+    if program is None or message is None or not inputs:
+        return Rejection.FORMAT
+    if given and len(inputs) < 2:
+        return Rejection.FEW_INPUTS
+    return check_program(program, config) or check_inputs(inputs, config) or Proposal(program, inputs, message)
+
+
+def check_program(source: str, config: AzrConfig) -> Rejection | None:
+    """Whether the text is a program that defines `f` and uses nothing that is banned."""
+    if len(source) > config.max_program_characters:
+        return Rejection.TOO_LONG
+    tree = parse(source)
+    if tree is None:
+        return Rejection.SYNTAX
+    if not any(isinstance(node, ast.FunctionDef) and node.name == ENTRY for node in tree.body):
+        return Rejection.NO_FUNCTION
+    used = {prefix for name in used_names(tree) for prefix in _prefixes(name)}
+    return Rejection.BANNED if used & set(config.banned) else None
+
+
+def check_inputs(inputs: Sequence[str], config: AzrConfig) -> Rejection | None:
+    """Whether every text is the literal arguments of one call."""
+    if any(len(text) > config.max_value_characters for text in inputs):
+        return Rejection.TOO_LONG
+    return None if all(arguments(text) is not None for text in inputs) else Rejection.SYNTAX
+
+
+def parse(source: str) -> ast.Module | None:
+    """Python's own parser gives up on what is nested too deeply."""
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+
+
+def arguments(text: str) -> list[ast.expr] | None:
+    """The arguments in `text`; None if it is anything but positional arguments."""
+    tree = parse(f"{ENTRY}({text}\n)")
+    match tree and tree.body:
+        case [ast.Expr(ast.Call(ast.Name(name), list(given), []))] if name == ENTRY:
+            return None if any(isinstance(argument, ast.Starred) for argument in given) else given
+    return None
+
+
+def used_names(tree: ast.Module) -> Iterator[str]:
+    """Modules, dotted names and functions called by name that the program uses, and `raise`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=module, names=names):
+                yield from (f"{module}.{alias.name}" for alias in names)
+            case ast.Attribute():
+                yield _dotted(node)
+            case ast.Call(func=ast.Name(id=name)):
+                yield name
+            case ast.Raise():
+                yield "raise"
+
+
+def _dotted(node: ast.expr) -> str:
+    names = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    names.append(node.id if isinstance(node, ast.Name) else "")
+    return ".".join(reversed(names))
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
