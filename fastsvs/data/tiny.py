@@ -6,7 +6,8 @@ to held-out, in whatever story, so no held-out computation can occur in training
 
 `tiny:train` and `tiny:heldout` are problems with right solutions; `tiny:sft` is dialogues, 70% solving and 30% writing
 a variational problem: given a solution, another story with the same computation, in the form that SvS expects
-(a ```text block). `tiny:skills` adds judging and mending: see tiny_skills.py.
+(a ```text block). `tiny:skills` adds judging and mending: see tiny_skills.py; `tiny:azr_sft` is
+about programs: see tiny_programs.py.
 Like the text that real base models read, the solutions in `tiny:sft` are not all right: a step in four slips, and what
 follows builds on the slip. A model of this data knows more than it shows at temperature 1.
 """
@@ -38,7 +39,7 @@ Operation = Literal["+", "-", "*", "/"]
 Step = tuple[Operation, int]
 OPERATIONS: tuple[Operation, ...] = ("+", "-", "*", "/")
 
-_DEFAULT_SIZES = {"train": 4096, "heldout": 200, "sft": 40_000, "skills": 40_000}
+_DEFAULT_SIZES = {"train": 4096, "heldout": 200, "sft": 40_000, "skills": 40_000, "azr_sft": 40_000}
 _SYNTHESIS_SHARE = 0.3
 _SLIP_SHARE = 0.25
 """Of the steps in solutions to learn from."""
@@ -78,15 +79,19 @@ def problems(path: str, limit: int | None) -> list[Problem]:
 
 
 def dialogues(path: str, limit: int | None) -> list[Dialogue]:
-    """The first `limit` dialogues of `tiny:sft` or `tiny:skills`, or the first `limit` problems of `tiny:train` with
+    """The first `limit` dialogues of `tiny:sft`, `tiny:skills` or `tiny:azr_sft`, or the first `limit` problems of `tiny:train` with
     their solutions."""
-    split = _checked(path, ("sft", "skills", "train"))
+    split = _checked(path, ("sft", "skills", "azr_sft", "train"))
     if split == "train":
         return [dialogue(problem.question, problem.solution or "") for problem in problems(path, limit)]
     if split == "skills":
         from fastsvs.data.tiny_skills import skill_dialogues  # which is made of what is here
 
         return list(islice(skill_dialogues(), limit or _DEFAULT_SIZES["skills"]))
+    if split == "azr_sft":
+        from fastsvs.data.tiny_programs import program_dialogues
+
+        return list(islice(program_dialogues(), limit or _DEFAULT_SIZES["azr_sft"]))
     return list(islice(_dialogues(), limit or _DEFAULT_SIZES["sft"]))
 
 
