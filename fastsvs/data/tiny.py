@@ -79,8 +79,8 @@ def problems(path: str, limit: int | None) -> list[Problem]:
 
 
 def dialogues(path: str, limit: int | None) -> list[Dialogue]:
-    """The first `limit` dialogues of `tiny:sft`, `tiny:skills` or `tiny:azr_sft`, or the first `limit` problems of `tiny:train` with
-    their solutions."""
+    """The first `limit` dialogues of `tiny:sft`, `tiny:skills` or `tiny:azr_sft`, or the first `limit` problems of
+    `tiny:train` with their solutions."""
     split = _checked(path, ("sft", "skills", "azr_sft", "train"))
     if split == "train":
         return [dialogue(problem.question, problem.solution or "") for problem in problems(path, limit)]
