@@ -6,8 +6,8 @@ to held-out, in whatever story, so no held-out computation can occur in training
 
 `tiny:train` and `tiny:heldout` are problems with right solutions; `tiny:sft` is dialogues, 70% solving and 30% writing
 a variational problem: given a solution, another story with the same computation, in the form that SvS expects
-(a ```text block). `tiny:skills` adds judging and mending: see tiny_skills.py; `tiny:azr_sft` is
-about programs: see tiny_programs.py.
+(a ```text block). `tiny:skills` adds judging and mending: see tiny_skills.py; `tiny:azr_sft` is about programs that
+compute the same: see tiny_programs.py.
 Like the text that real base models read, the solutions in `tiny:sft` are not all right: a step in four slips, and what
 follows builds on the slip. A model of this data knows more than it shows at temperature 1.
 """
