@@ -1,4 +1,4 @@
-"""The command line: `fastsvs train|sft|eval CONFIG [section.key=value ...]`, and what is made of runs:
+"""The command line: `fastsvs train|sft|self|eval CONFIG [section.key=value ...]`, and what is made of runs:
 `fastsvs export|merge|analyze|report`."""
 
 from __future__ import annotations
@@ -56,6 +56,12 @@ def _sft(options: argparse.Namespace) -> None:
     from fastsvs.sft import sft
 
     _say(f"done: {sft(job)}")
+
+
+def _self(options: argparse.Namespace) -> None:
+    from fastsvs.self_job import run_self
+
+    _say(f"done: {run_self(config.load(config.SelfJob, options.config, options.overrides))}")
 
 
 def _eval(options: argparse.Namespace) -> None:
@@ -122,19 +128,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastsvs", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="train|sft|eval|export|merge|analyze|report")
+    commands = parser.add_subparsers(required=True, metavar="train|sft|self|eval|export|merge|analyze|report")
     jobs = {
         "train": (_train, "reinforcement learning with SvS self-play (or without)"),
         "sft": (_sft, "supervised fine-tuning of the same policy"),
+        "self": (_self, "rounds of feedback, refinement and fine-tuning on what the model approves of"),
         "eval": (_eval, "pass@k and more on problem sets"),
     }
     for name, (command, summary) in jobs.items():
         job = commands.add_parser(name, help=summary, description=summary)
         job.add_argument("config", type=Path, help="YAML file")
         job.add_argument("overrides", nargs="*", metavar="section.key=value")
-        if name != "eval":
+        if name in ("train", "sft"):
             job.add_argument("--dry-run", action="store_true", help="check everything, print the resolved config, stop")
-        else:
+        if name == "eval":
             job.add_argument("--compare", choices=["paper"], help="show the published figures beside the results")
         job.set_defaults(command=command)
     export = commands.add_parser("export", help="write a run's newest checkpoint as a Hugging Face folder")

@@ -5,7 +5,7 @@ On the command line any key is set as `a.b=value`. An unknown key is an error th
 """
 
 from fastsvs.config.azr import AzrConfig, IntrinsicConfig, TermConfig
-from fastsvs.config.jobs import EvalJob, SftJob, TrainJob
+from fastsvs.config.jobs import EvalJob, SelfJob, SftJob, TrainJob
 from fastsvs.config.loading import dump, load
 from fastsvs.config.methods import (
     CovoConfig,
@@ -66,6 +66,7 @@ __all__ = [
     "ScheduleConfig",
     "Section",
     "SelfConfig",
+    "SelfJob",
     "SelfPlayConfig",
     "SelfVerificationConfig",
     "ServerConfig",

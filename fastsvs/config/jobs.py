@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fastsvs.config.methods import MergingConfig, SamplerConfig
+from fastsvs.config.methods import MergingConfig, SamplerConfig, SelfConfig
 from fastsvs.config.section import Section
 from fastsvs.config.sections import (
     AlgorithmConfig,
@@ -61,6 +61,35 @@ class SftJob(Section):
     """`prompts_per_step` counts examples."""
     export: str | None = None
     """Folder for the Hugging Face model at the end."""
+
+
+class SelfJob(Section):
+    """`fastsvs self`: rounds of sampling, feedback, refinement and fine-tuning on what the model approves of."""
+
+    model: ModelConfig
+    data: DataConfig
+    rollout: RolloutConfig = RolloutConfig()
+    evolution: SelfConfig = SelfConfig()
+    verifier: VerifierConfig = VerifierConfig()
+    policy: PolicyConfig = PolicyConfig()
+    logging: LoggingConfig = LoggingConfig()
+    run: RunConfig
+    """`dir` holds a folder a round; the rest is each round's fine-tuning, where `prompts_per_step` counts examples."""
+
+    @model_validator(mode="after")
+    def _examples_fit_micro_batches(self) -> SelfJob:
+        if self.evolution.max_example_tokens > self.policy.tokens_per_micro_batch:
+            raise ValueError(
+                f"evolution.max_example_tokens ({self.evolution.max_example_tokens}) is over "
+                f"policy.tokens_per_micro_batch ({self.policy.tokens_per_micro_batch}): raise the latter or lower the "
+                "former"
+            )
+        return self
+
+    @property
+    def link_tokens(self) -> int:
+        """Longest prompt for feedback or refinement."""
+        return self.evolution.max_prompt_tokens or self.data.max_prompt_tokens + 2 * self.rollout.max_response_tokens
 
 
 class EvalJob(Section):

@@ -10,10 +10,10 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from fastsvs.config.jobs import EvalJob, SftJob, TrainJob
+from fastsvs.config.jobs import EvalJob, SelfJob, SftJob, TrainJob
 from fastsvs.errors import UserError
 
-Job = TypeVar("Job", TrainJob, SftJob, EvalJob)
+Job = TypeVar("Job", TrainJob, SftJob, SelfJob, EvalJob)
 
 
 def load(schema: type[Job], path: str | Path, overrides: Sequence[str] = ()) -> Job:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastsvs import config as configuration
-from fastsvs.config import SftJob, TrainJob
+from fastsvs.config import SelfJob, SftJob, TrainJob
 from fastsvs.config.comparison import differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
@@ -20,7 +20,10 @@ from fastsvs.files import append_jsonl, lock, read_jsonl, write_atomic, write_js
 from fastsvs.telemetry.loggers import Loggers, check_loggers
 from fastsvs.telemetry.loggers.registry import RunFacts
 
-RESUMABLE = {"run.dir", "run.steps", "run.save_every", "run.keep_checkpoints", "run.timeout_seconds"}
+RESUMABLE = {
+    *("run.dir", "run.steps", "run.save_every", "run.keep_checkpoints", "run.timeout_seconds"),
+    "evolution.rounds",
+}
 """Keys that may change between the sessions of one run: they do not alter what a step computes."""
 LAYOUT = {"policy.tensor_parallel", "policy.pipeline_parallel", "policy.sequence_parallel", "verifier.workers"}
 """Keys of where the work runs: a run may be resumed on another layout, equal up to rounding."""
@@ -35,7 +38,7 @@ class RunFolder:
     of the run stands. Raises UserError for a folder with something else in it.
     """
 
-    def __init__(self, job: TrainJob | SftJob, root: Path, writable: bool) -> None:
+    def __init__(self, job: TrainJob | SftJob | SelfJob, root: Path, writable: bool) -> None:
         self.root = root
         self.metrics_path = root / "metrics.jsonl"
         self.checkpoints = root / "checkpoints"
@@ -92,7 +95,7 @@ class RunFolder:
         if self._writable:
             write_json(self.root / "summary.json", summary)
 
-    def _check_same_run(self, job: TrainJob | SftJob) -> None:
+    def _check_same_run(self, job: TrainJob | SftJob | SelfJob) -> None:
         path = self.root / "config.yaml"
         if not path.exists():
             if self.root.exists() and any(not entry.name.startswith(".") for entry in self.root.iterdir()):

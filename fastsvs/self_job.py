@@ -1,0 +1,225 @@
+"""`fastsvs self`: SELF's rounds (arXiv 2310.00533). The model answers, comments and mends; learns what it approves of,
+with a share of the dialogues that taught it to comment and mend; and is the next round's model.
+
+A run folder with a row of metrics.jsonl and a folder for every round: `chains.jsonl` (all responses and what became of
+them), `dialogues.jsonl` (what is learned), `counters.json`, `sft/` (a run of `fastsvs sft`), `model/`. What is there is
+not made again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from time import perf_counter
+
+from transformers import PreTrainedTokenizerBase
+
+from fastsvs import distributed
+from fastsvs.config import DataConfig, ModelConfig, SelfJob, SftDataConfig, SftJob
+from fastsvs.data import PROMPTS, Message, encode_prompt, load_dialogues, load_tokenizer
+from fastsvs.errors import UserError
+from fastsvs.files import write_json, write_jsonl
+from fastsvs.policy.stored import open_model
+from fastsvs.seeding import derive_seed
+from fastsvs.selfplay import Group, collect, original_tasks
+from fastsvs.selfplay.refinement import FATES, Chain, SelfStage
+from fastsvs.session import DTYPES, EncodedProblem, read_problems, sampling_params
+from fastsvs.sft import sft
+from fastsvs.stored_engine import OpenEngine, check_placement, open_engine
+from fastsvs.telemetry import RunFolder, StepProgress, give_back
+
+Counters = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every round reads, checked before anything is built."""
+
+    tokenizer: PreTrainedTokenizerBase
+    problems: Sequence[EncodedProblem]
+    replay: Sequence[Sequence[Message]]
+    """Dialogues of which a share is learned again in every round; none without `evolution.replay`."""
+    stage: SelfStage
+    facts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round's model and files."""
+
+    number: int
+    model: ModelConfig
+    folder: Path
+
+    @property
+    def dialogues(self) -> Path:
+        return self.folder / "dialogues.jsonl"
+
+    @property
+    def counters(self) -> Path:
+        """Written last: with it the round's experience is complete."""
+        return self.folder / "counters.json"
+
+    @property
+    def result(self) -> Path:
+        """The model that comes out of it."""
+        return self.folder / "model"
+
+
+def run_self(job: SelfJob) -> Path:
+    """All rounds that are not done yet; the folder of the last one's model."""
+    distributed.initialize(job.run.timeout_seconds)
+    main = distributed.is_main()
+    inputs = read_inputs(job)
+    folder = RunFolder(job, Path(job.run.dir), writable=main)
+    done = distributed.agree(len(folder.metrics()))
+    folder.begin(done)
+    total = job.evolution.rounds
+    with closing(folder), StepProgress("self", total, done, enabled=main, what="round") as progress:
+        for fact in inputs.facts:
+            progress.say(fact)
+        for number in range(done + 1, total + 1):
+            began = perf_counter()
+            this = open_round(job, number)
+            counters = experience(job, this, inputs)
+            progress.say(describe(number, counters))
+            sft(tuning(job, this))
+            give_back()
+            folder.log({"step": number, **counters, "time/step": perf_counter() - began})
+            progress.advance(number, f"{this.result}")
+    return open_round(job, total).result
+
+
+def open_round(job: SelfJob, number: int) -> Round:
+    """Round 1 begins with the job's model, every other with its forerunner's result."""
+    root = Path(job.run.dir)
+    before = root / f"round_{number - 1}" / "model"
+    return Round(number, job.model if number == 1 else ModelConfig(path=str(before)), root / f"round_{number}")
+
+
+def read_inputs(job: SelfJob) -> Inputs:
+    """Raises UserError for what cannot be read or used."""
+    check_placement(job.rollout, "fastsvs self")
+    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
+    problems, facts = read_problems(job.data, tokenizer, "train")
+    replay: list[Sequence[Message]] = []
+    if job.evolution.replay is not None:
+        dialogues, loaded = load_dialogues(SftDataConfig(path=job.evolution.replay))
+        replay = [dialogue.messages for dialogue in dialogues]
+        facts += loaded.describe()
+    stage = SelfStage(
+        job.evolution,
+        lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}]),
+        job.link_tokens,
+    )
+    return Inputs(tokenizer, problems, replay, stage, facts)
+
+
+def experience(job: SelfJob, this: Round, inputs: Inputs) -> Counters:
+    """The round's dialogues, made if they are not there. Raises UserError when the model approved of nothing."""
+    if not distributed.agree(this.counters.exists()):
+        with hold(job, this, inputs.tokenizer) as opened:
+            opened.run(lambda cancelled: make(job, this, inputs, opened, cancelled))
+        give_back()
+    counters = distributed.agree(json.loads(this.counters.read_text()) if distributed.is_main() else {})
+    if not counters["kept"]:
+        raise UserError(
+            f"{describe(this.number, counters)}: there is nothing to learn; see {this.folder}/chains.jsonl, and "
+            "evolution.approval for what counts as approval"
+        )
+    return counters
+
+
+@contextmanager
+def hold(job: SelfJob, this: Round, tokenizer: PreTrainedTokenizerBase) -> Iterator[OpenEngine]:
+    """An engine with the round's model."""
+    stored = open_model(this.model, job.run.seed)
+    with open_engine(
+        stored,
+        tokenizer,
+        job.rollout,
+        job.verifier,
+        dtype=DTYPES[job.policy.dtype],
+        longest=max(job.data.max_prompt_tokens, job.link_tokens) + job.rollout.max_response_tokens,
+        folder=this.folder,
+        timeout_seconds=job.run.timeout_seconds,
+    ) as opened:
+        yield opened
+
+
+def make(job: SelfJob, this: Round, inputs: Inputs, opened: OpenEngine, cancelled: Callable[[], bool]) -> None:
+    """Play all chains and write them."""
+    tasks = original_tasks(inputs.problems, job.rollout.samples_per_prompt)
+    total = sum(task.samples for task in tasks)
+    main = distributed.is_main()
+    ended = 0
+    with StepProgress("chains", total, 0, enabled=main, what=f"round {this.number}: chain", lines=10) as progress:
+
+        def watch(group: Group) -> None:
+            nonlocal ended
+            ending = inputs.stage.ended(group)
+            for ended in range(ended + 1, ended + ending + 1):
+                progress.advance(ended, "")
+
+        played = collect(
+            inputs.stage,
+            tasks,
+            opened.engine,
+            opened.verifier,
+            lambda ids: inputs.tokenizer.decode(ids, skip_special_tokens=True),
+            sampling_params(job.rollout),
+            derive_seed(job.run.seed, "self", this.number),
+            progress=watch,
+            cancelled=cancelled,
+        )
+    if main:
+        groups = sorted([*played.groups, *played.discarded], key=lambda group: group.task.key)
+        chains = inputs.stage.chains(groups)
+        random = Random(derive_seed(job.run.seed, "replay", this.number))
+        learned = [lesson(chain, job.data) for chain in chains if chain.fate == "kept"]
+        again = replayed(inputs.replay, len(learned), job.evolution.replay_share, random)
+        write_jsonl(this.folder / "chains.jsonl", [chain.as_row() for chain in chains])
+        write_jsonl(this.dialogues, [{"messages": list(messages)} for messages in [*learned, *again]])
+        write_json(this.counters, {**played.counters, "replayed": len(again)})
+
+
+def lesson(chain: Chain, data: DataConfig) -> list[Message]:
+    """The question as the model is asked it, and the refinement that it approved of."""
+    assert chain.refinement is not None
+    asked = PROMPTS.get(data.prompt)(chain.question, data, "train")
+    return [*asked, {"role": "assistant", "content": chain.refinement}]
+
+
+def replayed(
+    dialogues: Sequence[Sequence[Message]], learned: int, share: float, random: Random
+) -> list[Sequence[Message]]:
+    """As many that they are `share` of all beside `learned` others, as far as there are so many."""
+    return random.sample(dialogues, min(len(dialogues), round(learned * share / (1 - share))))
+
+
+def tuning(job: SelfJob, this: Round) -> SftJob:
+    """The round's fine-tuning."""
+    return SftJob(
+        model=this.model,
+        data=SftDataConfig(path=str(this.dialogues), max_tokens=job.evolution.max_example_tokens),
+        policy=job.policy,
+        run=job.run.model_copy(update={"dir": str(this.folder / "sft")}),
+        export=str(this.result),
+    )
+
+
+def describe(number: int, counters: Counters) -> str:
+    """What a round made, in a line."""
+
+    def share(name: str) -> str:
+        return f"{counters[name]:.0%}" if name in counters else "-"
+
+    fates = ", ".join(f"{counters[fate]:,.0f} {fate.replace('_', ' ')}" for fate in FATES)
+    return (
+        f"round {number}: {share('solve_rate/original')} of the responses right, {share('solve_rate/refinement')} of "
+        f"the refinements; {fates}; {share('kept_right')} of the kept right; {counters['replayed']:,.0f} replayed"
+    )
