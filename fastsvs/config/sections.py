@@ -310,7 +310,7 @@ class RunConfig(Section):
 class SftDataConfig(Section):
     path: str
     """jsonl or parquet with `messages`, or `prompt` and `completion`; a hub id; or `tiny:sft`, `tiny:skills`,
-    `tiny:train`."""
+    `tiny:azr_sft`, `tiny:train`."""
     split: str = "train"
     limit: int | None = Field(None, ge=1)
     max_tokens: int = Field(4096, ge=2)
