@@ -168,9 +168,9 @@ PLANS = {
     "tiny": Plan(
         suite="compare-tiny",
         seeds=(0, 1),
-        budget=25_600,
-        steps={SVS: 120, VERL: 120, RISE: 100, RLVR: 200, MAJORITY: 200, CERTAINTY: 200, MERF: 200, HEAD_TAIL: 200}
-        | {MERGING: 200},
+        budget=51_200,
+        steps={SVS: 200, VERL: 200, RISE: 200}
+        | dict.fromkeys((RLVR, MAJORITY, CERTAINTY, MERF, HEAD_TAIL, MERGING), 400),
         every=10,
         samples=32,
         shrink={"train": (), "sft": (), "eval": ()},
@@ -184,7 +184,7 @@ PLANS = {
         samples=4,
         shrink={
             "train": ("data.limit=16", "run.prompts_per_step=4", "rollout.samples_per_prompt=4"),
-            "sft": ("data.limit=100", "run.steps=2"),
+            "sft": ("data.limit=100", "run.steps=2", "policy.optimizer.warmup_steps=0"),
             "eval": (f"sets.{HELD_OUT}.data.limit=8",),
         },
     ),
