@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+
+from pydantic import Field, field_validator
 
 from fastsvs.config.section import Section
 
@@ -122,3 +124,12 @@ class SelfConfig(Section):
     limit when not set."""
     max_example_tokens: int = Field(4096, ge=2)
     """Longer examples are not learned from, and counted."""
+
+    @field_validator("approval")
+    @classmethod
+    def _approval_is_an_expression(cls, approval: str) -> str:
+        try:
+            re.compile(approval)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return approval
