@@ -10,6 +10,7 @@ from whole_runs import OF_THE_MACHINE, ROOT, SMALL
 
 from fastsvs.cli import main
 from fastsvs.files import read_jsonl
+from fastsvs.selfplay import Draw, ShuffledEpochs
 
 RLVR = ["train", "configs/tiny_rlvr.yaml", *SMALL, "evaluation.path=null", "dynamics.every=0"]
 
@@ -97,3 +98,15 @@ def test_a_run_that_was_cut_off_draws_the_same_problems(tmp_path: Path, name: st
         asked = [{row["problem"] for row in samples(whole, step)} for step in (1, 2, 3)]
         assert len(asked[0]) + len(asked[1]) == len(asked[0] | asked[1]) == 12
         assert len(asked[2]) == 4
+
+
+class Loquacious(ShuffledEpochs):
+    """Begins every response with more than a response may have."""
+
+    def draw(self, step: int) -> list[Draw]:
+        return [Draw(draw.index, draw.samples, prefix="word " * 200) for draw in super().draw(step)]
+
+
+def test_a_beginning_that_leaves_no_room_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*RLVR, f"sampler.name={__name__}:Loquacious", f"run.dir={tmp_path}/run"]) == 2
+    assert "which leaves none of rollout.max_response_tokens (96)" in capsys.readouterr().err
