@@ -13,7 +13,6 @@ from fastsvs.sandbox import Sandbox
 from fastsvs.selfplay import Experience, collect
 from fastsvs.selfplay.azr import KINDS, AzrJudge, AzrStage, Exercise, Rejection
 from fastsvs.selfplay.azr.exercises import IDENTITY
-from fastsvs.selfplay.azr.templates import TASKS
 
 
 def test_a_step_begins_with_proposals_for_every_task() -> None:
