@@ -50,14 +50,25 @@ class StepProgress:
 
 
 def training_facts(row: Mapping[str, float]) -> str:
-    """The line of one training step: reward, entropy, solve rates, responses learned from of each kind."""
+    """The line of one training step: reward, entropy, what was solved, responses learned from of each kind."""
+    what = _solved(row) if "samples/original" in row else _solved_by_kind(row)
+    reward = _show(row, "reward/original" if "reward/original" in row else "reward/mean", ".2f")
+    return f"reward {reward}  entropy {_show(row, 'policy/entropy', '.3f')}  {what}  {_show(row, 'time/step', '.1f')} s"
 
-    def show(name: str, form: str) -> str:
-        return format(row[name], form) if name in row else "-"
 
+def _solved(row: Mapping[str, float]) -> str:
     return (
-        f"reward {show('reward/original', '.2f')}  entropy {show('policy/entropy', '.3f')}  "
-        f"solved {show('solve_rate/original', '.0%')}, of its own {show('solve_rate/variant', '.0%')}  "
-        f"learned from {show('kept_samples/original', 'd')} original, {show('kept_samples/synthesis', 'd')} synthesis, "
-        f"{show('kept_samples/variant', 'd')} variant  {show('time/step', '.1f')} s"
+        f"solved {_show(row, 'solve_rate/original', '.0%')}, of its own {_show(row, 'solve_rate/variant', '.0%')}  "
+        f"learned from {_show(row, 'kept_samples/original', 'd')} original, "
+        f"{_show(row, 'kept_samples/synthesis', 'd')} synthesis, {_show(row, 'kept_samples/variant', 'd')} variant"
     )
+
+
+def _solved_by_kind(row: Mapping[str, float]) -> str:
+    kinds = [name.partition("/")[2] for name in row if name.startswith("kept_samples/")]
+    right = [f"{_show(row, f'solve_rate/{kind}', '.0%')} of {_show(row, f'samples/{kind}', 'd')} {kind}" for kind in kinds]
+    return f"right {', '.join(right)}"
+
+
+def _show(row: Mapping[str, float], name: str, form: str) -> str:
+    return format(row[name], form) if name in row else "-"
