@@ -66,7 +66,9 @@ def _solved(row: Mapping[str, float]) -> str:
 
 def _solved_by_kind(row: Mapping[str, float]) -> str:
     kinds = [name.partition("/")[2] for name in row if name.startswith("kept_samples/")]
-    right = [f"{_show(row, f'solve_rate/{kind}', '.0%')} of {_show(row, f'samples/{kind}', 'd')} {kind}" for kind in kinds]
+    right = [
+        f"{_show(row, f'solve_rate/{kind}', '.0%')} of {_show(row, f'samples/{kind}', 'd')} {kind}" for kind in kinds
+    ]
     return f"right {', '.join(right)}"
 
 
