@@ -100,8 +100,15 @@ def _report(options: argparse.Namespace) -> None:
 
 def _analyze(options: argparse.Namespace) -> None:
     from fastsvs.analysis_job import analyze_models, analyze_run, analyze_step
+    from fastsvs.saturation_job import analyze_saturation
 
-    if options.step is not None:
+    if options.fit is not None:
+        if options.after or options.step or len(options.fit) not in (0, 2):
+            raise UserError(
+                "--fit is of one RUN alone, and takes two series or none: analyze RUN --fit SOLVER VERIFIER"
+            )
+        analyze_saturation(Path(options.before), options.fit, options.out)
+    elif options.step is not None:
         analyze_step(Path(options.before), options.step, options.after or options.before, options.out)
     elif options.after:
         analyze_models(options.before, options.after, options.tolerance, options.out)
@@ -162,8 +169,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     analyze.add_argument("after", nargs="?", metavar="AFTER", help="model, run or checkpoint to compare with BEFORE")
     analyze.add_argument("--step", type=_count, help="instead: tokens of this step of RUN, under AFTER if it is given")
+    analyze.add_argument(
+        "--fit", nargs="*", metavar="SERIES", help="instead: limits of solving and verifying, or of two other metrics"
+    )
     analyze.add_argument("--tolerance", type=float, default=1e-5, help="of unchanged values (%(default)s)")
-    analyze.add_argument("--out", type=Path, help="JSON file (of a run: RUN/dynamics.json)")
+    analyze.add_argument("--out", type=Path, help="JSON file (of a run: RUN/dynamics.json, or RUN/saturation.json)")
     analyze.set_defaults(command=_analyze)
     report = commands.add_parser("report", help="runs as one HTML page: figures, and all that self-play made")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")

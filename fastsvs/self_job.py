@@ -161,8 +161,8 @@ def make(job: SelfJob, this: Round, inputs: Inputs, opened: OpenEngine, cancelle
 
         def watch(group: Group) -> None:
             nonlocal ended
-            ending = inputs.stage.ended(group)
-            for ended in range(ended + 1, ended + ending + 1):
+            for _ in range(inputs.stage.ended(group)):
+                ended += 1
                 progress.advance(ended, "")
 
         played = collect(
