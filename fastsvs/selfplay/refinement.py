@@ -21,8 +21,9 @@ from fastsvs.selfplay.types import ANSWER, ORIGINAL, Experience, Group, Task
 from fastsvs.verify.verdict import Verdict
 
 FEEDBACK, REFINEMENT, APPROVAL = "feedback", "refinement", "approval"
-FATES = ("kept", "disapproved", "duplicate", "truncated", "too_long")
-"""What became of a chain: `duplicate` of one that was kept, `truncated` refinement, a prompt that was `too_long`."""
+FATES = ("kept", "disapproved", "truncated", "too_long")
+"""What became of a chain: `truncated` is the refinement, `too_long` a prompt of a link. A refinement that several
+chains come to is kept as often: what the model agrees on with itself is more often right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,7 @@ class SelfStage:
         """One for every response to an original problem."""
         children: Children = {(group.task.parent, group.task.parent_sample): group for group in groups}
         originals = [group for group in groups if group.task.kind == ORIGINAL]
-        chains = [self._chain(group, sample, children) for group in originals for sample in range(len(group.texts))]
-        return mark_duplicates(chains)
+        return [self._chain(group, sample, children) for group in originals for sample in range(len(group.texts))]
 
     def _task(self, parent: Group, sample: int, kind: str, said: Mapping[str, str]) -> Task:
         problem = parent.task.problem
@@ -135,18 +135,6 @@ class SelfStage:
             fate = "kept" if self._approval.search(approval.texts[0]) else "disapproved"
             chain = replace(chain, approval=approval.texts[0], fate=fate)
         return chain
-
-
-def mark_duplicates(chains: Sequence[Chain]) -> list[Chain]:
-    """Of chains that would teach the same the first stays."""
-    seen: set[tuple[str, str | None]] = set()
-    marked = []
-    for chain in chains:
-        lesson = chain.question, chain.refinement
-        marked.append(replace(chain, fate="duplicate") if chain.fate == "kept" and lesson in seen else chain)
-        if chain.fate == "kept":
-            seen.add(lesson)
-    return marked
 
 
 def chain_figures(chains: Sequence[Chain]) -> dict[str, float]:

