@@ -23,6 +23,8 @@ NO_ANSWER = "no_answer"
 """The note on an answer without the block that was asked for."""
 ANSWER_BLOCKS = {"deduction": "output", "abduction": "input", "induction": "python"}
 
+Runs = dict[Program, Future[Outcome]]
+
 
 class AzrJudge:
     """A proposal is correct when it is valid; its note is then the exercise as JSON, else `{"rejected": why}`."""
@@ -34,9 +36,11 @@ class AzrJudge:
         self.facts = [sandbox.open().describe()]
 
     def submit(self, asked: Sequence[tuple[str, Task]]) -> list[Said | Future[Any]]:
-        return [self._submit(response, task) for response, task in asked]
+        """Answers that come to the same are run once."""
+        runs: Runs = {}
+        return [self._submit(response, task, runs) for response, task in asked]
 
-    def _submit(self, response: str, task: Task) -> Said | Future[Any]:
+    def _submit(self, response: str, task: Task, runs: Runs) -> Said | Future[Any]:
         blocks = read_blocks(response, self._templates.tagged(task.kind))
         role, name = task_of(task.kind)
         if role == "propose":
@@ -44,7 +48,7 @@ class AzrJudge:
         answer = last_block(blocks, ANSWER_BLOCKS[name])
         if answer is None:
             return Finding(Verdict.WRONG, NO_ANSWER)
-        return self._solve(answer, name, Exercise.from_json(task.problem.extra["exercise"]))
+        return self._solve(answer, name, Exercise.from_json(task.problem.extra["exercise"]), runs)
 
     def _propose(self, blocks: Blocks, given: str | None) -> Said | Future[Any]:
         proposal = read_proposal(blocks, given, self._config)
@@ -53,7 +57,7 @@ class AzrJudge:
         runs = self._sandbox.submit_twice(Program(proposal.program, ENTRY, proposal.inputs))
         return joined(*runs, make=lambda *both: proposed(proposal, both, self._config.max_value_characters))
 
-    def _solve(self, answer: str, name: str, exercise: Exercise) -> Said | Future[Any]:
+    def _solve(self, answer: str, name: str, exercise: Exercise, runs: Runs) -> Said | Future[Any]:
         """Deduction reads the answer as a value, in the sandbox; abduction and induction run a program."""
         gold = [literal(output) for output in exercise.outputs]
         if name == "deduction":
@@ -64,7 +68,9 @@ class AzrJudge:
             return Finding(Verdict.WRONG)
         else:
             run, gold = Program(answer, ENTRY, exercise.inputs[exercise.seen :]), gold[exercise.seen :]
-        return joined(self._sandbox.submit(run), make=lambda outcome: judged(outcome, gold))
+        if run not in runs:
+            runs[run] = self._sandbox.submit(run)
+        return joined(runs[run], make=lambda outcome: judged(outcome, gold))
 
 
 def proposed(proposal: Proposal, outcomes: Sequence[Outcome], longest: int) -> Finding:
