@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -76,9 +77,11 @@ def check_inputs(inputs: Sequence[str], config: AzrConfig) -> Rejection | None:
 
 
 def parse(source: str) -> ast.Module | None:
-    """Python's own parser gives up on what is nested too deeply."""
+    """Python's own parser gives up on what is nested too deeply, and warns of what only looks odd."""
     try:
-        return ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            return ast.parse(source)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 
