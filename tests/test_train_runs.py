@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from whole_runs import OF_THE_MACHINE, ROOT, SMALL
 
+from fastsvs.data import load_tokenizer
 from fastsvs.files import read_jsonl
 
 
@@ -135,3 +136,4 @@ def test_sft_makes_a_model_from_nothing_and_resumes(fastsvs, tmp_path: Path) -> 
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert load_file(tmp_path / "model" / "model.safetensors")
+    assert load_tokenizer(str(tmp_path / "model")).chat_template

@@ -6,7 +6,7 @@ import pytest
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
 from fastsvs.architecture import check_layout, read_architecture
-from fastsvs.config import EvalJob, SftJob, TrainJob, load
+from fastsvs.config import EvalJob, SelfJob, SftJob, TrainJob, load
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PAPER_SCALE = ("qwen2.5_3b", "llama3.1_8b", "qwen2.5_32b")
@@ -49,7 +49,7 @@ def published_shapes(name: str) -> PretrainedConfig:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_loads(path):
-    schema = {"sft": SftJob, "eval": EvalJob}.get(path.stem.rsplit("_", 1)[-1], TrainJob)
+    schema = {"sft": SftJob, "self": SelfJob, "eval": EvalJob}.get(path.stem.rsplit("_", 1)[-1], TrainJob)
     assert isinstance(load(schema, path), schema)
 
 
