@@ -6,43 +6,28 @@ the verifier said of a response is the answer to that; both kinds of prompts are
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.resources import files
-from pathlib import Path
 from random import Random
 
 from fastsvs.config import SelfPlayConfig
-from fastsvs.errors import UserError
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools
+from fastsvs.selfplay.templates import fill, read_template
 from fastsvs.selfplay.types import ORIGINAL, Experience, Group, Task
 from fastsvs.verify.verdict import Verdict
 
 VERIFICATION = "verification"
-PLACEHOLDERS = ("{question}", "{response}")
 ANSWERS = {Verdict.CORRECT: "1", Verdict.WRONG: "0"}
 
 
 def load_verification_template(path: str | None) -> str:
     """The verification prompt at `path`, or the built-in one. Raises UserError when it cannot be used."""
-    if path is None:
-        return files("fastsvs.selfplay").joinpath("prompts/verification.txt").read_text(encoding="utf-8")
-    try:
-        template = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the verification template {path} cannot be read: {error}") from error
-    missing = [placeholder for placeholder in PLACEHOLDERS if placeholder not in template]
-    if missing:
-        raise UserError(f"the verification template {path} must contain {' and '.join(missing)}")
-    return template
+    return read_template(path, "verification.txt", ("question", "response"), "verification template")
 
 
 def verification_prompt(template: str, question: str, response: str) -> str:
-    """The template filled in. What question and response say of placeholders stays as they say it."""
-    values = dict(zip(PLACEHOLDERS, (question, response), strict=True))
-    return re.sub("|".join(map(re.escape, PLACEHOLDERS)), lambda match: values[match[0]], template)
+    return fill(template, {"question": question, "response": response})
 
 
 @STAGES.register("rise")

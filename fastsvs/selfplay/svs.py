@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.resources import files
-from pathlib import Path
 
 from fastsvs.config import SelfPlayConfig
-from fastsvs.errors import UserError
 from fastsvs.selfplay.extraction import Rejection, Variant, read_variants
 from fastsvs.selfplay.shaping import context_samples, deserves_reward, informative, solving_rewards
 from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools, conclude
+from fastsvs.selfplay.templates import read_template
 from fastsvs.selfplay.types import ORIGINAL, SYNTHESIS, VARIANT, Experience, Group, Task
 
 PLACEHOLDER = "{response}"
@@ -26,15 +24,7 @@ PLACEHOLDER = "{response}"
 
 def load_template(path: str | None) -> str:
     """The synthesis prompt at `path`, or the built-in one. Raises UserError when it cannot be used."""
-    if path is None:
-        return files("fastsvs.selfplay").joinpath("prompts/variational_problem.txt").read_text(encoding="utf-8")
-    try:
-        template = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"selfplay.template: {path} cannot be read: {error}") from error
-    if PLACEHOLDER not in template:
-        raise UserError(f"selfplay.template: {path} must contain {PLACEHOLDER} where the context's response goes")
-    return template
+    return read_template(path, "variational_problem.txt", ("response",), "selfplay.template")
 
 
 @STAGES.register("svs")
