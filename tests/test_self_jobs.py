@@ -104,8 +104,12 @@ def test_repeated_it_does_nothing_and_further_rounds_are_added(alone: Path, repl
     assert "data.limit: 6 -> 5" in capsys.readouterr().err
 
 
-def test_two_processes_play_as_one(alone: Path, fastsvs, replay: str, tmp_path: Path) -> None:
-    result = fastsvs(*SMALL_SELF, replay, "evolution.rounds=1", "run.steps=1", f"run.dir={tmp_path}/two", processes=2)
+def test_two_processes_of_which_one_drives_the_engine_play_as_one(
+    alone: Path, fastsvs, replay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    short = ["evolution.rounds=1", "run.steps=1", "rollout.engine=remote_engine:MainRankEngine"]
+    result = fastsvs(*SMALL_SELF, replay, *short, f"run.dir={tmp_path}/two", processes=2)
     assert result.returncode == 0, result.stderr
     assert read_jsonl(tmp_path / "two" / "round_1" / "chains.jsonl") == read_jsonl(alone / "round_1" / "chains.jsonl")
     assert json.loads((tmp_path / "two" / "round_1" / "model" / "config.json").read_text())["vocab_size"] == 576

@@ -38,3 +38,19 @@ def test_servers_load_a_folder_and_a_checkpoint(fastsvs, tmp_path: Path) -> None
         ours, theirs = (estimates[model, engine]["entropy_estimate"] for engine in ("local", "vllm"))
         assert ours == pytest.approx(theirs, abs=0.08)
         assert estimates[model, "vllm"]["samples_per_problem"] == 4
+
+
+def test_votes_and_selfs_rounds_take_servers_too(fastsvs, tmp_path: Path) -> None:
+    verify = ["sets.heldout.verify.samples=2", "sets.heldout.verify.template=configs/tiny_verification.txt"]
+    options = [*SMALL_SET, *verify, "rollout.engine=vllm", f"output={tmp_path}/eval"]
+    result = fastsvs("eval", "configs/tiny_eval.yaml", *options, timeout=280)
+    assert result.returncode == 0, result.stderr[-3000:]
+    rows = read_jsonl(tmp_path / "eval" / "heldout.samples.jsonl")
+    assert all(len(votes) == 2 for row in rows for votes in row["judgements"])
+    sizes = ["model.path=models/tiny", "evolution.approval='[0-9]'", "evolution.replay=null", "evolution.rounds=1"]
+    sizes += ["data.limit=8", "rollout.max_sequences=32", "run.steps=1", "policy.optimizer.warmup_steps=0"]
+    run = tmp_path / "self"
+    result = fastsvs("self", "configs/tiny_self.yaml", *sizes, "rollout.engine=vllm", f"run.dir={run}", timeout=280)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert len(read_jsonl(run / "round_1" / "chains.jsonl")) == 32
+    assert (run / "round_1" / "model" / "model.safetensors").exists()
