@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -32,7 +32,8 @@ class Exercise:
         return (len(self.inputs) + 1) // 2
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"inputs": list(self.inputs), "outputs": list(self.outputs)}
+        inputs, outputs = list(self.inputs), list(self.outputs)
+        return {"program": self.program, "inputs": inputs, "outputs": outputs, "message": self.message}
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Exercise:

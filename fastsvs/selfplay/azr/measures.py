@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import log2
 
 from fastsvs.config import AzrConfig, IntrinsicConfig, TermConfig
@@ -77,6 +78,7 @@ def halstead_volume(program: str) -> float:
     return sum(found.values()) * log2(max(len(found), 1))
 
 
+@lru_cache(maxsize=1 << 16)  # the whole buffer's are asked for again with every proposal
 def types(text: str) -> tuple[str, ...]:
     """Of the arguments, or of an output: int, str, List, Tuple, Dict, Set, ... each."""
     return tuple(
