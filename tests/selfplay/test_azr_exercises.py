@@ -162,6 +162,8 @@ def read(text: str, given: str | None = None, **azr) -> Proposal | Rejection:
 
 def test_a_proposal_is_a_program_with_an_input() -> None:
     assert read(proposal(DOUBLE.program, "3")) == Proposal(DOUBLE.program, ("3",))
+    corrected = "\n".join([proposal("def f(x): return 0", "1"), block("input", "2"), proposal(DOUBLE.program, "1")])
+    assert read(corrected) == Proposal(DOUBLE.program, ("1",))
     assert read(block("python", DOUBLE.program)) is Rejection.FORMAT
     assert read(block("input", "3")) is Rejection.FORMAT
     assert read(proposal("def f(x:", "3")) is Rejection.SYNTAX

@@ -18,7 +18,6 @@ _SILENT = (ast.Module, ast.arguments, ast.Expr, ast.expr_context)
 _PLAIN = (str, bytes, int, float, complex)
 _OPERANDS = (ast.Name, ast.arg, ast.Constant)
 
-
 Label = tuple[str, object]
 
 
@@ -73,7 +72,8 @@ def edit_distance(program: str, references: Sequence[str]) -> float:
 
 
 def halstead_volume(program: str) -> float:
-    """N log2 n bits: N operators and operands, n different ones. Operands are names, arguments and constants."""
+    """N log2 n bits: N operators and operands, n different ones. Operands are names, arguments and constants, operators all other
+    nodes."""
     found = labels(program)
     return sum(found.values()) * log2(max(len(found), 1))
 

@@ -43,17 +43,11 @@ class Proposal:
 
 
 def read_proposal(blocks: Blocks, given: str | None, config: AzrConfig) -> Proposal | Rejection:
-    """A program with an input; or, for the `given` program, a message and inputs: the different ones among the first
-    so many."""
-    program = given or last_block(blocks, "python")
-    message = last_block(blocks, "message") if given else ""
-    inputs = tuple(dict.fromkeys(text for text in blocks.get("input", []) if text))
-    inputs = inputs[: config.inputs_per_program] if given else inputs[-1:]
-    if program is None or message is None or not inputs:
-        return Rejection.FORMAT
-    if given and len(inputs) < 2:
-        return Rejection.FEW_INPUTS
-    return check_program(program, config) or check_inputs(inputs, config) or Proposal(program, inputs, message)
+    """A program with an input; or, for the `given` program, inputs and a message."""
+    proposal = _inputs_and_message(blocks, given, config) if given else _program_and_input(blocks)
+    if isinstance(proposal, Rejection):
+        return proposal
+    return check_program(proposal.program, config) or check_inputs(proposal.inputs, config) or proposal
 
 
 def check_program(source: str, config: AzrConfig) -> Rejection | None:
@@ -109,6 +103,20 @@ def used_names(tree: ast.Module) -> Iterator[str]:
                 yield name
             case ast.Raise():
                 yield "raise"
+
+
+def _program_and_input(blocks: Blocks) -> Proposal | Rejection:
+    program, given = last_block(blocks, "python"), last_block(blocks, "input")
+    return Proposal(program, (given,)) if program and given else Rejection.FORMAT
+
+
+def _inputs_and_message(blocks: Blocks, program: str, config: AzrConfig) -> Proposal | Rejection:
+    """The first so many different inputs."""
+    inputs = tuple(dict.fromkeys(text for text in blocks.get("input", []) if text))[: config.inputs_per_program]
+    message = last_block(blocks, "message")
+    if message is None or not inputs:
+        return Rejection.FORMAT
+    return Proposal(program, inputs, message) if len(inputs) > 1 else Rejection.FEW_INPUTS
 
 
 def _dotted(node: ast.expr) -> str:
