@@ -15,7 +15,7 @@ demo: install
 reproduce-tiny: install
 	$(BIN)/python -m bench.reproduce --out bench/results --page docs/reproduction.md
 
-# Nine methods from one base with equal sample budgets, under an hour on two cores; docs/methods.md.
+# Ten methods from one base with equal sample budgets, under an hour on two cores; docs/methods.md.
 compare-tiny: install
 	$(BIN)/python -m bench.compare --out bench/results --page docs/methods.md
 

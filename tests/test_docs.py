@@ -14,12 +14,12 @@ from pydantic import BaseModel
 from whole_runs import ROOT, SMALL
 
 from fastsvs.cli import main
-from fastsvs.config import EvalJob, SftJob, TrainJob, load
+from fastsvs.config import EvalJob, SelfJob, SftJob, TrainJob, load
 from fastsvs.files import read_jsonl
 from fastsvs.selfplay.extraction import Rejection
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-SCHEMAS = {"train": TrainJob, "sft": SftJob, "eval": EvalJob}
+SCHEMAS = {"train": TrainJob, "sft": SftJob, "eval": EvalJob, "self": SelfJob}
 
 
 def page(name: str) -> str:
@@ -52,7 +52,7 @@ def test_every_key_stands_with_its_default(command: str) -> None:
     sections = dict(
         re.findall(r"^## `fastsvs (\w+)`\n(.*?)(?=^## |\Z)", page("configuration"), re.DOTALL | re.MULTILINE)
     )
-    rows = {"train": "", "sft": sections["sft"], "eval": sections["eval"]}[command] + sections["train"]
+    rows = sections["train"] + (sections[command] if command != "train" else "")
     missing = [f"| `{key}` | {default} |" for key, default in keys(SCHEMAS[command])]
     missing = [row for row in missing if row not in rows]
     assert not missing

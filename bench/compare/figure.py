@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.compare.measure import SOLVE_RATE
-from bench.compare.plan import BASE, CERTAINTY, CONFIGS, MAJORITY, RLVR, SVS, Plan
+from bench.compare.plan import BASE, CERTAINTY, CONFIGS, COVO, MAJORITY, RLVR, SVS, Plan
 from bench.compare.results import Results
 
-CURVES = {RLVR: "--", SVS: "-", MAJORITY: "-.", CERTAINTY: ":"}
+CURVES: Mapping[str, Any] = {RLVR: "--", SVS: "-", MAJORITY: "-.", CERTAINTY: ":", COVO: (0, (1, 1))}
 """The methods of the last panel, by their dashes."""
 
 
@@ -33,14 +34,14 @@ LIGHT = Theme(
     ink="#24292f",
     paper="#ffffff",
     mark="#1a7f4b",
-    colors={RLVR: "#2f5fb3", SVS: "#1a7f4b", MAJORITY: "#b35c00", CERTAINTY: "#b3283a"},
+    colors={RLVR: "#2f5fb3", SVS: "#1a7f4b", MAJORITY: "#b35c00", CERTAINTY: "#b3283a", COVO: "#8250df"},
 )
 DARK = Theme(
     ending="-dark.png",
     ink="#c9d1d9",
     paper="#0d1117",
     mark="#56d364",
-    colors={RLVR: "#79b0ff", SVS: "#56d364", MAJORITY: "#f0a04b", CERTAINTY: "#ff7b85"},
+    colors={RLVR: "#79b0ff", SVS: "#56d364", MAJORITY: "#f0a04b", CERTAINTY: "#ff7b85", COVO: "#d2a8ff"},
 )
 
 

@@ -14,19 +14,19 @@ EVAL_CONFIG = Path("configs/reproduce/eval.yaml")
 HELD_OUT = "heldout"
 BASE = "base"
 RLVR, SVS, VERL, MAJORITY, CERTAINTY = "RLVR", "SvS", "SvS + VERL", "majority vote", "self-certainty"
-MERF, RISE, HEAD_TAIL, MERGING = "MeRF", "RISE", "head-tail", "merging"
+COVO, MERF, RISE, HEAD_TAIL, MERGING = "CoVo", "MeRF", "RISE", "head-tail", "merging"
 CONFIGS: Mapping[str, str] = {
     RLVR: "tiny_rlvr",
     SVS: "tiny_svs",
     VERL: "tiny_verl",
     MAJORITY: "tiny_majority",
     CERTAINTY: "tiny_self_certainty",
+    COVO: "tiny_covo",
     MERF: "tiny_merf",
     RISE: "tiny_rise",
     HEAD_TAIL: "tiny_head_tail",
     MERGING: "tiny_merging",
 }
-LABEL_FREE = (MAJORITY, CERTAINTY)
 COMMON = (
     "data.limit=1024",
     "data.max_prompt_tokens=256",
@@ -168,9 +168,9 @@ PLANS = {
     "tiny": Plan(
         suite="compare-tiny",
         seeds=(0, 1),
-        budget=51_200,
-        steps={SVS: 200, VERL: 200, RISE: 200}
-        | dict.fromkeys((RLVR, MAJORITY, CERTAINTY, MERF, HEAD_TAIL, MERGING), 400),
+        budget=38_400,
+        steps={SVS: 160, VERL: 160, RISE: 150}
+        | dict.fromkeys((RLVR, MAJORITY, CERTAINTY, COVO, MERF, HEAD_TAIL, MERGING), 300),
         every=10,
         samples=32,
         shrink={"train": (), "sft": (), "eval": ()},
