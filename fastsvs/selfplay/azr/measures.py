@@ -72,8 +72,8 @@ def edit_distance(program: str, references: Sequence[str]) -> float:
 
 
 def halstead_volume(program: str) -> float:
-    """N log2 n bits: N operators and operands, n different ones. Operands are names, arguments and constants, operators all other
-    nodes."""
+    """N log2 n bits: N operators and operands, n different ones. Operands are names, arguments and constants, and
+    operators all other nodes."""
     found = labels(program)
     return sum(found.values()) * log2(max(len(found), 1))
 

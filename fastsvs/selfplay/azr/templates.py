@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-from fastsvs.errors import UserError
 from fastsvs.selfplay.azr.exercises import Exercise
+from fastsvs.selfplay.templates import fill, read_template
 
 BUILT_IN = ("azr", "tiny")
 TASKS = ("deduction", "abduction", "induction")
@@ -60,27 +58,17 @@ class Templates:
         return self._fill(f"solve_{task}", {place: values[place] for place in PLACES[f"solve_{task}"]})
 
     def _fill(self, name: str, values: Mapping[str, str]) -> str:
-        """What the values say of places stays as they say it."""
-        values = {**values, "banned": ", ".join(self.banned)}
-        places = "|".join(map(re.escape, values))
-        return re.sub(rf"\{{({places})\}}", lambda match: values[match[1]], self.texts[name])
+        return fill(self.texts[name], {**values, "banned": ", ".join(self.banned)})
 
 
 def load_templates(name: str, banned: Sequence[str] = ()) -> Templates:
     """The built-in set of that name, or the files in the folder. Raises UserError when they cannot be used."""
-    folder = files("fastsvs.selfplay").joinpath(f"prompts/{name}") if name in BUILT_IN else Path(name)
+    folder = None if name in BUILT_IN else Path(name)
     texts = {}
     for template, places in PLACES.items():
-        where = folder.joinpath(f"{template}.txt")
-        try:
-            text = where.read_text(encoding="utf-8").removesuffix("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            known = ", ".join(BUILT_IN)
-            raise UserError(f"selfplay.azr.templates: neither {known} nor a folder with {where}: {error}") from error
-        missing = [f"{{{place}}}" for place in places if f"{{{place}}}" not in text]
-        if missing:
-            raise UserError(f"selfplay.azr.templates: {where} must contain {' and '.join(missing)}")
-        texts[template] = text
+        own = folder and str(folder / f"{template}.txt")
+        text = read_template(own, f"{name}/{template}.txt", places, "selfplay.azr.templates")
+        texts[template] = text.removesuffix("\n")
     return Templates(texts, banned)
 
 
