@@ -66,7 +66,7 @@ def load_templates(name: str, banned: Sequence[str] = ()) -> Templates:
     folder = None if name in BUILT_IN else Path(name)
     texts = {}
     for template, places in PLACES.items():
-        own = folder and str(folder / f"{template}.txt")
+        own = str(folder / f"{template}.txt") if folder else None
         text = read_template(own, f"{name}/{template}.txt", places, "selfplay.azr.templates")
         texts[template] = text.removesuffix("\n")
     return Templates(texts, banned)
