@@ -14,9 +14,10 @@ from fastsvs.architecture import Architecture, check_layout, load_hf_config, rea
 from fastsvs.checks import check_fits_model, check_lengths, check_names, check_staleness
 from fastsvs.config import ModelConfig, PolicyConfig, SftJob, TrainJob
 from fastsvs.errors import UserError
+from fastsvs.inputs import read_inputs, stop_token_ids
 from fastsvs.nodes import read_nodes
 from fastsvs.policy.mapping import hf_shapes, megatron_shapes
-from fastsvs.session import build_stage, read_inputs, stop_token_ids
+from fastsvs.session import build_stage
 from fastsvs.sft import check_example_length, load_examples
 from fastsvs.telemetry import RunFolder
 

@@ -17,10 +17,10 @@ from fastsvs.data import encode_prompt, load_tokenizer
 from fastsvs.evaluate import Answered, evaluate, figures
 from fastsvs.evaluate.folder import EvaluationFolder
 from fastsvs.evaluate.self_verification import SelfVerification
+from fastsvs.inputs import EncodedProblem, read_problems
 from fastsvs.policy.stored import StoredWeights, open_weights
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay.rise import load_verification_template
-from fastsvs.session import EncodedProblem, read_problems
 from fastsvs.stored_engine import OpenEngine, check_placement, chosen_dtype, open_engine
 from fastsvs.telemetry import StepProgress
 

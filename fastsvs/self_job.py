@@ -23,11 +23,12 @@ from fastsvs.config import DataConfig, ModelConfig, SelfJob, SftDataConfig, SftJ
 from fastsvs.data import PROMPTS, Message, encode_prompt, load_dialogues, load_tokenizer
 from fastsvs.errors import UserError
 from fastsvs.files import write_json, write_jsonl
+from fastsvs.inputs import EncodedProblem, read_problems
 from fastsvs.policy.stored import open_model
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import Group, collect, original_tasks
 from fastsvs.selfplay.refinement import FATES, Chain, SelfStage
-from fastsvs.session import DTYPES, EncodedProblem, read_problems, sampling_params
+from fastsvs.session import DTYPES, sampling_params
 from fastsvs.sft import sft
 from fastsvs.stored_engine import OpenEngine, check_placement, open_engine
 from fastsvs.telemetry import RunFolder, StepProgress, give_back

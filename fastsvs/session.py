@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import checkpoint_hooks, distributed
 from fastsvs.algorithms import CompleteLoss, needs_labels, policy_loss
@@ -21,9 +21,9 @@ from fastsvs.checks import (
     longest_request,
     longest_sequence,
 )
-from fastsvs.config import DataConfig, RolloutConfig, SyncConfig, TrainJob
-from fastsvs.data import NO_PROBLEMS, PROMPTS, Problem, encode_problems, encode_prompt, load_problems, load_tokenizer
-from fastsvs.errors import UserError
+from fastsvs.config import RolloutConfig, SyncConfig, TrainJob
+from fastsvs.data import PROMPTS, encode_prompt
+from fastsvs.inputs import EncodedProblem, Inputs, read_inputs, stop_token_ids
 from fastsvs.nodes import read_nodes
 from fastsvs.policy import Policy, checkpoint, load_hf_config
 from fastsvs.rollout import ENGINES, Engine, EngineSpec, RemoteEngine, SamplingParams
@@ -45,19 +45,7 @@ from fastsvs.sync import BroadcastSync, LocalSync, ServerFleet, WeightSync, serv
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.verify import Verifier
 
-EncodedProblem = tuple[Problem, tuple[int, ...]]
-"""A problem with the token ids of its prompt."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run reads: encoded problems and the facts to show about them."""
-
-    tokenizer: PreTrainedTokenizerBase
-    problems: Sequence[EncodedProblem]
-    held_out: Sequence[EncodedProblem]
-    facts: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -210,28 +198,6 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         )
 
 
-def read_inputs(job: TrainJob) -> Inputs:
-    """Tokenizer and problems, with every count of what was left out. Raises UserError when nothing remains."""
-    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
-    problems, facts = ([], []) if job.data.path == NO_PROBLEMS else read_problems(job.data, tokenizer, "train")
-    if job.evaluation.path is None:
-        return Inputs(tokenizer, problems, [], facts)
-    held_out = job.data.model_copy(update={"path": job.evaluation.path, "limit": job.evaluation.limit})
-    encoded, held_out_facts = read_problems(held_out, tokenizer, "eval")
-    return Inputs(tokenizer, problems, encoded, [*facts, *held_out_facts])
-
-
-def read_problems(
-    data: DataConfig, tokenizer: PreTrainedTokenizerBase, mode: Literal["train", "eval"]
-) -> tuple[list[EncodedProblem], list[str]]:
-    problems, loaded = load_problems(data)
-    encoded, kept = encode_problems(problems, tokenizer, data, mode)
-    facts = [*loaded.describe(), *kept.describe()]
-    if not encoded:
-        raise UserError(f"{data.path}: no problem is left to work on ({'; '.join(facts)})")
-    return encoded, facts
-
-
 def build_policy(job: TrainJob, total_updates: int) -> Policy:
     return Policy(
         job.model,
@@ -310,17 +276,3 @@ def build_sampler(job: TrainJob, inputs: Inputs) -> Sampler:
 
 def sampling_params(rollout: RolloutConfig) -> SamplingParams:
     return SamplingParams(rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_response_tokens)
-
-
-def stop_token_ids(model_path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokenizer's end of sequence and what the model's generation_config.json, or else its config.json, ends on."""
-    try:
-        declared = GenerationConfig.from_pretrained(model_path).eos_token_id
-    except OSError:
-        declared = load_hf_config(model_path).eos_token_id
-    ids = {tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])} - {None}
-    if not ids:
-        raise UserError(
-            f"{model_path}: neither the tokenizer nor the model's configuration names an end-of-sequence token"
-        )
-    return sorted(ids)

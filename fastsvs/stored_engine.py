@@ -16,10 +16,11 @@ from fastsvs import distributed
 from fastsvs.config import RolloutConfig, VerifierConfig
 from fastsvs.errors import UserError
 from fastsvs.export import write_hf_folder
+from fastsvs.inputs import stop_token_ids
 from fastsvs.policy.stored import StoredWeights
 from fastsvs.rollout import ENGINES, Engine
 from fastsvs.rollouts import Rollouts
-from fastsvs.session import DTYPES, engine_spec, stop_token_ids
+from fastsvs.session import DTYPES, engine_spec
 from fastsvs.sync import LoadedSync, LocalSync, ServerFleet, WeightSync
 from fastsvs.verify import Verifier
 
