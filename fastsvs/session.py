@@ -22,7 +22,8 @@ from fastsvs.checks import (
     longest_sequence,
 )
 from fastsvs.config import RolloutConfig, SyncConfig, TrainJob
-from fastsvs.data import PROMPTS, encode_prompt
+from fastsvs.data import NO_PROBLEMS, PROMPTS, encode_prompt
+from fastsvs.errors import UserError
 from fastsvs.inputs import EncodedProblem, Inputs, read_inputs, stop_token_ids
 from fastsvs.nodes import read_nodes
 from fastsvs.policy import Policy, checkpoint, load_hf_config
