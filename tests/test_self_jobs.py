@@ -115,6 +115,13 @@ def test_two_processes_of_which_one_drives_the_engine_play_as_one(
     assert json.loads((tmp_path / "two" / "round_1" / "model" / "config.json").read_text())["vocab_size"] == 576
 
 
+def test_a_rounds_model_can_be_evaluated_and_the_run_says_which(alone: Path, tmp_path: Path, capsys) -> None:
+    evaluation = ["eval", "configs/tiny_eval.yaml", "sets.heldout.data.limit=2", f"output={tmp_path}/out"]
+    assert main([*evaluation, f"model.path={alone}"]) == 2
+    assert f"name a round's model, as {alone}/round_1/model" in capsys.readouterr().err
+    assert main([*evaluation, f"model.path={alone}/round_1/model"]) == 0
+
+
 def test_a_model_that_approves_of_nothing_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     never = ["evolution.approval=NEVER", "evolution.replay=null", "data.limit=2"]
     assert main([*SMALL_SELF, *never, f"run.dir={tmp_path}/run"]) == 2

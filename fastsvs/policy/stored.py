@@ -85,6 +85,8 @@ def read_job(run: Path) -> config.TrainJob | config.SftJob:
     path = run / "config.yaml"
     if not path.exists():
         raise UserError(f"{run} is not a run folder: it has no config.yaml")
+    if (run / "round_1").is_dir():
+        raise UserError(f"{run} is a run of fastsvs self: name a round's model, as {run / 'round_1' / 'model'}")
     try:
         return config.load(config.TrainJob, path)
     except UserError:
