@@ -88,7 +88,7 @@ class AzrStage(PlainStage):
         for index in range(self.azr.prompts_per_task):
             random = Random(derive_seed(self.tools.seed, "azr", step, kind, index))
             task = self._induction_task(random) if name == "induction" else self._program_task(name, random)
-            key = f"{kind}/{index:06d}"
+            key = f"{kind}-{index:06d}"
             named = replace(task, key=key, kind=kind, problem=replace(task.problem, id=f"{key}@{step}"))
             if self._fits(named):
                 yield named
@@ -117,7 +117,7 @@ class AzrStage(PlainStage):
         random = Random(derive_seed(self.tools.seed, "azr", step, kind))
         drawn = self.buffers[name].draw_newest(self.azr.solve_from_buffer, random)
         for index, exercise in enumerate(drawn):
-            task = self._solve_task(name, exercise, f"{kind}/{index:06d}", self.azr.samples_from_buffer)
+            task = self._solve_task(name, exercise, f"{kind}-{index:06d}", self.azr.samples_from_buffer)
             if self._fits(task):
                 yield task
 
