@@ -29,3 +29,7 @@ def test_epochs_and_seeds_differ() -> None:
     first = EpochSampler(50, 50, seed=0)
     assert first.select(0) != first.select(1)
     assert first.select(0) != EpochSampler(50, 50, seed=1).select(0)
+
+
+def test_of_no_problems_none_are_drawn() -> None:
+    assert EpochSampler(0, 8, seed=0).select(3) == []

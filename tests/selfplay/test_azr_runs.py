@@ -83,6 +83,7 @@ def test_a_killed_run_ends_as_if_left_alone(fastsvs, model: Path, tmp_path: Path
     result = fastsvs(*arguments(model, alone), timeout=300)
     assert result.returncode == 0, result.stderr
     assert "programs run behind: " in result.stdout
+    assert "of 8 propose_deduction, " in result.stdout
     rows = record(alone)
     assert rows[-1]["valid/deduction"] > 0
     assert rows[-1]["buffer/deduction"] > rows[0]["buffer/deduction"] > 1
