@@ -45,6 +45,7 @@ def sample_rows(step: int, experience: Experience, config: SelfPlayConfig) -> It
     """One object a group: what the policy read and wrote, verdicts, rewards, and whether it was learned from.
 
     `rejections` holds, for each response that was to write a problem, why the problem was not solved; None if it was.
+    `notes`: what a judge said of each response beside its verdict.
     """
     trained = {group.task.key for group in experience.groups}
     groups = [*experience.groups, *experience.discarded]
@@ -69,6 +70,8 @@ def sample_rows(step: int, experience: Experience, config: SelfPlayConfig) -> It
             "weight_versions": sorted({rollout.weight_version for rollout in group.rollouts}),
             "trained": group.task.key in trained,
         }
+        if group.notes:
+            row["notes"] = list(group.notes)
         if group.task.kind == SYNTHESIS:
             row["rejections"] = _rejections(group, template, solved)
         yield row
