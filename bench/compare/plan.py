@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from fastsvs.errors import UserError
 from fastsvs.files import read_jsonl
 
 BASE_CONFIG = Path("configs/compare/base_sft.yaml")
@@ -109,8 +110,14 @@ class Run:
         return self.folder / "summary.json"
 
     def step_of_budget(self) -> int:
-        """The step with a checkpoint after which the number of responses is nearest to the budget."""
+        """The step with a checkpoint after which the number of responses is nearest to the budget. Raises UserError when
+        the run ended long before."""
         sampled = self.sampled()
+        if sampled[-1] < 0.95 * self.plan.budget:
+            raise UserError(
+                f"{self.folder} has sampled {sampled[-1]} responses, not the {self.plan.budget} that methods are compared "
+                f"at: give {self.method} more steps in bench/compare/plan.py, and remove {self.result} for it to go on"
+            )
         saved = range(self.plan.every, len(sampled) + 1, self.plan.every)
         return min(saved, key=lambda step: abs(sampled[step - 1] - self.plan.budget))
 
@@ -169,7 +176,7 @@ PLANS = {
         suite="compare-tiny",
         seeds=(0, 1),
         budget=38_400,
-        steps={SVS: 160, VERL: 160, RISE: 150}
+        steps={SVS: 190, VERL: 190, RISE: 150}
         | dict.fromkeys((RLVR, MAJORITY, CERTAINTY, COVO, MERF, HEAD_TAIL, MERGING), 300),
         every=10,
         samples=32,

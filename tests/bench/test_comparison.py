@@ -104,6 +104,13 @@ def test_the_checkpoint_nearest_to_the_budget_counts(results: Results) -> None:
     assert results.seeds(SVS, "valuation") == [0.25, 0.25]
 
 
+def test_a_run_that_ended_long_before_the_budget_is_refused(root: Path) -> None:
+    short = replace(PLAN, budget=100)
+    refused = next(run for run in short.runs(root) if run.method == RLVR)
+    with pytest.raises(UserError, match="has sampled 64 responses, not the 100"):
+        refused.step_of_budget()
+
+
 def test_figures_are_those_of_the_files(results: Results) -> None:
     assert results.seeds(SVS, "pass@1") == [0.75, 0.75]
     assert results.seeds(BASE, "pass@1") == [0.125, 0.125]
