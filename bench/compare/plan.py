@@ -110,13 +110,14 @@ class Run:
         return self.folder / "summary.json"
 
     def step_of_budget(self) -> int:
-        """The step with a checkpoint after which the number of responses is nearest to the budget. Raises UserError when
-        the run ended long before."""
+        """The step with a checkpoint after which the number of responses is nearest to the budget. Raises UserError
+        when the run ended long before."""
         sampled = self.sampled()
         if sampled[-1] < 0.95 * self.plan.budget:
             raise UserError(
-                f"{self.folder} has sampled {sampled[-1]} responses, not the {self.plan.budget} that methods are compared "
-                f"at: give {self.method} more steps in bench/compare/plan.py, and remove {self.result} for it to go on"
+                f"{self.folder} has sampled {sampled[-1]} responses, not the {self.plan.budget} that methods are "
+                f"compared at: give {self.method} more steps in bench/compare/plan.py, and remove {self.result} for it "
+                "to go on"
             )
         saved = range(self.plan.every, len(sampled) + 1, self.plan.every)
         return min(saved, key=lambda step: abs(sampled[step - 1] - self.plan.budget))
