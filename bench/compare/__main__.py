@@ -25,12 +25,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--page", type=Path, required=True, help="Markdown with a place for the table")
     parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each")
-    parser.add_argument("--shared", action="store_true", help="the machine did other work: note it, quote no seconds")
     options = parser.parse_args()
     plan, root = PLANS[options.suite], options.runs
     try:
         finish(([plan.base(root)], plan.runs(root), plan.evaluations(root)), options.workers)
-        rows = measure(plan, root, "the machine did other work at the same time" if options.shared else None)
+        finish((plan.timings(root),), workers=1)
+        rows = measure(plan, root)
         source = write(plan.suite, rows, options.out)
         results = Results(tuple(rows))
         pictures = draw(options.page.with_suffix(".png"), plan, results)

@@ -10,7 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
-from bench.compare.plan import BASE, CONFIGS, RLVR, Evaluated, Plan, Run
+from bench.compare.plan import BASE, CONFIGS, RLVR, UNTIMED, Evaluated, Plan, Run, Timed
 from bench.report import Row
 from bench.reproduce.measure import entropies
 from bench.reproduce.statistics import difference, pass_rates
@@ -19,21 +19,22 @@ from fastsvs.files import read_jsonl
 from fastsvs.policy.stored import open_weights
 from fastsvs.verify import Verdict
 
-UNITS = {"entropy": "nats/token", "responses": "responses", "steps": "steps", "seconds": "s"}
+UNITS = {"entropy": "nats/token", "responses": "responses", "steps": "steps", "milliseconds": "ms"}
 """Of what is no share."""
 SOLVE_RATE = "training solve rate"
 
 
-def measure(plan: Plan, root: Path, note: str | None) -> list[Row]:
-    """All rows. `note` says what a reader must know of the seconds."""
+def measure(plan: Plan, root: Path) -> list[Row]:
+    """All rows."""
     rows = [row for evaluated in plan.evaluations(root) for row in _evaluation(evaluated)]
     for run in plan.runs(root):
-        rows += [*_cost(run, note), *_weights(run, plan.base(root).result), *_solve_rates(run)]
+        rows += [*_cost(run), *_weights(run, plan.base(root).result), *_solve_rates(run)]
+    rows += [row for timed in plan.timings(root) for row in _speed(timed)]
     return rows + list(_differences(plan, root))
 
 
-def _row(case: str, method: str, metric: str, value: float, note: str | None = None) -> Row:
-    return Row(case, method, metric, value, UNITS.get(metric, "share"), note=note)
+def _row(case: str, method: str, metric: str, value: float) -> Row:
+    return Row(case, method, metric, value, UNITS.get(metric, "share"))
 
 
 def _evaluation(evaluated: Evaluated) -> Iterator[Row]:
@@ -43,15 +44,21 @@ def _evaluation(evaluated: Evaluated) -> Iterator[Row]:
         yield _row(f"seed {evaluated.seed}", evaluated.method, metric, value)
 
 
-def _cost(run: Run, note: str | None) -> Iterator[Row]:
+def _cost(run: Run) -> Iterator[Row]:
     """Up to the checkpoint that is evaluated."""
     case, step = f"seed {run.seed}", run.step_of_budget()
-    rows = read_jsonl(run.folder / "metrics.jsonl")[:step]
-    seconds = sum(row["time/step"] for row in rows)
     yield _row(case, run.method, "steps", step)
     yield _row(case, run.method, "responses", run.sampled()[step - 1])
-    yield _row(case, run.method, "seconds", seconds, note)
-    yield _row(case, run.method, "valuation", sum(row["time/valuation"] for row in rows) / seconds, note)
+
+
+def _speed(timed: Timed) -> Iterator[Row]:
+    """Of whole steps: the time for each response that was sampled, learned from or not; and the share of valuation."""
+    rows = read_jsonl(timed.folder / "metrics.jsonl")[UNTIMED:]
+    sampled = timed.sampled()
+    seconds = sum(row["time/step"] for row in rows)
+    case = f"seed {timed.seed}"
+    yield _row(case, timed.method, "milliseconds", 1000 * seconds / (sampled[-1] - sampled[UNTIMED - 1]))
+    yield _row(case, timed.method, "valuation", sum(row["time/valuation"] for row in rows) / seconds)
 
 
 def _weights(run: Run, base: Path) -> Iterator[Row]:

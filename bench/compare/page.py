@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from bench.compare.plan import BASE, CONFIGS, RLVR, Plan
+from bench.compare.plan import BASE, CONFIGS, RLVR, UNTIMED, Plan
 from bench.compare.results import Results
 from fastsvs.errors import UserError
 from fastsvs.files import write_atomic
@@ -26,13 +26,17 @@ def write(path: Path, plan: Plan, results: Results, source: str, pictures: Seque
 def render(plan: Plan, results: Results, source: str, pictures: Sequence[str]) -> str:
     light, dark = pictures
     many = f"pass@{plan.samples}"
-    seconds = not results.notes
-    head = ["", "pass@1, %", "pass@8, %" if 8 in plan.ks else "", f"{many}, %", "entropy, nats/token"]
-    head += ["weights equal in bf16, %", "responses", "steps", *(["s in steps", "valuation, %"] if seconds else [])]
-    metrics = ["pass@1", "pass@8", many, "entropy", "sparsity/bf16", "responses", "steps", "seconds", "valuation"]
-    rows = [[method, *(_cell(results, method, metric) for metric in metrics)] for method in (BASE, *CONFIGS)]
-    columns = [index for index, name in enumerate(head) if name or index == 0]
-    table = _table([head[i] for i in columns], [[row[i] for i in columns] for row in rows])
+    columns = {
+        **{name: f"{name}, %" for name in ("pass@1", "pass@8", many) if name in {f"pass@{k}" for k in plan.ks}},
+        "entropy": "entropy, nats/token",
+        "sparsity/bf16": "weights equal in bf16, %",
+        "responses": "responses",
+        "steps": "steps",
+        "milliseconds": "ms a response",
+        "valuation": "valuation, %",
+    }
+    rows = [[method, *(_cell(results, method, metric) for metric in columns)] for method in (BASE, *CONFIGS)]
+    table = _table(["", *columns.values()], rows)
     differences = _table(
         ["difference of", "pass@1, points", f"{many}, points", "entropy, nats/token"],
         [
@@ -40,7 +44,6 @@ def render(plan: Plan, results: Results, source: str, pictures: Sequence[str]) -
             for method, other in ((method, BASE if method == RLVR else RLVR) for method in CONFIGS)
         ],
     )
-    notes = "" if seconds else f"\nNo seconds are quoted: {'; '.join(results.notes)}.\n"
     return f"""\
 <picture><source media="(prefers-color-scheme: dark)" srcset="{dark}"><img alt="pass@1, {many} and entropy of each \
 method, and the solve rate in training" src="{light}"></picture>
@@ -50,7 +53,11 @@ Means of seeds {", ".join(map(str, plan.seeds))} (least to largest), on the prob
 [{source}](../bench/results/{source}).
 
 {table}
-{notes}
+
+Time is that of whole steps over the responses sampled in them, steps {UNTIMED + 1} to {UNTIMED + plan.timed}, one
+process with one thread alone on the machine; valuation is the share of rewards and advantages in it. Weights are compared
+with the base's.
+
 Bold: the 95% interval (bootstrap over problems and seeds) leaves out 0.
 
 {differences}
@@ -61,8 +68,10 @@ def _cell(results: Results, method: str, metric: str) -> str:
     values = results.seeds(method, metric)
     if not values:
         return ""
-    if metric in ("responses", "steps", "seconds"):
+    if metric in ("responses", "steps"):
         return f"{fmean(values):,.0f}"
+    if metric in ("milliseconds", "valuation"):
+        return f"{values[0] * (1 if metric == 'milliseconds' else 100):.1f}"
     if metric == "entropy":
         return _spread(values, 1, 3)
     return _spread(values, 100, 1)

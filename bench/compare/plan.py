@@ -38,6 +38,9 @@ COMMON = (
 )
 """What all methods share beside their base: the problems, as many a step, and with tiny_svs.yaml the optimizer."""
 
+UNTIMED = 2
+"""Steps before those that are timed."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -47,6 +50,8 @@ class Plan:
     """Responses that a method samples."""
     steps: Mapping[str, int]
     """Of a method more than enough to sample the budget."""
+    timed: int
+    """Steps of each method that are timed, alone on the machine, after two that are not."""
     every: int
     """Steps between checkpoints; the one nearest to the budget counts."""
     samples: int
@@ -64,6 +69,9 @@ class Plan:
     def runs(self, root: Path) -> list[Run]:
         """Seed by seed."""
         return [Run(self, root, method, seed) for seed in self.seeds for method in self.steps]
+
+    def timings(self, root: Path) -> list[Timed]:
+        return [Timed(self, root, method, self.seeds[0]) for method in CONFIGS]
 
     def evaluations(self, root: Path) -> Iterator[Evaluated]:
         """Of finished runs."""
@@ -127,12 +135,28 @@ class Run:
         rows = read_jsonl(self.folder / "metrics.jsonl")
         return list(accumulate(sum(int(row[name]) for name in row if name.startswith("samples/")) for row in rows))
 
+    @property
+    def steps(self) -> int:
+        return self.plan.steps[self.method]
+
     def arguments(self) -> list[str]:
         """Of `fastsvs`, to train it or to go on."""
         own = [f"model.path={self.root / 'base'}", f"run.dir={self.folder}", f"run.seed={self.seed}"]
-        length = [f"run.steps={self.plan.steps[self.method]}", f"run.save_every={self.plan.every}"]
+        length = [f"run.steps={self.steps}", f"run.save_every={self.plan.every}"]
         config = f"configs/{CONFIGS[self.method]}.yaml"
         return ["train", config, *COMMON, *own, *length, *self.plan.shrink["train"]]
+
+
+class Timed(Run):
+    """The first steps of a run."""
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "timing" / file_name(self.method)
+
+    @property
+    def steps(self) -> int:
+        return UNTIMED + self.plan.timed
 
 
 @dataclass(frozen=True)
@@ -179,6 +203,7 @@ PLANS = {
         budget=38_400,
         steps={SVS: 190, VERL: 190, RISE: 150}
         | dict.fromkeys((RLVR, MAJORITY, CERTAINTY, COVO, MERF, HEAD_TAIL, MERGING), 300),
+        timed=10,
         every=10,
         samples=32,
         shrink={"train": (), "sft": (), "eval": ()},
@@ -188,6 +213,7 @@ PLANS = {
         seeds=(0,),
         budget=32,
         steps=dict.fromkeys(CONFIGS, 2),
+        timed=1,
         every=1,
         samples=4,
         shrink={

@@ -34,7 +34,3 @@ class Results:
         """The value and the ends of its 95% interval."""
         of_case = {row.metric: row.value for row in self.rows if row.case == f"{method} - {other}"}
         return of_case[metric], of_case[f"{metric} low"], of_case[f"{metric} high"]
-
-    @property
-    def notes(self) -> list[str]:
-        return list(dict.fromkeys(row.note for row in self.rows if row.note))
