@@ -55,8 +55,8 @@ Means of seeds {", ".join(map(str, plan.seeds))} (least to largest), on the prob
 {table}
 
 Time is that of whole steps over the responses sampled in them, steps {UNTIMED + 1} to {UNTIMED + plan.timed}, one
-process with one thread alone on the machine; valuation is the share of rewards and advantages in it. Weights are compared
-with the base's.
+process with one thread alone on the machine; valuation is the share of rewards and advantages in it. Weights are
+compared with the base's.
 
 Bold: the 95% interval (bootstrap over problems and seeds) leaves out 0.
 
