@@ -61,7 +61,7 @@ def made() -> Made:
         advantages=torch.linspace(-1, 1, 6),
         rollout_logprobs=torch.linspace(-7, 0, 6),
     )
-    return Made(Experience([], {}), batch)
+    return Made(Experience([], {}), batch, memory={})
 
 
 def plainly(value: Any) -> Any:
