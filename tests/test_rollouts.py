@@ -58,7 +58,7 @@ def made() -> Made:
         kinds=["original", "original", "variant"],
         groups=torch.tensor([0, 0, 1]),
         rewards=torch.tensor([1.0, 0.0, 1.0]),
-        advantages=torch.linspace(-1, 1, 6),
+        advantages=torch.zeros(6),  # they are found later, on every rank
         rollout_logprobs=torch.linspace(-7, 0, 6),
     )
     return Made(Experience([], {}), batch, memory={})
