@@ -120,6 +120,20 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path, me
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["tensor_parallel", "pipeline_parallel"])
+def test_two_ranks_value_what_one_values(fastsvs, tmp_path: Path, layout: str) -> None:
+    """Certainty and ranks come from hidden states that only the last stage has, over a vocabulary that is shared."""
+    plugins = ["algorithm.reward=self_certainty", "algorithm.advantage=verl", "algorithm.verl.stride=4"]
+    arguments = [*RLVR, *plugins, "run.steps=2"]
+    assert main([*arguments, f"run.dir={tmp_path}/one"]) == 0
+    result = fastsvs(*arguments, f"policy.{layout}=2", f"run.dir={tmp_path}/two", processes=2, timeout=300)
+    assert result.returncode == 0, result.stderr
+    for one, two in zip(record(tmp_path / "one"), record(tmp_path / "two"), strict=True):
+        for name in ("reward/mean", "valuation/verl_bonus", "policy/loss", "policy/grad_norm"):
+            assert one[name] == pytest.approx(two[name], rel=1e-3)
+
+
 def test_a_merge_goes_halfway_back_and_forgets_the_moments(tmp_path: Path) -> None:
     plain, merged = tmp_path / "plain", tmp_path / "merged"
     merging = ["merging.hook=merge", "merging.every=2", "merging.weight=0.25"]
