@@ -10,9 +10,7 @@ from fastsvs.kernels import IGNORE_INDEX
 
 def log_softmax(logits: Tensor, temperature: float | Tensor, vocab_size: int | None) -> Tensor:
     """[tokens, vocab] in float64; -inf for padding."""
-    y = logits.detach().double() / torch.as_tensor(temperature, dtype=torch.float64, device=logits.device).reshape(
-        -1, 1
-    )
+    y = logits.detach().double() / torch.as_tensor(temperature, device=logits.device).double().reshape(-1, 1)
     y[:, y.shape[1] if vocab_size is None else vocab_size :] = -torch.inf
     return y.log_softmax(-1)
 

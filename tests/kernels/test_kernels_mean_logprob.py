@@ -27,7 +27,8 @@ def mean_logprob(hidden, weight, targets, temperature=TEMPERATURE, group=None) -
 
 
 def expected(hidden, weight, temperature) -> torch.Tensor:
-    return log_softmax(hidden.double() @ weight.double().t(), temperature, VOCAB)[:, :VOCAB].mean(-1)
+    exactly = torch.as_tensor(temperature, dtype=torch.float64)
+    return log_softmax(hidden.double() @ weight.double().t(), exactly, VOCAB)[:, :VOCAB].mean(-1)
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 2e-5)])
