@@ -70,6 +70,7 @@ def test_killed_and_repeated_it_comes_to_the_same(alone: Path, tmp_path: Path) -
     }
 
 
+@pytest.mark.slow
 def test_two_processes_vote_as_one(alone: Path, fastsvs, tmp_path: Path) -> None:
     result = fastsvs(*EVAL, *VERIFY, f"output={tmp_path}/two", processes=2)
     assert result.returncode == 0, result.stderr

@@ -104,6 +104,7 @@ def test_repeated_it_does_nothing_and_further_rounds_are_added(alone: Path, repl
     assert "data.limit: 6 -> 5" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_of_which_one_drives_the_engine_play_as_one(
     alone: Path, fastsvs, replay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
