@@ -83,7 +83,7 @@ def _solve_rates(axes: Axes, plan: Plan, results: Results, theme: Theme) -> None
             axes.plot(x, y, color=theme.colors[method], linestyle=dash, linewidth=1.6, label=label)
     axes.set_title("training solve rate")
     axes.set_xlabel("thousand responses")
-    axes.legend(labelcolor=theme.ink, framealpha=0.0)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.07), ncols=3, labelcolor=theme.ink, framealpha=0.0)
 
 
 def _dress(axes: Axes, theme: Theme) -> None:
