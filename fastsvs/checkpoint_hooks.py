@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from fastsvs import distributed
 from fastsvs.config import MergingConfig, TrainJob
 from fastsvs.merging import MergePlan
 from fastsvs.policy import Policy, checkpoint
@@ -38,14 +40,22 @@ def is_due(job: TrainJob, step: int) -> bool:
     return job.merging.hook != "none" and step > 0 and step % job.merging.every == 0
 
 
-def apply(job: TrainJob, policy: Policy, saved: Path, step: int) -> None:
-    """Replace the policy's weights, which the checkpoint at `saved` holds. Collective."""
+def apply(job: TrainJob, policy: Policy, scratch: Path, step: int) -> None:
+    """Replace the policy's weights. Collective. They go by way of a checkpoint in the folder `scratch`, where the fp32
+    weights of any layout come together; it is removed again."""
     hook = HOOKS.get(job.merging.hook)(job.merging, derive_seed(job.run.seed, "checkpoint hook", step))
     if hook is None:
         return
+    if distributed.is_main():
+        shutil.rmtree(scratch, ignore_errors=True)  # what a kill has left
+    checkpoint.save(policy, scratch, step, {}, keep=1)
+    [saved] = distributed.agree(checkpoint.all_of(scratch))
     first = open_source(job.model, policy.architecture, job.run.seed)
     _, current = checkpoint.open_masters(saved, policy.architecture)
     replace_weights(policy, HookedWeights(hook, first, current), keep_moments=job.merging.keep_moments)
+    distributed.gather(None)  # nobody reads it any more
+    if distributed.is_main():
+        shutil.rmtree(scratch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,6 @@ class Session:
         self.folder.begin(start)
         if start:
             self.progress.say(f"resuming {self.folder.root} after step {start}")
-            self._hook(start)
         return start
 
     def save_is_due(self, step: int) -> bool:
@@ -124,21 +123,15 @@ class Session:
         return step % run.save_every == 0 or step == run.steps or checkpoint_hooks.is_due(self.job, step)
 
     def save(self, step: int) -> None:
-        """Write a checkpoint; where a checkpoint hook then replaces the weights, another one in its place."""
-        self._write(step)
-        self._hook(step)
-
-    def _hook(self, step: int) -> None:
-        if checkpoint_hooks.is_due(self.job, step) and self.memory.get("hooked") != step:
-            saved = distributed.agree(checkpoint.latest(self.folder.checkpoints))
-            assert saved is not None
-            checkpoint_hooks.apply(self.job, self.policy, saved, step)
-            self.memory["hooked"] = step
-            self._write(step)
-
-    def _write(self, step: int) -> None:
-        state = {"step": step, "memory": self.memory}
-        checkpoint.save(self.policy, self.folder.checkpoints, step, state, self.job.run.keep_checkpoints)
+        """Write the checkpoint of a step, unless it is there; of the weights that a checkpoint hook makes, where one is
+        due."""
+        checkpoints, state = self.folder.checkpoints, {"step": step, "memory": self.memory}
+        newest = distributed.agree(checkpoint.latest(checkpoints))
+        if newest and checkpoint.step_of(newest) == step:
+            return
+        if checkpoint_hooks.is_due(self.job, step):
+            checkpoint_hooks.apply(self.job, self.policy, self.folder.root / ".before_hook", step)
+        checkpoint.save(self.policy, checkpoints, step, state, self.job.run.keep_checkpoints)
         give_back()
 
     def make_room(self) -> None:

@@ -80,6 +80,11 @@ def all_of(root: Path) -> list[Path]:
     return [root / name for name in _published(root)]
 
 
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, by its name."""
+    return int(path.name.removeprefix("step_"))
+
+
 def load(policy: Policy, path: Path) -> dict[str, Any]:
     """Restore weights, optimizer and scheduler, whatever layout `policy` has; the `state` that was saved. Collective.
 
