@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fastsvs.config import EvalJob, SftJob, TrainJob, dump, load
+from fastsvs.config import EvalJob, SelfJob, SftJob, TrainJob, dump, load
 from fastsvs.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -71,9 +71,15 @@ def test_a_child_states_only_what_differs(write) -> None:
     assert (job.rollout.temperature, job.rollout.max_sequences, job.run.seed, job.run.dir) == (0.9, 3, 7, "r")
 
 
-@pytest.mark.parametrize(
-    ("schema", "name"), [(TrainJob, "tiny_svs"), (TrainJob, "tiny_rlvr"), (SftJob, "tiny_sft"), (EvalJob, "tiny_eval")]
-)
-def test_what_is_dumped_loads_again(write, schema, name: str) -> None:
-    job = load(schema, CONFIGS / f"{name}.yaml")
-    assert load(schema, write(dump(job))) == job
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.name != "base.yaml")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(CONFIGS).as_posix())
+def test_all_that_is_shipped_loads_and_what_is_dumped_loads_again(write, path: Path) -> None:
+    if path.parent.name == "eval" or path.stem in ("eval", "tiny_eval"):
+        job = load(EvalJob, path, ["model.path=x"])
+    elif path.stem.endswith("_self"):
+        job = load(SelfJob, path)
+    else:
+        job = load(SftJob if "sft" in path.stem else TrainJob, path)
+    assert load(type(job), write(dump(job))) == job
