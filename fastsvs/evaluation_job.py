@@ -43,6 +43,7 @@ def run_evaluation(job: EvalJob) -> dict[str, Any]:
     distributed.initialize(job.timeout_seconds)
     inputs = read_inputs(job)
     folder = EvaluationFolder(job, inputs.stored.step, writable=distributed.is_main())
+    distributed.gather(None)  # every rank looks at the folder before the main one writes
     folder.begin()
     with closing(folder):
         return answer_sets(job, inputs, folder)

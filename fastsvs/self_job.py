@@ -77,7 +77,7 @@ def run_self(job: SelfJob) -> Path:
     main = distributed.is_main()
     inputs = read_inputs(job)
     folder = RunFolder(job, Path(job.run.dir), writable=main)
-    done = distributed.agree(len(folder.metrics()))
+    done = distributed.gather(len(folder.metrics()))[0]  # every rank looks at the folder before the main one writes
     folder.begin(done)
     total = job.evolution.rounds
     with closing(folder), StepProgress("self", total, done, enabled=main, what="round") as progress:

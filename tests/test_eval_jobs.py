@@ -156,6 +156,12 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path, capsys: pyte
     assert "holds files but no evaluation" in capsys.readouterr().err
 
 
+def test_killed_at_its_start_it_may_begin_again(alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text("{}")
+    assert main([*EVAL, f"output={tmp_path}"]) == 0
+    assert (tmp_path / "heldout.json").read_bytes() == (alone / "heldout.json").read_bytes()
+
+
 def test_the_papers_sets_load_from_local_files() -> None:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not here")

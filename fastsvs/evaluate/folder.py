@@ -20,6 +20,8 @@ from fastsvs.files import append_jsonl, lock, read_jsonl, write_atomic, write_js
 
 WHERE_IT_RUNS = ("output", "suites", "timeout_seconds", "verifier.workers", "rollout.server.", "rollout.max_sequences")
 """Beginnings of keys that do not alter what is asked."""
+BEFORE_CONFIG = ("model.json", "environment.json")
+"""What a command that was killed at its start may have written."""
 
 
 class EvaluationFolder:
@@ -38,10 +40,10 @@ class EvaluationFolder:
     def begin(self) -> None:
         if self._writable:
             self._lock = lock(self.root)
-            write_atomic(self.root / "config.yaml", configuration.dump(self._job))
             write_json(self.root / "model.json", {"path": self._job.model.path, "step": self._step})
             if not (self.root / "environment.json").exists():
                 write_json(self.root / "environment.json", describe_environment())
+            write_atomic(self.root / "config.yaml", configuration.dump(self._job))
 
     def close(self) -> None:
         """Let another process write."""
@@ -75,8 +77,9 @@ class EvaluationFolder:
 
     def _check_same_job(self) -> None:
         path, model = self.root / "config.yaml", self.root / "model.json"
-        if not path.exists() or not model.exists():
-            if self.root.exists() and any(not entry.name.startswith(".") for entry in self.root.iterdir()):
+        if not path.exists():
+            found = [entry.name for entry in self.root.iterdir()] if self.root.exists() else []
+            if any(not name.startswith(".") and name not in BEFORE_CONFIG for name in found):
                 raise UserError(f"{self.root} holds files but no evaluation: choose another output or remove it")
             return
         changed = differences(path, self._job, lambda key: key.startswith(WHERE_IT_RUNS))
