@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -51,6 +52,12 @@ def write(suite: str, rows: Iterable[Row], folder: Path) -> Path:
         },
     )
     return path
+
+
+def read(path: Path) -> tuple[Row, ...]:
+    """The rows of a file of `write`."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return tuple(Row(**{"limit": None, "note": None, **row}) for row in rows)
 
 
 def introduce(suite: str, needs_gpu: bool) -> None:

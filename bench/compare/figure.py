@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from bench.compare.measure import SOLVE_RATE
 from bench.compare.plan import BASE, CERTAINTY, CONFIGS, COVO, MAJORITY, RLVR, SVS, Plan
 from bench.compare.results import Results
+from bench.figures import dress
 
 CURVES: Mapping[str, Any] = {RLVR: "--", SVS: "-", MAJORITY: "-.", CERTAINTY: ":", COVO: (0, (1, 1))}
 """The methods of the last panel, by their dashes."""
@@ -55,7 +56,7 @@ def draw(path: Path, plan: Plan, results: Results) -> list[Path]:
             _where_they_end(axes, results, metric, theme, named=place == 0)
         _solve_rates(curves, plan, results, theme)
         for axes in (*ends, curves):
-            _dress(axes, theme)
+            dress(axes, theme.ink, theme.paper)
         written.append(path.with_name(path.stem + theme.ending))
         figure.savefig(written[-1], dpi=90)
     return written
@@ -84,13 +85,3 @@ def _solve_rates(axes: Axes, plan: Plan, results: Results, theme: Theme) -> None
     axes.set_title("training solve rate")
     axes.set_xlabel("thousand responses")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.07), ncols=3, labelcolor=theme.ink, framealpha=0.0)
-
-
-def _dress(axes: Axes, theme: Theme) -> None:
-    axes.set_facecolor(theme.paper)
-    axes.tick_params(colors=theme.ink)
-    axes.grid(alpha=0.25, color=theme.ink)
-    for text in (axes.title, axes.xaxis.label):
-        text.set_color(theme.ink)
-    for spine in axes.spines.values():
-        spine.set_color(theme.ink)

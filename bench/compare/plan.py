@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from bench.heldout import HELD_OUT, OnHeldOut
 from fastsvs.errors import UserError
 from fastsvs.files import read_jsonl
 
 BASE_CONFIG = Path("configs/compare/base_sft.yaml")
-EVAL_CONFIG = Path("configs/reproduce/eval.yaml")
-HELD_OUT = "heldout"
 BASE = "base"
 RLVR, SVS, VERL, MAJORITY, CERTAINTY = "RLVR", "SvS", "SvS + VERL", "majority vote", "self-certainty"
 COVO, MERF, RISE, HEAD_TAIL, MERGING = "CoVo", "MeRF", "RISE", "head-tail", "merging"
@@ -160,7 +159,7 @@ class Timed(Run):
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluated(OnHeldOut):
     """One model on the held-out problems. The base is sampled anew for every seed."""
 
     plan: Plan
@@ -172,24 +171,6 @@ class Evaluated:
     @property
     def folder(self) -> Path:
         return self.root / "evaluations" / f"{file_name(self.method)}_seed{self.seed}"
-
-    @property
-    def result(self) -> Path:
-        return self.folder / "summary.json"
-
-    @property
-    def figures(self) -> Path:
-        return self.folder / f"{HELD_OUT}.json"
-
-    @property
-    def samples(self) -> Path:
-        """One line a problem."""
-        return self.folder / f"{HELD_OUT}.samples.jsonl"
-
-    def arguments(self) -> list[str]:
-        overrides = [f"model.path={self.model}", f"output={self.folder}", f"seed={self.seed}"]
-        sampling = [f"sets.{HELD_OUT}.samples={self.plan.samples}", f"sets.{HELD_OUT}.k={self.plan.ks}"]
-        return ["eval", str(EVAL_CONFIG), *overrides, *sampling, *self.plan.shrink["eval"]]
 
 
 def file_name(method: str) -> str:

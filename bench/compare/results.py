@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.report import Row
 
@@ -13,11 +11,6 @@ from bench.report import Row
 @dataclass(frozen=True)
 class Results:
     rows: tuple[Row, ...]
-
-    @classmethod
-    def read(cls, path: Path) -> Results:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return cls(tuple(Row(**{"limit": None, "note": None, **row}) for row in rows))
 
     def seeds(self, method: str, metric: str) -> list[float]:
         """One value a seed."""

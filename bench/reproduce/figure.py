@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.figures import dress
 from bench.reproduce.claims import PAPER_K
 from bench.reproduce.plan import METHODS, ON_POLICY, RLVR, SFT, SVS, Plan
 from bench.reproduce.results import Results
@@ -56,7 +57,7 @@ def draw(path: Path, plan: Plan, results: Results) -> list[Path]:
         for axes, method in zip(rows[2], METHODS, strict=True):
             _every_k(axes, plan, results, method)
         for axes in rows.flat:
-            _dress(axes, theme)
+            dress(axes, theme.ink, theme.paper)
         for axes, place in ((rows[0][0], "outside upper center"), (rows[2][0], "outside lower center")):
             handles, labels = axes.get_legend_handles_labels()
             figure.legend(handles, labels, loc=place, ncols=len(labels), labelcolor=theme.ink, framealpha=0.0)
@@ -102,13 +103,3 @@ def _every_k(axes: Axes, plan: Plan, results: Results, method: str) -> None:
 
 def _title(metric: str) -> str:
     return f"held-out {metric}" if metric.startswith("pass") else "held-out entropy, nats per token"
-
-
-def _dress(axes: Axes, theme: Theme) -> None:
-    axes.set_facecolor(theme.paper)
-    axes.tick_params(colors=theme.ink)
-    axes.grid(alpha=0.25, color=theme.ink)
-    for text in (axes.title, axes.xaxis.label):
-        text.set_color(theme.ink)
-    for spine in axes.spines.values():
-        spine.set_color(theme.ink)

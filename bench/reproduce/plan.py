@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.heldout import HELD_OUT, OnHeldOut
+
 CONFIGS = Path("configs/reproduce")
 MODEL = Path("models/tiny")
-HELD_OUT = "heldout"
-"""The set of configs/reproduce/eval.yaml."""
 BASE, SVS, ON_POLICY, RLVR, SFT = "base", "SvS", "SvS on-policy", "RLVR", "SFT"
 """The model that all begin with, and the methods. RLVR makes one optimizer step a step; SvS, which learns from several
 times as many responses, makes several, and on-policy one."""
@@ -76,7 +76,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluated(OnHeldOut):
     """One model on the held-out problems. The base is sampled anew for every seed."""
 
     plan: Plan
@@ -89,24 +89,6 @@ class Evaluated:
     @property
     def folder(self) -> Path:
         return self.root / "evaluations" / f"{_file_name(self.method)}_seed{self.seed}_step{self.step}"
-
-    @property
-    def result(self) -> Path:
-        return self.folder / "summary.json"
-
-    @property
-    def figures(self) -> Path:
-        return self.folder / f"{HELD_OUT}.json"
-
-    @property
-    def samples(self) -> Path:
-        """One line a problem."""
-        return self.folder / f"{HELD_OUT}.samples.jsonl"
-
-    def arguments(self) -> list[str]:
-        overrides = [f"model.path={self.model}", f"output={self.folder}", f"seed={self.seed}"]
-        sampling = [f"sets.{HELD_OUT}.samples={self.plan.samples}", f"sets.{HELD_OUT}.k={self.plan.ks}"]
-        return ["eval", str(CONFIGS / "eval.yaml"), *overrides, *sampling, *self.plan.shrink["eval"]]
 
 
 def _file_name(method: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean
 
 from bench.report import Row
@@ -42,12 +40,6 @@ class Side:
 @dataclass(frozen=True)
 class Results:
     rows: tuple[Row, ...]
-
-    @classmethod
-    def read(cls, path: Path) -> Results:
-        """From a file of `bench.report.write`."""
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return cls(tuple(Row(**{"limit": None, "note": None, **row}) for row in rows))
 
     @cached_property
     def _values(self) -> dict[tuple[str, str, str], float]:

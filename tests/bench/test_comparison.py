@@ -20,7 +20,7 @@ from bench.compare.figure import draw
 from bench.compare.measure import SOLVE_RATE, measure
 from bench.compare.plan import BASE, CONFIGS, PLANS, RISE, RLVR, SVS, Evaluated, Plan
 from bench.compare.results import Results
-from bench.report import write
+from bench.report import read, write
 from bench.reproduce.statistics import pass_rates
 from fastsvs.config import SftJob, TrainJob, load
 from fastsvs.errors import UserError
@@ -132,7 +132,7 @@ def test_the_page_holds_what_the_json_holds(results: Results, tmp_path: Path) ->
     path.write_text(f"# Before\n{page.BEGIN}\nwhat was here\n{page.END}\nAfter\n")
     source = write(PLAN.suite, results.rows, tmp_path)
     for _ in range(2):
-        page.write(path, PLAN, Results.read(source), source.name, ["light.png", "dark.png"])
+        page.write(path, PLAN, Results(read(source)), source.name, ["light.png", "dark.png"])
     text = path.read_text()
     assert text.startswith("# Before\n")
     assert text.endswith("After\n")
@@ -177,5 +177,5 @@ def test_the_published_table_is_made_from_the_json_that_it_names() -> None:
     made = text.partition(page.BEGIN)[2].partition(page.END)[0]
     [source] = set(re.findall(r"\.\./(bench/results/compare-tiny-[\w-]+\.json)", made))
     pictures = ["methods.png", "methods-dark.png"]
-    assert made.strip() == page.render(PLANS["tiny"], Results.read(ROOT / source), Path(source).name, pictures).strip()
+    assert made.strip() == page.render(PLANS["tiny"], Results(read(ROOT / source)), Path(source).name, pictures).strip()
     assert all((ROOT / "docs" / picture).exists() for picture in pictures)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from whole_runs import ROOT, environment
 
 from bench.jobs import finish
-from bench.report import write
+from bench.report import read, write
 from bench.reproduce import page
 from bench.reproduce.claims import judge, same_cost
 from bench.reproduce.figure import draw
@@ -237,8 +237,8 @@ def test_entropies_of_problems_have_the_mean_over_all_tokens() -> None:
 
 def test_the_page_says_what_the_json_holds(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    read = Results.read(write(PLAN.suite, results.rows, tmp_path))
-    text = page.render(PLAN, read, "x.json", ["light.png", "dark.png"])
+    published = Results(read(write(PLAN.suite, results.rows, tmp_path)))
+    text = page.render(PLAN, published, "x.json", ["light.png", "dark.png"])
     sections = dict(re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
     ends = lines_of(sections["Where the methods end"])
     assert "| 12.5 (12.5 to 12.5) |" in ends["base"]
@@ -321,5 +321,5 @@ def test_the_published_page_is_made_from_the_json_that_it_names(monkeypatch: pyt
     text = (ROOT / "docs" / "reproduction.md").read_text()
     [source] = set(re.findall(r"\.\./(bench/results/reproduce-tiny-[\w-]+\.json)", text))
     pictures = ["reproduction.png", "reproduction-dark.png"]
-    assert text == page.render(PLANS["tiny"], Results.read(ROOT / source), Path(source).name, pictures, text)
+    assert text == page.render(PLANS["tiny"], Results(read(ROOT / source)), Path(source).name, pictures, text)
     assert all((ROOT / "docs" / picture).exists() for picture in pictures)

@@ -1,0 +1,16 @@
+"""What pictures on light and dark pages have in common."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+
+
+def dress(axes: Axes, ink: str, paper: str) -> None:
+    """Grid, frame and words in the colour of the ink."""
+    axes.set_facecolor(paper)
+    axes.tick_params(colors=ink)
+    axes.grid(alpha=0.25, color=ink)
+    for text in (axes.title, axes.xaxis.label):
+        text.set_color(ink)
+    for spine in axes.spines.values():
+        spine.set_color(ink)
