@@ -78,6 +78,7 @@ def record(folder: Path) -> list[dict]:
     return [{name: value for name, value in row.items() if not name.startswith(OF_THE_MACHINE)} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_left_alone(fastsvs, model: Path, tmp_path: Path) -> None:
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     result = fastsvs(*arguments(model, alone), timeout=300)
