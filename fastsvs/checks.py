@@ -38,7 +38,8 @@ def check_names(job: TrainJob) -> None:
     """Every plug-in that the job names exists. Raises UserError for one that does not."""
     ENGINES.get(job.rollout.engine)
     ADVANTAGES.get(job.algorithm.advantage)
-    ADVANTAGES.get(job.algorithm.verl.base)
+    if ADVANTAGES.get(job.algorithm.verl.base) is ADVANTAGES.get("verl"):
+        raise UserError("algorithm.verl.base is the advantage that verl shapes: name another one, such as grpo")
     REWARDS.get(job.algorithm.reward)
     SAMPLERS.get(job.sampler.name)
     HOOKS.get(job.merging.hook)

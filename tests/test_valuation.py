@@ -87,6 +87,11 @@ def test_rewards_without_labels_refuse_a_stage_that_needs_them(tmp_path: Path, c
     assert "set selfplay.stage=none, or algorithm.reward=verified" in capsys.readouterr().err
 
 
+def test_verl_cannot_shape_itself(tmp_path: Path, capsys) -> None:
+    assert main([*RLVR, "algorithm.verl.base=verl", f"run.dir={tmp_path}/run"]) == 2
+    assert "name another one, such as grpo" in capsys.readouterr().err
+
+
 def record(run: Path) -> list[dict]:
     rows = read_jsonl(run / "metrics.jsonl")
     return [{name: value for name, value in row.items() if not name.startswith(OF_THE_MACHINE)} for row in rows]
