@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from fastsvs.algorithms import Batch, Context, TokenStatistics, needs_labels, sample_rewards, token_advantages
 from fastsvs.dynamics import rank_dynamics
 from fastsvs.policy import Examination, Policy
-from fastsvs.selfplay import Experience, Group
+from fastsvs.selfplay import Experience
 from fastsvs.selfplay.counters import count
 from fastsvs.session import Session
 
@@ -32,10 +32,12 @@ class Valued:
         """The experience that the batch was made of, as it was valued: for the sample log and the counters."""
         if self.rewards is None or self.kept is None:
             return experience
-        rewards, starts = iter(self.rewards.tolist()), _starts(experience.groups)
+        rewards = iter(self.rewards.tolist())
+        starts = accumulate((len(group.rollouts) for group in experience.groups[:-1]), initial=0)
         valued = [replace(group, rewards=tuple(next(rewards) for _ in group.rollouts)) for group in experience.groups]
-        groups = [group for group, start in zip(valued, starts, strict=True) if self.kept[start]]
-        left_out = [group for group, start in zip(valued, starts, strict=True) if not self.kept[start]]
+        kept = {group.task.key for group, start in zip(valued, starts, strict=False) if self.kept[start]}
+        groups = [group for group in valued if group.task.key in kept]
+        left_out = [group for group in valued if group.task.key not in kept]
         return Experience(
             groups,
             experience.counters | count([*valued, *experience.discarded], groups),
@@ -107,12 +109,3 @@ class PolicyProbe:
         seen, found = self._seen
         same = [id(ids) for ids in seen.response_ids] == [id(ids) for ids in batch.response_ids]
         return found.logprobs if same else None
-
-
-def _starts(groups: Sequence[Group]) -> list[int]:
-    """Of each group the first sample in the batch."""
-    starts, next_start = [], 0
-    for group in groups:
-        starts.append(next_start)
-        next_start += len(group.rollouts)
-    return starts
