@@ -15,16 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .arguments import check_linear, inverse_temperature, kept_rows, pick, pick_if, spread
-from .dispatch import (
-    add_product,
-    new_logits,
-    operand_dtype,
-    row_kernels,
-    row_spans,
-    tiles,
-    write_logits,
-    write_product,
-)
+from .dispatch import add_product, new_tile, new_weight_grad, operand_dtype, row_kernels, write_product
+from .pieces import row_spans, tiles
+from .rows_torch import accumulation_dtype
 from .vocabulary import Vocabulary, vocabulary
 
 
@@ -49,7 +42,8 @@ def linear_logprob_entropy(
         temperature: above 0; a number or [tokens].
         vocab_size: rows of the whole weight at and beyond it are padding and get probability 0.
         group: ranks that share the vocabulary, all with the same hidden states and targets; None for a whole weight.
-        workspace_bytes: logits alive at a time, at most; None for the device's own value (`dispatch`).
+        workspace_bytes: of logits and their gradients alive at a time, as far as shapes allow; None for the device's
+            own value (`pieces`).
 
     Returns:
         log-probabilities and entropies, [tokens] each, fp32 (fp64 for fp64 input), accumulated in that dtype, bitwise
@@ -83,11 +77,11 @@ class LinearLogprobEntropy(torch.autograd.Function):
         x, ids = pick(hidden, rows), pick(targets, rows)
         pieces = []
         for span in row_spans(len(x), len(weight), x, workspace):
-            logits = new_logits(span.stop - span.start, part.owned, x)
-            write_logits(x[span], weight[: part.owned], logits)
+            logits = new_tile(span.stop - span.start, part.owned, x, accumulation_dtype(x))
+            write_product(x[span], weight[: part.owned].t(), logits)
             pieces.append(part.statistics(logits, ids[span], pick_if(inverse, span)))
             del logits  # before the next piece takes its memory
-        mine = torch.cat(pieces, 1) if pieces else new_logits(4, 0, x)
+        mine = torch.cat(pieces, 1) if pieces else x.new_empty(4, 0, dtype=accumulation_dtype(x))
         statistics, logprobs, entropy = part.merge(mine, ids)
         ctx.save_for_backward(hidden, weight, targets, rows, inverse, statistics)
         ctx.part, ctx.workspace = part, workspace
@@ -109,17 +103,16 @@ class LinearLogprobEntropy(torch.autograd.Function):
 
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         x_grad = torch.zeros_like(x, dtype=statistics.dtype) if needs_hidden else None
-        weight_grad = torch.zeros_like(weight) if needs_weight else None
+        weight_grad = new_weight_grad(weight, weight.dtype, part.owned if len(x) else 0) if needs_weight else None
         heights, widths = tiles(len(x), part.owned, x, ctx.workspace)
         for columns in widths:
             # Several pieces of rows add up in the accumulation dtype before they are rounded, once.
             total = torch.zeros_like(weight[columns], dtype=statistics.dtype) if len(heights) > 1 else None
             for span in heights:
-                logits = new_logits(span.stop - span.start, columns.stop - columns.start, x)
-                write_logits(x[span], weight[columns], logits)
-                kernels = row_kernels(logits)
-                grad = kernels.gradient_on(logits, operand_dtype(x))
-                kernels.logits_gradient(
+                size = span.stop - span.start, columns.stop - columns.start
+                logits, grad = new_tile(*size, x, statistics.dtype), new_tile(*size, x, operand_dtype(x))
+                write_product(x[span], weight[columns].t(), logits)
+                row_kernels(logits).logits_gradient(
                     logits,
                     statistics[:, span],
                     ids[span],
@@ -129,13 +122,14 @@ class LinearLogprobEntropy(torch.autograd.Function):
                     pick_if(h, span),
                     grad,
                 )
+                del logits
                 if x_grad is not None:
-                    add_product(x_grad[span], grad, weight[columns])
+                    add_product(grad, weight[columns], x_grad[span])
                 if weight_grad is not None and total is not None:
-                    add_product(total, grad.t(), x[span])
+                    add_product(grad.t(), x[span], total)
                 elif weight_grad is not None:
                     write_product(grad.t(), x, weight_grad[columns])
-                del logits, grad
+                del grad
             if weight_grad is not None and total is not None:
                 weight_grad[columns] = total
         hidden_grad = None if x_grad is None else spread(x_grad.to(hidden.dtype), rows, len(hidden))

@@ -1,12 +1,13 @@
 """A token-level policy loss and its gradient straight from hidden states and the (vocab-parallel) output weight.
 
-For a piece of the tokens at a time: logits -> row statistics -> loss and its slopes -> gradient of the logits, in place
--> gradients of hidden states and weight. A token's slopes need its own log-prob and entropy only, so nothing is
-computed twice: three matrix products, where a loss that is differentiated afterwards needs four.
+For a piece of the tokens at a time: logits -> row statistics -> loss and its slopes -> gradient of the logits; for
+several pieces together: -> gradients of hidden states and weight. A token's slopes need its own log-prob and entropy
+only, so nothing is computed twice: three matrix products, where a loss that is differentiated afterwards needs four.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,14 +18,15 @@ from torch.autograd.function import once_differentiable
 from .arguments import check_linear, inverse_temperature, kept_rows, pick, pick_if, spread
 from .dispatch import (
     add_product,
-    new_logits,
+    new_tile,
+    new_weight_grad,
     operand_dtype,
     policy_kernels,
     row_kernels,
-    row_spans,
-    write_logits,
+    scale,
     write_product,
 )
+from .pieces import row_groups
 from .rows_torch import accumulation_dtype
 from .token_loss import PolicyLossSettings, TokenInputs, TokenLossFunction
 from .vocabulary import Vocabulary, vocabulary
@@ -77,12 +79,19 @@ def linear_policy_loss(
     inverse = pick_if(inverse_temperature(temperature, hidden), rows)
     grads = torch.is_grad_enabled()
     x, matrix = pick(hidden.detach(), rows), weight.detach()
+    groups = row_groups(len(x), len(matrix), x, workspace_bytes)
     x_grad = torch.empty_like(x) if grads and hidden.requires_grad else None
     total = weight_grad if grads and weight.requires_grad else None
     if grads and weight.requires_grad and weight_grad is None:
-        total = torch.zeros_like(matrix, dtype=accumulation_dtype(matrix))
+        dtype = accumulation_dtype(matrix) if len(groups) > 1 else matrix.dtype
+        total = new_weight_grad(matrix, dtype, part.owned if groups else 0)
     with torch.no_grad():
-        result = _one_pass(x, matrix, targets, rows, inverse, part, inputs, loss, workspace_bytes, x_grad, total)
+        policy = _Policy(x, matrix[: part.owned], pick(targets, rows), inverse, rows, part, inputs, loss)
+        results: list[PolicyLossResult] = []
+        for pieces in groups:
+            fresh = weight_grad is None and not results
+            results += policy.group(pieces, x_grad, None if total is None else total[: part.owned], fresh)
+        result = _joined(results, x)
         logprobs, entropy = (spread(values, rows, len(hidden)) for values in (result.logprobs, result.entropy))
         metrics = {name: spread(values, rows, len(hidden)) for name, values in result.metrics.items()}
         own_grad = None if total is None or total is weight_grad else total.to(weight.dtype)
@@ -91,47 +100,57 @@ def linear_policy_loss(
     return PolicyLossResult(objective, logprobs, entropy, metrics)
 
 
-def _one_pass(
-    x: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    rows: Tensor | None,
-    inverse: Tensor | None,
-    part: Vocabulary,
-    inputs: TokenInputs,
-    loss: PolicyLossSettings | TokenLossFunction,
-    workspace: int | None,
-    x_grad: Tensor | None,
-    weight_grad: Tensor | None,
-) -> PolicyLossResult:
-    """Of the kept rows `x`. Writes `x_grad` and adds to `weight_grad`, where they are given."""
-    ids, owned = pick(targets, rows), weight[: part.owned]
-    pieces = []
-    for span in row_spans(len(x), len(weight), x, workspace):
-        logits = new_logits(span.stop - span.start, part.owned, x)
-        write_logits(x[span], owned, logits)
-        scale = pick_if(inverse, span)
-        statistics, logprobs, entropy = part.merge(part.statistics(logits, ids[span], scale), ids[span])
-        tokens = span if rows is None else rows[span]
-        slopes = policy_kernels(x).token_gradients(loss, logprobs, entropy, inputs, tokens)
-        if part.owned and (x_grad is not None or weight_grad is not None):
-            kernels = row_kernels(logits)
-            grad = kernels.gradient_on(logits, operand_dtype(x))
-            kernels.logits_gradient(
-                logits, statistics, ids[span], part.first, scale, slopes.logprobs, slopes.entropy, grad
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    """The rows that have a target, and how they are valued."""
+
+    x: Tensor
+    weight: Tensor
+    """Without padding."""
+    targets: Tensor
+    inverse: Tensor | None
+    rows: Tensor | None
+    """Their places among all tokens; None for all of them."""
+    part: Vocabulary
+    inputs: TokenInputs
+    """Of all tokens."""
+    loss: PolicyLossSettings | TokenLossFunction
+
+    def group(
+        self, pieces: list[slice], x_grad: Tensor | None, weight_grad: Tensor | None, fresh: bool
+    ) -> list[PolicyLossResult]:
+        """Of one piece after the other. Writes the group's rows of `x_grad` and adds to `weight_grad`, or writes it if
+        it is `fresh`, where they are given."""
+        group, lengths = slice(pieces[0].start, pieces[-1].stop), [at.stop - at.start for at in pieces]
+        if x_grad is None and weight_grad is None:
+            return [self._piece(at, None) for at in pieces]
+        gradient = new_tile(sum(lengths), self.part.owned, self.x, operand_dtype(self.x))
+        results = [self._piece(at, part) for at, part in zip(pieces, gradient.split(lengths), strict=True)]
+        if x_grad is not None:
+            write_product(gradient, self.weight, x_grad[group])
+        if weight_grad is not None:
+            (write_product if fresh else add_product)(gradient.t(), self.x[group], weight_grad)
+        return results
+
+    def _piece(self, at: slice, gradient: Tensor | None) -> PolicyLossResult:
+        """Writes the gradient of the logits, where it is wanted."""
+        x, targets, inverse, part = self.x[at], self.targets[at], pick_if(self.inverse, at), self.part
+        logits = new_tile(len(x), part.owned, x, accumulation_dtype(x))
+        write_product(x, self.weight.t(), logits)
+        statistics, logprobs, entropy = part.merge(part.statistics(logits, targets, inverse), targets)
+        tokens = at if self.rows is None else self.rows[at]
+        slopes = policy_kernels(x).token_gradients(self.loss, logprobs, entropy, self.inputs, tokens)
+        if gradient is not None and part.owned:
+            row_kernels(logits).logits_gradient(
+                logits, statistics, targets, part.first, inverse, slopes.logprobs, slopes.entropy, gradient
             )
-            if x_grad is not None:
-                write_product(grad, owned, x_grad[span])
-            if weight_grad is not None:
-                add_product(weight_grad[: part.owned], grad.t(), x[span])
-            del grad
-        elif x_grad is not None:
-            x_grad[span] = 0  # padding alone
-        objective = (slopes.loss * inputs.weights[tokens]).sum()
-        pieces.append(PolicyLossResult(objective, logprobs, entropy, slopes.metrics))
-        del logits  # before the next piece takes its memory
+        objective = (slopes.loss * self.inputs.weights[tokens]).sum()
+        return PolicyLossResult(objective, logprobs, entropy, slopes.metrics)
+
+
+def _joined(pieces: list[PolicyLossResult], like: Tensor) -> PolicyLossResult:
     if not pieces:
-        empty = x.new_zeros(0, dtype=accumulation_dtype(x))
+        empty = like.new_zeros(0, dtype=accumulation_dtype(like))
         return PolicyLossResult(empty.sum(), empty, empty, {})
     return PolicyLossResult(
         torch.stack([piece.loss for piece in pieces]).sum(),
@@ -142,7 +161,8 @@ def _one_pass(
 
 
 class _Differentiable(torch.autograd.Function):
-    """`value` with a gradient that is known already; `unit`: part of it has gone elsewhere, so nothing may scale it."""
+    """`value` with gradients that are known already; `unit`: part of them has gone elsewhere, so nothing may scale
+    them."""
 
     @staticmethod
     def forward(
@@ -154,8 +174,7 @@ class _Differentiable(torch.autograd.Function):
         weight_grad: Tensor | None,
         unit: bool,
     ) -> Tensor:
-        ctx.save_for_backward(hidden_grad, weight_grad)
-        ctx.unit = unit
+        ctx.grads, ctx.unit = (hidden_grad, weight_grad), unit
         return value.clone()
 
     @staticmethod
@@ -163,9 +182,13 @@ class _Differentiable(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.unit:
             torch._assert_async(upstream == 1, "with weight_grad the loss must be differentiated as it is, not scaled")
-        hidden_grad, weight_grad = ctx.saved_tensors
-        scaled = (None if grad is None else grad * upstream.to(grad.dtype) for grad in (hidden_grad, weight_grad))
-        return *scaled, *(None,) * 4
+        if ctx.grads is None:
+            raise RuntimeError("linear_policy_loss can be differentiated once: it made its gradients with the loss")
+        grads, ctx.grads = ctx.grads, None
+        for grad in grads:
+            if grad is not None and not ctx.unit:
+                scale(grad, upstream)
+        return *grads, *(None,) * 4
 
 
 def _check_weight_grad(weight_grad: Tensor | None, weight: Tensor) -> None:

@@ -46,11 +46,11 @@ def merge_statistics(parts: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Te
         maximum = torch.maximum(total[0], part[0])
         left, right = _shifted_to(total, maximum), _shifted_to(part, maximum)
         total = torch.stack([maximum, left[0] + right[0], left[1] + right[1], total[3] + part[3]])
-    maximum, sum_exp, sum_shifted, target = total
+    maximum, sum_exp, sum_shifted, target = total.double()  # rounded once, at the end: a few operations a row
     log_sum = sum_exp.log()
     ignored = targets == IGNORE_INDEX
-    logprobs = (target - maximum - log_sum).masked_fill(ignored, 0.0)
-    return total, logprobs, (log_sum - sum_shifted / sum_exp).masked_fill(ignored, 0.0)
+    logprobs, entropy = target - maximum - log_sum, log_sum - sum_shifted / sum_exp
+    return total, *(values.to(total.dtype).masked_fill(ignored, 0.0) for values in (logprobs, entropy))
 
 
 def logits_gradient(
@@ -71,7 +71,7 @@ def logits_gradient(
         logits, targets, first, inverse_temperature: as in `row_statistics`.
         statistics: [4, rows], of the whole vocabulary.
         logprobs_grad, entropy_grad: [rows] g and h; None for an h of 0 everywhere.
-        out: [rows, columns]; may be `gradient_on(logits, dtype)`, otherwise `logits` stays as it is.
+        out: [rows, columns]; may be `logits`.
     """
     maximum, sum_exp, sum_shifted, _target = statistics
     shifted = _scaled(logits, inverse_temperature) - maximum[:, None]
@@ -88,11 +88,6 @@ def logits_gradient(
     place, held = _locate(targets, first, logits.shape[1])
     gradient.scatter_add_(1, place[:, None], torch.where(held, direct, 0.0)[:, None])
     out.copy_(gradient.masked_fill_((targets == IGNORE_INDEX)[:, None], 0.0))
-
-
-def gradient_on(logits: Tensor, dtype: torch.dtype) -> Tensor:
-    """A place for `logits_gradient` in the memory of `logits`, for a matrix product with operands of `dtype`."""
-    return logits
 
 
 def _scaled(logits: Tensor, inverse_temperature: Tensor | None) -> Tensor:

@@ -72,9 +72,7 @@ def logits_gradient(
 ) -> None:
     rows, columns = logits.shape
     config = row_config("logits_gradient", logits.dtype, columns)
-    # A smaller element on top of a larger one: only a row's own program knows what it has read already.
-    shrinks = out.data_ptr() == logits.data_ptr() and out.element_size() != logits.element_size()
-    parts, span = _shares(columns, config, 1 if shrinks else splits(rows, columns, config, logits.device))
+    parts, span = _shares(columns, config, splits(rows, columns, config, logits.device))
     if rows:
         logits_gradient_kernel[(rows, parts)](
             logits,
@@ -93,16 +91,10 @@ def logits_gradient(
             out.stride(0),
             columns,
             span,
-            SHRINKS=shrinks,
             BLOCK=config.block,
             num_warps=config.warps,
             enable_fp_fusion=True,
         )
-
-
-def gradient_on(logits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each row of `dtype` at the start of its fp32 row: a matrix with the same rows in bytes."""
-    return logits.view(dtype)[:, : logits.shape[1]]
 
 
 @triton.jit
@@ -201,14 +193,17 @@ def merge_statistics_kernel(parts, count, targets, statistics, results, rows, BL
         sum_exp = my_scale * sum_exp + their_scale * part_exp
         maximum = new_maximum
         parts += 4 * rows
-    log_sum = tl.log(sum_exp)
+    wide_exp = sum_exp.to(tl.float64)  # rounded once, at the end: a few operations a row
+    log_sum = tl.log(wide_exp)
     kept = tl.load(targets + row, mask=held, other=IGNORED) != IGNORED
     tl.store(statistics + row, maximum, mask=held)
     tl.store(statistics + rows + row, sum_exp, mask=held)
     tl.store(statistics + 2 * rows + row, sum_shifted, mask=held)
     tl.store(statistics + 3 * rows + row, at_target, mask=held)
-    tl.store(results + row, tl.where(kept, at_target - maximum - log_sum, 0.0), mask=held)
-    tl.store(results + rows + row, tl.where(kept, log_sum - sum_shifted / sum_exp, 0.0), mask=held)
+    logprob = (at_target.to(tl.float64) - maximum - log_sum).to(tl.float32)
+    entropy = (log_sum - sum_shifted / wide_exp).to(tl.float32)
+    tl.store(results + row, tl.where(kept, logprob, 0.0), mask=held)
+    tl.store(results + rows + row, tl.where(kept, entropy, 0.0), mask=held)
 
 
 @triton.jit
@@ -229,11 +224,9 @@ def logits_gradient_kernel(
     out_stride,
     columns,
     span,
-    SHRINKS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Program (row, part): columns part * span up to span further. With SHRINKS `out` lies on `logits` with a smaller
-    element, and the one program of the row must read a block before it writes it."""
+    """Program (row, part): columns part * span up to span further."""
     row = tl.program_id(0).to(tl.int64)
     begin = tl.program_id(1) * span
     end = tl.minimum(begin + span, columns)
@@ -265,15 +258,11 @@ def logits_gradient_kernel(
         for start in tl.range(begin, whole, BLOCK):
             z = tl.load(row_logits + start + lanes).to(tl.float32)
             gradient = _softmax_gradient(tl.fma(z, inverse, -maximum), log_sum, base, slope, entropy_grad is not None)
-            if SHRINKS:
-                tl.debug_barrier()
             tl.store(row_out + start + lanes, gradient.to(out.dtype.element_ty))
         if whole < end:
             held = whole + lanes < end
             z = tl.load(row_logits + whole + lanes, mask=held, other=0.0).to(tl.float32)
             gradient = _softmax_gradient(tl.fma(z, inverse, -maximum), log_sum, base, slope, entropy_grad is not None)
-            if SHRINKS:
-                tl.debug_barrier()
             tl.store(row_out + whole + lanes, gradient.to(out.dtype.element_ty), mask=held)
         place = target - first
         if (place >= begin) & (place < end):

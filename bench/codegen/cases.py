@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from triton.runtime import JITFunction
 
-from fastsvs.kernels import rows_triton, token_loss_triton
+from fastsvs.kernels import rows_triton, scale_triton, token_loss_triton
 from fastsvs.kernels.table import ROW_CONFIGS, RowConfig
 
 ELEMENTS = {2: "bf16", 4: "fp32"}
@@ -27,7 +27,7 @@ class Case:
 
 
 def all_cases() -> dict[str, Case]:
-    cases = [*statistics_cases(), *gradient_cases(), merge_case(), *token_loss_cases()]
+    cases = [*statistics_cases(), *gradient_cases(), merge_case(), *token_loss_cases(), *scale_cases()]
     return {case.name: case for case in cases}
 
 
@@ -92,15 +92,14 @@ def gradient_case(logits: str, out: str, config: RowConfig, tempered: bool, slop
         "columns": "i32",
         "span": "i32",
     }
-    shrinks = logits != out
     strides = dict.fromkeys(("temperature_stride", "logprobs_grad_stride", "entropy_grad_stride"), 1)
-    constants = {**strides, "SHRINKS": shrinks, "BLOCK": config.block}
+    constants = {**strides, "BLOCK": config.block}
     if not tempered:
         constants["inverse_temperature"] = None
     if not sloped:
         constants["entropy_grad"] = None
     options = label({"temperature": tempered, "entropy": sloped, "odd columns": odd})
-    name = f"logits_gradient {f'{out} over ' if shrinks else ''}{logits} {config.block}x{config.warps}{options}"
+    name = f"logits_gradient {f'{out} from ' if logits != out else ''}{logits} {config.block}x{config.warps}{options}"
     return case(name, rows_triton.logits_gradient_kernel, types, constants, odd, config)
 
 
@@ -146,6 +145,13 @@ def token_loss_case(surrogate: str, correction: str, estimator: str | None, entr
         constants["reference_logprobs"] = None
     options = label({correction: correction != "none", f"{estimator}": estimator is not None, "entropy": entropy})
     return case(f"token_loss {surrogate}{options}", kernel, types, constants, True, config)
+
+
+def scale_cases() -> Iterator[Case]:
+    config = RowConfig(scale_triton.BLOCK, scale_triton.WARPS)
+    for element in ELEMENTS.values():
+        types = {"values": f"*{element}", "factor": "*fp32", "count": "i32"}
+        yield case(f"scale {element}", scale_triton.scale_kernel, types, {"BLOCK": config.block}, False, config)
 
 
 def label(options: Mapping[str, bool]) -> str:

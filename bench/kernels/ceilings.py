@@ -6,12 +6,13 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from bench.kernels.suites import Case, Mode, Shape
 from bench.report import Row
 
-ROWS = 4096
-"""Tokens of a product: a piece of the default workspace."""
+PIECE, GROUP = 2048, 8192
+"""Tokens whose logits are made in one product, and whose gradients enter one: those of the default workspace."""
 
 
 class Ceilings:
@@ -59,23 +60,27 @@ def copy_rate(nbytes: int = 4 << 30, rounds: int = 10) -> float:
 
 
 def product_rates(shape: Shape, rounds: int = 7) -> dict[str, float]:
-    """FLOP/s of the products of the policy loss as cuBLAS does them, one at a time, on random numbers."""
-    x = torch.randn(ROWS, shape.hidden, device="cuda", dtype=torch.bfloat16)
-    w = torch.randn(shape.vocabulary, shape.hidden, device="cuda", dtype=torch.bfloat16)
-    wide = torch.empty(ROWS, shape.vocabulary, device="cuda", dtype=torch.float32)
-    strided = wide.view(torch.bfloat16)[:, : shape.vocabulary]  # as the gradient lies in place of the logits
-    strided.normal_()
-    packed = torch.randn(ROWS, shape.vocabulary, device="cuda", dtype=torch.bfloat16)
-    total = torch.zeros(shape.vocabulary, shape.hidden, device="cuda", dtype=torch.float32)
-    flop = 2.0 * ROWS * shape.hidden * shape.vocabulary
-    products: dict[str, Callable[[], object]] = {
-        "logits, bf16 out": lambda: torch.mm(x, w.t(), out=packed),
-        "dX from strided rows": lambda: torch.mm(strided, w),
-        "dX from packed rows": lambda: torch.mm(packed, w),
-        "dW added in fp32, strided": lambda: torch.addmm(total, strided.t(), x, out_dtype=torch.float32, out=total),
-        "logits, fp32 out": lambda: torch.mm(x, w.t(), out_dtype=torch.float32, out=wide),
+    """FLOP/s of the products of the policy loss as cuBLAS does them, one at a time, on random numbers; and of those
+    that a loss from bf16 logits has in their place."""
+
+    def normal(*size: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+        return torch.randn(*size, device="cuda", dtype=dtype)
+
+    x, w = normal(GROUP, shape.hidden), normal(shape.vocabulary, shape.hidden)
+    wide = torch.empty(PIECE, shape.vocabulary, device="cuda", dtype=torch.float32)
+    narrow = normal(GROUP, shape.vocabulary)
+    x_grad, w_grad = torch.empty_like(x), torch.empty_like(w)
+    total = torch.zeros_like(w, dtype=torch.float32)
+    fp32 = {"out_dtype": torch.float32}
+    products: dict[str, tuple[int, Callable[[], object]]] = {
+        "dX": (GROUP, lambda: torch.mm(narrow, w, out=x_grad)),
+        "dW, bf16 out": (GROUP, lambda: torch.mm(narrow.t(), x, out=w_grad)),
+        "dW added in fp32": (GROUP, lambda: torch.addmm(total, narrow.t(), x, out=total, **fp32)),
+        "logits, fp32 out": (PIECE, lambda: torch.mm(x[:PIECE], w.t(), out=wide, **fp32)),
+        "logits, bf16 out": (GROUP, lambda: torch.mm(x, w.t(), out=narrow)),
     }
-    return {name: flop / _seconds(product, rounds) for name, product in products.items()}
+    flop = 2.0 * shape.hidden * shape.vocabulary
+    return {name: tokens * flop / _seconds(product, rounds) for name, (tokens, product) in products.items()}
 
 
 def _seconds(work: Callable[[], object], rounds: int) -> float:

@@ -23,6 +23,7 @@ Result = TypeVar("Result")
 FLUSH_BYTES = 256 << 20
 """Written between two timed calls: more than any L2 cache."""
 LEAST_ROUNDS = 5
+NO_ROOM = "does not fit this device"
 
 
 @dataclass
@@ -91,7 +92,7 @@ def attempt(action: Callable[[], Result]) -> tuple[Result | None, str]:
     except (AbsentError, ImportError) as error:
         reason = f"absent: {error}"
     except torch.OutOfMemoryError:
-        reason = "does not fit this device"
+        reason = NO_ROOM
     except Exception as error:
         reason = f"failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
     free()  # not before: the traceback holds tensors

@@ -1,4 +1,4 @@
-"""Where the time of the policy loss goes: its parts one after the other on one piece of tokens."""
+"""Where the time of the policy loss goes: its parts one after the other on one piece, or one group, of tokens."""
 
 from __future__ import annotations
 
@@ -18,38 +18,47 @@ from bench.report import Row
 
 
 def parts(case: Case, device: torch.device, ceilings: Ceilings, rounds: int = 7) -> Iterator[Row]:
-    """Milliseconds for all tokens of the case, each part timed alone on a piece of the default size. `limit` is the
-    part's own floor: its product, or the bytes of fp32 logits and bf16 gradient that it reads and writes."""
-    dispatch = import_module(f"{kernels.__name__}.dispatch")
-    vocabulary = import_module(f"{kernels.__name__}.vocabulary")
+    """Milliseconds for all tokens of the case, each part timed alone on as many as the default workspace gives it.
+    `limit` is the part's own floor: its product, or the bytes of fp32 logits and bf16 gradient that it reads and
+    writes."""
+    dispatch, cutting, vocabulary = (
+        import_module(f"{kernels.__name__}.{name}") for name in ("dispatch", "pieces", "vocabulary")
+    )
     inputs = make(case, device, torch.bfloat16)
-    x, w = inputs.hidden.detach(), inputs.weight.detach()
-    span = dispatch.row_spans(case.tokens, case.shape.vocabulary, x, None)[0]
-    x, targets, share = x[span], inputs.targets[span], vocabulary.vocabulary(case.shape.vocabulary, None, None)
-    logits = dispatch.new_logits(len(x), case.shape.vocabulary, x)
+    group = cutting.row_groups(case.tokens, case.shape.vocabulary, inputs.hidden, None)[0]
+    piece, together = group[0], slice(0, group[-1].stop)
+    x, w, targets = inputs.hidden.detach(), inputs.weight.detach(), inputs.targets[piece]
+    share = vocabulary.vocabulary(case.shape.vocabulary, None, None)
+    logits = dispatch.new_tile(piece.stop, case.shape.vocabulary, x, torch.float32)
+    gradient = dispatch.new_tile(together.stop, case.shape.vocabulary, x, dispatch.operand_dtype(x))
     rows, policy = dispatch.row_kernels(logits), dispatch.policy_kernels(x)
     weights = torch.full_like(inputs.advantages, inputs.token_weight)
     terms = kernels.TokenInputs(inputs.advantages, weights, inputs.old_logprobs)
-    x_grad, total = torch.empty_like(x), torch.zeros_like(w, dtype=logits.dtype)
-    dispatch.write_logits(x, w, logits)
+    x_grad, total = torch.empty_like(x[together]), torch.zeros_like(w, dtype=logits.dtype)
+    dispatch.write_product(x[piece], w.t(), logits)
     statistics, logprobs, entropy = share.merge(share.statistics(logits, targets, None), targets)
-    slopes = policy.token_gradients(SETTINGS, logprobs, entropy, terms, span)
-    out = rows.gradient_on(logits, dispatch.operand_dtype(x))
-    work: dict[str, Callable[[], object]] = {
-        "product: logits": lambda: dispatch.write_logits(x, w, logits),
-        "row statistics": lambda: share.merge(share.statistics(logits, targets, None), targets),
-        "token loss": lambda: policy.token_gradients(SETTINGS, logprobs, entropy, terms, span),
-        "gradient of logits": lambda: rows.logits_gradient(
-            logits, statistics, targets, 0, None, slopes.logprobs, slopes.entropy, out
+    slopes = policy.token_gradients(SETTINGS, logprobs, entropy, terms, piece)
+    work: dict[str, tuple[slice, Callable[[], object]]] = {
+        "product: logits": (piece, lambda: dispatch.write_product(x[piece], w.t(), logits)),
+        "row statistics": (piece, lambda: share.merge(share.statistics(logits, targets, None), targets)),
+        "token loss": (piece, lambda: policy.token_gradients(SETTINGS, logprobs, entropy, terms, piece)),
+        "gradient of logits": (
+            piece,
+            lambda: rows.logits_gradient(
+                logits, statistics, targets, 0, None, slopes.logprobs, slopes.entropy, gradient[piece]
+            ),
         ),
-        "product: hidden": lambda: dispatch.write_product(out, w, x_grad),
-        "product: weight": lambda: dispatch.add_product(total, out.t(), x),
+        "product: hidden": (together, lambda: dispatch.write_product(gradient, w, x_grad)),
+        "product: weight": (together, lambda: dispatch.add_product(gradient.t(), x[together], total)),
     }
+    for at in group:
+        gradient[at].copy_(logits[: at.stop - at.start])  # no product is timed on what memory happens to hold
     product, cells = ceilings.of_flop(case.shape, case.flop("forward")), float(case.tokens) * case.shape.vocabulary
     floors = {"row statistics": ceilings.of_bytes(4 * cells), "gradient of logits": ceilings.of_bytes(6 * cells)}
-    for part in work.values():
+    for _tokens, part in work.values():
         part()  # compiles
-    times = [[clock(part) for part in work.values()] for _ in range(rounds)]  # each finds what the one before it left
-    for name, milliseconds in zip(work, zip(*times, strict=True), strict=True):
+    times = [[clock(part) for _tokens, part in work.values()] for _ in range(rounds)]
+    for (name, (tokens, _part)), milliseconds in zip(work.items(), zip(*times, strict=True), strict=True):
         limit = product if name.startswith("product") else floors.get(name)
-        yield Row(f"{case.name}/parts", "fastsvs", name, median(milliseconds) * case.tokens / len(x), "ms", limit)
+        of_all = median(milliseconds) * case.tokens / (tokens.stop - tokens.start)
+        yield Row(f"{case.name}/parts", "fastsvs", name, of_all, "ms", limit)

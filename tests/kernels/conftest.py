@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 import triton_interpreter
+
+from fastsvs.kernels import pieces
 
 
 @pytest.fixture
@@ -22,6 +26,17 @@ def device(monkeypatch) -> torch.device:
             if module.__name__.startswith("fastsvs.kernels.") and hasattr(module, choice):
                 monkeypatch.setattr(module, choice, lambda like, name=name: _kernels(name, like))
     return torch.device("cpu")
+
+
+@pytest.fixture
+def cut(monkeypatch) -> Callable[..., None]:
+    """Changes the limits by which rows and columns are cut, on every device."""
+
+    def change(**limits: int) -> None:
+        for device in ("CPU", "CUDA"):
+            monkeypatch.setattr(pieces, device, replace(getattr(pieces, device), **limits))
+
+    return change
 
 
 def _kernels(name: str, like: torch.Tensor):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastsvs.kernels import IGNORE_INDEX, dispatch, linear_logprob_entropy
+from fastsvs.kernels import IGNORE_INDEX, linear_logprob_entropy
 
 
 def reference(
@@ -47,10 +47,9 @@ def compare(tokens: int, width: int, vocab: int, temperature: float | Tensor = 1
 
 
 @pytest.fixture(params=[False, True], ids=["one_tile", "many_tiles"])
-def tiles(request, monkeypatch):
+def tiles(request, cut):
     if request.param:
-        monkeypatch.setattr(dispatch, "CPU_WORKSPACE", 4 * 5 * 16)
-        monkeypatch.setattr(dispatch, "CPU_LEAST", (5, 16))
+        cut(workspace=8 * 5 * 16, least_rows=5, least_columns=16)
 
 
 @pytest.mark.usefixtures("tiles")
@@ -206,18 +205,6 @@ def test_twice_the_same_bits():
     hidden, weight, targets = sample(2000, 16, 700)
     first, second = (gradients(linear_logprob_entropy(hidden, weight, targets), (hidden, weight)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-@pytest.mark.parametrize(("tokens", "vocab"), [(10_000, 500), (3000, 152_064), (2, 50), (1, 3_000_000), (0, 7)])
-def test_tiles_cover_everything_once_and_fit_their_bytes(tokens, vocab):
-    like, cells = torch.empty(0), dispatch.CPU_WORKSPACE // 4
-    pieces = dispatch.row_spans(tokens, vocab, like, None)
-    assert [row for span in pieces for row in range(tokens)[span]] == list(range(tokens))
-    assert all(s.stop - s.start <= max(dispatch.CPU_LEAST[0], cells // vocab) for s in pieces)
-    heights, widths = dispatch.tiles(tokens, vocab, like, None)
-    assert [row for span in heights for row in range(tokens)[span]] == list(range(tokens))
-    assert [column for span in widths for column in range(vocab)[span]] == list(range(vocab))
-    assert all((h.stop - h.start) * (w.stop - w.start) <= cells for h in heights[:2] for w in widths[:2])
 
 
 @pytest.mark.parametrize(

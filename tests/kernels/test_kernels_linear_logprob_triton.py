@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastsvs.kernels import IGNORE_INDEX, dispatch, linear_logprob, linear_logprob_entropy
+from fastsvs.kernels import IGNORE_INDEX, linear_logprob, linear_logprob_entropy
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
@@ -16,13 +16,11 @@ def dtype(request) -> torch.dtype:
 
 
 @pytest.fixture(params=["one_piece", "pieces", "pieces_split_rows"])
-def pieces(request, device, monkeypatch) -> None:
+def pieces(request, device, monkeypatch, cut) -> None:
     from fastsvs.kernels import rows_triton, table
 
     if request.param != "one_piece":
-        for name in ("CPU", "CUDA"):
-            monkeypatch.setattr(dispatch, f"{name}_WORKSPACE", 4 * 5 * 700)
-            monkeypatch.setattr(dispatch, f"{name}_LEAST", (5, 600))
+        cut(workspace=8 * 5 * 700, least_rows=5, least_columns=600)
     if request.param == "pieces_split_rows":
         monkeypatch.setattr(rows_triton, "splits", lambda *_: 2)
         monkeypatch.setattr(rows_triton, "row_config", lambda *_: table.RowConfig(1024, 4))
@@ -128,8 +126,8 @@ def test_twice_the_same_bits_and_a_first_ratio_of_1(dtype, device):
 
 
 @pytest.mark.usefixtures("pieces")
-def test_bf16_gradients_over_fp32_logits(device, monkeypatch):
-    """As a GPU does it: the gradient enters the products in bf16, from the memory of the logits."""
+def test_bf16_gradients_of_fp32_logits(device, monkeypatch):
+    """As a GPU does it: the gradient enters the products in bf16."""
     monkeypatch.setattr(linear_logprob, "operand_dtype", lambda like: torch.bfloat16)
     hidden, weight, targets = sample(12, 1501, torch.bfloat16, device)
     check(hidden, weight, targets)
@@ -137,16 +135,17 @@ def test_bf16_gradients_over_fp32_logits(device, monkeypatch):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_no_less_exact_than_plain_torch(temperature, dtype, device):
-    hidden, weight, targets = sample(16, 2000, dtype, device)
+    """On the whole, over tokens enough that it is no matter of luck; in bf16 the largest error too."""
+    tokens = 256 if dtype == torch.float32 else 32
+    hidden, weight, targets = sample(tokens, 2000, dtype, device)
     found, wanted = (
         run(hidden, weight, targets, temperature=temperature),
         truth(hidden, weight, targets, temperature=temperature),
     )
     logp = (hidden @ weight.t() / temperature).log_softmax(-1)
     outputs = logp.gather(1, targets[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
-    gradients = torch.autograd.grad(outputs, (hidden, weight), [x.to(dtype) for x in slopes(16, device)])
-    # In fp32 the order in which a matrix product adds up makes as much of a difference as anything else.
-    slack = (1, 1, 2, 2) if dtype == torch.float32 else (1, 1, 1, 1)
-    for ours, theirs, true, times in zip(found, (*outputs, *gradients), wanted, slack, strict=True):
-        for size in (torch.linalg.vector_norm, lambda x: x.abs().max()):
-            assert size(ours.double() - true) <= times * size(theirs.detach().double() - true)
+    gradients = torch.autograd.grad(outputs, (hidden, weight), [x.to(dtype) for x in slopes(tokens, device)])
+    for ours, theirs, true in zip(found, (*outputs, *gradients), wanted, strict=True):
+        ours, theirs = ours.double() - true, theirs.detach().double() - true
+        assert ours.norm() <= theirs.norm()
+        assert dtype == torch.float32 or ours.abs().max() <= theirs.abs().max()

@@ -18,6 +18,8 @@ from fastsvs.kernels.token_loss import token_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
+ULP = {torch.float32: 2**-23, torch.bfloat16: 2**-7, torch.float64: 2**-52}
+"""Triton's interpreter truncates."""
 EVERYTHING = {"rollout_correction": "tis", "kl_coefficient": 0.2, "entropy_coefficient": 0.05}
 LOSSES = [PolicyLossSettings(loss=name, **EVERYTHING) for name in ("ppo", "cispo", "sapo")]
 
@@ -28,11 +30,10 @@ def kernels(request) -> torch.device:
     return torch.device("cpu") if request.param == "torch" else request.getfixturevalue("device")
 
 
-@pytest.fixture(params=[None, 1], ids=["one_piece", "pieces"])
-def workspace(request, monkeypatch) -> int | None:
-    """Bytes of logits: for all tokens at once, or for five of them."""
-    for name in ("CPU_LEAST", "CUDA_LEAST"):
-        monkeypatch.setattr(dispatch, name, (5, 16))
+@pytest.fixture(params=[None, 1], ids=["one_piece", "groups"])
+def workspace(request, cut) -> int | None:
+    """Bytes: for all tokens at once, or for no more than five; two such pieces make a group."""
+    cut(least_rows=5, row_multiple=1, together=2)
     return request.param
 
 
@@ -187,6 +188,32 @@ def test_a_scaled_loss_has_scaled_gradients():
     )
     with pytest.raises(RuntimeError, match="not scaled"):
         (2 * result.loss).backward()
+
+
+def test_its_gradients_can_be_taken_once():
+    hidden, weight, targets, inputs = sample("cpu")
+    result = linear_policy_loss(hidden, weight, targets, inputs, LOSSES[0])
+    result.loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated once"):
+        result.loss.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [(0, 5), (3, 7), (40, 1000)])
+def test_scaling_in_place(kernels, dtype, shape, monkeypatch):
+    if kernels.type == "cpu" and dtype != torch.float64:
+        scale_triton = pytest.importorskip("fastsvs.kernels.scale_triton")
+        monkeypatch.setattr(scale_triton, "PROGRAMS", 3)  # so that each goes round more than once
+        functions = [dispatch.scale, scale_triton.scale]
+    else:
+        functions = [dispatch.scale]
+    for scale in functions:
+        values = torch.linspace(-3, 5, shape[0] * shape[1], device=kernels).view(shape).to(dtype)
+        same, scaled = values.clone(), values.clone()
+        scale(same, torch.ones((), device=kernels))
+        scale(scaled, torch.full((), -0.625, device=kernels))
+        assert torch.equal(same, values)
+        torch.testing.assert_close(scaled.double(), values.double() * -0.625, atol=0, rtol=ULP[dtype])
 
 
 @pytest.mark.parametrize("frozen", ["hidden", "weight", "both"])

@@ -1,5 +1,6 @@
 """The operators over a sharded vocabulary: real gloo processes against one process."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ from fastsvs.kernels import (
     IGNORE_INDEX,
     PolicyLossSettings,
     TokenInputs,
-    dispatch,
     linear_logprob_entropy,
     linear_policy_loss,
     logprob_entropy,
+    pieces,
 )
 
 TOKENS, WIDTH, PADDED, VOCAB = 50, 16, 64, 45  # with 4 ranks the last one owns padding alone
@@ -77,7 +78,8 @@ def from_logits(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
 
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dispatch.CPU_LEAST = (5, 16)  # several pieces, and so several all-gathers
+    # Several pieces, and so several all-gathers, two to a group.
+    pieces.CPU = replace(pieces.CPU, least_rows=5, least_columns=16, together=2)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
     results = {}
     for size in (1, 2, 4):

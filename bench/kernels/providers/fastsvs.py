@@ -11,8 +11,8 @@ from bench.kernels.ours import kernels
 from bench.kernels.providers.base import SETTINGS, Outputs, Provider, Work
 from bench.kernels.suites import Operator
 
-WORKSPACES = {"1.2": 1200 << 20, "4.8": 4800 << 20}
-"""Beside the default of 2400 MiB."""
+WORKSPACES = {"1.8": 1800 << 20, "7.2": 7200 << 20}
+"""Beside the default of 3600 MiB."""
 
 
 def providers(operator: Operator, gpu: bool) -> Iterator[Provider]:
@@ -27,7 +27,7 @@ def providers(operator: Operator, gpu: bool) -> Iterator[Provider]:
     else:
         note = "adds dW to an fp32 buffer that is there already, as Megatron's is, and gives no bf16 dW"
         yield Provider("fastsvs", lambda: _policy_loss(True, None), unequal=note)
-        yield Provider("fastsvs, own dW buffer", lambda: _policy_loss(False, None), complete=True)
+        yield Provider("fastsvs, dX and dW", lambda: _policy_loss(False, None), complete=True)
         for name, size in WORKSPACES.items() if gpu else ():
             work = _policy_loss(True, size)
             yield Provider(f"fastsvs, {name} GB workspace", lambda work=work: work, unequal=note)

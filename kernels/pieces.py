@@ -1,0 +1,77 @@
+"""How much of tokens x vocabulary is alive at a time: rows and columns cut into pieces that fit a workspace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .dispatch import operand_dtype
+from .rows_torch import accumulation_dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    workspace: int
+    """Bytes of logits and of their gradients, where the caller does not say."""
+    together: int
+    """Pieces of rows whose gradients enter one matrix product."""
+    least_rows: int
+    """Of a piece of whole rows, and `least_columns` of a tile, whatever the workspace."""
+    least_columns: int
+    row_multiple: int
+    """Of a piece, but for the last: a matrix product computes whole tiles."""
+
+
+CUDA = Limits(workspace=3600 << 20, together=4, least_rows=1024, least_columns=4096, row_multiple=128)
+"""Of a vocabulary of 152k in bf16: gradients of 8,192 tokens, made from the fp32 logits of 2,048 at a time. So many
+rows fill the multiprocessors evenly in both products that the gradients enter, and the fp32 gradient of the weight is
+read and written once for all of them."""
+CPU = Limits(workspace=4 << 20, together=1, least_rows=64, least_columns=256, row_multiple=1)
+"""A tile of logits and its gradient stay in the cache of one core through their elementwise passes."""
+
+
+def row_spans(rows: int, columns: int, like: Tensor, workspace: int | None) -> list[slice]:
+    """Whole rows at a time, in near-equal pieces whose logits fit `workspace` bytes (None: the device's own)."""
+    return _near_equal(slice(0, rows), _rows_of_a_piece(columns, like, workspace, 0), like)
+
+
+def row_groups(rows: int, columns: int, like: Tensor, workspace: int | None) -> list[list[slice]]:
+    """Whole rows in near-equal groups of near-equal pieces: the gradients of a group and the logits of one of its
+    pieces fit `workspace`."""
+    together = _limits(like).together
+    piece = _rows_of_a_piece(columns, like, workspace, together)
+    return [_near_equal(group, piece, like) for group in _near_equal(slice(0, rows), together * piece, like)]
+
+
+def tiles(rows: int, columns: int, like: Tensor, workspace: int | None) -> tuple[list[slice], list[slice]]:
+    """Row spans and column spans whose tiles of logits fit `workspace` with their gradients: rows in one piece as long
+    as columns stay wide enough for an efficient matrix product."""
+    limits = _limits(like)
+    entry = accumulation_dtype(like).itemsize + operand_dtype(like).itemsize
+    entries = (workspace or limits.workspace) // entry
+    width = max(1, min(columns, max(limits.least_columns, entries // max(rows, 1))))
+    return _spans(slice(0, rows), entries // width), _spans(slice(0, columns), width)
+
+
+def _rows_of_a_piece(columns: int, like: Tensor, workspace: int | None, gradients: int) -> int:
+    """Whose logits fit `workspace` beside the gradients of `gradients` such pieces."""
+    limits = _limits(like)
+    row = columns * (accumulation_dtype(like).itemsize + gradients * operand_dtype(like).itemsize)
+    rows = (workspace or limits.workspace) // row
+    return max(limits.least_rows, rows // limits.row_multiple * limits.row_multiple)
+
+
+def _near_equal(whole: slice, most: int, like: Tensor) -> list[slice]:
+    """As many pieces as there must be, if none has more than `most` rows."""
+    rows, multiple = whole.stop - whole.start, _limits(like).row_multiple
+    step = -(-rows // max(1, -(-rows // most)))
+    return _spans(whole, -(-step // multiple) * multiple)
+
+
+def _spans(whole: slice, step: int) -> list[slice]:
+    return [slice(start, min(start + step, whole.stop)) for start in range(whole.start, whole.stop, max(step, 1))]
+
+
+def _limits(like: Tensor) -> Limits:
+    return CUDA if like.is_cuda else CPU
