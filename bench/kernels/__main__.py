@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--suite", choices=sorted(SUITES), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
     parser.add_argument("--without", nargs="+", default=[], help="names of providers to leave out, e.g. one that hangs")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="end sooner or later than the suite would")
     chosen = parser.parse_args(arguments)
     suite = SUITES[chosen.suite]
+    suite = replace(suite, limit_seconds=chosen.limit or suite.limit_seconds)
     report.introduce(chosen.suite, suite.needs_gpu)
     if not suite.needs_gpu:
         print("smoke: tiny shapes, to see that the benchmark runs; its figures say nothing about speed on a GPU")

@@ -1,4 +1,4 @@
-"""A page of tables and bars from the newest JSON of a suite.
+"""A page of tables, bars and rooflines from the newest JSON of a suite.
 
 python -m bench.kernels.page --results bench/results --out bench/kernels.md
 """
@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from bench.kernels import roofline
 from bench.kernels.suites import BYTES, FLOP
 
 SUITE = "kernels-h200"
@@ -27,7 +28,7 @@ Row = dict[str, Any]
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.kernels.page", description=__doc__)
     parser.add_argument("--results", type=Path, required=True, help="folder of the JSON files")
-    parser.add_argument("--out", type=Path, required=True, help="the page; its picture is written beside it")
+    parser.add_argument("--out", type=Path, required=True, help="the page; its pictures are written beside it")
     parser.add_argument("--suite", default=SUITE)
     chosen = parser.parse_args(arguments)
     files = sorted(chosen.results.glob(f"{chosen.suite}-*.json"), key=lambda file: file.stem[-10:])
@@ -36,12 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.out.write_text(f"# Kernels, measured\n\n{MISSING}\n", encoding="utf-8")
         return
     result = json.loads(files[-1].read_text(encoding="utf-8"))
-    picture = chosen.out.with_suffix(".png")
-    draw(result["rows"], picture)
-    chosen.out.write_text("\n".join(page(result, picture.name)) + "\n", encoding="utf-8")
+    bars, rates = (chosen.out.with_name(f"{chosen.out.stem}{ending}.png") for ending in ("", "-roofline"))
+    draw(result["rows"], bars)
+    roofline.draw(result["rows"], rates)
+    chosen.out.write_text("\n".join(page(result, bars.name, rates.name)) + "\n", encoding="utf-8")
 
 
-def page(result: dict[str, Any], picture: str) -> Iterator[str]:
+def page(result: dict[str, Any], bars: str, rates: str) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     yield "# Kernels, measured"
     yield ""
@@ -53,7 +55,9 @@ def page(result: dict[str, Any], picture: str) -> Iterator[str]:
     yield f"{FLOP}; {BYTES}."
     yield "Peak memory is what a forward and backward pass takes beyond its inputs, results and gradients included."
     yield ""
-    yield f"![share of the floor]({picture})"
+    yield f"![rates of ours and of peers under what cuBLAS and a copy reach]({rates})"
+    yield ""
+    yield f"![share of the floor]({bars})"
     rows = sorted(result["rows"], key=lambda row: not row["case"].startswith("targets"))
     for case, of_case in groupby(rows, key=lambda row: row["case"]):
         yield from ["", f"## {case[0].upper()}{case[1:]}", ""]
@@ -138,22 +142,23 @@ def shown(value: float | None) -> str:
 
 
 def draw(rows: Sequence[Row], file: Path) -> None:
-    """Each provider's share of the floor in the cases that have peers."""
+    """Each provider's share of the floor, forward and backward, in the cases that have peers."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    bars = [row for row in rows if row["metric"].endswith(", median") and row.get("limit")]
+    bars = [row for row in rows if row["metric"] == "both, median" and row.get("limit")]
     compared = {row["case"] for row in bars if not row["provider"].startswith("fastsvs")}
     bars = [row for row in bars if row["case"] in compared] or bars
     figure, axes = pyplot.subplots(figsize=(9, 1 + 0.24 * max(len(bars), 1)), layout="constrained")
-    labels = [f"{row['case']}  {row['provider']}, {row['metric'].partition(',')[0]}" for row in bars]
+    labels = [f"{row['case']}  {row['provider']}" for row in bars]
     shares = [100 * row["limit"] / row["value"] for row in bars]
     colours = ["#1b6ca8" if row["provider"].startswith("fastsvs") else "#b8b8b8" for row in bars]
     axes.barh(range(len(bars)), shares, color=colours)
     axes.set_yticks(range(len(bars)), labels, fontsize=7)
     axes.invert_yaxis()
+    axes.margins(y=0.01)
     axes.axvline(100, color="black", linewidth=0.8)
     axes.set_xlabel("share of the physical floor, %")
     figure.savefig(file, dpi=130)

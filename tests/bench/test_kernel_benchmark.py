@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.kernels import __main__ as command
-from bench.kernels import cases, page
+from bench.kernels import cases, page, roofline
 from bench.kernels.budget import PASSES_BEFORE, UNKNOWN_OVERHEAD, Budget
 from bench.kernels.ceilings import Ceilings
 from bench.kernels.inputs import make
@@ -294,4 +294,24 @@ def test_the_page_shows_what_the_file_holds(tmp_path):
     assert "| torch eager | 0.009 |" in text
     assert "| speed | fastsvs | 1.2 x | 1.15 | PASS |" in text
     assert text.index("Targets") < text.index("Ceilings")
-    assert (tmp_path / "page.png").stat().st_size > 1000
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("page.png", "page-roofline.png"))
+
+
+def test_a_rate_is_its_roofs_share():
+    rows = [
+        {"case": "ceilings", "metric": "copy", "value": 4.0},
+        {"case": "product/32B", "metric": "dX", "value": 700.0},
+        {"case": "product/32B", "metric": "dW", "value": 800.0},
+        {"case": "product/32B-TP2", "metric": "dW", "value": 900.0},
+        {"case": "linear_policy_loss/32B/8192", "metric": "both, median", "value": 60.0, "limit": 48.0},
+        {"case": "linear_policy_loss/32B-TP2/8192", "metric": "both, median", "value": 60.0, "limit": 48.0},
+        {"case": "linear_policy_loss/32B/8192", "metric": "both, p20", "value": 60.0},
+        {"case": "logprob_entropy/3B/2048", "metric": "forward, median", "value": 2.0, "limit": 1.5},
+    ]
+    rows = [{"provider": "fastsvs"} | row for row in rows]
+    for operator, shape, tokens, mode, rate in (
+        ("linear_policy_loss", "32B", 8192, "both", 640.0),
+        ("logprob_entropy", "3B", 2048, "forward", 3.0),
+    ):
+        roofs = roofline.roofs_of(operator, rows)
+        assert list(roofline.points(operator, rows, roofs)) == [roofline.Point(shape, tokens, mode, "fastsvs", rate)]
