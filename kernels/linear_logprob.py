@@ -57,7 +57,8 @@ def linear_logprob_entropy(
     part = vocabulary(len(weight), vocab_size, group)
     rows = kept_rows(targets, temperature, part.size)
     inverse = pick_if(inverse_temperature(temperature, hidden), rows)
-    return LinearLogprobEntropy.apply(hidden, weight, targets, rows, inverse, part, workspace_bytes)
+    with torch.cuda.device_of(hidden):  # Triton launches on the current device
+        return LinearLogprobEntropy.apply(hidden, weight, targets, rows, inverse, part, workspace_bytes)
 
 
 class LinearLogprobEntropy(torch.autograd.Function):

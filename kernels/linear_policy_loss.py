@@ -85,7 +85,7 @@ def linear_policy_loss(
     if grads and weight.requires_grad and weight_grad is None:
         dtype = accumulation_dtype(matrix) if len(groups) > 1 else matrix.dtype
         total = new_weight_grad(matrix, dtype, part.owned if groups else 0)
-    with torch.no_grad():
+    with torch.no_grad(), torch.cuda.device_of(hidden):  # Triton launches on the current device
         policy = _Policy(x, matrix[: part.owned], pick(targets, rows), inverse, rows, part, inputs, loss)
         results: list[PolicyLossResult] = []
         for pieces in groups:

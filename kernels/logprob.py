@@ -49,7 +49,8 @@ def logprob_entropy(
     check_targets(targets, len(logits))
     part = vocabulary(logits.shape[1], vocab_size, group)
     inverse = inverse_temperature(temperature, logits)
-    results = LogprobEntropy.apply(logits, targets, inverse, part, inplace_backward)
+    with torch.cuda.device_of(logits):  # Triton launches on the current device
+        results = LogprobEntropy.apply(logits, targets, inverse, part, inplace_backward)
     kept_rows(targets, temperature, part.size)  # waits for the device: after it has got its work
     return results
 
