@@ -8,7 +8,8 @@ from torch import Tensor
 from .rows_torch import IGNORE_INDEX, accumulation_dtype
 
 
-def check_linear(hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
+def check_linear(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """`targets` in one piece of memory, as the kernels read vectors."""
     if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(
             f"hidden must be [tokens, hidden] and weight [vocab_shard, hidden], got {tuple(hidden.shape)} "
@@ -16,12 +17,16 @@ def check_linear(hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
         )
     if hidden.dtype != weight.dtype or not hidden.is_floating_point():
         raise ValueError(f"hidden and weight must share a floating dtype, got {hidden.dtype} and {weight.dtype}")
-    check_targets(targets, len(hidden))
+    return check_targets(targets, hidden)
 
 
-def check_targets(targets: Tensor, rows: int) -> None:
-    if targets.shape != (rows,) or targets.dtype != torch.int64:
-        raise ValueError(f"targets must be int64 [{rows}], one a row, got {targets.dtype} {list(targets.shape)}")
+def check_targets(targets: Tensor, like: Tensor) -> Tensor:
+    if targets.shape != (len(like),) or targets.dtype != torch.int64 or targets.device != like.device:
+        raise ValueError(
+            f"targets must be int64 [{len(like)}] on {like.device}, one a row, got {targets.dtype} "
+            f"{list(targets.shape)} on {targets.device}"
+        )
+    return targets.contiguous()
 
 
 def kept_rows(targets: Tensor, temperature: float | Tensor, size: int) -> Tensor | None:

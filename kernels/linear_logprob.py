@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from .arguments import check_linear, inverse_temperature, kept_rows, pick, pick_if, spread
 from .dispatch import add_product, new_tile, new_weight_grad, operand_dtype, row_kernels, write_product
-from .pieces import row_spans, tiles
+from .pieces import row_pieces, tiles
 from .rows_torch import accumulation_dtype
 from .vocabulary import Vocabulary, vocabulary
 
@@ -53,7 +53,7 @@ def linear_logprob_entropy(
     Raises:
         ValueError: shapes, dtypes, temperature or targets do not fit.
     """
-    check_linear(hidden, weight, targets)
+    targets = check_linear(hidden, weight, targets)
     part = vocabulary(len(weight), vocab_size, group)
     rows = kept_rows(targets, temperature, part.size)
     inverse = pick_if(inverse_temperature(temperature, hidden), rows)
@@ -77,7 +77,7 @@ class LinearLogprobEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         x, ids = pick(hidden, rows), pick(targets, rows)
         pieces = []
-        for span in row_spans(len(x), len(weight), x, workspace):
+        for span in row_pieces(len(x), len(weight), x, workspace):
             logits = new_tile(span.stop - span.start, part.owned, x, accumulation_dtype(x))
             write_product(x[span], weight[: part.owned].t(), logits)
             pieces.append(part.statistics(logits, ids[span], pick_if(inverse, span)))

@@ -7,7 +7,7 @@ only, so nothing is computed twice: three matrix products, where a loss that is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -70,19 +70,20 @@ def linear_policy_loss(
         caller reduces it over `group`. That of `weight` is complete for the shard.
 
     Raises:
-        ValueError: shapes, dtypes, temperature, targets or settings do not fit.
+        ValueError: shapes, dtypes, devices, temperature, targets or settings do not fit.
     """
-    check_linear(hidden, weight, targets)
+    targets = check_linear(hidden, weight, targets)
+    _check_inputs(inputs, hidden)
     _check_weight_grad(weight_grad, weight)
     part = vocabulary(len(weight), vocab_size, group)
     rows = kept_rows(targets, temperature, part.size)
     inverse = pick_if(inverse_temperature(temperature, hidden), rows)
-    grads = torch.is_grad_enabled()
+    needs_hidden, needs_weight = (torch.is_grad_enabled() and leaf.requires_grad for leaf in (hidden, weight))
     x, matrix = pick(hidden.detach(), rows), weight.detach()
     groups = row_groups(len(x), len(matrix), x, workspace_bytes)
-    x_grad = torch.empty_like(x) if grads and hidden.requires_grad else None
-    total = weight_grad if grads and weight.requires_grad else None
-    if grads and weight.requires_grad and weight_grad is None:
+    x_grad = torch.empty_like(x) if needs_hidden else None
+    total = weight_grad if needs_weight else None
+    if needs_weight and weight_grad is None:
         dtype = accumulation_dtype(matrix) if len(groups) > 1 else matrix.dtype
         total = new_weight_grad(matrix, dtype, part.owned if groups else 0)
     with torch.no_grad(), torch.cuda.device_of(hidden):  # Triton launches on the current device
@@ -189,6 +190,18 @@ class _Differentiable(torch.autograd.Function):
             if grad is not None and not ctx.unit:
                 scale(grad, upstream)
         return *grads, *(None,) * 4
+
+
+def _check_inputs(inputs: TokenInputs, hidden: Tensor) -> None:
+    for field in fields(inputs):
+        values = getattr(inputs, field.name)
+        if values is not None and (
+            values.shape != (len(hidden),) or not values.is_floating_point() or values.device != hidden.device
+        ):
+            raise ValueError(
+                f"inputs.{field.name} must be floating [{len(hidden)}] on {hidden.device}, got {values.dtype} "
+                f"{list(values.shape)} on {values.device}"
+            )
 
 
 def _check_weight_grad(weight_grad: Tensor | None, weight: Tensor) -> None:

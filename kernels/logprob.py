@@ -46,7 +46,7 @@ def logprob_entropy(
             f"logits must be floating [tokens, vocab_shard] with contiguous columns, got {logits.dtype} "
             f"{list(logits.shape)} with strides {list(logits.stride())}"
         )
-    check_targets(targets, len(logits))
+    targets = check_targets(targets, logits)
     part = vocabulary(logits.shape[1], vocab_size, group)
     inverse = inverse_temperature(temperature, logits)
     with torch.cuda.device_of(logits):  # Triton launches on the current device

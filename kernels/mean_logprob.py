@@ -31,7 +31,7 @@ def linear_mean_logprob(
     `logprobs` [tokens] are those of `targets` [tokens] int64 (none of them IGNORE_INDEX) that `linear_logprob_entropy`
     gives for the same arguments, which are as there. No gradient. Raises ValueError when shapes do not fit.
     """
-    check_linear(hidden, weight, targets)
+    targets = check_linear(hidden, weight, targets)
     part = vocabulary(len(weight), vocab_size, group)
     dtype = accumulation_dtype(hidden)
     own = weight[: part.owned]

@@ -31,17 +31,20 @@ CPU = Limits(workspace=4 << 20, together=1, least_rows=64, least_columns=256, ro
 """A tile of logits and its gradient stay in the cache of one core through their elementwise passes."""
 
 
-def row_spans(rows: int, columns: int, like: Tensor, workspace: int | None) -> list[slice]:
-    """Whole rows at a time, in near-equal pieces whose logits fit `workspace` bytes (None: the device's own)."""
-    return _near_equal(slice(0, rows), _rows_of_a_piece(columns, like, workspace, 0), like)
-
-
 def row_groups(rows: int, columns: int, like: Tensor, workspace: int | None) -> list[list[slice]]:
     """Whole rows in near-equal groups of near-equal pieces: the gradients of a group and the logits of one of its
-    pieces fit `workspace`."""
-    together = _limits(like).together
-    piece = _rows_of_a_piece(columns, like, workspace, together)
-    return [_near_equal(group, piece, like) for group in _near_equal(slice(0, rows), together * piece, like)]
+    pieces fit `workspace` bytes (None: the device's own)."""
+    limits = _limits(like)
+    row = columns * (accumulation_dtype(like).itemsize + limits.together * operand_dtype(like).itemsize)
+    most = (workspace or limits.workspace) // row // limits.row_multiple * limits.row_multiple
+    piece = max(limits.least_rows, most)
+    groups = _near_equal(slice(0, rows), limits.together * piece, limits.row_multiple)
+    return [_near_equal(group, piece, limits.row_multiple) for group in groups]
+
+
+def row_pieces(rows: int, columns: int, like: Tensor, workspace: int | None) -> list[slice]:
+    """Those of `row_groups`: matrix products of the same shapes give the same bits, whatever becomes of them."""
+    return [piece for group in row_groups(rows, columns, like, workspace) for piece in group]
 
 
 def tiles(rows: int, columns: int, like: Tensor, workspace: int | None) -> tuple[list[slice], list[slice]]:
@@ -54,17 +57,9 @@ def tiles(rows: int, columns: int, like: Tensor, workspace: int | None) -> tuple
     return _spans(slice(0, rows), entries // width), _spans(slice(0, columns), width)
 
 
-def _rows_of_a_piece(columns: int, like: Tensor, workspace: int | None, gradients: int) -> int:
-    """Whose logits fit `workspace` beside the gradients of `gradients` such pieces."""
-    limits = _limits(like)
-    row = columns * (accumulation_dtype(like).itemsize + gradients * operand_dtype(like).itemsize)
-    rows = (workspace or limits.workspace) // row
-    return max(limits.least_rows, rows // limits.row_multiple * limits.row_multiple)
-
-
-def _near_equal(whole: slice, most: int, like: Tensor) -> list[slice]:
+def _near_equal(whole: slice, most: int, multiple: int) -> list[slice]:
     """As many pieces as there must be, if none has more than `most` rows."""
-    rows, multiple = whole.stop - whole.start, _limits(like).row_multiple
+    rows = whole.stop - whole.start
     step = -(-rows // max(1, -(-rows // most)))
     return _spans(whole, -(-step // multiple) * multiple)
 

@@ -49,8 +49,9 @@ class TokenInputs:
     reference_logprobs: Tensor | None = None
 
     def at(self, rows: slice | Tensor) -> TokenInputs:
+        """Of these tokens, each in one piece of memory."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value[rows] for name, value in given.items() if value is not None})
+        return replace(self, **{name: value[rows].contiguous() for name, value in given.items() if value is not None})
 
 
 class TokenGradients(NamedTuple):

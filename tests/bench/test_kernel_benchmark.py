@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.kernels import __main__ as command
-from bench.kernels import cases, page, roofline
+from bench.kernels import cases, page, peers, roofline
 from bench.kernels.budget import PASSES_BEFORE, UNKNOWN_OVERHEAD, Budget
 from bench.kernels.ceilings import Ceilings
 from bench.kernels.inputs import make
@@ -108,6 +108,22 @@ def test_peers_that_need_a_gpu_have_the_signatures_we_call(load, bind):
         pytest.skip(f"{reason} (python -m bench.kernels.peers)")
     assert function is not None, reason
     bind(inspect.signature(function))
+
+
+def test_a_peer_that_pip_cannot_install_is_named_and_cutlass_comes_in_one_piece(tmp_path, capsys, monkeypatch):
+    calls = []
+
+    def pip(command, check):
+        calls.append(command)
+        return subprocess.CompletedProcess(command, returncode=int("verl==0.9.1" in command))
+
+    monkeypatch.setattr(peers.subprocess, "run", pip)
+    peers.main(["--into", str(tmp_path), "--cutlass", "--python", "3.12"])
+    assert [call[8:] for call in calls[:-1]] == [[peer, *calls[-1][8 + len(peers.CUTLASS) :]] for peer in peers.PEERS]
+    assert {"--python-version", "3.12", *peers.CUTLASS} <= set(calls[-1])
+    told = capsys.readouterr().out
+    assert "verl==0.9.1: left out" in told
+    assert told.strip().endswith(f"{tmp_path}/site-packages:{tmp_path}/site-packages/nvidia_cutlass_dsl/dsl_packages")
 
 
 def test_a_provider_that_fails_is_named_and_stops_nothing(capsys, monkeypatch):

@@ -215,6 +215,7 @@ def test_twice_the_same_bits():
         ({"targets": torch.tensor([0, 1, 48]), "vocab_size": 48}, "outside the vocabulary"),
         ({"targets": torch.tensor([0, 1])}, "targets must be int64"),
         ({"targets": torch.tensor([0, 1, 2], dtype=torch.int32)}, "targets must be int64"),
+        ({"targets": torch.zeros(3, dtype=torch.int64, device="meta")}, r"on cpu, one a row, got .* on meta"),
         ({"temperature": 0.0}, "above 0"),
         ({"temperature": torch.tensor([1.0, 1.0, -1.0])}, "above 0"),
         ({"temperature": torch.ones(2)}, "temperature must be a number"),

@@ -31,8 +31,8 @@ def test_rows_come_once_and_in_order(device, rows, columns):
     groups = pieces.row_groups(rows, columns, like, None)
     heights, widths = pieces.tiles(rows, columns, like, None)
     for spans, whole in (
-        (pieces.row_spans(rows, columns, like, None), rows),
-        ([span for group in groups for span in group], rows),
+        (pieces.row_pieces(rows, columns, like, None), rows),
+        ([slice(group[0].start, group[-1].stop) for group in groups], rows),
         (heights, rows),
         (widths, columns),
     ):
@@ -45,8 +45,6 @@ def test_rows_come_once_and_in_order(device, rows, columns):
 @any_shape
 def test_they_fit_the_workspace(device, rows, columns):
     like, limits = LIKE[device], pieces._limits(LIKE[device])
-    spans = pieces.row_spans(rows, columns, like, None)
-    assert all(4 * columns * length(s) <= limits.workspace or length(s) <= limits.least_rows for s in spans)
     for group in pieces.row_groups(rows, columns, like, None):
         assert len(group) <= limits.together
         taken = columns * (4 * max(map(length, group)) + OPERAND[device] * sum(map(length, group)))
@@ -58,10 +56,8 @@ def test_they_fit_the_workspace(device, rows, columns):
 
 @any_shape
 def test_products_on_a_gpu_compute_whole_tiles(rows, columns):
-    like = LIKE["cuda, bf16"]
-    groups = pieces.row_groups(rows, columns, like, None)
-    for spans in (pieces.row_spans(rows, columns, like, None), [s for group in groups for s in group]):
-        assert all(length(span) % pieces.CUDA.row_multiple == 0 for span in spans[:-1])
+    spans = pieces.row_pieces(rows, columns, LIKE["cuda, bf16"], None)
+    assert all(length(span) % pieces.CUDA.row_multiple == 0 for span in spans[:-1])
 
 
 def test_8192_tokens_of_a_vocabulary_of_152k_are_one_group():
@@ -72,5 +68,5 @@ def test_8192_tokens_of_a_vocabulary_of_152k_are_one_group():
 @on_every_device
 def test_a_workspace_of_ones_own_is_kept(device):
     like = LIKE[device]
-    rows = max(length(span) for span in pieces.row_spans(60_000, 1000, like, 40 << 20))
+    rows = max(length(span) for span in pieces.row_pieces(60_000, 1000, like, 40 << 20))
     assert pieces._limits(like).least_rows < rows <= (40 << 20) // 4000

@@ -1,6 +1,6 @@
 """`linear_policy_loss` against float64 through whole logits, in torch and through the Triton kernels."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -84,9 +84,11 @@ def test_matches_float64(kernels, workspace, loss, temperature):
     expected = exact(hidden, weight, targets, inputs, loss, temperature=temperature)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.double(), theirs, atol=2e-6, rtol=1e-5)
-    logprobs, entropy = linear_logprob_entropy(hidden, weight, targets, temperature=temperature)
-    torch.testing.assert_close(result.logprobs, logprobs.detach(), atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(result.entropy, entropy.detach(), atol=1e-6, rtol=1e-6)
+    logprobs, entropy = linear_logprob_entropy(
+        hidden, weight, targets, temperature=temperature, workspace_bytes=workspace
+    )
+    assert torch.equal(result.logprobs, logprobs)  # so that a ratio of them is exactly 1
+    assert torch.equal(result.entropy, entropy)
     _, metrics = token_loss(loss, logprobs, entropy, inputs)
     assert list(result.metrics) == list(metrics)
     for name, values in result.metrics.items():
@@ -261,6 +263,43 @@ def test_twice_the_same_bits(kernels, workspace):
         for _ in range(2)
     )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_vectors_at_any_stride(kernels, workspace):
+    hidden, weight, targets, inputs = sample(kernels)
+    options = {"temperature": torch.linspace(0.5, 2, 23, device=kernels), "workspace_bytes": workspace}
+    inputs = replace(inputs, weights=torch.full((23,), 0.1, device=kernels))
+    expected = linear_policy_loss(hidden, weight, targets, inputs, LOSSES[0], **options)
+
+    def strided(values: Tensor) -> Tensor:
+        return torch.stack([values, values.flip(0)], 1)[:, 0]
+
+    given = {name: strided(getattr(inputs, name)) for name in TokenInputs.__slots__}
+    given["weights"] = torch.full((1,), 0.1, device=kernels).expand(23)
+    options["temperature"] = strided(options["temperature"])
+    found = linear_policy_loss(hidden, weight, strided(targets), TokenInputs(**given), LOSSES[0], **options)
+    assert torch.equal(found.loss, expected.loss)
+    assert torch.equal(found.logprobs, expected.logprobs)
+    for a, b in zip(*(torch.autograd.grad(x.loss, (hidden, weight)) for x in (found, expected)), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"advantages": torch.zeros(22)},
+            r"inputs.advantages must be floating \[23\] on cpu, got .* \[22\]",
+        ),
+        ({"weights": torch.ones(23, dtype=torch.int64)}, r"inputs.weights must be floating .* got torch.int64"),
+        ({"old_logprobs": torch.zeros(23, device="meta")}, r"inputs.old_logprobs must be .* on meta"),
+        ({"reference_logprobs": torch.zeros(23, 1)}, r"inputs.reference_logprobs must be .* \[23, 1\]"),
+    ],
+)
+def test_an_input_that_does_not_fit_is_named(change, message):
+    hidden, weight, targets, inputs = sample("cpu")
+    with pytest.raises(ValueError, match=message):
+        linear_policy_loss(hidden, weight, targets, replace(inputs, **change), LOSSES[0])
 
 
 @pytest.mark.parametrize(
