@@ -23,13 +23,13 @@ def errors(case: Case, contenders: Sequence[Provider], device: torch.device) -> 
     """Mean and largest error of log-probs and entropies, that of a loss, relative norm of the gradients' errors.
     A provider that fails is left out: the case itself has named it."""
     small = replace(case, tokens=min(case.tokens, TOKENS))
-    works = {provider.name: work for provider in contenders if (work := attempt(provider.prepare)[0])}
+    works = {provider.name: work for provider in contenders if (work := attempt(provider.name, provider.prepare)[0])}
     for peaked in (False, True):
         name = f"{case.operator}/{case.shape.name}/error, {'peaked' if peaked else 'flat'} rows"
         inputs = make(small, device, torch.bfloat16, peaked=peaked, seed=1)
         exact = _exact(small, inputs)
         for provider, work in works.items():
-            found, _ = attempt(partial(_results, work, inputs))
+            found, _ = attempt(provider, partial(_results, work, inputs))
             if found is not None:
                 yield from _compare(name, provider, _labels(case), found, exact)
 

@@ -26,7 +26,8 @@ def run_case(
     for provider in providers(case, suite.needs_gpu):
         if provider.name in without:
             continue
-        contender, reason = attempt(partial(_ready, provider, shared, partial(make, case, device)))
+        own = partial(make, case, device)
+        contender, reason = attempt(provider.name, partial(_ready, provider, shared, own))
         if contender is None:
             yield missing(case, provider, reason)
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +25,8 @@ Result = TypeVar("Result")
 FLUSH_BYTES = 256 << 20
 """Written between two timed calls: more than any L2 cache."""
 LEAST_ROUNDS = 5
+PATIENCE = 180
+"""Seconds that a provider may take to compile and run once; a kernel that hangs can be ended in no other way."""
 NO_ROOM = "does not fit this device"
 
 
@@ -74,7 +78,7 @@ def measure(contenders: Sequence[Contender], modes: Sequence[Mode], rounds: int,
         for number in range(rounds):
             place = number % max(len(left), 1)
             for contender in (*left[place:], *left[:place]):
-                milliseconds, contender.failure = attempt(partial(timed, contender, mode))
+                milliseconds, contender.failure = attempt(contender.provider.name, partial(timed, contender, mode))
                 if milliseconds is None:
                     contender.milliseconds.clear()
                     left.remove(contender)
@@ -84,9 +88,11 @@ def measure(contenders: Sequence[Contender], modes: Sequence[Mode], rounds: int,
                 break
 
 
-def attempt(action: Callable[[], Result]) -> tuple[Result | None, str]:
-    """What it returns; or None, and why there is nothing. One provider's failure is its own."""
+def attempt(name: str, action: Callable[[], Result]) -> tuple[Result | None, str]:
+    """What it returns; or None, and why there is nothing. One provider's failure is its own, unless it takes the GPU
+    along or does not come back: then the process ends, and says so."""
     reason = ""
+    faulthandler.dump_traceback_later(PATIENCE, exit=True, file=sys.__stderr__)
     try:
         return action(), ""
     except (AbsentError, ImportError) as error:
@@ -95,8 +101,22 @@ def attempt(action: Callable[[], Result]) -> tuple[Result | None, str]:
         reason = NO_ROOM
     except Exception as error:
         reason = f"failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    if not answers():
+        sys.exit(f"{name} {reason}; the GPU answers no more. What was measured is kept. Next time: --without {name!r}")
     free()  # not before: the traceback holds tensors
     return None, reason
+
+
+def answers() -> bool:
+    """Whether the GPU, if there is one, still works for this process: after a fault in a kernel it does not."""
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
 
 
 def free() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.kernels import __main__ as command
-from bench.kernels import cases, page, peers, roofline
+from bench.kernels import cases, measure, page, peers, roofline
 from bench.kernels.budget import PASSES_BEFORE, UNKNOWN_OVERHEAD, Budget
 from bench.kernels.ceilings import Ceilings
 from bench.kernels.inputs import make
@@ -54,7 +54,7 @@ def test_providers_of_the_same_work_agree(case: Case):
     for provider in providers(case, gpu=False):
         if provider.complete or provider.name.startswith("fastsvs"):
             fresh = make(case, torch.device("cpu"), torch.float32) if provider.overwrites else inputs
-            found, _ = attempt(lambda work=provider.prepare, fresh=fresh: _results(work(), fresh))
+            found, _ = attempt(provider.name, lambda work=provider.prepare, fresh=fresh: _results(work(), fresh))
             results[provider.name] = found
     expected = results.pop("torch eager")
     assert results["fastsvs"] is not None
@@ -103,7 +103,7 @@ def _results(work, inputs):
     ids=["verl", "TRL", "cut-cross-entropy", "Liger FLCE", "Liger GRPO", "Liger loop"],
 )
 def test_peers_that_need_a_gpu_have_the_signatures_we_call(load, bind):
-    function, reason = attempt(load)
+    function, reason = attempt("peer", load)
     if function is None and reason.startswith("absent"):
         pytest.skip(f"{reason} (python -m bench.kernels.peers)")
     assert function is not None, reason
@@ -147,6 +147,26 @@ def test_a_provider_that_fails_is_named_and_stops_nothing(capsys, monkeypatch):
     notes = {row.provider: row.note for row in rows if row.metric == "measured"}
     assert notes == {"later": "failed: RuntimeError: no such kernel", "at once": "does not fit this device"}
     assert {row.provider for row in rows if row.metric == "both, median"} == {"fastsvs"}
+
+
+def test_a_provider_that_takes_the_gpu_along_ends_the_run(monkeypatch):
+    def fails():
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(measure, "answers", lambda: False)
+    with pytest.raises(SystemExit, match=r"verl failed: RuntimeError: an illegal .* Next time: --without 'verl'"):
+        attempt("verl", fails)
+
+
+def test_a_provider_that_does_not_come_back_ends_the_run():
+    code = (
+        "import time; from bench.kernels import measure; measure.PATIENCE = 1; "
+        "measure.attempt('quick', lambda: None); measure.attempt('stuck', lambda: time.sleep(60)); print('on')"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=50)
+    assert found.returncode
+    assert "on" not in found.stdout
+    assert "attempt" in found.stderr
 
 
 def test_a_study_that_fails_stops_nothing(capsys, monkeypatch):
