@@ -39,7 +39,8 @@ def new_weight_grad(weight: Tensor, dtype: torch.dtype, written: int) -> Tensor:
 
 
 def write_product(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """out = left @ right, accumulated in fp32 at least and rounded once to the dtype of `out`."""
+    """out = left @ right, accumulated in fp32 at least and rounded to the dtype of `out`: once, as long as cuBLAS does
+    not add it up in parts, which it may where `out` has fewer tiles than the GPU multiprocessors."""
     dtype = accumulation_dtype(left)
     if left.dtype == right.dtype == out.dtype and (left.is_cuda or out.dtype == dtype):
         torch.mm(left, right, out=out)

@@ -128,7 +128,10 @@ class _Policy:
         gradient = new_tile(sum(lengths), self.part.owned, self.x, operand_dtype(self.x))
         results = [self._piece(at, part) for at, part in zip(pieces, gradient.split(lengths), strict=True)]
         if x_grad is not None:
-            write_product(gradient, self.weight, x_grad[group])
+            # Few tiles and many columns to add up: cuBLAS may do it in parts, and would round each of them to bf16.
+            sums = torch.empty_like(x_grad[group], dtype=accumulation_dtype(x_grad))
+            write_product(gradient, self.weight, sums)
+            x_grad[group] = sums
         if weight_grad is not None:
             (write_product if fresh else add_product)(gradient.t(), self.x[group], weight_grad)
         return results
