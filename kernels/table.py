@@ -1,7 +1,8 @@
 """Launch configurations of the Triton kernels by kernel, element size and row length: looked up, never tuned in place.
 
 Chosen from the compiler's report for sm_90a, sm_80 and sm_100 (registers, spills, 128-bit loads; see bench/codegen):
-a thread of a long row has 64 bytes in flight, and at least four programs fit a streaming multiprocessor.
+a thread of a long row has 64 bytes in flight, and at least four programs fit a streaming multiprocessor. The same on
+all of them, as long as no measurement (bench.kernels.tune) tells them apart.
 """
 
 from __future__ import annotations
