@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from triton.runtime import JITFunction
 
 from fastsvs.kernels import rows_triton, scale_triton, token_loss_triton
-from fastsvs.kernels.table import ROW_CONFIGS, RowConfig
+from fastsvs.kernels.table import ANY_LENGTH, ROW_CONFIGS, RowConfig
 
 ELEMENTS = {2: "bf16", 4: "fp32"}
 
@@ -35,7 +35,9 @@ def statistics_cases() -> Iterator[Case]:
     for logits, config in configs("row_statistics"):
         for tempered in (False, True):
             yield statistics_case(logits, config, tempered)
-    yield statistics_case(logits, config, True, odd=True)
+    yield statistics_case(logits, config, True, odd="columns")
+    for logits, odd in (("fp16", ""), ("bf16", "rows")):
+        yield statistics_case(logits, longest("row_statistics", 2), True, odd)
 
 
 def gradient_cases() -> Iterator[Case]:
@@ -44,7 +46,9 @@ def gradient_cases() -> Iterator[Case]:
             for tempered in (False, True):
                 for sloped in (False, True):
                     yield gradient_case(logits, out, config, tempered, sloped)
-    yield gradient_case(logits, out, config, True, True, odd=True)
+    yield gradient_case(logits, out, config, True, True, odd="columns")
+    for logits, odd in (("fp16", ""), ("bf16", "rows")):
+        yield gradient_case(logits, logits, longest("logits_gradient", 2), True, True, odd)
 
 
 def configs(kernel: str) -> Iterator[tuple[str, RowConfig]]:
@@ -53,7 +57,11 @@ def configs(kernel: str) -> Iterator[tuple[str, RowConfig]]:
             yield ELEMENTS[size], config
 
 
-def statistics_case(logits: str, config: RowConfig, tempered: bool, odd: bool = False) -> Case:
+def longest(kernel: str, size: int) -> RowConfig:
+    return ROW_CONFIGS[kernel][size][ANY_LENGTH]
+
+
+def statistics_case(logits: str, config: RowConfig, tempered: bool, odd: str = "") -> Case:
     types = {
         "logits": f"*{logits}",
         "row_stride": "i32",
@@ -68,12 +76,12 @@ def statistics_case(logits: str, config: RowConfig, tempered: bool, odd: bool = 
     constants = {"temperature_stride": 1, "BLOCK": config.block, "THREADS": 32 * config.warps}
     if not tempered:
         constants["inverse_temperature"] = None
-    options = label({"temperature": tempered, "odd columns": odd})
+    options = label({"temperature": tempered, f"odd {odd}": bool(odd)})
     name = f"row_statistics {logits} {config.block}x{config.warps}{options}"
     return case(name, rows_triton.row_statistics_kernel, types, constants, odd, config)
 
 
-def gradient_case(logits: str, out: str, config: RowConfig, tempered: bool, sloped: bool, odd: bool = False) -> Case:
+def gradient_case(logits: str, out: str, config: RowConfig, tempered: bool, sloped: bool, odd: str = "") -> Case:
     types = {
         "logits": f"*{logits}",
         "row_stride": "i32",
@@ -98,7 +106,7 @@ def gradient_case(logits: str, out: str, config: RowConfig, tempered: bool, slop
         constants["inverse_temperature"] = None
     if not sloped:
         constants["entropy_grad"] = None
-    options = label({"temperature": tempered, "entropy": sloped, "odd columns": odd})
+    options = label({"temperature": tempered, "entropy": sloped, f"odd {odd}": bool(odd)})
     name = f"logits_gradient {f'{out} from ' if logits != out else ''}{logits} {config.block}x{config.warps}{options}"
     return case(name, rows_triton.logits_gradient_kernel, types, constants, odd, config)
 
@@ -113,7 +121,7 @@ def merge_case() -> Case:
         "rows": "i32",
     }
     config = RowConfig(128, 4)
-    return case("merge_statistics", rows_triton.merge_statistics_kernel, types, {"BLOCK": 128}, False, config)
+    return case("merge_statistics", rows_triton.merge_statistics_kernel, types, {"BLOCK": 128}, "", config)
 
 
 def token_loss_cases() -> Iterator[Case]:
@@ -144,14 +152,14 @@ def token_loss_case(surrogate: str, correction: str, estimator: str | None, entr
     if estimator is None:
         constants["reference_logprobs"] = None
     options = label({correction: correction != "none", f"{estimator}": estimator is not None, "entropy": entropy})
-    return case(f"token_loss {surrogate}{options}", kernel, types, constants, True, config)
+    return case(f"token_loss {surrogate}{options}", kernel, types, constants, "columns", config)
 
 
 def scale_cases() -> Iterator[Case]:
     config = RowConfig(scale_triton.BLOCK, scale_triton.WARPS)
     for element in ELEMENTS.values():
         types = {"values": f"*{element}", "factor": "*fp32", "count": "i32"}
-        yield case(f"scale {element}", scale_triton.scale_kernel, types, {"BLOCK": config.block}, False, config)
+        yield case(f"scale {element}", scale_triton.scale_kernel, types, {"BLOCK": config.block}, "", config)
 
 
 def label(options: Mapping[str, bool]) -> str:
@@ -163,11 +171,13 @@ def case(
     kernel: JITFunction,
     types: Mapping[str, str],
     constants: Mapping[str, object],
-    odd: bool,
+    odd: str,
     config: RowConfig,
 ) -> Case:
-    """All pointers, strides and lengths are multiples of 16, but for the number of columns or tokens if `odd`."""
+    """All pointers, strides and lengths are multiples of 16, but for the number of columns or tokens with `odd`
+    columns, and for the distance of rows, too, with odd rows."""
     signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
-    unaligned = {"first", *(["columns", "count"] if odd else [])}
+    uneven = {"": [], "columns": ["columns", "count"], "rows": ["columns", "row_stride", "out_stride"]}
+    unaligned = {"first", *uneven[odd]}
     divisible = {name for name, kind in signature.items() if kind.startswith(("*", "i"))} - unaligned
     return Case(name, kernel, signature, constants, frozenset(divisible), config.warps, config.block)
