@@ -36,8 +36,9 @@ def statistics_cases() -> Iterator[Case]:
         for tempered in (False, True):
             yield statistics_case(logits, config, tempered)
     yield statistics_case(logits, config, True, odd="columns")
-    for logits, odd in (("fp16", ""), ("bf16", "rows")):
-        yield statistics_case(logits, longest("row_statistics", 2), True, odd)
+    config = ROW_CONFIGS["row_statistics"][2][ANY_LENGTH]
+    yield statistics_case("fp16", config, True)
+    yield statistics_case("bf16", config, True, odd="rows")
 
 
 def gradient_cases() -> Iterator[Case]:
@@ -47,18 +48,15 @@ def gradient_cases() -> Iterator[Case]:
                 for sloped in (False, True):
                     yield gradient_case(logits, out, config, tempered, sloped)
     yield gradient_case(logits, out, config, True, True, odd="columns")
-    for logits, odd in (("fp16", ""), ("bf16", "rows")):
-        yield gradient_case(logits, logits, longest("logits_gradient", 2), True, True, odd)
+    config = ROW_CONFIGS["logits_gradient"][2][ANY_LENGTH]
+    yield gradient_case("fp16", "fp16", config, True, True)
+    yield gradient_case("bf16", "bf16", config, True, True, odd="rows")
 
 
 def configs(kernel: str) -> Iterator[tuple[str, RowConfig]]:
     for size, by_length in ROW_CONFIGS[kernel].items():
         for config in by_length.values():
             yield ELEMENTS[size], config
-
-
-def longest(kernel: str, size: int) -> RowConfig:
-    return ROW_CONFIGS[kernel][size][ANY_LENGTH]
 
 
 def statistics_case(logits: str, config: RowConfig, tempered: bool, odd: str = "") -> Case:

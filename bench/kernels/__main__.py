@@ -78,7 +78,7 @@ def first_of_operator(
     if case.operator == "linear_policy_loss":
         studies = {"parts": partial(parts, case, device, ceilings), **studies}
     for name, study in studies.items():
-        rows, reason = attempt(name, lambda study=study: show(study()))
+        rows, reason = attempt(OURS, lambda study=study: show(study()))
         if rows is None:
             print(f"{case.name}: {name} {reason}")
             rows = [Row(f"{case.name}/{name}", OURS, "measured", 0.0, "yes/no", note=reason)]

@@ -21,12 +21,12 @@ def run_case(
 ) -> Iterator[Row]:
     print(f"\n{case.name}")
     begun, suite = budget.elapsed(), budget.suite
-    shared = cache(partial(make, case, device))
+    own = partial(make, case, device)
+    shared = cache(own)
     contenders = []
     for provider in providers(case, suite.needs_gpu):
         if provider.name in without:
             continue
-        own = partial(make, case, device)
         contender, reason = attempt(provider.name, partial(_ready, provider, shared, own))
         if contender is None:
             yield missing(case, provider, reason)

@@ -63,8 +63,8 @@ def product_rates(shape: Shape, rounds: int = 7) -> dict[str, float]:
     """FLOP/s of the products of the policy loss as cuBLAS does them, one at a time, on random numbers; and of those
     that a loss from bf16 logits has in their place."""
 
-    def normal(*size: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-        return torch.randn(*size, device="cuda", dtype=dtype)
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, device="cuda", dtype=torch.bfloat16)
 
     x, w = normal(GROUP, shape.hidden), normal(shape.vocabulary, shape.hidden)
     wide = torch.empty(PIECE, shape.vocabulary, device="cuda", dtype=torch.float32)

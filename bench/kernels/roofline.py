@@ -11,7 +11,6 @@ from typing import Any
 from bench.kernels.suites import LARGE, MIDDLE, SMALL
 
 Row = dict[str, Any]
-COPY = "ceilings"
 SHAPES = {SMALL.name: "#8250df", MIDDLE.name: "#b35c00", LARGE.name: "#1b6ca8"}
 MODES = {"forward": ":", "backward": "--", "both": "-"}
 PEER = "#9a9a9a"
@@ -43,7 +42,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
     for axes, (operator, (title, unit)) in zip(all_axes, panels.items(), strict=True):
         roofs = roofs_of(operator, rows)
         for shape, roof in roofs.items():
-            axes.axhline(roof, color=SHAPES.get(shape, "black"), linewidth=0.8, alpha=0.6)
+            axes.axhline(roof, color=SHAPES[shape], linewidth=0.8, alpha=0.6)
         lines: dict[tuple[str, str], list[Point]] = defaultdict(list)
         for point in points(operator, rows, roofs):
             if point.provider == "fastsvs":
@@ -73,7 +72,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
 def roofs_of(operator: str, rows: Sequence[Row]) -> dict[str, float]:
     """By shape: the fastest product of that shape; or, for all of them, the copy."""
     if operator == "logprob_entropy":
-        return dict.fromkeys(SHAPES, max((row["value"] for row in rows if row["case"] == COPY), default=0.0))
+        return dict.fromkeys(SHAPES, max((row["value"] for row in rows if row["case"] == "ceilings"), default=0.0))
     products: dict[str, float] = defaultdict(float)
     for row in rows:
         kind, _, shape = row["case"].partition("/")
@@ -88,5 +87,5 @@ def points(operator: str, rows: Sequence[Row], roofs: dict[str, float]) -> Itera
         mode, _, kind = row["metric"].partition(", ")
         if kind == "median" and row.get("limit") and row["case"].startswith(f"{operator}/"):
             _operator, shape, tokens = row["case"].split("/")
-            if shape in SHAPES and roofs.get(shape):
+            if roofs.get(shape):
                 yield Point(shape, int(tokens), mode, row["provider"], roofs[shape] * row["limit"] / row["value"])

@@ -135,7 +135,7 @@ def test_bf16_gradients_of_fp32_logits(device, monkeypatch):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_no_less_exact_than_plain_torch(temperature, dtype, device):
-    """On the whole, over tokens enough that it is no matter of luck; in bf16 the largest error too."""
+    """On the whole, over tokens enough that it is no matter of luck; the largest error is one in fp32."""
     tokens = 256 if dtype == torch.float32 else 32
     hidden, weight, targets = sample(tokens, 2000, dtype, device)
     found, wanted = (
@@ -148,4 +148,4 @@ def test_no_less_exact_than_plain_torch(temperature, dtype, device):
     for ours, theirs, true in zip(found, (*outputs, *gradients), wanted, strict=True):
         ours, theirs = ours.double() - true, theirs.detach().double() - true
         assert ours.norm() <= theirs.norm()
-        assert dtype == torch.float32 or ours.abs().max() <= theirs.abs().max()
+        assert ours.abs().max() <= (2 if dtype == torch.float32 else 1) * theirs.abs().max()
