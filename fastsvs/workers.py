@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -120,18 +121,15 @@ class WorkerPool(Generic[Reply]):
             self._workers[ours] = _Worker(process, ours)
 
     def _hand_out(self) -> None:
-        for worker in list(self._workers.values()):
+        for worker in self._workers.values():
             if self._waiting and worker.ready and worker.request is None:
-                try:
+                with suppress(OSError):  # it has died, which is heard next; the request waits for another
                     worker.connection.send_bytes(self._waiting[0].message)
                     worker.request = self._waiting.popleft()
-                except OSError:
-                    self._end([worker])
 
     def _take_in(self) -> None:
-        """Wait for news: a submission, or a worker that is ready, has an answer, or has died."""
-        expected = [w.connection for w in self._workers.values() if w.request is not None or not w.ready]
-        for connection in wait([self._bell, *expected]):
+        """Wait for news: a submission, or a worker that is ready, has an answer, or has died, be it idle."""
+        for connection in wait([self._bell, *self._workers]):
             if connection is self._bell:
                 self._collect_submitted()
             else:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 
 from fastsvs.config import SandboxConfig
 from fastsvs.errors import UserError
-from fastsvs.sandbox import Outcome, Program, Sandbox, Status, Walls
+from fastsvs.sandbox import Program, Sandbox, Status, Walls
 from fastsvs.sandbox.pool import read_outcome
 from fastsvs.sandbox.values import NotPlainError, decode, encode
 
@@ -164,10 +167,36 @@ def _processes_with(word: str) -> str:
     return "\n".join(line for line in listing.splitlines() if f" {word} " in line)
 
 
-def test_a_zygote_that_dies_is_replaced(sandbox: Sandbox) -> None:
-    sandbox.open()
-    subprocess.run(["pkill", "-KILL", "-f", "fastsvs.sandbox.zygote"], check=True)
-    outcomes: list[Outcome] = []
-    while not outcomes or outcomes[-1].status is Status.LOST:
-        outcomes += sandbox.run([Program("def f(): return 1", "f", ("",))])
-    assert outcomes[-1].values == (1,)
+def _zygotes(word: str) -> list[int]:
+    found = subprocess.run(["pgrep", "-f", f"fastsvs.sandbox.zygote.* {word} "], capture_output=True, text=True).stdout
+    return [int(process) for process in found.split()]
+
+
+def _kill(processes: list[int]) -> None:
+    """Kill them, and wait until the system has closed their files."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    for process in processes:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                time.sleep(0.05)
+
+
+def test_a_zygote_that_dies_idle_costs_no_outcome() -> None:
+    with Sandbox(SandboxConfig(timeout_seconds=601.0)) as sandbox:
+        for number in range(4):
+            assert sandbox.submit(Program("", None, (str(number),)), seed=0).result().values == (number,)
+            _kill(_zygotes("601.0"))
+
+
+def test_a_zygote_that_dies_at_work_is_replaced() -> None:
+    with Sandbox(SandboxConfig(timeout_seconds=602.0)) as sandbox:
+        assert sandbox.submit(Program("", None, ("1",)), seed=0).result().values == (1,)
+        idle = _zygotes("602.0")
+        outcome = sandbox.submit(Program("while True: pass", "f", ("",)), seed=0)
+        while len(_zygotes("602.0")) == len(idle):
+            time.sleep(0.05)
+        _kill(idle)
+        assert outcome.result().status is Status.LOST
+        assert sandbox.submit(Program("", None, ("2",)), seed=0).result().values == (2,)

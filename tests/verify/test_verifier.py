@@ -201,10 +201,11 @@ def test_killed_worker_is_replaced_and_its_answer_unverified():
 
 def test_worker_killed_between_calls_costs_no_verdict(impatient):
     assert impatient.verify([(box("5.0"), "5")]) == [Verdict.CORRECT]
-    for worker in impatient._pool._workers.values():
+    for _ in range(3):
+        (worker,) = list(impatient._pool._workers.values())
         worker.process.kill()
         worker.process.wait()
-    assert impatient.verify([(box("5.0"), "5"), (box("6.0"), "5")]) == [Verdict.CORRECT, Verdict.WRONG]
+        assert impatient.verify([(box("6.0"), "5")]) == [Verdict.WRONG]
 
 
 def test_close_ends_all_processes(impatient):
