@@ -19,8 +19,9 @@ reproduce-tiny: install
 compare-tiny: install
 	$(BIN)/python -m bench.compare --out bench/results --page docs/methods.md
 
+# A file's tests stay together, as they share runs; more processes than four would mostly wait, each holding a gigabyte.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow --timeout 2400

@@ -33,6 +33,7 @@ DEV = [
     *(package for packages in LOGGERS.values() for package in packages),
     "pytest==9.2.0",
     "pytest-timeout==2.4.0",
+    "pytest-xdist==3.8.0",  # `make test` on all cores
     "hypothesis==6.170.15",
     "ruff==0.17.5",
     "mypy==2.4.1",

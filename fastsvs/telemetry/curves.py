@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from fastsvs.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLORS = {"original": "#3366aa", "synthesis": "#dd8833", "variant": "#33996b"}
 LABELS = {"original": "data-set problems", "synthesis": "problems written", "variant": "own problems solved"}
@@ -20,6 +21,8 @@ def draw_curves(
     path: Path, title: str, metrics: Sequence[Mapping[str, float]], evaluations: Mapping[int, Mapping[str, Any]]
 ) -> None:
     """Write a PNG from the rows of metrics.jsonl and the evaluations by step."""
+    from matplotlib.figure import Figure  # takes most of a second, and one rank needs it once
+
     figure = Figure(figsize=(11, 7), layout="constrained")
     (held_out, solving), (entropy, learning) = figure.subplots(2, 2)
     figure.suptitle(title)

@@ -1,0 +1,32 @@
+"""Megatron-core without what it imports and FastSvS does not use, which takes every process seconds to start."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+
+LOGGERS = ("tensorboard", "wandb")
+"""Megatron imports them wherever they are installed; ours are imported when a run asks for them."""
+
+
+@contextmanager
+def lean_imports() -> Iterator[None]:
+    """Inside, loggers seem absent and `torch.compile` leaves functions as they are: what Megatron compiles are fusions
+    that the policy's configuration turns off, and to compile any imports the whole of inductor."""
+    hidden = [name for name in LOGGERS if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not to be found
+    try:
+        with mock.patch.object(torch, "compile", _leave):
+            yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+def _leave(function: Callable[..., Any] | None = None, **options: object) -> Callable[..., Any]:
+    return _leave if function is None else function
