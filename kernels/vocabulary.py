@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .dispatch import row_kernels
+from .rows_torch import accumulation_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Vocabulary:
     def statistics(self, logits: Tensor, targets: Tensor, inverse: Tensor | None) -> Tensor:
         """[4, rows] of this rank's logits [rows, owned] (see `rows_torch`)."""
         if self.owned == 0:
-            empty = torch.zeros(4, len(logits), dtype=logits.dtype, device=logits.device)
+            empty = torch.zeros(4, len(logits), dtype=accumulation_dtype(logits), device=logits.device)
             empty[0] = -torch.inf
             return empty
         kernels = row_kernels(logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 from collections.abc import Callable
 
@@ -10,6 +11,8 @@ import triton_interpreter  # noqa: F401  before anything else imports Triton
 from hypothesis import settings
 from whole_runs import ROOT, command, environment
 
+# Ranks are forked from one process that has loaded what takes each of them seconds to load.
+multiprocessing.set_forkserver_preload(["fastsvs.policy"])
 settings.register_profile("fastsvs", deadline=None)  # a busy machine is not a fault of the code
 settings.load_profile("fastsvs")
 

@@ -163,7 +163,7 @@ def play_all(rank: int, folder: str) -> None:
 def played(tmp_path_factory) -> Path:
     """What two processes saw in each scenario."""
     folder = tmp_path_factory.mktemp("rollouts")
-    torch.multiprocessing.start_processes(play_all, (str(folder),), nprocs=2, start_method="spawn")
+    torch.multiprocessing.start_processes(play_all, (str(folder),), nprocs=2, start_method="forkserver")
     return folder
 
 

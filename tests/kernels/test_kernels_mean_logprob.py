@@ -64,7 +64,7 @@ def work(rank: int, folder: str) -> None:
 
 def test_sharding_the_weight_changes_nothing(tmp_path):
     """The last rank owns padding alone."""
-    mp.spawn(work, (str(tmp_path),), nprocs=4)
+    mp.start_processes(work, (str(tmp_path),), nprocs=4, start_method="forkserver")
     hidden, weight, _ = inputs()
     for rank in range(4):
         torch.testing.assert_close(

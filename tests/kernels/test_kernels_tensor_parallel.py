@@ -68,10 +68,10 @@ def from_loss(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
     return [result.logprobs, result.entropy, hidden_grad, buffer, result.loss.detach()]
 
 
-def from_logits(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
+def from_logits(size: int = 1, rank: int = 0, group=None, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """[log-probs, entropy, gradient of the logits] of this rank."""
     hidden, weight, targets = inputs()
-    logits = (hidden @ weight.t()).detach().chunk(size, 1)[rank].requires_grad_()
+    logits = (hidden @ weight.t()).detach().to(dtype).chunk(size, 1)[rank].requires_grad_()
     outputs = logprob_entropy(logits, targets, **options(group))
     return [x.detach() for x in (*outputs, *torch.autograd.grad(outputs, logits, slopes()))]
 
@@ -88,6 +88,7 @@ def work(rank: int, folder: str) -> None:
         results[size] = {
             "hidden": from_hidden(*place),
             "logits": from_logits(*place),
+            "bf16 logits": from_logits(*place, torch.bfloat16),
             "loss": from_loss(*place),
         }
     torch.save(results, f"{folder}/{rank}.pt")
@@ -97,11 +98,11 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> list[dict]:
     folder: Path = tmp_path_factory.mktemp("gloo")
-    mp.spawn(work, (str(folder),), nprocs=WORLD)
+    mp.start_processes(work, (str(folder),), nprocs=WORLD, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
-@pytest.mark.parametrize("operator", ["hidden", "logits", "loss"])
+@pytest.mark.parametrize("operator", ["hidden", "logits", "bf16 logits", "loss"])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_values_are_the_same_bits_on_all_ranks(results, size, operator):
     first = results[0][size][operator]
@@ -134,13 +135,15 @@ def test_sharding_the_loss_changes_nothing(results, size):
     torch.testing.assert_close(mine[0][4], loss, **close)
 
 
+@pytest.mark.parametrize(("operator", "dtype"), [("logits", torch.float32), ("bf16 logits", torch.bfloat16)])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_sharding_the_logits_changes_nothing(results, size):
-    logprobs, entropy, gradient = from_logits()
-    mine = [results[rank][size]["logits"] for rank in range(size)]
+def test_sharding_the_logits_changes_nothing(results, size, operator, dtype):
+    logprobs, entropy, gradient = from_logits(dtype=dtype)
+    mine = [results[rank][size][operator] for rank in range(size)]
     close = {"atol": 2e-6, "rtol": 1e-5}
     torch.testing.assert_close(mine[0][0], logprobs, **close)
     torch.testing.assert_close(mine[0][1], entropy, **close)
+    close["rtol"] = max(close["rtol"], torch.finfo(dtype).eps)
     torch.testing.assert_close(torch.cat([part[2] for part in mine], 1), gradient, **close)
 
 

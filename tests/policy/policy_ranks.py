@@ -26,7 +26,7 @@ def run_ranks(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = mp.get_context("spawn")
+    context = mp.get_context("forkserver")
     outputs = [folder / f"rank_{rank}.pt" for rank in range(world_size)]
     processes = [
         context.Process(

@@ -297,7 +297,7 @@ def _on_rank(rank: int, world: int, file: str, results: mp.SimpleQueue) -> None:
 
 def test_two_ranks_see_what_one_sees(tmp_path) -> None:
     assert distributed.world_size() == 1
-    context = mp.get_context("spawn")
+    context = mp.get_context("forkserver")
     results = context.SimpleQueue()
     processes = [context.Process(target=_on_rank, args=(rank, 2, str(tmp_path / "init"), results)) for rank in (0, 1)]
     for process in processes:

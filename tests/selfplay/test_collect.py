@@ -316,7 +316,7 @@ def play_on_a_rank(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_share_the_verification_and_see_the_same_experience(tmp_path):
-    torch.multiprocessing.start_processes(play_on_a_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
+    torch.multiprocessing.start_processes(play_on_a_rank, (str(tmp_path),), nprocs=2, start_method="forkserver")
     (first, one), (second, two) = ((tmp_path / name).read_text().split("\n", 1) for name in "01")
     verifier = BoxVerifier()
     assert one == two == repr(run(verifier=verifier))
