@@ -3,6 +3,7 @@
 import random
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,17 +28,32 @@ def start(folder: Path, steps: int) -> subprocess.Popen[bytes]:
     )
 
 
-def run_with_kills(folder: Path, steps: int, kills: int, longest_wait: float, seed: int) -> int:
-    """Kill up to `kills` sessions, each after its own random time; then let one finish. How many were killed."""
+def written(folder: Path) -> dict[str, int]:
+    """Bytes by step of the samples."""
+    sizes = {}
+    for path in (folder / "samples").glob("*.jsonl"):
+        with suppress(FileNotFoundError):  # a session cleans up behind the one before
+            sizes[path.name] = path.stat().st_size
+    return sizes
+
+
+def run_with_kills(folder: Path, steps: int, kills: int, start_seconds: float, step_seconds: float, seed: int) -> int:
+    """Kill up to `kills` sessions, one in four while it starts, the others within a step of the first that they
+    record; then let one finish. How many were killed."""
     moments = random.Random(seed)
-    killed = 0
-    for _ in range(kills):
-        session = start(folder, steps)
-        time.sleep(moments.uniform(0.1, 1.0) * longest_wait)
+    for killed in range(kills):
+        session, before = start(folder, steps), written(folder)
+        if moments.random() < 0.25:
+            time.sleep(moments.uniform(0, start_seconds))
+        else:
+            while session.poll() is None and written(folder) == before:
+                time.sleep(0.02)
+            time.sleep(moments.uniform(0, step_seconds))
         session.kill()
-        killed += session.wait() != 0
+        if session.wait() == 0:
+            return killed
     assert start(folder, steps).wait(timeout=300) == 0
-    return killed
+    return kills
 
 
 def record(folder: Path) -> list[dict]:
@@ -67,6 +83,8 @@ def test_killed_at_random_moments(fastsvs, tmp_path: Path, kills: int, steps: in
     began = time.perf_counter()
     result = fastsvs(*arguments(tmp_path / "alone", steps), timeout=600)
     assert result.returncode == 0, result.stderr
-    killed = run_with_kills(tmp_path / "killed", steps, kills, longest_wait=time.perf_counter() - began, seed=kills)
-    assert killed > kills // 3
+    stepping = sum(row["time/step"] for row in read_jsonl(tmp_path / "alone" / "metrics.jsonl"))
+    starting = time.perf_counter() - began - stepping
+    killed = run_with_kills(tmp_path / "killed", steps, kills, starting, stepping / steps, seed=kills)
+    assert killed > steps // 4  # none of them can have got far
     assert_same_end(fastsvs, tmp_path / "alone", tmp_path / "killed")
