@@ -79,6 +79,11 @@ def test_cpu_processes_divide_the_cores() -> None:
     assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(launch(tensor_parallel=1), 0, {})
 
 
+def test_only_gpu_servers_compile() -> None:
+    assert environment(launch(), 0, {})["TORCH_COMPILE_DISABLE"] == "1"
+    assert "TORCH_COMPILE_DISABLE" not in environment(launch(devices=("0", "1")), 0, {})
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "8.8.8.8"])
 def test_a_public_address_is_refused(host: str) -> None:
     with pytest.raises(UserError, match="can be reached from everywhere"):

@@ -86,7 +86,8 @@ def environment(launch: Launch, index: int, inherited: Mapping[str, str]) -> dic
     if launch.devices:
         first = index * launch.tensor_parallel
         return kept | own | {"CUDA_VISIBLE_DEVICES": ",".join(launch.devices[first : first + launch.tensor_parallel])}
-    defaults = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    # vLLM would run a C++ compiler for one small function, and if killed at it leave a file that no server can load.
+    defaults = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}
     if launch.servers * launch.tensor_parallel > 1:
         defaults["VLLM_CPU_OMP_THREADS_BIND"] = bound_cores(
             sorted(os.sched_getaffinity(0)), index, launch.servers, launch.tensor_parallel
