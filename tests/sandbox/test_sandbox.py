@@ -156,20 +156,15 @@ def test_processes_end_with_the_trainer(tmp_path: Path) -> None:
         "s.submit(Program('while True: pass', 'f', ('',)))\nimport time; time.sleep(0.5)\n"
         "print(os.getpid(), flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
     )
-    mark = f"{sys.executable} -m fastsvs.sandbox.zygote"
     subprocess.run([sys.executable, "-c", script], check=False, timeout=60, env={"PYTHONHASHSEED": "0"})
-    while mark in _processes_with("600.0"):
+    while _zygotes("600.0"):
         time.sleep(0.05)
 
 
-def _processes_with(word: str) -> str:
-    listing = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
-    return "\n".join(line for line in listing.splitlines() if f" {word} " in line)
-
-
 def _zygotes(word: str) -> list[int]:
-    found = subprocess.run(["pgrep", "-f", f"fastsvs.sandbox.zygote.* {word} "], capture_output=True, text=True).stdout
-    return [int(process) for process in found.split()]
+    found = subprocess.run(["pgrep", "-f", f"fastsvs.sandbox.zygote.* {word} "], capture_output=True, text=True)
+    assert found.returncode < 2, found.stderr  # 1: there is none
+    return [int(process) for process in found.stdout.split()]
 
 
 def _kill(processes: list[int]) -> None:
