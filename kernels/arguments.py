@@ -32,17 +32,21 @@ def check_targets(targets: Tensor, like: Tensor) -> Tensor:
 def kept_rows(targets: Tensor, temperature: float | Tensor, size: int) -> Tensor | None:
     """Which rows have a target, None for all of them. Raises ValueError for a target outside 0..size-1 or a
     temperature that is not above 0. On CUDA it waits for the device, once more for a temperature there."""
-    if not (temperature > 0).all() if isinstance(temperature, Tensor) else not temperature > 0:
-        raise ValueError("temperature must be above 0 everywhere")
-    kept = targets != IGNORE_INDEX
-    wrong = kept & ((targets < 0) | (targets >= size))
-    left_out, outside = torch.stack([(~kept).sum(), wrong.sum()]).tolist()
-    if outside:
+    check_temperature(temperature)
+    kept, valid = targets != IGNORE_INDEX, targets.clamp(0, size - 1) == targets
+    with_target, inside = torch.stack([kept, valid]).sum(1).tolist()
+    if with_target > inside:
+        wrong = kept & ~valid
         raise ValueError(
-            f"{outside} targets lie outside the vocabulary of {size}, e.g. {int(targets[wrong][0])}; "
+            f"{with_target - inside} targets lie outside the vocabulary of {size}, e.g. {int(targets[wrong][0])}; "
             f"rows to leave out have {IGNORE_INDEX}"
         )
-    return kept.nonzero().flatten() if left_out else None
+    return kept.nonzero().flatten() if with_target < len(targets) else None
+
+
+def check_temperature(temperature: float | Tensor) -> None:
+    if not (temperature > 0).all() if isinstance(temperature, Tensor) else not temperature > 0:
+        raise ValueError("temperature must be above 0 everywhere")
 
 
 def inverse_temperature(temperature: float | Tensor, like: Tensor) -> Tensor | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import rows_torch
+from .arguments import check_temperature, kept_rows
 from .rows_torch import accumulation_dtype
 
 
@@ -23,6 +24,20 @@ def policy_kernels(like: Tensor) -> ModuleType:
     """`token_loss_triton` or `token_loss`: both have `token_gradients`."""
     name = ".token_loss_triton" if like.is_cuda and like.dtype != torch.float64 else ".token_loss"
     return importlib.import_module(name, __package__)
+
+
+def check_rows(targets: Tensor, temperature: float | Tensor, size: int) -> None:
+    """Raises ValueError for a target that is neither in 0..size-1 nor IGNORE_INDEX and for a temperature that is not
+    above 0. On CUDA an assertion on the device takes its place, as nothing waits for the outcome."""
+    if not targets.is_cuda:
+        kept_rows(targets, temperature, size)
+        return
+    on_device = None
+    if isinstance(temperature, Tensor) and temperature.is_cuda:
+        on_device = temperature.expand(len(targets))
+    else:
+        check_temperature(temperature)
+    importlib.import_module(".checks_triton", __package__).assert_rows(targets, on_device, size)
 
 
 def new_tile(rows: int, columns: int, like: Tensor, dtype: torch.dtype) -> Tensor:

@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .arguments import check_targets, inverse_temperature, kept_rows
-from .dispatch import row_kernels
+from .arguments import check_targets, inverse_temperature
+from .dispatch import check_rows, row_kernels
 from .vocabulary import Vocabulary, vocabulary
 
 
@@ -39,7 +39,8 @@ def logprob_entropy(
         `group`. Both are differentiable once; the gradient has the dtype of `logits`.
 
     Raises:
-        ValueError: shapes, strides, temperature or targets do not fit.
+        ValueError: shapes, strides, temperature or targets do not fit. What only a GPU knows, the values of targets and
+            of a temperature there, it is not asked for: an assertion on the device fails instead.
     """
     if logits.ndim != 2 or not logits.is_floating_point() or logits.stride(1) != 1:
         raise ValueError(
@@ -51,7 +52,7 @@ def logprob_entropy(
     inverse = inverse_temperature(temperature, logits)
     with torch.cuda.device_of(logits):  # Triton launches on the current device
         results = LogprobEntropy.apply(logits, targets, inverse, part, inplace_backward)
-    kept_rows(targets, temperature, part.size)  # waits for the device: after it has got its work
+        check_rows(targets, temperature, part.size)
     return results
 
 

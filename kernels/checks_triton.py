@@ -1,0 +1,35 @@
+"""Checks of what only the device knows, by assertions in a kernel: nothing waits for their outcome."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .rows_torch import IGNORE_INDEX
+
+IGNORED = tl.constexpr(IGNORE_INDEX)
+BLOCK = 1024
+WARPS = 4
+
+
+def assert_rows(targets: Tensor, temperature: Tensor | None, size: int) -> None:
+    """`targets` [rows] lie in 0..size-1 or are IGNORE_INDEX, and `temperature` [rows] is above 0. Where that is not so,
+    the process says it on stderr, and its next wait for the device raises RuntimeError."""
+    rows = len(targets)
+    if rows:
+        stride = 1 if temperature is None else temperature.stride(0)
+        assert_rows_kernel[(triton.cdiv(rows, BLOCK),)](
+            targets, temperature, stride, size, rows, BLOCK=BLOCK, num_warps=WARPS
+        )
+
+
+@triton.jit(debug=True)
+def assert_rows_kernel(targets, temperature, temperature_stride, size, rows, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    target = tl.load(targets + row, mask=row < rows, other=IGNORED)
+    inside = (target == IGNORED) | ((target >= 0) & (target < size))
+    tl.device_assert(inside, "targets must lie in the vocabulary; rows to leave out have IGNORE_INDEX")
+    if temperature is not None:
+        above = tl.load(temperature + row * temperature_stride, mask=row < rows, other=1.0) > 0
+        tl.device_assert(above, "temperature must be above 0 everywhere")
