@@ -31,7 +31,7 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
     parts, span = _shares(columns, config, splits(rows, columns, config, logits.device))
     out = torch.empty(parts, 4, rows, dtype=torch.float32, device=logits.device)
     if rows:
-        row_statistics_kernel[(rows, parts)](
+        row_statistics_kernel[(rows * parts,)](
             logits,
             logits.stride(0),
             targets,
@@ -40,6 +40,7 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
             _stride(inverse_temperature),
             out,
             columns,
+            parts,
             span,
             BLOCK=config.block,
             THREADS=32 * config.warps,
@@ -74,7 +75,7 @@ def logits_gradient(
     config = row_config("logits_gradient", logits.dtype, columns)
     parts, span = _shares(columns, config, splits(rows, columns, config, logits.device))
     if rows:
-        logits_gradient_kernel[(rows, parts)](
+        logits_gradient_kernel[(rows * parts,)](
             logits,
             logits.stride(0),
             statistics,
@@ -90,6 +91,7 @@ def logits_gradient(
             out,
             out.stride(0),
             columns,
+            parts,
             span,
             BLOCK=config.block,
             num_warps=config.warps,
@@ -97,7 +99,7 @@ def logits_gradient(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def row_statistics_kernel(
     logits,
     row_stride,
@@ -107,14 +109,15 @@ def row_statistics_kernel(
     temperature_stride,
     out,
     columns,
+    parts,
     span,
     BLOCK: tl.constexpr,
     THREADS: tl.constexpr,
 ):
-    """Program (row, part): columns part * span up to span further."""
-    row = tl.program_id(0).to(tl.int64)
-    part = tl.program_id(1)
-    rows = tl.num_programs(0)
+    """Program row * parts + part: columns part * span up to span further."""
+    row = (tl.program_id(0) // parts).to(tl.int64)
+    part = tl.program_id(0) % parts
+    rows = tl.num_programs(0) // parts
     begin = part * span
     end = tl.minimum(begin + span, columns)
     whole = begin + (end - begin) // BLOCK * BLOCK
@@ -206,7 +209,7 @@ def merge_statistics_kernel(parts, count, targets, statistics, results, rows, BL
     tl.store(results + rows + row, tl.where(kept, entropy, 0.0), mask=held)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def logits_gradient_kernel(
     logits,
     row_stride,
@@ -223,12 +226,13 @@ def logits_gradient_kernel(
     out,
     out_stride,
     columns,
+    parts,
     span,
     BLOCK: tl.constexpr,
 ):
-    """Program (row, part): columns part * span up to span further."""
-    row = tl.program_id(0).to(tl.int64)
-    begin = tl.program_id(1) * span
+    """Program row * parts + part: columns part * span up to span further."""
+    row = (tl.program_id(0) // parts).to(tl.int64)
+    begin = tl.program_id(0) % parts * span
     end = tl.minimum(begin + span, columns)
     whole = begin + (end - begin) // BLOCK * BLOCK
     lanes = tl.arange(0, BLOCK)
@@ -246,39 +250,40 @@ def logits_gradient_kernel(
             inverse = tl.load(inverse_temperature + row * temperature_stride)
         maximum = tl.load(statistics + row)
         sum_exp = tl.load(statistics + statistics_stride + row)
-        log_sum = tl.log2(sum_exp)
         direct = tl.load(logprobs_grad + row * logprobs_grad_stride) * inverse
-        base = -direct
+        over_sum = 1 / sum_exp  # by the fast division, then to the last digit
+        over_sum = tl.fma(over_sum, tl.fma(-sum_exp, over_sum, 1.0), over_sum)
+        base = -direct * over_sum
         slope = 0.0
         if entropy_grad is not None:
-            slope = -tl.load(entropy_grad + row * entropy_grad_stride) * inverse
-            sum_shifted = tl.load(statistics + 2 * statistics_stride + row)
-            base += slope * (log_sum * LN_2 - sum_shifted / sum_exp)
+            slope = -tl.load(entropy_grad + row * entropy_grad_stride) * inverse * over_sum
+            base -= slope * (tl.load(statistics + 2 * statistics_stride + row) * over_sum)
             slope *= LN_2
         for start in tl.range(begin, whole, BLOCK):
             z = tl.load(row_logits + start + lanes).to(tl.float32)
-            gradient = _softmax_gradient(tl.fma(z, inverse, -maximum), log_sum, base, slope, entropy_grad is not None)
+            gradient = _softmax_gradient(tl.fma(z, inverse, -maximum), base, slope, entropy_grad is not None)
             tl.store(row_out + start + lanes, gradient.to(out.dtype.element_ty))
         if whole < end:
             held = whole + lanes < end
             z = tl.load(row_logits + whole + lanes, mask=held, other=0.0).to(tl.float32)
-            gradient = _softmax_gradient(tl.fma(z, inverse, -maximum), log_sum, base, slope, entropy_grad is not None)
+            gradient = _softmax_gradient(tl.fma(z, inverse, -maximum), base, slope, entropy_grad is not None)
             tl.store(row_out + whole + lanes, gradient.to(out.dtype.element_ty), mask=held)
         place = target - first
         if (place >= begin) & (place < end):
             at_target = tl.load(statistics + 3 * statistics_stride + row)
-            gradient = direct + _softmax_gradient(at_target - maximum, log_sum, base, slope, entropy_grad is not None)
+            gradient = direct + _softmax_gradient(at_target - maximum, base, slope, entropy_grad is not None)
             tl.debug_barrier()  # after the block that holds it
             tl.store(row_out + place, gradient.to(out.dtype.element_ty))
 
 
 @triton.jit
-def _softmax_gradient(y, log_sum, base, slope, SLOPED: tl.constexpr):
-    """p (base + slope log2 p) where log2 p = y log2 e - log_sum; 0 for a p of 0."""
+def _softmax_gradient(y, base, slope, SLOPED: tl.constexpr):
+    """e^y (base + slope log2 e^y); 0 for an e^y of 0."""
+    y *= LOG2_E
     if SLOPED:
-        log_p = tl.maximum(tl.fma(y, LOG2_E, -log_sum), UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
-        return tl.exp2(log_p) * (base + slope * log_p)
-    return tl.exp2(tl.fma(y, LOG2_E, -log_sum)) * base
+        y = tl.maximum(y, UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
+        return tl.exp2(y) * (base + slope * y)
+    return tl.exp2(y) * base
 
 
 def _shares(columns: int, config: RowConfig, programs: int) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def inspect(case: Case, arch: int) -> Report:
         constexprs={(names.index(name),): value for name, value in case.constants.items()},
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in sorted(case.divisible)},
     )
-    options = {"num_warps": case.warps, "enable_fp_fusion": True}
+    options = {"num_warps": case.warps, "enable_fp_fusion": True, "debug": bool(case.kernel.debug)}
     compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])

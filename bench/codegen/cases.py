@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from triton.runtime import JITFunction
 
-from fastsvs.kernels import rows_triton, scale_triton, token_loss_triton
+from fastsvs.kernels import checks_triton, rows_triton, scale_triton, token_loss_triton
 from fastsvs.kernels.table import ANY_LENGTH, ROW_CONFIGS, RowConfig
 
-ELEMENTS = {2: "bf16", 4: "fp32"}
+from .table import ELEMENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Case:
 
 
 def all_cases() -> dict[str, Case]:
-    cases = [*statistics_cases(), *gradient_cases(), merge_case(), *token_loss_cases(), *scale_cases()]
+    cases = [*statistics_cases(), *gradient_cases(), merge_case(), *token_loss_cases(), *scale_cases(), *check_cases()]
     return {case.name: case for case in cases}
 
 
@@ -69,6 +69,7 @@ def statistics_case(logits: str, config: RowConfig, tempered: bool, odd: str = "
         "temperature_stride": "i32",
         "out": "*fp32",
         "columns": "i32",
+        "parts": "i32",
         "span": "i32",
     }
     constants = {"temperature_stride": 1, "BLOCK": config.block, "THREADS": 32 * config.warps}
@@ -96,6 +97,7 @@ def gradient_case(logits: str, out: str, config: RowConfig, tempered: bool, slop
         "out": f"*{out}",
         "out_stride": "i32",
         "columns": "i32",
+        "parts": "i32",
         "span": "i32",
     }
     strides = dict.fromkeys(("temperature_stride", "logprobs_grad_stride", "entropy_grad_stride"), 1)
@@ -160,6 +162,17 @@ def scale_cases() -> Iterator[Case]:
         yield case(f"scale {element}", scale_triton.scale_kernel, types, {"BLOCK": config.block}, "", config)
 
 
+def check_cases() -> Iterator[Case]:
+    config = RowConfig(checks_triton.BLOCK, checks_triton.WARPS)
+    types = {"targets": "*i64", "temperature": "*fp32", "temperature_stride": "i32", "size": "i32", "rows": "i32"}
+    for tempered in (False, True):
+        constants: dict[str, object] = {"temperature_stride": 1, "BLOCK": config.block}
+        if not tempered:
+            constants["temperature"] = None
+        name = f"assert_rows{label({'temperature': tempered})}"
+        yield case(name, checks_triton.assert_rows_kernel, types, constants, "", config)
+
+
 def label(options: Mapping[str, bool]) -> str:
     return "".join(f", {name}" for name, on in options.items() if on)
 
@@ -176,6 +189,6 @@ def case(
     columns, and for the distance of rows, too, with odd rows."""
     signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
     uneven = {"": [], "columns": ["columns", "count"], "rows": ["columns", "row_stride", "out_stride"]}
-    unaligned = {"first", *uneven[odd]}
+    unaligned = {"first", "parts", *uneven[odd]}
     divisible = {name for name, kind in signature.items() if kind.startswith(("*", "i"))} - unaligned
     return Case(name, kernel, signature, constants, frozenset(divisible), config.warps, config.block)

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from fastsvs.kernels.table import ANY_LENGTH, ROW_CONFIGS
+
 SHARED_BYTES = {80: 166_912, 90: 232_448, 100: 232_448}
 """Compute capability -> most shared memory that a program may have."""
 REGISTER_SLACK = 4
 LOOP_SLACK = 1.03
+
+ELEMENTS = {2: "bf16", 4: "fp32"}
+"""Bytes of a logit -> how the names of cases say it."""
+LONG_ROWS = [
+    (kernel, f"{element} {configs[size][ANY_LENGTH].block}x{configs[size][ANY_LENGTH].warps}")
+    for kernel, configs in ROW_CONFIGS.items()
+    for size, element in ELEMENTS.items()
+]
+"""How the names of their cases begin, and go on."""
 
 Table = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Architecture -> case -> field of `binary.Report` -> value."""
@@ -38,7 +49,7 @@ def page(tables: Mapping[str, Table]) -> str:
         "|---|---|---|---|",
     ]
     for name in next(iter(tables.values()))["sm_90a"]:
-        if "bf16 8192x8" in name or "fp32 4096x8" in name:
+        if any(name.startswith(kernel) and config in name for kernel, config in LONG_ROWS):
             reports = [table["sm_90a"][name] for table in tables.values()]
             values = [" / ".join(str(report[field]) for report in reports) for field in fields]
             lines.append(f"| {name} | {' | '.join(values)} |")

@@ -26,6 +26,8 @@ table: Any = import_module(f"{kernels.__name__}.table")
 RowConfig = Any
 
 BLOCKS, WARPS = (1024, 2048, 4096, 8192, 16384), (4, 8, 16)
+SPANS = (1, 2, 4)
+"""Blocks of a row that a program takes at most, where that is not any number of them."""
 PROGRAMS = (1, 4, 16, 64)
 """Programs that wait for a multiprocessor, at least, before rows are no longer split."""
 BYTES_OF_A_THREAD = (32, 256)
@@ -93,10 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(trial: Trial, device: torch.device, rounds: int = ROUNDS) -> dict[str, float]:
-    """Median milliseconds of each configuration, `BLOCKxWARPS` with its `/PROGRAMS`, measured in turn; the table's own
-    comes first."""
+    """Median milliseconds of each configuration, `BLOCKxWARPS`, its span where it has one, and `/PROGRAMS`, measured in
+    turn; the table's own comes first."""
     own = table.row_config(trial.kernel, trial.logits, trial.columns), table.PROGRAMS_PER_PROCESSOR
-    choices = dict.fromkeys([own, *((config, own[1]) for config in candidates(trial.logits))])
+    choices = dict.fromkeys([own, *((config, own[1]) for config in candidates(trial.logits, trial.columns))])
     choices |= dict.fromkeys((own[0], programs) for programs in PROGRAMS)
     work = trial.work(device)
     times: dict[str, list[float]] = {}
@@ -104,16 +106,22 @@ def run(trial: Trial, device: torch.device, rounds: int = ROUNDS) -> dict[str, f
         for config, programs in choices:
             with configured(trial, config, programs):
                 milliseconds = clock(work)
-            times.setdefault(f"{config.block}x{config.warps}/{programs}", []).append(milliseconds)
+            times.setdefault(name_of(config, programs), []).append(milliseconds)
     return {name: median(values[1:]) for name, values in times.items()}  # the first one compiles
 
 
-def candidates(dtype: torch.dtype) -> Iterator[RowConfig]:
+def name_of(config: RowConfig, programs: int) -> str:
+    span = "" if config.span == table.ANY_LENGTH else f" span {config.span}"
+    return f"{config.block}x{config.warps}{span}/{programs}"
+
+
+def candidates(dtype: torch.dtype, columns: int) -> Iterator[RowConfig]:
     least, most = BYTES_OF_A_THREAD
     for block in BLOCKS:
         for warps in WARPS:
             if least <= block * dtype.itemsize // (32 * warps) <= most:
                 yield table.RowConfig(block, warps)
+                yield from (table.RowConfig(block, warps, n * block) for n in SPANS if n * block < columns)
 
 
 @contextmanager
@@ -133,7 +141,7 @@ def show(trial: Trial, found: dict[str, float], floor: float) -> Iterator[Row]:
     print(f"\n{trial.name}")
     for name, milliseconds in sorted(found.items(), key=lambda item: item[1]):
         mark = "  <- the table's" if name == own else ""
-        print(f"  {name:<14}{milliseconds:9.4f} ms {100 * floor / milliseconds:6.1f}% of the copy rate{mark}")
+        print(f"  {name:<26}{milliseconds:9.4f} ms {100 * floor / milliseconds:6.1f}% of the copy rate{mark}")
         yield Row(trial.name, name, "median", milliseconds, "ms", floor, "the table's" if name == own else None)
 
 
