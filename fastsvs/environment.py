@@ -32,14 +32,15 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Of the repository that this file lies in; for a copy without one, what FASTSVS_COMMIT says."""
-    told = os.environ.get("FASTSVS_COMMIT") or None
+    """What FASTSVS_COMMIT says, for a copy without a repository or with another's; of the one that this file is in."""
+    if told := os.environ.get("FASTSVS_COMMIT"):
+        return told
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return told
-    return result.stdout.strip() or told
+        return None
+    return result.stdout.strip() or None
 
 
 def _version(package: str) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.kernels import roofline
+from bench.kernels.providers import complete_providers
 from bench.kernels.suites import BYTES, FLOP
 
 SUITE = "kernels-h200"
@@ -22,6 +23,9 @@ MISSING = (
 )
 ABSENT = "measured"
 """Metric of a provider that has no figures; its note says why."""
+OURS, PEER, HATCH = "#1b6ca8", "#b8b8b8", "////"
+SHOWN = 2.5
+"""Times the floor: bars that are longer are cut."""
 Row = dict[str, Any]
 
 
@@ -57,7 +61,7 @@ def page(result: dict[str, Any], bars: str, rates: str) -> Iterator[str]:
     yield ""
     yield f"![rates of ours and of peers under what cuBLAS and a copy reach]({rates})"
     yield ""
-    yield f"![share of the floor]({bars})"
+    yield f"![milliseconds and peak memory of ours and of peers]({bars})"
     rows = sorted(result["rows"], key=lambda row: not row["case"].startswith("targets"))
     for case, of_case in groupby(rows, key=lambda row: row["case"]):
         yield from ["", f"## {case[0].upper()}{case[1:]}", ""]
@@ -142,27 +146,53 @@ def shown(value: float | None) -> str:
 
 
 def draw(rows: Sequence[Row], file: Path) -> None:
-    """Each provider's share of the floor, forward and backward, in the cases that have peers."""
+    """The cases that have peers, one above the other."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.patches import Patch
 
-    bars = [row for row in rows if row["metric"] == "both, median" and row.get("limit")]
-    compared = {row["case"] for row in bars if not row["provider"].startswith("fastsvs")}
-    bars = [row for row in bars if row["case"] in compared] or bars
-    figure, axes = pyplot.subplots(figsize=(9, 1 + 0.24 * max(len(bars), 1)), layout="constrained")
-    labels = [f"{row['case']}  {row['provider']}" for row in bars]
-    shares = [100 * row["limit"] / row["value"] for row in bars]
-    colours = ["#1b6ca8" if row["provider"].startswith("fastsvs") else "#b8b8b8" for row in bars]
-    axes.barh(range(len(bars)), shares, color=colours)
-    axes.set_yticks(range(len(bars)), labels, fontsize=7)
-    axes.invert_yaxis()
-    axes.margins(y=0.01)
-    axes.axvline(100, color="black", linewidth=0.8)
-    axes.set_xlabel("share of the physical floor, %")
+    bars: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["value"]):
+        if row["metric"] == "both, median" and row.get("limit"):
+            bars.setdefault(row["case"], []).append(row)
+    memory = {(row["case"], row["provider"]): row["value"] for row in rows if row["metric"] == "peak memory"}
+    names = dict.fromkeys(row["case"] for row in rows if row["case"] in bars)
+    cases = [name for name in names if not all(is_ours(row) for row in bars[name])] or list(names)
+    heights = [1 + 0.24 * len(bars[case]) for case in cases] or [1.0]
+    figure, all_axes = pyplot.subplots(
+        len(heights), figsize=(9, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
+    )
+    for axes, case in zip(all_axes[:, 0], cases, strict=False):
+        draw_bars(axes, bars[case], [memory.get((case, row["provider"])) for row in bars[case]])
+        axes.set_title(f"{case}: ms and peak memory, forward and backward; dashed: the floor", fontsize=8)
+    kinds = [Patch(facecolor=OURS, label="fastsvs"), Patch(facecolor=PEER, label="a peer, the same work")]
+    kinds += [Patch(facecolor="white", edgecolor=PEER, hatch=HATCH, label="a peer, less or other work")]
+    figure.legend(handles=kinds, loc="outside lower center", ncols=3, fontsize=7)
     figure.savefig(file, dpi=130)
     pyplot.close(figure)
+
+
+def draw_bars(axes: Any, rows: Sequence[Row], memory: Sequence[float | None]) -> None:
+    """Milliseconds of each provider, with its GiB, beside the floor of the fastest."""
+    complete, widest = complete_providers(rows[0]["case"].partition("/")[0]), SHOWN * rows[0]["limit"]
+    for place, (row, space) in enumerate(zip(rows, memory, strict=True)):
+        colour, whole = (OURS if is_ours(row) else PEER), is_ours(row) or row["provider"] in complete
+        face, hatch = (colour, None) if whole else ("white", HATCH)
+        axes.barh(place, min(row["value"], widest), color=face, edgecolor=colour, hatch=hatch)
+        label = f"{shown(row['value'])} ms" + (f", {space:.1f} GiB" if space is not None else "")
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+        axes.text(widest / 50, place, label, va="center", fontsize=7, bbox=box)
+    axes.set_yticks(range(len(rows)), [row["provider"] for row in rows], fontsize=7)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.invert_yaxis()
+    axes.set_xlim(0, widest)
+    axes.axvline(rows[0]["limit"], color="black", linewidth=0.8, linestyle="--")
+
+
+def is_ours(row: Row) -> bool:
+    return row["provider"].startswith("fastsvs")
 
 
 if __name__ == "__main__":

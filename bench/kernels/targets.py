@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.kernels.providers import providers
-from bench.kernels.suites import LARGE, Case
+from bench.kernels.providers import complete_providers
+from bench.kernels.suites import LARGE
 from bench.report import Row
 
 COPY_SHARE = 90.0
@@ -58,5 +58,4 @@ def verdicts(rows: Iterable[Row]) -> list[Row]:
 
 def complete_peers() -> list[str]:
     """Peers that compute the whole of the policy loss: log-probs, entropy, loss, both gradients."""
-    case = Case("linear_policy_loss", LARGE, TOKENS, ("both",))
-    return [peer.name for peer in providers(case, gpu=True) if peer.complete and not peer.name.startswith(OURS)]
+    return [name for name in complete_providers("linear_policy_loss") if not name.startswith(OURS)]

@@ -226,6 +226,18 @@ def test_the_budget_scales_what_a_case_took():
     assert budget.expected(replace(small, peers=False)) == UNKNOWN_OVERHEAD[False] + 10
 
 
+def test_a_case_without_the_time_for_its_peers_is_measured_alone(capsys, monkeypatch):
+    suite = SUITES["smoke"]
+    alone = replace(suite.cases[0], peers=False)
+    monkeypatch.setattr(Budget, "fits", lambda self, case: case == alone)
+    rows = [row for more in command.run(suite, without=[]) for row in more if row.metric == "both, median"]
+    assert {row.case for row in rows} == {alone.name}
+    assert all(row.provider.startswith("fastsvs") for row in rows)
+    told = capsys.readouterr().out
+    assert f"{alone.name}: without peers, it would not end within 300 s" in told
+    assert told.count("left out, it would not end") == len(suite.cases) - 1
+
+
 def test_floors_are_the_products_or_the_bytes():
     ceilings, shape = Ceilings(False), Shape("x", 100, 1000)
     assert ceilings.floor(Case("linear_policy_loss", shape, 10, ("both",)), "both", 2) is None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bench.kernels.providers import cut_cross_entropy, fastsvs, liger, pytorch, quack, trl, verl
 from bench.kernels.providers.base import AbsentError, Provider
-from bench.kernels.suites import Case
+from bench.kernels.suites import LARGE, Case, Operator
 
 MODULES = (fastsvs, pytorch, liger, verl, cut_cross_entropy, trl, quack)
 
@@ -18,4 +18,10 @@ def providers(case: Case, gpu: bool) -> Iterator[Provider]:
             yield from module.providers(case.operator, gpu)
 
 
-__all__ = ["AbsentError", "Provider", "providers"]
+def complete_providers(operator: Operator) -> list[str]:
+    """Names of those who do all of an operator's work on a GPU."""
+    case = Case(operator, LARGE, 1, ("both",))
+    return [provider.name for provider in providers(case, gpu=True) if provider.complete]
+
+
+__all__ = ["AbsentError", "Provider", "complete_providers", "providers"]
