@@ -59,12 +59,12 @@ def measure(policy: Policy, case: Case, repeats: int) -> Measurement:
     policy.update(*arguments)  # compiles kernels, makes the optimizer's state
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    seconds = median(_seconds(lambda: policy.update(*arguments)) for _ in range(repeats))
+    seconds = _median_seconds(lambda: policy.update(*arguments), repeats)
     peaks = _peak_memory()
-    gradient = _seconds(lambda: policy.accumulate_gradients(*arguments))
+    gradient = _median_seconds(lambda: policy.accumulate_gradients(*arguments), repeats)
     policy.log_probs(batch, 1.0)
-    forward = _seconds(lambda: policy.log_probs(batch, 1.0))
-    head_forward, head = _head_seconds(policy, len(batch.advantages))
+    forward = _median_seconds(lambda: policy.log_probs(batch, 1.0), repeats)
+    head_forward, head = _head_seconds(policy, len(batch.advantages), repeats)
     parts = {
         "forward of the body": forward - head_forward,
         "head": head,
@@ -91,7 +91,7 @@ def random_batch(case: Case, vocabulary: int) -> Batch:
     )
 
 
-def _head_seconds(policy: Policy, rows: int) -> tuple[float, float]:
+def _head_seconds(policy: Policy, rows: int, repeats: int) -> tuple[float, float]:
     """(forward, forward and backward) of the output head alone, on random hidden states."""
     weight = policy.stage.head.detach().clone().requires_grad_()
     hidden = torch.randn(rows, weight.shape[1], device=weight.device).to(weight.dtype).requires_grad_()
@@ -105,7 +105,11 @@ def _head_seconds(policy: Policy, rows: int) -> tuple[float, float]:
         linear_logprob_entropy(hidden, weight, targets, vocab_size=policy.architecture.vocabulary)[0].sum().backward()
 
     both()
-    return _seconds(forward), _seconds(both)
+    return _median_seconds(forward, repeats), _median_seconds(both, repeats)
+
+
+def _median_seconds(function: Callable[[], object], repeats: int) -> float:
+    return median(_seconds(function) for _ in range(repeats))
 
 
 def _seconds(function: Callable[[], object]) -> float:

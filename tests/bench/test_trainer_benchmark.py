@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3ForCausalLM
 
+from bench.trainer import __main__ as command
 from bench.trainer.flops import PEAK_BF16, case_flop
 from bench.trainer.suites import MODELS, PUBLISHED, SUITES, Case
 from fastsvs.architecture import read_architecture
@@ -35,6 +36,22 @@ def test_smoke_suite_leaves_a_report(tmp_path):
             rows["update"]
         )
         assert case.name in result.stdout
+
+
+def test_what_was_measured_before_it_was_ended_is_kept(tmp_path, monkeypatch, capsys):
+    first, second = SUITES["smoke"].cases
+    measured = command.measure
+
+    def ended_in_the_second(policy, case, repeats):
+        if case == second:
+            raise KeyboardInterrupt
+        return measured(policy, case, repeats)
+
+    monkeypatch.setattr(command, "measure", ended_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        command.main(["--suite", "smoke", "--out", str(tmp_path)])
+    (file,) = tmp_path.iterdir()
+    assert {row["case"] for row in json.loads(file.read_text())["rows"]} == {first.name}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
