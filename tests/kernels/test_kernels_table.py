@@ -41,3 +41,13 @@ def test_the_parts_of_a_row_are_whole_blocks_and_never_empty(columns, programs, 
     assert span % block == 0
     assert 1 <= parts <= programs
     assert (parts - 1) * span < columns <= parts * span
+
+
+@pytest.mark.parametrize("kernel", table.ROW_CONFIGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@given(rows=st.integers(1, 40_000), columns=st.integers(1, 300_000))
+def test_no_program_takes_more_than_its_span(kernel, dtype, rows, columns):
+    rows_triton = pytest.importorskip("fastsvs.kernels.rows_triton")
+    config = table.row_config(kernel, dtype, columns)
+    _parts, span = rows_triton._shares(columns, config, table.splits(rows, columns, config, GPU))
+    assert span <= config.span
