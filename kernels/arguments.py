@@ -57,7 +57,7 @@ def inverse_temperature(temperature: float | Tensor, like: Tensor) -> Tensor | N
     if not isinstance(temperature, Tensor):
         if temperature == 1:
             return None
-        temperature = torch.tensor(temperature, dtype=torch.float64)
+        temperature = torch.full((), temperature, dtype=torch.float64, device=like.device)  # a copy would wait
     if temperature.ndim and temperature.shape != (len(like),):
         raise ValueError(f"temperature must be a number or [{len(like)}], got {list(temperature.shape)}")
     return (1 / temperature.to(like.device, torch.float64)).to(accumulation_dtype(like)).expand(len(like))
