@@ -112,9 +112,17 @@ def test_a_port_that_is_taken_is_named(port: int, run: Path, capsys: pytest.Capt
 
 def test_ctrl_c_ends_it(run: Path) -> None:
     command = [sys.executable, "-u", "-m", "fastsvs", "report", "--serve", str(run), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a background job ignores, its children do
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
         assert process.stdout is not None
         assert "report on http://127.0.0.1:" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert (process.returncode, errors) == (0, "")
