@@ -49,7 +49,7 @@ def splits(rows: int, columns: int, config: RowConfig, device: torch.device) -> 
     """Programs to share a row: more than one only when rows alone do not fill the device, or are longer than a span."""
     wanted = -(-PROGRAMS_PER_PROCESSOR * _processors(device) // max(rows, 1))
     most = max(1, columns // (2 * config.block))
-    return max(1, -(-columns // config.span), min(wanted, most))
+    return max(-(-columns // config.span), min(wanted, most))
 
 
 @cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from bench.kernels import roofline
 from bench.kernels.providers import complete_providers
 from bench.kernels.suites import BYTES, FLOP
+from bench.kernels.targets import OURS
 
 SUITE = "kernels-h200"
 MISSING = (
@@ -23,7 +24,7 @@ MISSING = (
 )
 ABSENT = "measured"
 """Metric of a provider that has no figures; its note says why."""
-OURS, PEER, HATCH = "#1b6ca8", "#b8b8b8", "////"
+OUR_COLOUR, PEER, HATCH = "#1b6ca8", "#b8b8b8", "////"
 SHOWN = 2.5
 """Times the floor: bars that are longer are cut."""
 Row = dict[str, Any]
@@ -154,33 +155,34 @@ def draw(rows: Sequence[Row], file: Path) -> None:
     from matplotlib.patches import Patch
 
     bars: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row["value"]):
+    for row in rows:
         if row["metric"] == "both, median" and row.get("limit"):
             bars.setdefault(row["case"], []).append(row)
+    bars = {case: of_case for case, of_case in bars.items() if not all(map(is_ours, of_case))} or bars
     memory = {(row["case"], row["provider"]): row["value"] for row in rows if row["metric"] == "peak memory"}
-    names = dict.fromkeys(row["case"] for row in rows if row["case"] in bars)
-    cases = [name for name in names if not all(is_ours(row) for row in bars[name])] or list(names)
-    heights = [1 + 0.24 * len(bars[case]) for case in cases] or [1.0]
+    heights = [1 + 0.24 * len(of_case) for of_case in bars.values()] or [1.0]
     figure, all_axes = pyplot.subplots(
         len(heights), figsize=(9, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
     )
-    for axes, case in zip(all_axes[:, 0], cases, strict=False):
-        draw_bars(axes, bars[case], [memory.get((case, row["provider"])) for row in bars[case]])
+    for axes, (case, of_case) in zip(all_axes[:, 0], bars.items(), strict=False):
+        draw_bars(axes, sorted(of_case, key=lambda row: row["value"]), memory)
         axes.set_title(f"{case}: ms and peak memory, forward and backward; dashed: the floor", fontsize=8)
-    kinds = [Patch(facecolor=OURS, label="fastsvs"), Patch(facecolor=PEER, label="a peer, the same work")]
+    kinds = [Patch(facecolor=OUR_COLOUR, label=OURS), Patch(facecolor=PEER, label="a peer, the same work")]
     kinds += [Patch(facecolor="white", edgecolor=PEER, hatch=HATCH, label="a peer, less or other work")]
     figure.legend(handles=kinds, loc="outside lower center", ncols=3, fontsize=7)
     figure.savefig(file, dpi=130)
     pyplot.close(figure)
 
 
-def draw_bars(axes: Any, rows: Sequence[Row], memory: Sequence[float | None]) -> None:
-    """Milliseconds of each provider, with its GiB, beside the floor of the fastest."""
-    complete, widest = complete_providers(rows[0]["case"].partition("/")[0]), SHOWN * rows[0]["limit"]
-    for place, (row, space) in enumerate(zip(rows, memory, strict=True)):
-        colour, whole = (OURS if is_ours(row) else PEER), is_ours(row) or row["provider"] in complete
+def draw_bars(axes: Any, rows: Sequence[Row], memory: Mapping[tuple[str, str], float]) -> None:
+    """Milliseconds of each provider of a case, with its GiB, beside the floor of the first."""
+    case, floor = rows[0]["case"], rows[0]["limit"]
+    complete, widest = complete_providers(case.partition("/")[0]), SHOWN * floor
+    for place, row in enumerate(rows):
+        colour, whole = (OUR_COLOUR if is_ours(row) else PEER), is_ours(row) or row["provider"] in complete
         face, hatch = (colour, None) if whole else ("white", HATCH)
         axes.barh(place, min(row["value"], widest), color=face, edgecolor=colour, hatch=hatch)
+        space = memory.get((case, row["provider"]))
         label = f"{shown(row['value'])} ms" + (f", {space:.1f} GiB" if space is not None else "")
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
         axes.text(widest / 50, place, label, va="center", fontsize=7, bbox=box)
@@ -188,11 +190,11 @@ def draw_bars(axes: Any, rows: Sequence[Row], memory: Sequence[float | None]) ->
     axes.tick_params(axis="x", labelsize=7)
     axes.invert_yaxis()
     axes.set_xlim(0, widest)
-    axes.axvline(rows[0]["limit"], color="black", linewidth=0.8, linestyle="--")
+    axes.axvline(floor, color="black", linewidth=0.8, linestyle="--")
 
 
 def is_ours(row: Row) -> bool:
-    return row["provider"].startswith("fastsvs")
+    return row["provider"].startswith(OURS)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[Row] = []
     for more in run(suite):
         rows += more
-        written = report.write(f"trainer-{chosen.suite}", rows, chosen.out)  # what is measured is kept, whatever comes
-    print(f"written: {written}")
+        report.write(f"trainer-{chosen.suite}", rows, chosen.out)  # what is measured is kept, whatever comes
+    print(f"written: {report.write(f'trainer-{chosen.suite}', rows, chosen.out)}")
 
 
 def run(suite: Suite) -> Iterator[list[Row]]:

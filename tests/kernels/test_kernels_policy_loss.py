@@ -1,6 +1,5 @@
 """`linear_policy_loss` against float64 through whole logits, in torch and through the Triton kernels."""
 
-import importlib
 from dataclasses import fields, replace
 
 import pytest
@@ -209,7 +208,8 @@ def test_its_gradients_can_be_taken_once():
 @pytest.mark.parametrize("shape", [(0, 5), (3, 7), (40, 1000)])
 def test_scaling_in_place(kernels, dtype, shape, monkeypatch):
     if triton_interpreter.LOADED and dtype != torch.float64:
-        scale_triton = importlib.import_module("fastsvs.kernels.scale_triton")
+        from fastsvs.kernels import scale_triton
+
         monkeypatch.setattr(scale_triton, "PROGRAMS", 3)  # so that each goes round more than once
         functions = [dispatch.scale, scale_triton.scale]
     else:
