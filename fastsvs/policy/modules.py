@@ -1,15 +1,12 @@
 """The parts of a Megatron transformer layer that are our own: RMSNorm, SwiGLU, rotary attention over packed sequences.
 
-Megatron's local versions refuse sequence parallelism (norm) and packed sequences (attention). Attention on CUDA is
-flash-attn, or torch's varlen attention where flash-attn does not import.
+Megatron's local versions refuse sequence parallelism (norm) and packed sequences (attention).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -20,8 +17,8 @@ from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from fastsvs.policy.attention import attend
 from fastsvs.policy.elementwise import rms_norm, rotate, swiglu
 
 
@@ -97,42 +94,4 @@ class RotaryPackedAttention(nn.Module):
         """`query` [tokens, heads, head_dim], `key` and `value` [tokens, groups, head_dim] -> [tokens, all heads]."""
         sequences = packed_seq_params
         query, key = rotate(query, key, sequences.rotary)
-        attend = _cuda_attention() if query.is_cuda else _attend_by_length
         return attend(query, key, value, sequences).flatten(1)
-
-
-def _attend_by_length(query: Tensor, key: Tensor, value: Tensor, sequences: PackedSequences) -> Tensor:
-    """Neighbours of equal length form one dense batch without a copy or padding."""
-    runs = [(length, len(list(run))) for length, run in groupby(sequences.lengths)]
-    sizes = [length * count for length, count in runs]
-    parts = []
-    for (length, count), *qkv in zip(runs, query.split(sizes), key.split(sizes), value.split(sizes), strict=True):
-        q, k, v = (x.unflatten(0, (count, length)).transpose(1, 2) for x in qkv)
-        context = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        parts.append(context.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts)
-
-
-@cache
-def _cuda_attention() -> Callable[[Tensor, Tensor, Tensor, PackedSequences], Tensor]:
-    try:
-        from flash_attn import flash_attn_varlen_func
-    except ImportError:
-        return _torch_varlen_attention
-
-    def attend(query: Tensor, key: Tensor, value: Tensor, sequences: PackedSequences) -> Tensor:
-        bounds, longest = sequences.bounds, max(sequences.lengths)
-        return flash_attn_varlen_func(query, key, value, bounds, bounds, longest, longest, causal=True)
-
-    return attend
-
-
-def _torch_varlen_attention(query: Tensor, key: Tensor, value: Tensor, sequences: PackedSequences) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    bounds, longest = sequences.bounds, max(sequences.lengths)
-    heads = query.shape[1]
-    key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
-    return varlen_attn(  # type: ignore[return-value]
-        query, key, value, bounds, bounds, longest, longest, window_size=(-1, 0)
-    )

@@ -1,0 +1,200 @@
+"""Causal attention within the sequences of a packed row, by the fastest implementation that this process can use.
+
+Which one that is follows from what imports, the device, the dtype and the head size, and is settled once a process:
+nothing is tried out while training. All of them keep queries, keys, values, output and log-sum-exps for the backward
+pass, and all but `sdpa` take the groups of keys and values as they are. Their backward passes on a GPU add up dQ in no
+fixed order: two updates from the same state differ in the last bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from itertools import groupby
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Packing(Protocol):
+    """What is asked of a packed row of tokens (`policy.modules.PackedSequences`)."""
+
+    lengths: Sequence[int]
+    """[sequences] in row order."""
+    bounds: Tensor
+    """[sequences + 1] int32: where each sequence starts, and the end."""
+
+
+Attention = Callable[[Tensor, Tensor, Tensor, Packing], Tensor]
+"""(query [tokens, heads, head_dim], key and value [tokens, groups, head_dim], packing) -> [tokens, heads, head_dim]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """An attention of 16-bit floating point, and what it asks for."""
+
+    run: Attention
+    module: str
+    """It is there when this imports."""
+    capabilities: range
+    """Major compute capabilities of the devices that it has kernels for."""
+    largest_head: int
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
+    """Attend causally within each sequence, with scores scaled by head_dim ** -0.5.
+
+    `query` [tokens, heads, head_dim], `key` and `value` [tokens, groups, head_dim]; gives [tokens, heads, head_dim].
+    """
+    name = chosen(query.device, query.dtype, query.shape[-1])
+    return (IMPLEMENTATIONS[name].run if name in IMPLEMENTATIONS else sdpa)(query, key, value, packing)
+
+
+@cache
+def chosen(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """Return the name of the implementation that `attend` takes in this process."""
+    capability = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else None
+    return choose(capability, dtype, head_dim, available() if capability else ())
+
+
+def choose(capability: int | None, dtype: torch.dtype, head_dim: int, present: Collection[str]) -> str:
+    """Return the first of IMPLEMENTATIONS, those `present`, that serves this major compute capability (None: no GPU),
+    dtype and head size, or `sdpa`, which serves all."""
+    if capability is None or dtype not in (torch.bfloat16, torch.float16) or head_dim % 8:
+        return sdpa.__name__
+    suitable = (
+        name
+        for name, known in IMPLEMENTATIONS.items()
+        if name in present and capability in known.capabilities and head_dim <= known.largest_head
+    )
+    return next(suitable, sdpa.__name__)
+
+
+@cache
+def available() -> frozenset[str]:
+    """Return the names of those IMPLEMENTATIONS whose modules import."""
+    return frozenset(name for name, known in IMPLEMENTATIONS.items() if _imports(known.module))
+
+
+def flash_attention_3(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
+    """Take the `hopper` package of Dao-AILab/flash-attention."""
+    from flash_attn_interface import flash_attn_varlen_func
+
+    bounds, longest = packing.bounds, max(packing.lengths)
+    return _output(flash_attn_varlen_func(query, key, value, bounds, bounds, longest, longest, causal=True))
+
+
+def flash_attention_4(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
+    """Take the package `flash-attn-4`, whose kernels are compiled at the first call."""
+    from flash_attn.cute import flash_attn_varlen_func
+
+    bounds, longest = packing.bounds, max(packing.lengths)
+    return _output(
+        flash_attn_varlen_func(
+            query,
+            key,
+            value,
+            cu_seqlens_q=bounds,
+            cu_seqlens_k=bounds,
+            max_seqlen_q=longest,
+            max_seqlen_k=longest,
+            causal=True,
+        )
+    )
+
+
+def cudnn(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
+    """Take cuDNN by way of its Python frontend, which plans a graph for each number of sequences and longest length.
+
+    Both are rounded up to powers of two, so that few are planned: sequences without tokens stand at the end.
+    """
+    from cudnn.sdpa.fwd.torch_op import sdpa as packed_attention
+
+    missing = _power_of_two(len(packing.lengths)) - len(packing.lengths)
+    bounds = F.pad(packing.bounds, (0, missing), value=query.shape[0])
+    longest = _power_of_two(max(packing.lengths))
+    output, _log_sum_exp = packed_attention(
+        query,
+        key,
+        value,
+        is_causal=True,
+        cu_seqlens_q=bounds,
+        cu_seqlens_kv=bounds,
+        max_seqlen_q=longest,
+        max_seqlen_kv=longest,
+        return_lse=True,  # the backward pass needs it
+    )
+    return output
+
+
+def flash_attention_2(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
+    """Take the package `flash-attn`."""
+    from flash_attn.flash_attn_interface import flash_attn_varlen_func
+
+    bounds, longest = packing.bounds, max(packing.lengths)
+    return flash_attn_varlen_func(query, key, value, bounds, bounds, longest, longest, causal=True)
+
+
+def torch_varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
+    """Take the FlashAttention 2 that torch brings along, whose interface wants as many heads of keys as of queries."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    bounds, longest = packing.bounds, max(packing.lengths)
+    key, value = _repeat(key, query), _repeat(value, query)
+    return _output(varlen_attn(query, key, value, bounds, bounds, longest, longest, window_size=(-1, 0)))
+
+
+def sdpa(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
+    """Take torch's own for any device and dtype: neighbours of equal length form one dense batch without a copy or
+    padding."""
+    if query.is_cuda:  # there the fused kernel of fp32 wants as many heads of keys; the other keeps all scores
+        key, value = _repeat(key, query), _repeat(value, query)
+    runs = [(length, len(list(run))) for length, run in groupby(packing.lengths)]
+    sizes = [length * count for length, count in runs]
+    parts = []
+    for (length, count), *qkv in zip(runs, query.split(sizes), key.split(sizes), value.split(sizes), strict=True):
+        q, k, v = (x.unflatten(0, (count, length)).transpose(1, 2) for x in qkv)
+        context = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=not query.is_cuda)
+        parts.append(context.transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts)
+
+
+# In order of preference.
+IMPLEMENTATIONS = {
+    implementation.run.__name__: implementation
+    for implementation in (
+        Implementation(flash_attention_3, "flash_attn_interface", range(9, 10), 256),
+        Implementation(flash_attention_4, "flash_attn.cute", range(9, 11), 128),
+        Implementation(cudnn, "cudnn.sdpa.fwd.torch_op", range(9, 11), 128),
+        Implementation(flash_attention_2, "flash_attn.flash_attn_interface", range(8, 100), 256),
+        Implementation(torch_varlen, "torch.nn.attention.varlen", range(8, 100), 256),
+    )
+}
+
+
+def _imports(module: str) -> bool:
+    """Tell whether the module imports. One that is there and broken counts as absent."""
+    try:
+        import_module(module)
+    except Exception:  # whatever a library raises that was built for another torch or driver
+        return False
+    return True
+
+
+def _output(result: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Return the output alone: some versions give the log-sum-exps along with it."""
+    return result[0] if isinstance(result, tuple) else result
+
+
+def _repeat(x: Tensor, query: Tensor) -> Tensor:
+    """Repeat `x` [tokens, groups, head_dim] to the heads of `query`."""
+    return x.repeat_interleave(query.shape[1] // x.shape[1], dim=1)
+
+
+def _power_of_two(number: int) -> int:
+    """Return the smallest power of two that is not below `number`, a positive one."""
+    return 1 << (number - 1).bit_length()
