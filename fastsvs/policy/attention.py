@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from itertools import groupby
+from math import ceil
 from typing import Protocol
 
 import torch
@@ -110,13 +111,12 @@ def flash_attention_4(query: Tensor, key: Tensor, value: Tensor, packing: Packin
 def cudnn(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
     """Take cuDNN by way of its Python frontend, which plans a graph for each number of sequences and longest length.
 
-    Both are rounded up to powers of two, so that few are planned: sequences without tokens stand at the end.
+    Both are rounded up, so that fewer are planned: sequences without tokens stand at the end.
     """
     from cudnn.sdpa.fwd.torch_op import sdpa as packed_attention
 
-    missing = _power_of_two(len(packing.lengths)) - len(packing.lengths)
-    bounds = F.pad(packing.bounds, (0, missing), value=query.shape[0])
-    longest = _power_of_two(max(packing.lengths))
+    bounds = F.pad(packing.bounds, (0, -len(packing.lengths) % 8), value=query.shape[0])
+    longest = ceil(max(packing.lengths) / 1024) * 1024
     output, _log_sum_exp = packed_attention(
         query,
         key,
@@ -193,8 +193,3 @@ def _output(result: Tensor | tuple[Tensor, ...]) -> Tensor:
 def _repeat(x: Tensor, query: Tensor) -> Tensor:
     """Repeat `x` [tokens, groups, head_dim] to the heads of `query`."""
     return x.repeat_interleave(query.shape[1] // x.shape[1], dim=1)
-
-
-def _power_of_two(number: int) -> int:
-    """Return the smallest power of two that is not below `number`, a positive one."""
-    return 1 << (number - 1).bit_length()
