@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
@@ -16,15 +17,19 @@ from bench.trainer.flops import FORMULA, case_flop, measured_matmul_rate, peak_f
 from bench.trainer.measure import Measurement, build_policy, measure
 from bench.trainer.suites import PUBLISHED, SUITES, Case, Suite
 
-OURS = "fastsvs"
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.trainer", description=__doc__)
     parser.add_argument("--suite", choices=sorted(SUITES), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
+    parser.add_argument("--only", nargs="+", metavar="CASE", help="such as qwen3-0.6b/16k/single")
     chosen = parser.parse_args(arguments)
     suite = SUITES[chosen.suite]
+    if chosen.only:
+        known = list(dict.fromkeys(case.name for case in suite.cases))
+        if not set(chosen.only) <= set(known):
+            parser.error(f"the cases of this suite are {', '.join(known)}")
+        suite = replace(suite, cases=tuple(case for case in suite.cases if case.name in chosen.only))
     report.introduce(chosen.suite, suite.needs_gpu)
     if not suite.needs_gpu:
         print("smoke: a tiny model, to see that the benchmark runs; its figures say nothing about speed on a GPU")
@@ -47,7 +52,11 @@ def run(suite: Suite) -> Iterator[list[Row]]:
     for model, group in groupby(suite.cases, key=lambda case: case.model):
         cases = list(group)
         begun = perf_counter()
-        policy = build_policy(model, max(case.tokens for case in cases), suite.dtype)
+        try:
+            policy = build_policy(model, max(case.tokens for case in cases), suite.dtype)
+        except torch.OutOfMemoryError as error:
+            print(f"\n{model}: does not fit this device ({error})")
+            continue
         print(f"\n{model}: random weights in {perf_counter() - begun:.0f} s")
         for case in cases:
             begun = perf_counter()
@@ -81,13 +90,18 @@ def show(case: Case, flop: float, result: Measurement) -> Iterator[Row]:
     if result.peak_allocated is not None and result.peak_reserved is not None:
         ours["peak memory"] = (result.peak_allocated, "GiB")
         ours["peak memory, reserved"] = (result.peak_reserved, "GiB")
-    providers = {OURS: ours} | {known.provider: known.values for known in PUBLISHED if known.case == case.name}
-    print(f"{case.name}: {len(case.lengths())} sequences, {flop:.3g} FLOP an update")
+    for kind, share in result.shares.items():
+        ours[f"share: {kind}"] = (100 * share, "%")
+    providers = {case.provider: ours} | {
+        known.provider: known.values for known in PUBLISHED if known.case == case.name and case.recompute == "full"
+    }
+    print(f"{case.name}: {len(case.lengths())} sequences, {flop:.3g} FLOP an update, attention: {result.attention}")
     for provider, values in providers.items():
         print(f"  {provider}")
         for metric, (value, unit) in values.items():
             print(f"    {metric:<42}{value:>10{',.0f' if value >= 1000 else '.3g'}} {unit}")
-            yield Row(case.name, provider, metric, value, unit)
+            note = f"attention: {result.attention}" if (provider, metric) == (case.provider, "throughput") else None
+            yield Row(case.name, provider, metric, value, unit, note=note)
 
 
 if __name__ == "__main__":

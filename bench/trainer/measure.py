@@ -12,12 +12,14 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from bench.trainer.shares import shares
 from bench.trainer.suites import MODELS, Case
 from fastsvs import distributed
 from fastsvs.algorithms import Batch, aggregation_weights, policy_loss
 from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
 from fastsvs.kernels import linear_logprob_entropy
 from fastsvs.policy import Policy
+from fastsvs.policy.attention import chosen
 
 GIB = 1024**3
 
@@ -32,6 +34,10 @@ class Measurement:
     """GiB that tensors took at most during the updates; None on a CPU."""
     peak_reserved: float | None
     """GiB that the process held at most."""
+    shares: dict[str, float]
+    """Of the update's time on the device, by kind of work."""
+    attention: str
+    """Which implementation the policy took."""
 
 
 def build_policy(model: str, tokens: int, dtype: str) -> Policy:
@@ -55,6 +61,8 @@ def measure(policy: Policy, case: Case, repeats: int) -> Measurement:
     batch = random_batch(case, policy.architecture.vocabulary)
     weights = aggregation_weights(batch.response_lengths, algorithm.aggregation, case.tokens)
     arguments = (batch, policy_loss(algorithm), algorithm, weights, 1.0)
+    # Megatron's layers read it in every forward pass.
+    policy.transformer.recompute_granularity = "full" if case.recompute == "full" else None
 
     policy.update(*arguments)  # compiles kernels, makes the optimizer's state
     if torch.cuda.is_available():
@@ -65,13 +73,16 @@ def measure(policy: Policy, case: Case, repeats: int) -> Measurement:
     policy.log_probs(batch, 1.0)
     forward = _median_seconds(lambda: policy.log_probs(batch, 1.0), repeats)
     head_forward, head = _head_seconds(policy, len(batch.advantages), repeats)
+    backward = "backward of the body, recomputing" if case.recompute == "full" else "backward of the body"
     parts = {
         "forward of the body": forward - head_forward,
         "head": head,
-        "backward of the body, recomputing": gradient - forward - (head - head_forward),
+        backward: gradient - forward - (head - head_forward),
         "optimizer": seconds - gradient,
     }
-    return Measurement(seconds, parts, *peaks)
+    work = shares(lambda: policy.update(*arguments))
+    attention = chosen(policy.stage.head.device, policy.stage.head.dtype, policy.architecture.head_dim)
+    return Measurement(seconds, parts, *peaks, work, attention)
 
 
 def random_batch(case: Case, vocabulary: int) -> Batch:

@@ -136,7 +136,7 @@ def flash_attention_2(query: Tensor, key: Tensor, value: Tensor, packing: Packin
     from flash_attn.flash_attn_interface import flash_attn_varlen_func
 
     bounds, longest = packing.bounds, max(packing.lengths)
-    return flash_attn_varlen_func(query, key, value, bounds, bounds, longest, longest, causal=True)
+    return _output(flash_attn_varlen_func(query, key, value, bounds, bounds, longest, longest, causal=True))
 
 
 def torch_varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:

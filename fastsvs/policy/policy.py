@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state as mpu
-from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from torch import Tensor
 
 from fastsvs import distributed
@@ -23,7 +22,14 @@ from fastsvs.errors import UserError
 from fastsvs.policy import packing
 from fastsvs.policy.export import save_hf
 from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
-from fastsvs.policy.parallel import build_optimizer, distribute_gradients, initialize_model_parallel, megatron_device
+from fastsvs.policy.parallel import (
+    build_optimizer,
+    clip_gradients,
+    distribute_gradients,
+    gradient_norm,
+    initialize_model_parallel,
+    megatron_device,
+)
 from fastsvs.policy.row import Row, pack
 from fastsvs.policy.step import LARGEST, Objective, combine, mean_logprobs, run_pipeline, token_statistics
 from fastsvs.policy.stream import stream_buckets, weight_specs
@@ -148,11 +154,10 @@ class Policy:
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         with megatron_device():
             self.optimizer.prepare_grads()
-            metrics["grad_norm"] = norm = self.optimizer.get_grad_norm()
+            metrics["grad_norm"] = norm = gradient_norm(self.optimizer)
             if not math.isfinite(norm):
                 raise FloatingPointError(f"the gradient norm is {norm} (loss {metrics['loss']}): no update was made")
-            for optimizer in self.optimizer.chained_optimizers:
-                clip_grad_by_total_norm_fp32(optimizer.get_parameters(), self.config.optimizer.max_grad_norm, norm)
+            clip_gradients(self.optimizer, norm, self.config.optimizer.max_grad_norm)
             self.optimizer.step_with_ready_grads()
         self.updates += 1
         return metrics

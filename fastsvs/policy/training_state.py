@@ -104,7 +104,11 @@ class Owned:
         self.adam.state.pop(self.master, None)
         if updates:
             moments = {moment: torch.zeros_like(self.master) for moment in MOMENTS}
-            self.adam.state[self.master] = {"step": torch.tensor(float(updates)), **moments}
+            self.adam.state[self.master] = {
+                # Where the fused kernel wants it.
+                "step": torch.tensor(float(updates), device=self.master.device),
+                **moments,
+            }
 
     def cut(self, shard: Tensor, into: Tensor) -> None:
         into.data.copy_(shard.reshape(-1)[self.start : self.end])

@@ -9,7 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3ForCausalLM
 
 from bench.trainer import __main__ as command
+from bench.trainer import attention
 from bench.trainer.flops import PEAK_BF16, case_flop
+from bench.trainer.shares import share_out
 from bench.trainer.suites import MODELS, PUBLISHED, SUITES, Case
 from fastsvs.architecture import read_architecture
 
@@ -30,7 +32,10 @@ def test_smoke_suite_leaves_a_report(tmp_path):
     assert set(report) == {"suite", "machine", "date", "versions", "commit", "command", "rows"}
     assert report["command"].startswith("python -m bench.trainer --suite smoke")
     for case in SUITES["smoke"].cases:
-        rows = {row["metric"]: row["value"] for row in report["rows"] if row["case"] == case.name}
+        ours = [row for row in report["rows"] if (row["case"], row["provider"]) == (case.name, case.provider)]
+        rows = {row["metric"]: row["value"] for row in ours}
+        assert next(row["note"] for row in ours if row["metric"] == "throughput") == "attention: sdpa"
+        assert sum(value for name, value in rows.items() if name.startswith("share: ")) >= 99
         assert rows["throughput"] == pytest.approx(case.tokens / rows["update"])
         assert sum(value for name, value in rows.items() if name.startswith("update: ")) == pytest.approx(
             rows["update"]
@@ -39,7 +44,7 @@ def test_smoke_suite_leaves_a_report(tmp_path):
 
 
 def test_what_was_measured_before_it_was_ended_is_kept(tmp_path, monkeypatch, capsys):
-    first, second = SUITES["smoke"].cases
+    first, *_, second = SUITES["smoke"].cases
     measured = command.measure
 
     def ended_in_the_second(policy, case, repeats):
@@ -52,6 +57,52 @@ def test_what_was_measured_before_it_was_ended_is_kept(tmp_path, monkeypatch, ca
         command.main(["--suite", "smoke", "--out", str(tmp_path)])
     (file,) = tmp_path.iterdir()
     assert {row["case"] for row in json.loads(file.read_text())["rows"]} == {first.name}
+
+
+def test_single_cases_can_be_asked_for(tmp_path, capsys):
+    command.main(["--suite", "smoke", "--only", "tiny/2k/packed", "--out", str(tmp_path)])
+    (file,) = tmp_path.iterdir()
+    assert {row["case"] for row in json.loads(file.read_text())["rows"]} == {"tiny/2k/packed"}
+    with pytest.raises(SystemExit):
+        command.main(["--suite", "smoke", "--only", "tiny", "--out", str(tmp_path)])
+    assert "the cases of this suite are tiny/1k/single, tiny/2k/packed" in capsys.readouterr().err
+
+
+def test_attentions_are_measured_beside_each_other(tmp_path, capsys):
+    attention.main(["--suite", "smoke", "--out", str(tmp_path)])
+    (file,) = tmp_path.iterdir()
+    rows = json.loads(file.read_text())["rows"]
+    for case in attention.SUITES["smoke"].cases:
+        found = {row["metric"]: row for row in rows if row["case"] == case.name}
+        assert {"first call", "forward", "backward", "forward, rate", "backward, rate"} == set(found)
+        assert {row["note"] for row in found.values()} == {"what the policy takes"}
+    errors = [row["value"] for row in rows if row["metric"].startswith("error of ")]
+    assert len(errors) == 4
+    assert max(errors) < 1e-5
+    printed = capsys.readouterr().out
+    assert "flash_attention_3        absent: No module named 'flash_attn_interface'" in printed
+    assert "sdpa is what the policy takes" in printed
+
+
+def test_work_is_shared_out_by_the_names_of_kernels():
+    pieces = [
+        ("nvjet_sm90_tst_128x256", 0.0, 50.0),
+        ("void flash_fwd_kernel<cutlass>", 60.0, 80.0),
+        ("_rms_norm_forward_kernel", 75.0, 90.0),  # on another stream
+        ("triton_new", 90.0, 99.0),
+        ("triton_rare", 99.0, 100.0),
+    ]
+    assert share_out(pieces) == pytest.approx(
+        {
+            "matrix products": 0.5,
+            "attention": 0.2,
+            "norm": 0.15,
+            "nothing": 0.1,
+            "triton_new": 0.09,
+            "other": 0.01,
+        }
+    )
+    assert share_out([]) == {}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
