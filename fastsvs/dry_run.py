@@ -108,12 +108,16 @@ def _memory_facts(
 
 
 def _activation_bytes(architecture: Architecture, policy: PolicyConfig, width: int) -> float:
-    """Tensors kept for backward: with recompute one input a layer and the inside of one layer, else all insides.
+    """Tensors kept for backward: with recompute one input a layer, attention's output where it is left out, and the
+    inside of one layer; else all insides.
     A pipeline keeps as many micro-batches in flight as it has stages."""
     a, tensor = architecture, policy.tensor_parallel
     layers = a.layers // policy.pipeline_parallel
     sharded = tensor if policy.sequence_parallel else 1
     attention = (a.heads + 2 * a.groups) * a.head_dim * 2 + a.heads * a.head_dim
     inside = 4 * a.hidden / sharded + (attention + 4 * a.ffn) / tensor
-    kept = layers * a.hidden / sharded + inside if policy.recompute == "full" else layers * inside
+    kept = layers * inside
+    if policy.recompute != "none":
+        output = a.heads * a.head_dim / tensor if policy.recompute == "all_but_attention" else 0
+        kept = layers * (a.hidden / sharded + output) + inside
     return policy.tokens_per_micro_batch * width * kept * policy.pipeline_parallel

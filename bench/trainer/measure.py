@@ -62,7 +62,8 @@ def measure(policy: Policy, case: Case, repeats: int) -> Measurement:
     weights = aggregation_weights(batch.response_lengths, algorithm.aggregation, case.tokens)
     arguments = (batch, policy_loss(algorithm), algorithm, weights, 1.0)
     # Megatron's layers read it in every forward pass.
-    policy.transformer.recompute_granularity = "full" if case.recompute == "full" else None
+    policy.transformer.recompute_granularity = None if case.recompute == "none" else "full"
+    policy.config = policy.config.model_copy(update={"recompute": case.recompute})
 
     policy.update(*arguments)  # compiles kernels, makes the optimizer's state
     if torch.cuda.is_available():
@@ -73,7 +74,7 @@ def measure(policy: Policy, case: Case, repeats: int) -> Measurement:
     policy.log_probs(batch, 1.0)
     forward = _median_seconds(lambda: policy.log_probs(batch, 1.0), repeats)
     head_forward, head = _head_seconds(policy, len(batch.advantages), repeats)
-    backward = "backward of the body, recomputing" if case.recompute == "full" else "backward of the body"
+    backward = "backward of the body" if case.recompute == "none" else "backward of the body, recomputing"
     parts = {
         "forward of the body": forward - head_forward,
         "head": head,

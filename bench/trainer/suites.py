@@ -21,7 +21,7 @@ class Case:
     tokens: int
     layout: Literal["single", "packed"]
     """`single`: one sequence, the whole of it trained on. `packed`: many, of the lengths of reasoning rollouts."""
-    recompute: Literal["full", "none"] = "full"
+    recompute: Literal["full", "all_but_attention", "none"] = "full"
     """As `policy.recompute`."""
 
     @property
@@ -31,7 +31,7 @@ class Case:
     @property
     def provider(self) -> str:
         """The published figures are with full recomputation."""
-        return "fastsvs" if self.recompute == "full" else "fastsvs, no recomputation"
+        return "fastsvs" if self.recompute == "full" else f"fastsvs, recompute={self.recompute}"
 
     def lengths(self) -> list[int]:
         """Tokens of each sequence, prompt included; they sum to `tokens`."""
@@ -87,6 +87,8 @@ SUITES = {
         cases=(
             Case("qwen3-0.6b", 16 * 1024, "single"),
             Case("qwen3-0.6b", 64 * 1024, "single"),
+            Case("qwen3-0.6b", 64 * 1024, "single", recompute="all_but_attention"),
+            Case("qwen3-0.6b", 16 * 1024, "single", recompute="all_but_attention"),
             Case("qwen3-0.6b", 16 * 1024, "single", recompute="none"),
             Case("qwen3-0.6b", 16 * 1024, "packed"),
             Case("qwen3-0.6b", 64 * 1024, "packed"),
@@ -103,6 +105,7 @@ SUITES = {
     "smoke": Suite(
         cases=(
             Case("tiny", 1024, "single"),
+            Case("tiny", 1024, "single", recompute="all_but_attention"),
             Case("tiny", 1024, "single", recompute="none"),
             Case("tiny", 2048, "packed"),
         ),

@@ -214,7 +214,7 @@ class PolicyConfig(Section):
     sequence_parallel: bool = True
     """Shard activations along the sequence too, when tensor_parallel > 1."""
     dtype: Literal["bf16", "fp32"] = "bf16"
-    recompute: Literal["none", "full"] = "full"
+    recompute: Literal["none", "all_but_attention", "full"] = "full"
     tokens_per_micro_batch: int = Field(12288, ge=1)
     """Token budget of one packed micro-batch; no sequence may be longer."""
     optimizer: OptimizerConfig = OptimizerConfig()

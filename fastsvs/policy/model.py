@@ -57,7 +57,7 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
         bias_dropout_fusion=False,
         apply_rope_fusion=False,
         persist_layer_norm=False,
-        **(recompute if config.recompute == "full" else {}),
+        **(recompute if config.recompute != "none" else {}),
     )
 
 

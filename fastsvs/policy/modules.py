@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from fastsvs.policy.attention import attend
 from fastsvs.policy.elementwise import rms_norm, rotate, swiglu
+from fastsvs.policy.recompute import Kept, keep
 
 
 @dataclass
@@ -33,6 +35,8 @@ class PackedSequences(PackedSeqParams):
     """[sequences + 1] int32: where each sequence starts, and the end."""
     rotary: Tensor = None  # type: ignore[assignment]
     """[2, tokens, head_dim]: cosine and sine at each token's position, in the model's dtype."""
+    kept: dict[int, Kept] | None = None
+    """By layer what the recomputation takes from the first pass; None where it computes attention again."""
 
 
 def block_spec(layers: int, *, qk_norm: bool) -> TransformerBlockSubmodules:
@@ -78,8 +82,9 @@ class SwiGLU(MLP):
 class RotaryPackedAttention(nn.Module):
     """Causal attention inside each packed sequence, with rotary positions applied to queries and keys."""
 
-    def __init__(self, config: TransformerConfig, **_: Any) -> None:
+    def __init__(self, config: TransformerConfig, layer_number: int, **_: Any) -> None:
         super().__init__()
+        self.layer_number = layer_number
 
     def forward(
         self,
@@ -94,4 +99,7 @@ class RotaryPackedAttention(nn.Module):
         """`query` [tokens, heads, head_dim], `key` and `value` [tokens, groups, head_dim] -> [tokens, all heads]."""
         sequences = packed_seq_params
         query, key = rotate(query, key, sequences.rotary)
-        return attend(query, key, value, sequences).flatten(1)
+        attention = partial(attend, packing=sequences)
+        if sequences.kept is None:
+            return attention(query, key, value).flatten(1)
+        return keep(attention, (query, key, value), sequences.kept, self.layer_number).flatten(1)

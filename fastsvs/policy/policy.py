@@ -175,7 +175,7 @@ class Policy:
         Returns loss, and as means over all response tokens entropy (nats), entropy/<kind> and the loss's metrics.
         """
         objective = Objective(batch, loss, algorithm, token_weights, temperature, self.architecture.vocabulary)
-        rows, count = self._rows(batch)
+        rows, count = self._rows(batch, keep_attention=self.config.recompute == "all_but_attention")
         with megatron_device():
             self.model.zero_grad_buffer()
             self.optimizer.zero_grad()
@@ -201,7 +201,7 @@ class Policy:
         dtype = DTYPES[self.config.dtype]
         save_hf(self.hf_weights(), self.hf_config, self.architecture, dtype, Path(folder))
 
-    def _rows(self, batch: Batch) -> tuple[Iterator[Row], int]:
+    def _rows(self, batch: Batch, *, keep_attention: bool = False) -> tuple[Iterator[Row], int]:
         lengths = [len(p) + len(r) for p, r in zip(batch.prompt_ids, batch.response_ids, strict=True)]
         if max(lengths) > self.max_sequence_tokens:
             raise UserError(
@@ -213,7 +213,10 @@ class Policy:
         ranks, rank = mpu.get_data_parallel_world_size(), mpu.get_data_parallel_rank()
         micro_batches = packing.plan(lengths, batch.kinds, self.config.tokens_per_micro_batch, ranks)[rank]
         multiple = self.config.tensor_parallel if self.transformer.sequence_parallel else 1
-        return (pack(batch, samples, self._rotary, multiple) for samples in micro_batches), len(micro_batches)
+        rows = (
+            pack(batch, samples, self._rotary, multiple, keep_attention=keep_attention) for samples in micro_batches
+        )
+        return rows, len(micro_batches)
 
 
 def _speaks_for_its_row() -> bool:

@@ -32,10 +32,10 @@ class Row:
     """[response_tokens] int64: which of `samples` each response token belongs to."""
 
 
-def pack(batch: Batch, samples: Sequence[int], rotary: Tensor, multiple: int) -> Row:
+def pack(batch: Batch, samples: Sequence[int], rotary: Tensor, multiple: int, *, keep_attention: bool = False) -> Row:
     """The given samples in order of length (see `PackedSequences.lengths`), padded to a multiple of `multiple` tokens.
 
-    `rotary` [2, positions, head_dim] lies on the device that the row goes to.
+    `rotary` [2, positions, head_dim] lies on the device that the row goes to. `keep_attention`: see `policy.recompute`.
     """
     prompts = np.array([len(ids) for ids in batch.prompt_ids], dtype=np.int64)
     responses = np.array([len(ids) for ids in batch.response_ids], dtype=np.int64)
@@ -59,6 +59,7 @@ def pack(batch: Batch, samples: Sequence[int], rotary: Tensor, multiple: int) ->
             lengths=lengths.tolist(),
             bounds=place(np.append(starts, lengths.sum()).astype(np.int32)),
             rotary=rotary.index_select(1, positions),
+            kept={} if keep_attention else None,
         ),
         predictors=place(_ranges(starts[: len(order)] + prompts[order] - 1, responses[order])),
         targets=place(np.concatenate([np.zeros(0, dtype=np.int64), *(batch.response_ids[i] for i in order)])),

@@ -1,0 +1,101 @@
+"""Recomputation that leaves attention out: of each layer its output and log-sum-exps are kept, and it runs once.
+
+A layer's backward pass computes the layer again from its input. Attention is the part of it that grows with the square
+of the length, while what it keeps grows with the length: at 64k tokens it is most of the work and little of the memory.
+Its queries, keys and values are not kept: the second pass makes them again, and they are handed to the backward pass in
+place of those that it saved, so this works with any attention that differentiates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
+
+Inputs = tuple[Tensor, Tensor, Tensor]
+"""Query, key and value."""
+
+
+class Kept:
+    """One attention after its first pass, whose inputs are gone."""
+
+    def __init__(self, attention: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: Inputs) -> None:
+        """Run it on `inputs`."""
+        self._inputs: list[Tensor] = []
+        """The inputs of the second pass while its backward pass runs."""
+        self._gradients: list[Tensor] = []
+        with torch.enable_grad(), saved_tensors_hooks(_Forget(inputs), _Recall(self._inputs)):
+            anchor = torch.empty(0, requires_grad=True)  # what makes the rest differentiable
+            self.output = attention(*_Source.apply(anchor, self._gradients, *inputs))
+
+    def backward(self, inputs: Inputs, gradient: Tensor) -> list[Tensor]:
+        """Return the gradients of `inputs`, the same numbers as in the first pass, given the output's."""
+        self._inputs.extend(inputs)
+        torch.autograd.backward(self.output, gradient)
+        self._inputs.clear()
+        return self._gradients
+
+
+def keep(
+    attention: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: Inputs, kept: dict[int, Kept], layer: int
+) -> Tensor:
+    """Return the output of a layer's attention: in the first pass, without gradients, by running and keeping it in
+    `kept`; in the second by taking it from there."""
+    if not torch.is_grad_enabled():
+        kept[layer] = Kept(attention, inputs)
+        return kept[layer].output.detach()
+    return _Second.apply(kept.pop(layer), *inputs)
+
+
+class _Source(torch.autograd.Function):
+    """Where the first pass's inputs come from: it takes their gradients and keeps nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, gradients: list[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.gradients = gradients
+        return tuple(x.view_as(x) for x in inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
+        ctx.gradients.extend(gradients)
+        return (None,) * (2 + len(gradients))
+
+
+class _Second(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, kept: Kept, *inputs: Tensor) -> Tensor:
+        ctx.kept = kept
+        ctx.save_for_backward(*inputs)
+        return kept.output.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        return None, *ctx.kept.backward(ctx.saved_tensors, gradient)
+
+
+class _Forget:
+    """Saves the number of an input in place of the input."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.places = {_place(x): number for number, x in enumerate(inputs)}
+
+    def __call__(self, saved: Tensor) -> Tensor | int:
+        return self.places.get(_place(saved), saved)
+
+
+class _Recall:
+    def __init__(self, inputs: list[Tensor]) -> None:
+        self.inputs = inputs
+
+    def __call__(self, saved: Tensor | int) -> Tensor:
+        return self.inputs[saved] if isinstance(saved, int) else saved
+
+
+def _place(x: Tensor) -> tuple[object, ...]:
+    return x.data_ptr(), x.shape, x.stride(), x.dtype
