@@ -78,6 +78,7 @@ MODELS: dict[str, Callable[[], PretrainedConfig]] = {
     "qwen3-0.6b": lambda: _qwen3(hidden=1024, ffn=3072, layers=28, heads=16),
     "qwen3-1.7b": lambda: _qwen3(hidden=2048, ffn=6144, layers=28, heads=16),
     "qwen3-4b": lambda: _qwen3(hidden=2560, ffn=9728, layers=36, heads=32),
+    "smollm2-135m": lambda: _qwen3(hidden=576, ffn=1536, layers=30, heads=9, groups=3, head_dim=64, vocabulary=49152),
     "tiny": lambda: _qwen3(hidden=64, ffn=128, layers=2, heads=4, groups=2, head_dim=16, vocabulary=512),
 }
 
