@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,7 +98,8 @@ def measure(place: Place, shape: Shape, setting: Ours | dict[str, Any], folder: 
     folder.mkdir(parents=True, exist_ok=True)
     model = "models/tiny" if place.suite == "smoke" else place.model
     model = model_folder(shape, model, place.work / f"peer-model-{_short(shape)}")
-    options = json.loads(os.environ.get(OPTIONS_VARIABLE, "null")) or OPTIONS[place.suite]
+    asked = os.environ.get(OPTIONS_VARIABLE)
+    options = OPTIONS[place.suite] if asked is None else json.loads(asked)
     side = OURS if isinstance(setting, Ours) else THEIRS
     with memory_watch() as memory:
         if isinstance(setting, Ours):
@@ -116,6 +118,7 @@ def measure(place: Place, shape: Shape, setting: Ours | dict[str, Any], folder: 
 
 def run_ours(shape: Shape, setting: Ours, model: str, options: Mapping[str, Any], folder: Path) -> Measured:
     """`fastsvs train`, stopped when it has done its steps. Raises UserError when it comes to none."""
+    shutil.rmtree(folder, ignore_errors=True)  # a run that is there would go on
     config = folder.with_suffix(".yaml")
     config.write_text(json.dumps(configuration(shape, setting, model, options, folder), indent=1))
     run, measured = TrainingRun(folder, str(config), []), Measured(f"{OURS}, {setting}")
