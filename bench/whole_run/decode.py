@@ -1,7 +1,7 @@
 """vLLM's decode curve: what a step takes by the number of sequences, beside the memory traffic that it cannot avoid.
 
 Random weights, random prompts. Each engine runs in a process of its own (`bench.whole_run.decode_engine`), first with
-CUDA graphs and without torch.compile, then without graphs where that fails.
+CUDA graphs and without torch.compile, then with vLLM's older model runner or without graphs where that fails.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from bench.kernels.ceilings import copy_rate
 from bench.report import Row
 from bench.trainer.flops import measured_matmul_rate
-from bench.whole_run.cases import Case, Place
+from bench.whole_run.cases import FAILED, Case, Place
 from bench.whole_run.decode_engine import Found, Job
 from bench.whole_run.slices import QWEN_7B, QWEN_32B_TP4, TINY, Slice
 from fastsvs.errors import UserError
@@ -99,6 +99,7 @@ GRAPHS = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_si
 WAYS = {
     "h200": (
         Way("CUDA graphs, no torch.compile", {"compilation_config": GRAPHS}, {}),
+        Way("CUDA graphs, model runner V1", {"compilation_config": GRAPHS}, {"VLLM_USE_V2_MODEL_RUNNER": "0"}),
         Way("eager", {"enforce_eager": True}, {}),
         Way("eager, model runner V1", {"enforce_eager": True}, {"VLLM_USE_V2_MODEL_RUNNER": "0"}),
     ),
@@ -139,7 +140,7 @@ def measure(plan: Plan, ways: list[Way], folder: Path) -> Iterator[Row]:
                 break
             if len(ways) > 1:
                 ways.remove(way)
-            print(f"  {plan.name}: {reasons[-1]}", flush=True)
+            yield Row(plan.name, VLLM, f"{way.name}: {FAILED}", 1.0, "", note=str(error))
     raise UserError("; ".join(reasons))
 
 

@@ -128,13 +128,11 @@ def differences(plan: Plan, known: Known, _folder: Path) -> Iterator[Row]:
 
 def _build(plan: Plan, depth: int) -> Policy:
     """Make a policy with random weights that are drawn on its device: a CPU would take minutes for them."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    _free_memory()
     config = plan.shape.with_layers(depth).trainer_config()
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
-        return Policy(
+        policy = Policy(
             ModelConfig(path=folder, initialize="random"),
             PolicyConfig(dtype=plan.dtype, recompute="full", tokens_per_micro_batch=max(plan.tokens)),
             seed=0,
@@ -142,6 +140,8 @@ def _build(plan: Plan, depth: int) -> Policy:
             max_sequence_tokens=max(plan.tokens),
             weights=DeviceWeights(read_architecture(config)),
         )
+    _free_memory()
+    return policy
 
 
 class DeviceWeights:
@@ -233,3 +233,10 @@ def _seconds(function: Callable[[], object]) -> float:
 def _wait_for_device() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def _free_memory() -> None:
+    """Give back what nothing uses: the policy before this one, and what the drawing of weights took."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -121,7 +121,9 @@ def test_a_way_that_fails_is_left_and_the_next_one_taken(monkeypatch, place):
     rows = []
     with pytest.raises(UserError, match=r"first: no such thing; second: broke off"):
         rows.extend(decode.measure(plan, ways, place.work))
-    assert {row.metric: row.value for row in rows}["decode"] == 8.0
+    figures = {row.metric: row.value for row in rows}
+    assert figures["first: failed"] == 1.0
+    assert figures["decode"] == 8.0
     assert [way.name for way in ways] == ["second"]
 
 
