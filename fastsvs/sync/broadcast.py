@@ -78,6 +78,9 @@ class BroadcastSync:
         self._close_slots()
 
     def _attempt(self, version: int) -> Outcome:
+        if self._shares_gpus():  # a server that wakes needs the memory that the update's activations lay in
+            torch.cuda.empty_cache()
+            distributed.agree(None)  # on every rank, before the first server wakes
         outcome = self._told(lambda sender: sender.prepare(version))
         if outcome.kind != "ready":
             return outcome
