@@ -36,7 +36,7 @@ class Sizes:
 
 
 SIZES = {
-    "h200": Sizes([], [], 200),
+    "h200": Sizes([], [], 120),
     "smoke": Sizes(
         [
             "model.path=models/tiny",
