@@ -8,15 +8,16 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fastsvs.environment import describe_environment
-from fastsvs.files import write_json
+from fastsvs.files import write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +40,24 @@ def write(suite: str, rows: Iterable[Row], folder: Path) -> Path:
     environment = describe_environment()
     name = machine()
     path = folder / f"{suite}-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{date.today().isoformat()}.json"
-    write_json(
-        path,
-        {
-            "suite": suite,
-            "machine": name,
-            "date": environment["date"],
-            "versions": {"python": environment["python"], **environment["packages"]},
-            "commit": environment["commit"],
-            "command": shlex.join(["python", *sys.orig_argv[1:]]),
-            "rows": [{key: value for key, value in asdict(row).items() if value is not None} for row in rows],
-        },
-    )
+    about = {
+        "suite": suite,
+        "machine": name,
+        "date": environment["date"],
+        "versions": {"python": environment["python"], **environment["packages"]},
+        "commit": environment["commit"],
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+    }
+    write_atomic(path, as_json(about, rows))
     return path
+
+
+def as_json(about: Mapping[str, Any], rows: Iterable[Row]) -> str:
+    """Return one JSON object: `about`, then `rows`, each on a line of its own so that a changed figure is one line."""
+    known = [{key: value for key, value in asdict(row).items() if value is not None} for row in rows]
+    lines = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in known)
+    head = json.dumps(dict(about), indent=2, ensure_ascii=False).removesuffix("\n}")
+    return f'{head},\n  "rows": [\n{lines}\n  ]\n}}\n'
 
 
 def read(path: Path) -> tuple[Row, ...]:

@@ -168,17 +168,18 @@ def vllm_forward(query: Tensor, key: Tensor, value: Tensor, packing: Packing) ->
     from vllm.vllm_flash_attn import flash_attn_varlen_func
 
     bounds, longest = packing.bounds, max(packing.lengths)
-    return flash_attn_varlen_func(
-        query,
-        key,
-        value,
-        cu_seqlens_q=bounds,
-        cu_seqlens_k=bounds,
-        max_seqlen_q=longest,
-        max_seqlen_k=longest,
-        causal=True,
-        fa_version=3,
-    )
+    with torch.no_grad():
+        return flash_attn_varlen_func(
+            query,
+            key,
+            value,
+            cu_seqlens_q=bounds,
+            cu_seqlens_k=bounds,
+            max_seqlen_q=longest,
+            max_seqlen_k=longest,
+            causal=True,
+            fa_version=3,
+        )
 
 
 def errors(model: str, shape: Architecture, dtype: torch.dtype, present: dict[str, Attention]) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,8 +97,15 @@ def train(sizes: Sizes, method: str, base: Path, folder: Path) -> Iterator[Row]:
         run.start()
         yield row("until the first step is done", run.wait_for(run.rows, 180), "s")
         finished = run.finish(sizes.seconds)
+    yield row("steps", len(run.rows()), "count", note=None if finished else "stopped when its time was over")
+    yield from outcome(run, row)
+    if used := [gib for _, gib in memory.samples]:
+        yield row("GPU memory in use, most", max(used), "GiB", note="all processes together")
+
+
+def outcome(run: TrainingRun, row: Callable[..., Row]) -> Iterator[Row]:
+    """Rows of what the run's folder holds."""
     rows = run.rows()
-    yield row("steps", len(rows), "count", note=None if finished else "stopped when its time was over")
     for step, evaluation in sorted(run.evaluations().items()):
         for name in (name for name in evaluation if name.startswith("pass@")):
             value = evaluation[name]
@@ -122,5 +129,3 @@ def train(sizes: Sizes, method: str, base: Path, folder: Path) -> Iterator[Row]:
     for name in ("response_tokens_per_second", "trained_tokens_per_second"):
         yield row(name.replace("_", " "), median(r[f"throughput/{name}"] for r in later), "tokens/s")
     yield row("responses in a step", median(sum(r[k] for k in r if k.startswith("samples/")) for r in later), "count")
-    if used := [gib for _, gib in memory.samples]:
-        yield row("GPU memory in use, most", max(used), "GiB", note="all processes together")
