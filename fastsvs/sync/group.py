@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
 
 GIVEN_UP = "given_up"
+ABORT_SECONDS = 10.0
+"""Longest wait for NCCL to give a group up."""
 
 
 def serve_store(address: str, timeout: float) -> tuple[TCPStore, int]:
@@ -69,6 +71,7 @@ class Group:
         build = _nccl if device.type == "cuda" else _gloo
         self._group: Any = build(PrefixStore("group", store), rank, size, address, timedelta(seconds=timeout))
         self._pending: list[tuple[dist.Work, Tensor]] = []
+        self._device = device
 
     def broadcast(self, buffer: Tensor) -> dist.Work:
         """Begin to send `buffer` (rank 0) or to fill it (the others)."""
@@ -79,14 +82,16 @@ class Group:
         return work
 
     def abandon(self) -> None:
-        """Use the group no more, whatever is still going on in it. gloo cannot be interrupted: its last operation runs
-        into its timeout on a thread."""
+        """Use the group no more, whatever is still going on in it. NCCL gives up at once, and a process that ends before
+        it has would be aborted. gloo cannot be interrupted: its last operation runs into its timeout on a thread."""
         held: list[object] = [self._group, self._pending]
         thread = threading.Thread(target=_let_go, args=(self._group, held), daemon=True)
         del self._group
         self._pending = []
         if not sys.is_finalizing():  # no thread starts then
             thread.start()
+            if self._device.type == "cuda":
+                thread.join(ABORT_SECONDS)
 
 
 def _gloo(store: dist.Store, rank: int, size: int, address: str, timeout: timedelta) -> Any:
