@@ -35,6 +35,8 @@ def check(table: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is the compiler")
 def test_a_table_of_better_code_fails_the_check(tmp_path):
     committed = ROOT / f"bench/codegen/triton-{version('triton')}.json"
+    if not committed.exists():
+        pytest.skip(f"no table is kept of Triton {version('triton')}, but of the locked torch's")
     result = check(committed)
     assert result.returncode == 0, result.stdout + result.stderr
     table = json.loads(committed.read_text())
@@ -78,13 +80,13 @@ def test_a_case_that_was_never_recorded_is_named():
 
 
 def test_the_page_says_what_the_tables_say():
-    files = [ROOT / f"bench/codegen/triton-{name}.json" for name in ("3.9.0", "3.6.0")]
+    files = [ROOT / f"bench/codegen/triton-{name}.json" for name in ("3.7.1", "3.6.0")]
     tables = [json.loads(file.read_text()) for file in files]
     wanted = page({table["triton"]: table["reports"] for table in tables})
     assert wanted in (ROOT / "bench/README.md").read_text(), f"bench/README.md should have:\n{wanted}"
 
 
-@pytest.mark.parametrize("name", ["3.9.0", "3.6.0"])
+@pytest.mark.parametrize("name", ["3.7.1", "3.6.0"])
 def test_nothing_spills_and_everything_fits(name):
     reports = json.loads((ROOT / f"bench/codegen/triton-{name}.json").read_text())["reports"]
     assert set(reports) == {"sm_80", "sm_90a", "sm_100"}
