@@ -1,9 +1,12 @@
 """Packaging of FastSvS: what it needs, as ranges whose ends were tried; `requirements/` holds what a clone installs."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+[VERSION] = re.findall(r'__version__ = "(.*)"', (HERE / "fastsvs" / "__init__.py").read_text(encoding="utf-8"))
 CORE = [
     "torch>=2.11,<2.16",
     "megatron-core>=0.16.1,<0.17",  # the policy: TP, PP, SP, DP, distributed optimizer
@@ -39,24 +42,31 @@ DEV = [
     "mypy>=2.4,<3",
     "playwright>=1.60,<2",  # drives the Chromium that is there; downloads none
     "setuptools>=77,<85",  # the packaging test builds a wheel; vLLM wants one below 81
-    "triton; sys_platform == 'linux' and python_version < '3.14'",  # the kernels under its interpreter; torch says which (its CPU build takes any)
+    # The kernels under its interpreter, and compiled for GPUs that are not there. torch says which; its CPU build not.
+    "triton; sys_platform == 'linux' and python_version < '3.14'",
     "types-PyYAML>=6.0.12,<7",
-    "uv>=0.9,<1",  # `make lock`, and the test that everything resolves
+    "uv>=0.13,<1",  # `make lock`, and the test that everything resolves
 ]
 
 # `kernels/` stands alone at the top of the repository but installs as fastsvs.kernels: a top-level
-# distribution package of that name would overwrite Hugging Face's own `kernels`.
+# distribution package of that name would overwrite Hugging Face's own `kernels`. What is not code, `configs/` and the
+# tiny model, installs under fastsvs/share, where fastsvs/shipped.py looks for it.
+FOLDERS = {path.parent.relative_to(HERE).as_posix() for path in HERE.glob("configs/**/*.yaml")} | {"models/tiny"}
+SHIPPED = {f"fastsvs.share.{folder.replace('/', '.')}": folder for folder in sorted(FOLDERS)}
 setup(
     name="fastsvs",
-    version="0.1.0",
+    version=VERSION,
     description="High-throughput RLVR training with SvS self-play on Megatron-core, from laptop to cluster",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=[*find_packages(include=["fastsvs", "fastsvs.*"]), "fastsvs.kernels"],
-    package_dir={"fastsvs": "fastsvs", "fastsvs.kernels": "kernels"},
-    package_data={"fastsvs": ["**/*.txt", "**/*.json", "**/*.jinja", "report/assets/**"]},
+    packages=[*find_packages(include=["fastsvs", "fastsvs.*"]), "fastsvs.kernels", *SHIPPED],
+    package_dir={"fastsvs": "fastsvs", "fastsvs.kernels": "kernels", **SHIPPED},
+    package_data={
+        "fastsvs": ["**/*.txt", "**/*.json", "**/*.jinja", "report/assets/**"],
+        **{package: ["*"] for package in SHIPPED},
+    },
     install_requires=CORE,
     extras_require={"gpu": GPU, "vllm": VLLM, **LOGGERS, "dev": DEV},
     entry_points={"console_scripts": ["fastsvs=fastsvs.cli:main"]},

@@ -16,6 +16,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from fastsvs.config import PolicyConfig
 from fastsvs.errors import UserError
+from fastsvs.shipped import elsewhere
 
 SUPPORTED = ("qwen2", "qwen3", "llama")
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
@@ -55,7 +56,7 @@ def load_hf_config(path: str) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise UserError(
             f"model.path={path!r}: no readable Hugging Face model config; give a folder with config.json "
-            f"or the id of a model on the hub ({error})"
+            f"or the id of a model on the hub ({elsewhere(path, error)})"
         ) from error
 
 

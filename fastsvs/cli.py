@@ -1,5 +1,8 @@
-"""The command line: `fastsvs train|sft|self|eval CONFIG [section.key=value ...]`, and what is made of runs:
-`fastsvs export|merge|analyze|report`."""
+"""The command line: `fastsvs train|sft|self|eval CONFIG [section.key=value ...]`; what is made of runs:
+`fastsvs export|merge|analyze|report`; and how to begin: `fastsvs demo|configs|init|doctor`.
+
+Nothing that takes long to import stands at the top: help comes at once, and a job says that it loads before it does.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastsvs import config
+from fastsvs import __version__, config, shipped
 from fastsvs.errors import UserError
+
+SAMPLES = 10_000
+"""Responses of each run in a report, if the command line names no other number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    job = config.load(config.TrainJob, options.config, options.overrides)
+    job = _load(config.TrainJob, options)
     if options.dry_run:
         from fastsvs.dry_run import check_train
 
@@ -47,7 +53,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _sft(options: argparse.Namespace) -> None:
-    job = config.load(config.SftJob, options.config, options.overrides)
+    job = _load(config.SftJob, options)
     if options.dry_run:
         from fastsvs.dry_run import check_sft
 
@@ -59,16 +65,18 @@ def _sft(options: argparse.Namespace) -> None:
 
 
 def _self(options: argparse.Namespace) -> None:
+    job = _load(config.SelfJob, options)
     from fastsvs.self_job import run_self
 
-    _say(f"done: {run_self(config.load(config.SelfJob, options.config, options.overrides))}")
+    _say(f"done: {run_self(job)}")
 
 
 def _eval(options: argparse.Namespace) -> None:
+    job = _load(config.EvalJob, options)
     from fastsvs.evaluate.tables import show_comparison, show_results
     from fastsvs.evaluation_job import run_evaluation
 
-    summary = run_evaluation(config.load(config.EvalJob, options.config, options.overrides))
+    summary = run_evaluation(job)
     if os.environ.get("RANK", "0") == "0":
         show_results(summary["sets"])
         if options.compare:
@@ -116,6 +124,42 @@ def _analyze(options: argparse.Namespace) -> None:
         analyze_run(Path(options.before), options.tolerance, options.out)
 
 
+def _demo(options: argparse.Namespace) -> None:
+    options.config = f"{shipped.PREFIX}tiny_svs"
+    of_the_seed = [f"run.dir=runs/tiny_svs_seed{options.seed}", f"run.seed={options.seed}"]
+    job = _load(config.TrainJob, options, of_the_seed)
+    from fastsvs.report import write_report
+    from fastsvs.train import train
+
+    train(job)
+    print(f"report: {write_report([Path(job.run.dir)], None, SAMPLES)}")
+
+
+def _configs(_options: argparse.Namespace) -> None:
+    known = shipped.configurations()
+    width = max(map(len, known))
+    for name, summary in known.items():
+        print(f"{shipped.PREFIX}{name:{width}}  {summary}")
+
+
+def _init(options: argparse.Namespace) -> None:
+    print(f"written: {shipped.copy_configuration(options.name, options.file)}")
+
+
+def _doctor(_options: argparse.Namespace) -> None:
+    from fastsvs.doctor import examine
+
+    examine()
+
+
+def _load(schema: type[config.Job], options: argparse.Namespace, changes: Sequence[str] = ()) -> config.Job:
+    """The job that the command line names; to a terminal or a log, that the libraries come next."""
+    job = config.load(schema, options.config, [*changes, *options.overrides])
+    if os.environ.get("RANK", "0") == "0":
+        print(f"fastsvs: {options.config} is valid; loading PyTorch and Megatron-core", file=sys.stderr, flush=True)
+    return job
+
+
 def _say(text: str) -> None:
     """Once, however many processes torchrun started."""
     if os.environ.get("RANK", "0") == "0":
@@ -135,7 +179,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastsvs", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="train|sft|self|eval|export|merge|analyze|report")
+    parser.add_argument("--version", action="version", version=f"fastsvs {__version__}")
+    commands = parser.add_subparsers(
+        required=True, metavar="train|sft|self|eval|export|merge|analyze|report|demo|configs|init|doctor"
+    )
     jobs = {
         "train": (_train, "reinforcement learning with SvS self-play (or without)"),
         "sft": (_sft, "supervised fine-tuning of the same policy"),
@@ -144,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     }
     for name, (command, summary) in jobs.items():
         job = commands.add_parser(name, help=summary, description=summary)
-        job.add_argument("config", type=Path, help="YAML file")
+        job.add_argument("config", metavar="CONFIG", help="YAML file, or fastsvs:NAME of `fastsvs configs`")
         job.add_argument("overrides", nargs="*", metavar="section.key=value")
         if name in ("train", "sft"):
             job.add_argument("--dry-run", action="store_true", help="check everything, print the resolved config, stop")
@@ -178,13 +225,25 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="runs as one HTML page: figures, and all that self-play made")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     report.add_argument(
-        "--samples", type=_count, default=10_000, help="responses of each run in the page (%(default)s)"
+        "--samples", type=_count, default=SAMPLES, help="responses of each run in the page (%(default)s)"
     )
     report.add_argument("--port", type=int, default=8765, help="of --serve; 0 takes a free one (%(default)s)")
     target = report.add_mutually_exclusive_group()
     target.add_argument("--out", type=Path, help="the file (RUN/report.html; of several runs: ./report.html)")
     target.add_argument("--serve", action="store_true", help="a live page for this machine, until Ctrl-C")
     report.set_defaults(command=_report)
+    demo = commands.add_parser("demo", help="a tiny policy teaches itself on this CPU, in minutes; then its report")
+    demo.add_argument("--seed", type=int, default=0, help="of the run, into runs/tiny_svs_seed<SEED> (%(default)s)")
+    demo.add_argument("overrides", nargs="*", metavar="section.key=value")
+    demo.set_defaults(command=_demo)
+    configs = commands.add_parser("configs", help="the configurations that come with FastSvS")
+    configs.set_defaults(command=_configs)
+    init = commands.add_parser("init", help="copy one of them to edit")
+    init.add_argument("name", metavar="NAME", help="as `fastsvs configs` says it")
+    init.add_argument("file", nargs="?", type=Path, metavar="FILE", help="new file (its own name, where you stand)")
+    init.set_defaults(command=_init)
+    doctor = commands.add_parser("doctor", help="what this machine has and lacks, and the cure for what it lacks")
+    doctor.set_defaults(command=_doctor)
     return parser
 
 

@@ -49,7 +49,9 @@ LOCKS = [
 
 def promised() -> Iterator[tuple[str, str, str]]:
     """(extras, platform, Python) of every "yes" in the table of docs/install.md."""
-    head, _rule, *rows = re.findall(r"^\|(.*)\|$", (ROOT / "docs/install.md").read_text().split("\n- ")[0], re.MULTILINE)
+    head, _rule, *rows = re.findall(
+        r"^\|(.*)\|$", (ROOT / "docs/install.md").read_text().split("\n- ")[0], re.MULTILINE
+    )
     platforms = [cell.strip() for cell in head.split("|")][1:]
     for row in rows:
         name, *cells = (cell.strip() for cell in row.split("|"))

@@ -52,8 +52,8 @@ def _round_fma_once() -> None:
 
 
 def fma_fp32(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Return x * y + z, rounded once. In float64 the product is exact and the sum is rounded to odd, so that rounding it
-    again, to fp32, goes where rounding the exact sum would."""
+    """Return x * y + z, rounded once. In float64 the product is exact and the sum is rounded to odd: rounded again, to
+    fp32, it goes where the exact sum would."""
     product, addend = np.broadcast_arrays(np.multiply(x, y, dtype=np.float64), z.astype(np.float64))
     total = product + addend
     rest = total - product

@@ -1,12 +1,13 @@
 """The whole configuration as typed models.
 
-A YAML file may name a parent, or several, with `extends: other.yaml` (relative to itself) and states only what differs.
+A YAML file may name a parent, or several, with `extends: other.yaml` (relative to itself) or, of those that come with
+FastSvS, `extends: fastsvs:tiny_svs`, and states only what differs.
 On the command line any key is set as `a.b=value`. An unknown key is an error that names the nearest known one.
 """
 
 from fastsvs.config.azr import AzrConfig, IntrinsicConfig, TermConfig
 from fastsvs.config.jobs import EvalJob, SelfJob, SftJob, TrainJob
-from fastsvs.config.loading import dump, load
+from fastsvs.config.loading import Job, dump, load
 from fastsvs.config.methods import (
     CovoConfig,
     MajorityConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "EvaluationConfig",
     "EvaluationSet",
     "IntrinsicConfig",
+    "Job",
     "LoggingConfig",
     "MajorityConfig",
     "MergingConfig",

@@ -12,13 +12,15 @@ from pydantic import BaseModel, ValidationError
 
 from fastsvs.config.jobs import EvalJob, SelfJob, SftJob, TrainJob
 from fastsvs.errors import UserError
+from fastsvs.shipped import PREFIX, find_configuration, missing
 
 Job = TypeVar("Job", TrainJob, SftJob, SelfJob, EvalJob)
 
 
 def load(schema: type[Job], path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """The validated job in the YAML file at `path`, with `a.b=value` overrides. Raises UserError with every fault."""
-    tree = _read_tree(Path(path))
+    """The validated job in the YAML file at `path`, or of the shipped configuration `fastsvs:NAME`, with `a.b=value`
+    overrides. Raises UserError with every fault."""
+    tree = _read_tree(_locate(str(path), Path()))
     for override in overrides:
         _apply(tree, override)
     try:
@@ -36,7 +38,7 @@ def _read_tree(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"config file {path} does not exist") from error
+        raise UserError(f"config file {path} does not exist: {missing(path)}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"config file {path} cannot be read as YAML: {error}") from error
     if not isinstance(tree, dict):
@@ -44,8 +46,12 @@ def _read_tree(path: Path) -> dict[str, Any]:
     extended = tree.pop("extends", [])
     base: dict[str, Any] = {}
     for parent in [extended] if isinstance(extended, str) else extended:
-        base = _merge(base, _read_tree(path.parent / parent))
+        base = _merge(base, _read_tree(_locate(parent, path.parent)))
     return _merge(base, tree)
+
+
+def _locate(path: str, beside: Path) -> Path:
+    return find_configuration(path) if path.startswith(PREFIX) else beside / path
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field, field_validator
 
-from fastsvs.config.section import Section
+from fastsvs.config.section import InputPath, Section
 
 
 class RiseConfig(Section):
@@ -15,7 +15,7 @@ class RiseConfig(Section):
     critiques_per_problem: int = Field(1, ge=0)
     """Responses of each problem, drawn at random, that it is asked about."""
     samples_per_critique: int = Field(8, ge=1)
-    template: str | None = None
+    template: InputPath | None = None
     """Text file with the question, `{question}` and `{response}` where they go; the built-in one when not set. What it
     asks for is a box with 1 for a right answer and 0 for a wrong one."""
 
@@ -96,7 +96,7 @@ class SelfVerificationConfig(Section):
 
     samples: int = Field(8, ge=1)
     """Votes on each response."""
-    template: str | None = None
+    template: InputPath | None = None
     """Text file with the question, like `selfplay.rise.template`; the built-in one when not set."""
     max_prompt_tokens: int | None = Field(None, ge=1)
     """Longer questions are not put, and counted as `unjudged`; prompt and response limit together when not set."""
@@ -108,9 +108,9 @@ class SelfConfig(Section):
     """`fastsvs self`: rounds of feedback and refinement, after each of which the model learns what it approved."""
 
     rounds: int = Field(3, ge=1)
-    feedback_template: str | None = None
+    feedback_template: InputPath | None = None
     """Text file, `{question}` and `{response}` where they go; the built-in one when not set."""
-    refinement_template: str | None = None
+    refinement_template: InputPath | None = None
     """Text file, `{question}`, `{response}` and `{feedback}` where they go; the built-in one when not set."""
     approval: str = r"\\boxed\{1\}"
     """Regular expression that is found in a feedback that calls a response right, and in no other."""

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from fastsvs.shipped import find
+
+InputPath = Annotated[str, AfterValidator(find)]
+"""A path that is looked for where one stands, and then among what FastSvS ships."""
 
 
 class Section(BaseModel):

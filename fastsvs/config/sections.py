@@ -8,15 +8,15 @@ from pydantic import Field, model_validator
 
 from fastsvs.config.azr import AzrConfig
 from fastsvs.config.methods import CovoConfig, MajorityConfig, RiseConfig, SelfVerificationConfig, VerlConfig
-from fastsvs.config.section import Section
+from fastsvs.config.section import InputPath, Section
 
 MATH_SUFFIX = " Please reason step by step, and put your final answer within \\boxed{}."
 
 
 class ModelConfig(Section):
-    path: str
+    path: InputPath
     """Hugging Face folder or hub id: config.json, weights, tokenizer."""
-    tokenizer: str | None = None
+    tokenizer: InputPath | None = None
     """Where the tokenizer is, if not at `path`."""
     initialize: Literal["pretrained", "random"] = "pretrained"
     """`random` needs only config.json and draws the weights from the run's seed."""
@@ -122,7 +122,7 @@ class SelfPlayConfig(Section):
     positive_range: tuple[float, float] = (0.125, 0.625)
     """Mean accuracy, both ends included, of the variants whose synthesis is rewarded."""
     shaping: ShapingConfig = ShapingConfig()
-    template: str | None = None
+    template: InputPath | None = None
     """Text file with the synthesis prompt, `{response}` where the context goes; the built-in one when not set."""
     max_synthesis_tokens: int | None = Field(None, ge=1)
     """Response limit for synthesis; the rollout's when not set."""

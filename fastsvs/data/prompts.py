@@ -13,6 +13,7 @@ from fastsvs.data.records import Dialogue, Message, Problem
 from fastsvs.data.report import LoadReport
 from fastsvs.errors import UserError
 from fastsvs.registry import Registry
+from fastsvs.shipped import elsewhere
 
 Mode = Literal["train", "eval"]
 
@@ -49,7 +50,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # files, hub and tokenizer code raise all sorts; each means there is no tokenizer
-        raise UserError(f"no tokenizer can be loaded from {path}: {type(error).__name__}: {error}") from error
+        raise UserError(f"no tokenizer can be loaded from {path}: {elsewhere(path, error)}") from error
     if not tokenizer.chat_template:
         raise UserError(
             f"the tokenizer of {path} has no chat template: put a chat_template.jinja beside its "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsvs.errors import UserError
+from fastsvs.shipped import missing
 
 Row = dict[str, Any]
 
@@ -107,16 +108,16 @@ def _as_row(value: Any, where: str) -> Row:
 def _read_hub(path: str, split: str) -> Table:
     hub = _HUB_ID.fullmatch(path)
     if hub is None or path.lower().endswith(SUFFIXES) or path.startswith("."):
-        raise UserError(f"data path {path} does not exist")
+        raise UserError(f"data path {path} does not exist: {missing(path)}")
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise UserError(f"no file or folder {path}, and the hub needs the package `datasets`: {error}") from error
+        raise UserError(f"{missing(path)}, and the hub needs the package `datasets`: {error}") from error
     try:
         rows = load_dataset(hub["name"], hub["config"], split=split).to_list()
     except Exception as error:  # the hub client raises dozens of types; all mean that the data is not to be had
         raise UserError(
-            f"no file or folder {path}, and as a hub data set (`name` or `name:config`, split {split!r}) "
+            f"{missing(path)}, and as a hub data set (`name` or `name:config`, split {split!r}) "
             f"it cannot be loaded: {type(error).__name__}: {error}"
         ) from error
     return Table(path, f"{path} ({split})", rows)

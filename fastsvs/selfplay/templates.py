@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from fastsvs.errors import UserError
+from fastsvs.shipped import missing
 
 
 def read_template(path: str | None, builtin: str, places: Sequence[str], key: str) -> str:
@@ -17,11 +18,13 @@ def read_template(path: str | None, builtin: str, places: Sequence[str], key: st
         return files("fastsvs.selfplay").joinpath("prompts", builtin).read_text(encoding="utf-8")
     try:
         template = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{key}: {path} cannot be read: {missing(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{key}: {path} cannot be read: {error}") from error
-    missing = [f"{{{place}}}" for place in places if f"{{{place}}}" not in template]
-    if missing:
-        raise UserError(f"{key}: {path} must contain {' and '.join(missing)}")
+    absent = [f"{{{place}}}" for place in places if f"{{{place}}}" not in template]
+    if absent:
+        raise UserError(f"{key}: {path} must contain {' and '.join(absent)}")
     return template
 
 

