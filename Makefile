@@ -32,7 +32,7 @@ test-vllm: install .venv/vllm-installed
 
 # The CUDA set for real, in an empty environment against the plain index: about 4 GB, five minutes.
 test-install: install
-	$(BIN)/python -m pytest -m install --timeout 1800
+	$(BIN)/python -m pytest -m install -s --timeout 1800
 
 lint: install
 	$(BIN)/ruff check .
