@@ -9,8 +9,7 @@ SEED ?= 0
 .PHONY: demo reproduce-tiny compare-tiny test test-slow test-vllm test-install lint codegen install lock clean
 
 demo: install
-	$(BIN)/fastsvs train configs/tiny_svs.yaml run.dir=runs/tiny_svs_seed$(SEED) run.seed=$(SEED)
-	$(BIN)/fastsvs report runs/tiny_svs_seed$(SEED)
+	$(BIN)/fastsvs demo --seed $(SEED)
 
 # SvS, RLVR and SFT at three seeds, an hour on two cores; docs/reproduction.md. Repeat it to go on where it stopped.
 reproduce-tiny: install

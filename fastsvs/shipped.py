@@ -26,8 +26,8 @@ def find(path: str) -> str:
 
 
 def missing(path: str | Path) -> str:
-    """Say that nothing is at `path`, and in which folder it was looked for."""
-    return f"there is no {path}" + ("" if Path(path).expanduser().is_absolute() else f" in {Path.cwd()}")
+    """Say that nothing is at `path`, and in which folder a relative one was looked for."""
+    return f"no file or folder {path}" + ("" if Path(path).expanduser().is_absolute() else f" in {Path.cwd()}")
 
 
 def elsewhere(path: str, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The CUDA set for real: an empty environment, the plain index, every module, one training step. It moves about 4 GB."""
+"""The CUDA set for real: an empty environment, the plain index, every module, a training step. It moves about 4 GB."""
 
 import os
 import platform

@@ -37,6 +37,7 @@ def run(installed: dict[str, str], folder: Path, *arguments: str) -> str:
 
 def test_the_wheel_holds_fastsvs_alone(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
+    assert f"'./{wheel.name}[" in (ROOT / "README.md").read_text()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"fastsvs"}
     assert {
