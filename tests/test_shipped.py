@@ -77,7 +77,7 @@ def test_a_name_that_is_not_shipped() -> None:
         ("model.tokenizer=tokens", "no tokenizer can be loaded from tokens: no file or folder tokens in {here}"),
         ("data.path=rows.jsonl", "data path rows.jsonl does not exist: no file or folder rows.jsonl in {here}"),
         ("data.path=my/rows", "no file or folder my/rows in {here}, and as a hub data set"),
-        ("selfplay.template=mine.txt", "selfplay.template: mine.txt cannot be read: no file or folder mine.txt in {here}"),
+        ("selfplay.template=mine.txt", "mine.txt cannot be read: no file or folder mine.txt in {here}"),
     ],
 )
 def test_a_missing_path_names_the_folder_that_was_searched(capsys, elsewhere: Path, change: str, message: str) -> None:
@@ -87,7 +87,7 @@ def test_a_missing_path_names_the_folder_that_was_searched(capsys, elsewhere: Pa
 
 def test_a_missing_configuration_names_the_folder_that_was_searched(capsys, elsewhere: Path) -> None:
     assert main(["train", "mine.yaml"]) == 2
-    assert f"config file mine.yaml does not exist: no file or folder mine.yaml in {elsewhere}" in capsys.readouterr().err
+    assert f"mine.yaml does not exist: no file or folder mine.yaml in {elsewhere}" in capsys.readouterr().err
 
 
 def test_version(capsys) -> None:
