@@ -19,9 +19,10 @@ reproduce-tiny: install
 compare-tiny: install
 	$(BIN)/python -m bench.compare --out bench/results --page docs/methods.md
 
-# A file's tests stay together, as they share runs; more processes than four would mostly wait, each holding a gigabyte.
+# A file's tests stay together, as they share runs, and the longest files begin first (tests/conftest.py); more processes
+# than four would mostly wait, each holding a gigabyte.
 test: install
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow --timeout 2400

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
+
+# Before torch is imported, in every process of the tests: threads that wait spin, and take the cores from the others.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import triton_interpreter  # noqa: F401  before anything else imports Triton
@@ -15,6 +20,11 @@ from whole_runs import ROOT, command, environment
 multiprocessing.set_forkserver_preload(["fastsvs.policy"])
 settings.register_profile("fastsvs", deadline=None)  # a busy machine is not a fault of the code
 settings.load_profile("fastsvs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of whole runs first, which are the longest: what several processes begin last should end soon."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
