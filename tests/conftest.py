@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import subprocess
 from collections.abc import Callable
@@ -10,14 +9,14 @@ from pathlib import Path
 
 # Before torch is imported, in every process of the tests: threads that wait spin, and take the cores from the others.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the fork server is started
 
 import pytest
 import triton_interpreter  # noqa: F401  before anything else imports Triton
+from forking import Run
 from hypothesis import settings
 from whole_runs import ROOT, command, environment
 
-# Ranks are forked from one process that has loaded what takes each of them seconds to load.
-multiprocessing.set_forkserver_preload(["fastsvs.policy"])
 settings.register_profile("fastsvs", deadline=None)  # a busy machine is not a fault of the code
 settings.load_profile("fastsvs")
 
@@ -27,9 +26,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
+Started = Callable[..., subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture(scope="session")
-def fastsvs() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `fastsvs ARGUMENTS` to its end; with `processes` under torchrun."""
+def fastsvs() -> Started:
+    """Run `fastsvs ARGUMENTS` to its end; with `processes` as torchrun would."""
+
+    def run(*arguments: str, processes: int = 1, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        return Run(*arguments, processes=processes).completed(timeout)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def launched() -> Started:
+    """The same in fresh interpreters, and with `processes` under torchrun itself."""
 
     def run(*arguments: str, processes: int = 1, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

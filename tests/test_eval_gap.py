@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from whole_runs import ROOT, command, environment
+from forking import Run
 
 from fastsvs.cli import main
 from fastsvs.evaluate.gap import gap_figures
@@ -56,8 +55,7 @@ def test_the_responses_are_those_of_an_evaluation_without_votes(alone: Path, tmp
 def test_killed_and_repeated_it_comes_to_the_same(alone: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     samples = output / "heldout.samples.jsonl"
-    arguments = command(*EVAL, *VERIFY, f"output={output}", "rollout.max_sequences=4")
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
+    process = Run(*EVAL, *VERIFY, f"output={output}", "rollout.max_sequences=4")
     while process.poll() is None and not read_jsonl(samples):
         time.sleep(0.02)
     process.kill()

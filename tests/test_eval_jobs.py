@@ -108,11 +108,11 @@ def test_several_sets_and_some_of_them(tmp_path: Path) -> None:
     assert {name: result["problems"] for name, result in summary["sets"].items()} == {"easy": 3, "hard": 2}
 
 
-def test_runs_and_checkpoints(tmp_path: Path, fastsvs) -> None:
-    """Of a run on two tensor-parallel ranks, by one process."""
+def test_runs_and_checkpoints(tmp_path: Path, launched) -> None:
+    """Of a run on two tensor-parallel ranks under torchrun, by one process."""
     run = tmp_path / "run"
     layout = ["policy.tensor_parallel=2", "evaluation.path=null", "run.steps=2"]
-    result = fastsvs("train", "configs/tiny_rlvr.yaml", *SMALL, *layout, f"run.dir={run}", processes=2)
+    result = launched("train", "configs/tiny_rlvr.yaml", *SMALL, *layout, f"run.dir={run}", processes=2)
     assert result.returncode == 0, result.stderr
     for model, step in ((run, 2), (run / "checkpoints" / "step_00000001", 1)):
         assert main([*EVAL, f"model.path={model}", f"output={tmp_path}/step{step}"]) == 0

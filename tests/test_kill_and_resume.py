@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from forking import Run
 from safetensors.torch import load_file
 from whole_runs import OF_THE_MACHINE, ROOT, SMALL, command, environment
 
@@ -18,7 +19,7 @@ def arguments(folder: Path, steps: int) -> list[str]:
     return ["train", "configs/tiny_svs.yaml", *sizes, f"run.steps={steps}", f"run.dir={folder}"]
 
 
-def start(folder: Path, steps: int) -> subprocess.Popen[bytes]:
+def launch(folder: Path, steps: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command(*arguments(folder, steps)),
         cwd=ROOT,
@@ -39,10 +40,11 @@ def written(folder: Path) -> dict[str, int]:
 
 def run_with_kills(folder: Path, steps: int, kills: int, start_seconds: float, step_seconds: float, seed: int) -> int:
     """Kill up to `kills` sessions, one in four while it starts, the others within a step of the first that they
-    record; then let one finish. How many were killed."""
+    record; then let one finish. How many were killed. The first session and the last are fresh interpreters."""
     moments = random.Random(seed)
     for killed in range(kills):
-        session, before = start(folder, steps), written(folder)
+        session = Run(*arguments(folder, steps)) if killed else launch(folder, steps)
+        before = written(folder)
         if moments.random() < 0.25:
             time.sleep(moments.uniform(0, start_seconds))
         else:
@@ -52,7 +54,7 @@ def run_with_kills(folder: Path, steps: int, kills: int, start_seconds: float, s
         session.kill()
         if session.wait() == 0:
             return killed
-    assert start(folder, steps).wait(timeout=300) == 0
+    assert launch(folder, steps).wait(timeout=300) == 0
     return kills
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from whole_runs import ROOT, command, environment
+from forking import Run
+from whole_runs import ROOT
 
 from fastsvs.cli import main
 from fastsvs.data import tiny
@@ -79,9 +79,7 @@ def test_a_round_begins_with_the_model_of_the_one_before(alone: Path) -> None:
 def test_killed_in_both_halves_of_a_round_it_comes_to_the_same(alone: Path, replay: str, tmp_path: Path) -> None:
     run = tmp_path / "killed"
     for landmark in ("round_1/sft/checkpoints", "round_2/.nothing"):
-        process = subprocess.Popen(
-            command(*SMALL_SELF, replay, f"run.dir={run}"), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
-        )
+        process = Run(*SMALL_SELF, replay, f"run.dir={run}")
         while process.poll() is None and not (run / landmark).exists() and len(read_jsonl(run / "metrics.jsonl")) < 1:
             time.sleep(0.02)
         process.kill()

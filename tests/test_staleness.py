@@ -23,11 +23,11 @@ Train = Callable[..., CompletedProcess[str]]
 def train(fastsvs) -> Train:
     """Train the shrunken demo in a folder, by default with the engine of remote_engine.py."""
 
-    def run(folder: Path, *options: str, engine="remote_engine:MainRankEngine", steps=STEPS, processes=1):
+    def run(folder: Path, *options: str, engine="remote_engine:MainRankEngine", steps=STEPS, processes=1, by=fastsvs):
         sizes = [*SMALL, "evaluation.limit=4", f"run.steps={steps}", f"rollout.engine={engine}", f"run.dir={folder}"]
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("PYTHONPATH", str(Path(__file__).parent))
-            return fastsvs("train", "configs/tiny_svs.yaml", *sizes, *options, processes=processes)
+            return by("train", "configs/tiny_svs.yaml", *sizes, *options, processes=processes)
 
     return run
 
@@ -112,10 +112,11 @@ def test_killed_with_rollouts_ahead_it_loses_no_step_and_repeats_none(
 
 @pytest.mark.parametrize(("options", "processes"), [((), 1), (AHEAD, 2)])
 def test_a_lost_engine_ends_the_run_with_a_checkpoint_and_a_message(
-    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], processes: int
+    train: Train, launched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], processes: int
 ) -> None:
+    """Which stands above what torchrun has to say."""
     monkeypatch.setenv("REMOTE_ENGINE_FAILS_AT", "1")
-    result = train(tmp_path, *options, "run.save_every=100", processes=processes)
+    result = train(tmp_path, *options, "run.save_every=100", processes=processes, by=launched)
     assert result.returncode != 0
     assert "server 0 was restarted 3 times" in result.stderr
     assert "Traceback" not in result.stderr.split("server 0 was restarted 3 times")[0]

@@ -14,10 +14,10 @@ from fastsvs.files import read_jsonl
 
 
 @pytest.fixture(scope="module")
-def finished(fastsvs, tmp_path_factory) -> Path:
+def finished(launched, tmp_path_factory) -> Path:
     """A small SvS run, done."""
     folder = tmp_path_factory.mktemp("runs") / "svs"
-    result = fastsvs("train", "configs/tiny_svs.yaml", *SMALL, f"run.dir={folder}")
+    result = launched("train", "configs/tiny_svs.yaml", *SMALL, f"run.dir={folder}")
     assert result.returncode == 0, result.stderr
     (folder.parent / "stdout").write_text(result.stdout)
     return folder
@@ -83,8 +83,8 @@ def test_finishing_again_changes_nothing(finished: Path, fastsvs) -> None:
     assert (finished / "metrics.jsonl").read_bytes() == before
 
 
-def test_export_loads_in_transformers_and_differs_from_the_base(finished: Path, fastsvs, tmp_path: Path) -> None:
-    result = fastsvs("export", str(finished), "--out", str(tmp_path / "hf"))
+def test_export_loads_in_transformers_and_differs_from_the_base(finished: Path, launched, tmp_path: Path) -> None:
+    result = launched("export", str(finished), "--out", str(tmp_path / "hf"))
     assert result.returncode == 0, result.stderr
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")

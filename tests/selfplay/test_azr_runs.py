@@ -2,12 +2,12 @@
 
 import json
 import random
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from whole_runs import OF_THE_MACHINE, ROOT, command, environment
+from forking import Run
+from whole_runs import OF_THE_MACHINE, ROOT
 
 from fastsvs.config import TrainJob, load
 from fastsvs.data.tiny_programs import PROPOSE_DEDUCTION, SOLVE_DEDUCTION, block
@@ -50,7 +50,7 @@ def lessons() -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
+def model(fastsvs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("azr")
     (folder / "lessons.jsonl").write_text("\n".join(map(json.dumps, lessons())))
     (folder / "seeds.jsonl").write_text('{"snippet": "def f(x): return x+1", "input": "2", "output": "3"}\n')
@@ -64,7 +64,7 @@ def model(tmp_path_factory) -> Path:
         "run.save_every=1000",
         "policy.optimizer.warmup_steps=4",
     ]
-    subprocess.run(command("sft", "configs/tiny_azr_sft.yaml", *overrides), cwd=ROOT, env=environment(), check=True)
+    assert fastsvs("sft", "configs/tiny_azr_sft.yaml", *overrides).returncode == 0
     return folder / "model"
 
 
@@ -90,9 +90,7 @@ def test_a_killed_run_ends_as_if_left_alone(fastsvs, model: Path, tmp_path: Path
     assert rows[-1]["buffer/deduction"] > rows[0]["buffer/deduction"] > 1
     assert rows[-1]["from_buffer/deduction"] == 4
 
-    process = subprocess.Popen(
-        command(*arguments(model, killed)), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
-    )
+    process = Run(*arguments(model, killed))
     while not list(killed.glob("checkpoints/*1")) and process.poll() is None:
         time.sleep(0.01)
     process.kill()
