@@ -29,9 +29,7 @@ def run_ranks(
     context = mp.get_context("forkserver")
     outputs = [folder / f"rank_{rank}.pt" for rank in range(world_size)]
     processes = [
-        context.Process(
-            target=_rank_main, args=(function, rank, world_size, port, outputs[rank], args, patience), daemon=True
-        )
+        context.Process(target=_rank_main, args=(function, rank, world_size, port, outputs[rank], args, patience))
         for rank in range(world_size)
     ]
     for process in processes:

@@ -1,17 +1,19 @@
-"""A fleet of `receiving_server` processes, restarted when they are reported."""
+"""A fleet of `receiving_server` processes, forked (forking.py), and restarted when they are reported."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from urllib.parse import quote
 
+import receiving_server
 import torch
+from forking import FORKS
 from torch import Tensor
 
 KEY = "a key"
@@ -30,7 +32,9 @@ class Fleet:
         """One server for each number, with so many workers."""
         self.kind = kind
         self.workers = {f"server {index}": count for index, count in enumerate(workers)}
-        self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.processes: dict[str, BaseProcess] = {}
+        self.lines: dict[str, Connection] = {}
+        """A server ends when its line is closed."""
         self.failures: list[tuple[str, str]] = []
         self.loaded: dict[str, int] = {}
         self.running = {name: self._start(name, 0) for name in self.workers}
@@ -66,7 +70,8 @@ class Fleet:
 
     def stop(self, name: str) -> None:
         self.processes[name].kill()
-        self.processes[name].wait()
+        self.processes[name].join()
+        self.lines[name].close()
 
     def close(self) -> None:
         for name in self.processes:
@@ -78,16 +83,12 @@ class Fleet:
         self.running[name] = replace(self._start(name, self.running[name].incarnation + 1))
 
     def _start(self, name: str, incarnation: int) -> Endpoint:
-        program = [sys.executable, str(Path(__file__).with_name("receiving_server.py"))]
-        process = subprocess.Popen(
-            [*program, self.kind, str(self.workers[name]), KEY],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.processes[name] = process
-        assert process.stdout is not None
-        return Endpoint(name, f"http://127.0.0.1:{int(process.stdout.readline())}", KEY, incarnation)
+        self.lines[name], theirs = FORKS.Pipe()
+        with theirs:
+            arguments = self.kind, self.workers[name], KEY, theirs
+            self.processes[name] = FORKS.Process(target=receiving_server.serve, args=arguments, daemon=True)
+            self.processes[name].start()
+        return Endpoint(name, f"http://127.0.0.1:{self.lines[name].recv()}", KEY, incarnation)
 
     def _get(self, name: str, path: str):  # type: ignore[no-untyped-def]
         with urllib.request.urlopen(self.running[name].url + path, timeout=30) as response:

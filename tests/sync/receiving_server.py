@@ -1,6 +1,7 @@
 """A rollout server without vLLM: its weight routes over real HTTP, with the receiving code of vLLM's workers behind.
 
-Run as a program it prints its port and serves until it is killed. GET /tensors/PATH saves what it holds to PATH.
+`serve` is for a process of its own: it tells its port and serves until it is killed or whoever started it is gone.
+GET /tensors/PATH saves what it holds to PATH.
 POST /misbehave?how= makes updates go wrong: `corrupt:NAME`, `die` or `stall` (in the second bucket), `refuse`,
 `refuse_start` (once). Like vLLM it starts no update before the last one has ended or failed.
 """
@@ -9,10 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, urlsplit
 
 import torch
@@ -156,20 +158,16 @@ class Server(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-def main(kind: str, workers: str, key: str) -> None:
-    torch.set_num_threads(1)
-    Server.workers = [Worker(kind, number) for number in range(int(workers))]
+def serve(kind: str, workers: int, key: str, line: Connection) -> None:
+    Server.workers = [Worker(kind, number) for number in range(workers)]
     Server.key, Server.calls = key, []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    print(server.server_port, flush=True)
+    threading.Thread(target=_end_with, args=(line,), daemon=True).start()
+    line.send(server.server_port)
     server.serve_forever()
 
 
-def _end_with_parent() -> None:
-    sys.stdin.read()
+def _end_with(line: Connection) -> None:
+    with suppress(EOFError, ConnectionError):
+        line.recv()
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.forkserver
 import os
 import signal
 import threading
@@ -199,6 +200,7 @@ def test_what_the_fleet_raises_comes_through(source: Tensors) -> None:
 
 
 def test_nothing_is_left_behind(source: Tensors) -> None:
+    multiprocessing.forkserver.ensure_running()
     threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
     with closing(Fleet(1, kind="ipc")) as fleet, closing(BroadcastSync(source, fleet, CONFIG, "ipc")) as sync:
         sync.publish(1)
