@@ -2,9 +2,9 @@
 
 A fresh interpreter works for five seconds until the trainer is imported, longer than most runs of the tests take. So
 Python's fork server imports it once for each pytest process, and a run is a fork of that server which executes
-`fastsvs/__main__.py` as `python -m fastsvs` does, with its own command line, environment, folder and output. Several
-processes are started as torchrun starts them: they find one another through a store that outlives them all, and when
-one fails the others are ended.
+`fastsvs/__main__.py` as `python -m fastsvs` does (or another program's), with its own command line, environment, folder
+and output. Several processes are started as torchrun starts them: they find one another through a store that outlives
+them all, and when one fails the others are ended.
 
 What only a fresh interpreter or torchrun itself can show is left to the tests that start `whole_runs.command`.
 """
@@ -32,10 +32,10 @@ FORKS.set_forkserver_preload(PRELOADED)
 
 
 class Run:
-    """`fastsvs ARGUMENTS`, started: what the tests use of `subprocess.Popen`."""
+    """`python -m MODULE ARGUMENTS`, started: what the tests use of `subprocess.Popen`."""
 
-    def __init__(self, *arguments: str, processes: int = 1) -> None:
-        self._arguments = arguments
+    def __init__(self, *arguments: str, module: str = "fastsvs", processes: int = 1) -> None:
+        self._command = [module, *arguments]
         self._folder = TemporaryDirectory()
         self._streams = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
         jobs: list[dict[str, str]] = [{}]
@@ -43,7 +43,7 @@ class Run:
             self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
             jobs = [_of_torchrun(rank, processes, self._store.port) for rank in range(processes)]
         self._ranks = [
-            FORKS.Process(target=_execute, args=(arguments, environment() | job, self._streams), daemon=True)
+            FORKS.Process(target=_execute, args=(self._command, environment() | job, self._streams), daemon=True)
             for job in jobs
         ]
         for rank in self._ranks:
@@ -66,7 +66,7 @@ class Run:
             running = [rank.sentinel for rank in self._ranks if rank.exitcode is None]
             if not wait(running, None if deadline is None else max(0.0, deadline - monotonic())):
                 self.kill()
-                raise subprocess.TimeoutExpired(self._arguments, timeout)
+                raise subprocess.TimeoutExpired(self._command, timeout)
             if any(rank.exitcode for rank in self._ranks):
                 self.kill()
         return status
@@ -79,7 +79,7 @@ class Run:
         """Wait for the end; the status and what was printed."""
         status = self.wait(timeout)
         output, errors = (path.read_text() for path in self._streams)
-        return subprocess.CompletedProcess(self._arguments, status, output, errors)
+        return subprocess.CompletedProcess(self._command, status, output, errors)
 
 
 def _of_torchrun(rank: int, processes: int, port: int) -> dict[str, str]:
@@ -89,7 +89,7 @@ def _of_torchrun(rank: int, processes: int, port: int) -> dict[str, str]:
     return {name: str(value) for name, value in (place | store).items()}
 
 
-def _execute(arguments: Sequence[str], variables: Mapping[str, str], streams: Sequence[Path]) -> None:
+def _execute(command: Sequence[str], variables: Mapping[str, str], streams: Sequence[Path]) -> None:
     """In the forked process."""
     for number, path in enumerate(streams, start=1):
         with open(path, "ab") as file:
@@ -97,6 +97,6 @@ def _execute(arguments: Sequence[str], variables: Mapping[str, str], streams: Se
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(ROOT)
-    sys.argv = ["fastsvs", *arguments]
-    sys.orig_argv = [sys.executable, "-m", *sys.argv]
-    runpy.run_module("fastsvs", run_name="__main__", alter_sys=True)
+    sys.argv = list(command)
+    sys.orig_argv = [sys.executable, "-m", *command]
+    runpy.run_module(command[0], run_name="__main__", alter_sys=True)

@@ -62,8 +62,11 @@ def compile_all(archs: Sequence[int], match: str, processes: int) -> Table:
     if not names:
         sys.exit(f"no case has {match!r} in its name; there are: {'; '.join(all_cases())}")
     jobs = [(name, arch) for arch in archs for name in names]
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        reports = list(pool.map(compile_report, jobs, chunksize=4))
+    if processes == 1:
+        reports = list(map(compile_report, jobs))
+    else:
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            reports = list(pool.map(compile_report, jobs, chunksize=4))
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (name, arch), report in zip(jobs, reports, strict=True):
         found.setdefault(architecture(arch), {})[name] = report

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from forking import Run
 
 from bench.codegen.table import page, regressions
 
@@ -26,10 +27,12 @@ GOOD = {
 }
 
 
+def arguments(table: Path) -> list[str]:
+    return ["--check", str(table), "--arch", "90", "--match", NAME, "--processes", "1"]
+
+
 def check(table: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench.codegen", "--check", str(table), "--arch", "90", "--match", NAME]
-    environment = os.environ | {"TRITON_INTERPRET": "1"}  # as in the tests of the kernels; it must not matter
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return Run(*arguments(table), module="bench.codegen").completed(timeout=200)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is the compiler")
@@ -37,7 +40,9 @@ def test_a_table_of_better_code_fails_the_check(tmp_path):
     committed = ROOT / f"bench/codegen/triton-{version('triton')}.json"
     if not committed.exists():
         pytest.skip(f"no table is kept of Triton {version('triton')}, but of the locked torch's")
-    result = check(committed)
+    command = [sys.executable, "-m", "bench.codegen", *arguments(committed)]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}  # as in the tests of the kernels; it must not matter
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stdout + result.stderr
     table = json.loads(committed.read_text())
     case = table["reports"]["sm_90a"][NAME]

@@ -56,14 +56,17 @@ def test_every_command_loads(name: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("runs")
-    shutil.copytree(ROOT / "models" / "tiny", root / "base")
+    root, changed = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("changed") / "model"
+    for folder in (root / "base", changed):
+        shutil.copytree(ROOT / "models" / "tiny", folder)
+    change_a_layer(changed)
     for run in PLAN.runs(root):
         counts = SAMPLED.get(run.method, {"samples/original": 8})
         rows = [{"step": step, "solve_rate/original": step / 10, **counts} for step in range(1, 9)]
         write_jsonl(run.folder / "metrics.jsonl", rows)
         for step in range(2, 9, 2):
-            write_checkpoint(run.checkpoint(step), changed_layers=1 if run.method == SVS else 0)
+            run.checkpoint(step).parent.mkdir(parents=True, exist_ok=True)
+            run.checkpoint(step).symlink_to(changed if run.method == SVS else root / "base")
     for timed in PLAN.timings(root):
         facts = {"samples/original": 4, "samples/variant": 6}
         times = [{"time/step": 9.0, "time/valuation": 9.0}] * 2 + [{"time/step": 2.0, "time/valuation": 0.5}] * 3
@@ -84,13 +87,10 @@ def write_evaluation(evaluated: Evaluated) -> None:
     write_jsonl(evaluated.samples, rows)
 
 
-def write_checkpoint(folder: Path, changed_layers: int) -> None:
-    shutil.copytree(ROOT / "models" / "tiny", folder)
-    if changed_layers:
-        tensors = load_file(folder / "model.safetensors")
-        for layer in range(changed_layers):
-            tensors[f"model.layers.{layer}.mlp.up_proj.weight"] *= 1.5
-        save_file(tensors, folder / "model.safetensors")
+def change_a_layer(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"] *= 1.5
+    save_file(tensors, folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
+from forking import Run
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3ForCausalLM
 
@@ -15,13 +15,11 @@ from bench.trainer.shares import share_out
 from bench.trainer.suites import MODELS, PUBLISHED, SUITES, Case
 from fastsvs.architecture import read_architecture
 
-ROOT = Path(__file__).parents[2]
 CASES = [case for suite in SUITES.values() for case in suite.cases]
 
 
-def run_benchmark(suite: str, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench.trainer", "--suite", suite, "--out", str(out)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+def run_benchmark(suite: str, out: Path) -> CompletedProcess[str]:
+    return Run("--suite", suite, "--out", str(out), module="bench.trainer").completed(timeout=200)
 
 
 def test_smoke_suite_leaves_a_report(tmp_path):
