@@ -152,7 +152,7 @@ def test_a_server_that_never_comes_back_ends_in_a_clear_error(source: Tensors) -
 
 
 def test_tensors_that_a_server_has_no_place_for_are_named_and_nobody_is_restarted(source: Tensors) -> None:
-    config = CONFIG.model_copy(update={"attempts": 1, "timeout_seconds": 5.0})
+    config = CONFIG.model_copy(update={"attempts": 1})
     with closing(Fleet(1)) as fleet, closing(BroadcastSync(source, fleet, config)) as sync:
         fleet.misbehave("server 0", "refuse")
         with pytest.raises(WeightSyncError, match=r"no parameter embedding"):

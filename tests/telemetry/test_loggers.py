@@ -72,10 +72,12 @@ def offline_records(content: bytes) -> Iterator[bytes]:
 
 
 def test_weights_and_biases_offline(tmp_path: Path) -> None:
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
     session(tmp_path, "wandb", 0, 3)
     session(tmp_path, "wandb", 2, 4)
+    wandb.teardown()  # its process writes on after a run has ended
     seen: dict[int, set[float]] = {}
     ids = set()
     for file in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb")):
@@ -106,8 +108,11 @@ def test_mlflow_in_files(tmp_path: Path) -> None:
 
 
 def test_no_key_is_written_anywhere(tmp_path: Path) -> None:
+    import wandb
+
     for logger in ("tensorboard", "wandb", "mlflow"):
         session(tmp_path / logger, logger, 0, 1)
+    wandb.teardown()
     for path in tmp_path.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
