@@ -82,8 +82,11 @@ class Group:
         return work
 
     def abandon(self) -> None:
-        """Use the group no more, whatever is still going on in it. NCCL gives up at once, and a process that ends before
-        it has would be aborted. gloo cannot be interrupted: its last operation runs into its timeout on a thread."""
+        """Use the group no more, whatever is going on in it.
+
+        NCCL gives up at once, and a process that ended before it has would be aborted. gloo cannot be interrupted: its
+        last operation runs into its timeout on a thread.
+        """
         held: list[object] = [self._group, self._pending]
         thread = threading.Thread(target=_let_go, args=(self._group, held), daemon=True)
         del self._group
