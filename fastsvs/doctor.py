@@ -55,6 +55,7 @@ def examine() -> None:
 def findings() -> Iterator[Finding]:
     """Look at everything, what is quick first."""
     yield python()
+    yield bytecode(sys.dont_write_bytecode)
     yield open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
     yield shared_memory(Path("/dev/shm"))
     yield disk(Path.cwd())
@@ -67,9 +68,9 @@ def findings() -> Iterator[Finding]:
     )
     yield package(
         "flash attention",
-        ("flash-attn",),
+        ("flash-attn-3", "flash-attn-4", "nvidia-cudnn-frontend", "flash-attn"),
         "torch's own varlen attention is used",
-        "pip install flash-attn (needs nvcc)",
+        "pip install 'fastsvs[attention]' for Hopper and Blackwell, flash-attn (needs nvcc) for Ampere and Ada",
     )
     engines = ("transformer-engine", "apex")
     yield package(
@@ -84,6 +85,14 @@ def python() -> Finding:
     if (3, 11) <= sys.version_info[:2] <= (3, 13):
         return Finding("Python", "good", found)
     return Finding("Python", "lacks", found, "use Python 3.11, 3.12 or 3.13")
+
+
+def bytecode(unwritten: bool) -> Finding:
+    """Judge whether Python keeps what it has compiled."""
+    if not unwritten:
+        return Finding("bytecode", "good", "kept")
+    found = "PYTHONDONTWRITEBYTECODE is set: every process compiles anew what it imports"
+    return Finding("bytecode", "without", found, "unset it, or run python -m compileall over site-packages once")
 
 
 def open_files(soft: int, hard: int) -> Finding:

@@ -53,6 +53,12 @@ def test_open_files(limits: tuple[int, int], cure: str) -> None:
     assert doctor.open_files(*limits).cure == cure
 
 
+@pytest.mark.parametrize(("unwritten", "state"), [(False, "good"), (True, "without")])
+def test_bytecode_that_is_not_kept_has_a_cure(unwritten: bool, state: str) -> None:
+    finding = doctor.bytecode(unwritten)
+    assert (finding.state, bool(finding.cure)) == (state, unwritten)
+
+
 def test_small_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=64 << 20))
     assert "--shm-size=16g" in doctor.shared_memory(tmp_path).cure
