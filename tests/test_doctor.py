@@ -10,7 +10,18 @@ from fastsvs import doctor
 from fastsvs.cli import main
 
 NAMES = [
-    *("Python", "open files", "/dev/shm", "disk", "memory", "network for gloo", "network for NCCL", "hub", "torch"),
+    *(
+        "Python",
+        "bytecode",
+        "open files",
+        "/dev/shm",
+        "disk",
+        "memory",
+        "network for gloo",
+        "network for NCCL",
+        "hub",
+        "torch",
+    ),
     *("CUDA", "Triton", "NCCL", "vLLM", "flash attention", "TE or Apex", "sandbox"),
 ]
 
