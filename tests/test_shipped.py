@@ -1,5 +1,7 @@
 """Shipped configurations by name, copies of them, and paths that are looked for where one stands, then there."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,18 @@ def test_a_missing_path_names_the_folder_that_was_searched(capsys, elsewhere: Pa
 def test_a_missing_configuration_names_the_folder_that_was_searched(capsys, elsewhere: Path) -> None:
     assert main(["train", "mine.yaml"]) == 2
     assert f"mine.yaml does not exist: no file or folder mine.yaml in {elsewhere}" in capsys.readouterr().err
+
+
+def test_a_job_speaks_before_it_loads_what_takes_seconds(elsewhere: Path) -> None:
+    """In a process of its own that cannot import torch, or anything that does."""
+    code = "import sys; sys.modules['torch'] = None; from fastsvs.cli import main; main(sys.argv[1:])"
+    ask = [sys.executable, "-c", code]
+    helped = subprocess.run([*ask, "--help"], capture_output=True, text=True, check=False)
+    assert (helped.returncode, helped.stderr) == (0, "")
+    started = subprocess.run([*ask, "train", "fastsvs:tiny_svs"], capture_output=True, text=True, check=False)
+    first, *_, last = started.stderr.splitlines()
+    assert first == "fastsvs: fastsvs:tiny_svs is valid; loading PyTorch and Megatron-core"
+    assert "torch" in last
 
 
 def test_version(capsys) -> None:
