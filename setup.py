@@ -11,7 +11,7 @@ CORE = [
     "torch>=2.11,<2.16",
     "megatron-core>=0.16.1,<0.17",  # the policy: TP, PP, SP, DP, distributed optimizer
     "transformers>=5.17,<5.25",  # tokenizers, chat templates, model configs
-    "safetensors>=0.6,<0.9",
+    "safetensors>=0.8,<0.9",
     "datasets>=4.4,<6",  # hub ids, parquet and jsonl
     "math-verify>=0.9,<0.10",
     "aiohttp>=3.12,<4",  # requests to vLLM servers
@@ -22,7 +22,7 @@ CORE = [
     "rich>=14,<16",
 ]
 GPU = [
-    "liger-kernel>=0.8,<0.9",  # RMSNorm, SwiGLU and RoPE kernels
+    "liger-kernel>=0.8.5,<0.9",  # RMSNorm, SwiGLU and RoPE kernels
 ]
 ATTENTION = [
     "flash-attn-4>=4.0.0b36,<5",  # FlashAttention for Hopper and Blackwell
