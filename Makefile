@@ -19,16 +19,18 @@ reproduce-tiny: install
 compare-tiny: install
 	$(BIN)/python -m bench.compare --out bench/results --page docs/methods.md
 
-# A file's tests stay together, as they share runs, and the longest files begin first (tests/conftest.py); more processes
-# than four would mostly wait, each holding a gigabyte.
+# A file's tests stay together, as they share runs and servers, and the longest files begin first (tests/conftest.py);
+# more processes than four would mostly wait, each holding a gigabyte.
+TOGETHER := -n auto --dist loadfile --no-loadscope-reorder --maxprocesses
+
 test: install
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(TOGETHER) 4
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow --timeout 2400
+	$(BIN)/python -m pytest $(TOGETHER) 2 -m slow --timeout 2400
 
 test-vllm: install .venv/vllm-installed
-	$(BIN)/python -m pytest -m vllm --timeout 600
+	$(BIN)/python -m pytest $(TOGETHER) 2 -m vllm --timeout 600
 
 # The CUDA set for real, in an empty environment against the plain index: about 4 GB, five minutes.
 test-install: install
