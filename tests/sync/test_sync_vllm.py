@@ -28,7 +28,7 @@ from fastsvs.sync import BroadcastSync, LocalSync, server_arguments
 
 pytestmark = pytest.mark.vllm
 MODEL = str(Path(__file__).parents[2] / "models" / "tiny")
-SYNC = SyncConfig(bucket_bytes=400_000, timeout_seconds=60.0, verify=True)
+SYNC = SyncConfig(bucket_bytes=400_000, timeout_seconds=180.0, verify=True)  # a server that was killed is back by then
 GREEDY = SamplingParams(temperature=1.0, top_k=1, max_tokens=24)
 PROMPTS = [(1, 20 + i, 31, 7 * i + 5, 44) for i in range(8)]
 
