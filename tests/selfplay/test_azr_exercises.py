@@ -106,7 +106,7 @@ def test_seeds_that_cannot_be_used(tmp_path, text: str, said: str) -> None:
     path.write_text(text)
     with pytest.raises(UserError, match=said):
         read_seeds(str(path))
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match=r"seed_file: no file or folder .*none\.jsonl"):
         read_seeds(str(tmp_path / "none.jsonl"))
 
 
