@@ -1,12 +1,13 @@
 """The whole configuration as typed models.
 
-A YAML file may name a parent, or several, with `extends: other.yaml` (relative to itself) or, of those that come with
-FastSvS, `extends: fastsvs:tiny_svs`, and states only what differs.
+A YAML file may name one or more parents with `extends: other.yaml` (relative to itself), or with
+`extends: fastsvs:tiny_svs` one that comes with FastSvS; it states only what differs.
 On the command line any key is set as `a.b=value`. An unknown key is an error that names the nearest known one.
 """
 
 from fastsvs.config.azr import AzrConfig, IntrinsicConfig, TermConfig
 from fastsvs.config.jobs import EvalJob, SelfJob, SftJob, TrainJob
+from fastsvs.config.learning import AlgorithmConfig, OptimizerConfig, PolicyConfig
 from fastsvs.config.loading import Job, dump, load
 from fastsvs.config.methods import (
     CovoConfig,
@@ -18,27 +19,22 @@ from fastsvs.config.methods import (
     SelfVerificationConfig,
     VerlConfig,
 )
+from fastsvs.config.rollout import RolloutConfig, ServerConfig, SyncConfig
 from fastsvs.config.section import Section
 from fastsvs.config.sections import (
-    AlgorithmConfig,
     DataConfig,
     DynamicsConfig,
     EvaluationConfig,
     EvaluationSet,
     LoggingConfig,
     ModelConfig,
-    OptimizerConfig,
-    PolicyConfig,
-    RolloutConfig,
     RunConfig,
     SamplingPlan,
     SandboxConfig,
     ScheduleConfig,
     SelfPlayConfig,
-    ServerConfig,
     SftDataConfig,
     ShapingConfig,
-    SyncConfig,
     VerifierConfig,
 )
 

@@ -1,4 +1,4 @@
-"""The section of Absolute Zero self-play; defaults are the constants of the paper and its code (arXiv 2505.03335)."""
+"""The section of Absolute Zero self-play. Defaults are the constants of the paper and its code (arXiv 2505.03335)."""
 
 from __future__ import annotations
 
@@ -12,67 +12,78 @@ BANNED = (
     *("logging", "random", "multiprocessing", "pebble", "subprocess", "threading", "datetime", "time", "calendar"),
     *("hashlib", "hmac", "bcrypt", "os.sys", "os.path", "os.environ", "sys.exit", "input", "raise"),
 )
-"""The AZR code's list: most of it makes a program depend on more than its input."""
+"""Names that the AZR code bans: most of them make a program depend on more than its input."""
 
 
 class TermConfig(Section):
-    """min(coefficient * x, max); nothing with a coefficient of 0."""
+    """One term of the proposer's reward, min(coefficient * measure, max)."""
 
     coefficient: float = Field(0.0, ge=0)
+    """Weight of the measure in the proposer's reward; 0 turns the term off."""
     max: float = Field(0.5, ge=0)
+    """Upper bound of the term."""
 
 
 class IntrinsicConfig(Section):
-    """What a program that is worth solving earns its proposer beside that, summed up."""
+    """The terms that are added to the reward of a proposer whose program is worth solving."""
 
     complexity: TermConfig = TermConfig()
-    """Of the program, by `complexity_measure`."""
+    """Term of the complexity of the proposed program, as `complexity_measure` counts it."""
     complexity_measure: Literal["nodes", "cyclomatic"] = "nodes"
-    """Nodes of its syntax tree, or 1 + its branches (McCabe)."""
+    """Measure of complexity: `nodes` counts the nodes of the syntax tree, `cyclomatic` is 1 + the number of branches
+    (McCabe)."""
     edit_distance: TermConfig = TermConfig()
-    """To the nearest of the programs that were shown, 0 to 1."""
+    """Term of the distance, 0 to 1, to the nearest of the programs that the proposer was shown."""
     halstead: TermConfig = TermConfig()
-    """Halstead volume, in bits."""
+    """Term of the Halstead volume of the program, in bits."""
     input_types: TermConfig = TermConfig()
-    """1 - share of the buffer whose inputs have the same types."""
+    """Term of rare input types: 1 - the share of the buffer whose inputs have the same types."""
     output_types: TermConfig = TermConfig()
-    """1 - share of the buffer whose output has the same type."""
+    """Term of rare output types: 1 - the share of the buffer whose output has the same type."""
 
 
 class AzrConfig(Section):
-    """`selfplay.stage: azr`: the policy writes programs, and says what they give, what they took, what they were."""
+    """Absolute Zero self-play (`selfplay.stage: azr`): the policy writes programs and predicts their output
+    (deduction), their input (abduction) or the program itself (induction). See docs/methods.md#azr."""
 
     tasks: tuple[Literal["deduction", "abduction", "induction"], ...] = ("deduction", "abduction", "induction")
+    """Kinds of tasks, one or more of `deduction`, `abduction` and `induction`."""
     prompts_per_task: int = Field(64, ge=1)
-    """Proposals of each task in a step."""
+    """Number of proposals of each kind of task in a step."""
     samples_per_proposal: int = Field(8, ge=1)
-    """Answers to each valid proposal, in the same step: its solve rate, and what the solver learns from."""
+    """Number of answers to each valid proposal in the same step; they give its solve rate, and the solver learns from
+    them."""
     solve_from_buffer: int = Field(0, ge=0)
-    """Problems of each task in a step that come from the buffer as it was before: those of the step before first."""
+    """Number of problems of each kind of task that a step adds from the buffer, those of the step before first; 0 adds
+    none."""
     samples_from_buffer: int = Field(1, ge=1)
-    """Answers to each of them."""
+    """Number of answers to each problem from the buffer."""
     references: int = Field(6, ge=0)
-    """Most programs from the buffer that a proposer is shown."""
+    """Maximum number of programs from the buffer that a proposer is shown."""
     inputs_per_program: int = Field(10, ge=2)
-    """Induction: most inputs to a program, of which the solver sees the first half."""
+    """Maximum number of inputs of one program in an induction task; the solver sees the first half of them."""
     proposer_reward: Literal["one_minus", "symmetric", "lilo", "band", "solvable"] = "one_minus"
-    """Of a solve rate p: 1 - p, and -0.5 at 0 and 1; 1 - 2 |p - 1/2|; p (1 - p); 1 in `band`; 1 above 0."""
+    """Reward of a valid proposal with solve rate p: `one_minus` is 1 - p, and -0.5 at 0 and 1; `symmetric` is 1 - 2
+    abs(p - 1/2); `lilo` is p (1 - p); `band` is 1 inside `band`; `solvable` is 1 above 0."""
     band: tuple[float, float] = (0.125, 0.625)
-    """`proposer_reward: band`, both ends included."""
+    """Range of solve rates, both ends included, that `proposer_reward: band` rewards."""
     intrinsic: IntrinsicConfig = IntrinsicConfig()
     freeze_proposer: bool = False
-    """Learn to solve only."""
+    """Training on solutions alone; proposals are made, but not learned from."""
     buffer_size: int = Field(16384, ge=1)
-    """Of each task; the newest stay."""
+    """Maximum number of exercises in the buffer of each kind of task; the newest stay."""
     seed_file: str | None = None
-    """jsonl with `snippet`, `input` and `output`: what the buffers begin with; the identity function when not set."""
+    """jsonl file with `snippet`, `input` and `output`, which fills the buffers at the start; null begins with the
+    identity function."""
     banned: tuple[str, ...] = BANNED
-    """Modules, attributes and called functions that programs must not use, and `raise`."""
+    """Names that a program must not use: modules, attributes, called functions, and the statement `raise`."""
     max_program_characters: int = Field(5600, ge=1)
+    """Longest proposed program, in characters; longer ones are invalid."""
     max_value_characters: int = Field(400, ge=1)
-    """Of an input or an output that is proposed."""
+    """Longest input or output of a proposal, in characters; proposals with a longer one are invalid."""
     templates: str = "azr"
-    """Prompts: `azr`, `tiny`, or a folder with files of the same names."""
+    """Prompts of all tasks: `azr` for the paper's, `tiny` for the tiny task's, or a folder with files of the same
+    names."""
 
     @model_validator(mode="after")
     def _band_and_tasks_make_sense(self) -> AzrConfig:

@@ -1,4 +1,4 @@
-"""What differs between a configuration and the one that a folder was begun with."""
+"""Differences between a configuration and the one that a folder was begun with."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fastsvs.config.section import Section
 
 
 def differences(path: Path, job: Section, ignored: Callable[[str], bool]) -> list[str]:
-    """`key: earlier -> current` of every dotted key that has another value in `job` than in the YAML at `path`. A key
-    that the earlier configuration lacks has its default there."""
+    """Return `key: earlier -> current` for every dotted key whose value in `job` differs from that in the YAML file
+    `path`. A key that the earlier configuration lacks counts with its default."""
     earlier = _flatten(_complete(yaml.safe_load(path.read_text(encoding="utf-8")), job))
     current = _flatten(job.model_dump(mode="json"))
     return [

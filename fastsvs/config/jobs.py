@@ -1,4 +1,4 @@
-"""What a command takes: sections put together."""
+"""The jobs of the commands, each put together from sections."""
 
 from __future__ import annotations
 
@@ -7,30 +7,28 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from fastsvs.config.learning import AlgorithmConfig, PolicyConfig
 from fastsvs.config.methods import MergingConfig, SamplerConfig, SelfConfig
+from fastsvs.config.rollout import RolloutConfig, SyncConfig
 from fastsvs.config.section import Section
 from fastsvs.config.sections import (
-    AlgorithmConfig,
     DataConfig,
     DynamicsConfig,
     EvaluationConfig,
     EvaluationSet,
     LoggingConfig,
     ModelConfig,
-    PolicyConfig,
-    RolloutConfig,
     RunConfig,
     SandboxConfig,
     ScheduleConfig,
     SelfPlayConfig,
     SftDataConfig,
-    SyncConfig,
     VerifierConfig,
 )
 
 
 class TrainJob(Section):
-    """`fastsvs train`: one file of configs/."""
+    """`fastsvs train`: reinforcement learning with verifiable rewards, with self-play or without."""
 
     model: ModelConfig
     data: DataConfig
@@ -51,20 +49,21 @@ class TrainJob(Section):
 
 
 class SftJob(Section):
-    """`fastsvs sft`: supervised fine-tuning of the same policy on chat or prompt/completion data."""
+    """`fastsvs sft`: supervised fine-tuning of the same policy on dialogues."""
 
     model: ModelConfig
     data: SftDataConfig
     policy: PolicyConfig = PolicyConfig()
     logging: LoggingConfig = LoggingConfig()
     run: RunConfig
-    """`prompts_per_step` counts examples."""
+    """The fine-tuning as a whole; `prompts_per_step` counts examples."""
     export: str | None = None
-    """Folder for the Hugging Face model at the end."""
+    """Folder to write the final Hugging Face model to; null writes none."""
 
 
 class SelfJob(Section):
-    """`fastsvs self`: rounds of sampling, feedback, refinement and fine-tuning on what the model approves of."""
+    """`fastsvs self`: rounds of sampling, feedback, refinement and fine-tuning on what the model approves of. See
+    docs/methods.md#self."""
 
     model: ModelConfig
     data: DataConfig
@@ -74,7 +73,8 @@ class SelfJob(Section):
     policy: PolicyConfig = PolicyConfig()
     logging: LoggingConfig = LoggingConfig()
     run: RunConfig
-    """`dir` holds a folder a round; the rest is each round's fine-tuning, where `prompts_per_step` counts examples."""
+    """The folder of all rounds (`dir`, with a folder for each round), and the fine-tuning of each round, where
+    `prompts_per_step` counts examples."""
 
     @model_validator(mode="after")
     def _examples_fit_micro_batches(self) -> SelfJob:
@@ -88,27 +88,31 @@ class SelfJob(Section):
 
     @property
     def link_tokens(self) -> int:
-        """Longest prompt for feedback or refinement."""
+        """Longest prompt for feedback or a refinement, in tokens."""
         return self.evolution.max_prompt_tokens or self.data.max_prompt_tokens + 2 * self.rollout.max_response_tokens
 
 
 class EvalJob(Section):
-    """`fastsvs eval`: a model on problem sets."""
+    """`fastsvs eval`: pass@k, maj@k and more of a model on problem sets. See docs/evaluation.md."""
 
     model: ModelConfig
-    """Hugging Face folder or hub id; a run folder, for its newest checkpoint; or one checkpoint."""
+    """The model to evaluate; `path` may also be a run folder, for its newest checkpoint, or one checkpoint."""
     sets: dict[str, EvaluationSet]
+    """Problem sets by name; `<set>` stands for a name of your own."""
     suites: tuple[str, ...] = ()
-    """Of `sets`, only these."""
+    """Names of the sets to evaluate; empty evaluates all."""
     rollout: RolloutConfig = RolloutConfig()
+    """The engine that answers; of the sampling keys only `max_response_tokens` is read, as the limit of sets without
+    one."""
     verifier: VerifierConfig = VerifierConfig()
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: the one that the model was trained or stored in."""
+    """Precision of the model: `fp32`, `bf16`, or `auto` for the one that it was trained or stored in."""
     output: str
     """Folder for the responses and the figures."""
     seed: int = 0
+    """Seed of sampling."""
     timeout_seconds: float = Field(1800.0, gt=0)
-    """Longest wait for another process."""
+    """Longest wait of one process for another, in seconds."""
 
     @model_validator(mode="after")
     def _suites_are_known(self) -> EvalJob:
@@ -123,4 +127,5 @@ class EvalJob(Section):
 
     @property
     def chosen(self) -> dict[str, EvaluationSet]:
+        """Sets to evaluate, by name."""
         return {name: self.sets[name] for name in self.suites or self.sets}

@@ -1,4 +1,4 @@
-"""A job from a YAML file and overrides, with every fault named; and back to YAML."""
+"""Reading a job from a YAML file and overrides, with every fault named, and writing it back as YAML."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Job = TypeVar("Job", TrainJob, SftJob, SelfJob, EvalJob)
 
 
 def load(schema: type[Job], path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """The validated job in the YAML file at `path`, or of the shipped configuration `fastsvs:NAME`, with `a.b=value`
-    overrides. Raises UserError with every fault."""
+    """Return the validated job in the YAML file at `path`, or in the shipped configuration `fastsvs:NAME`, with
+    `a.b=value` overrides. Raises UserError with every fault."""
     tree = _read_tree(_locate(str(path), Path()))
     for override in overrides:
         _apply(tree, override)
@@ -30,7 +30,7 @@ def load(schema: type[Job], path: str | Path, overrides: Sequence[str] = ()) -> 
 
 
 def dump(job: BaseModel) -> str:
-    """The resolved configuration as YAML that `load` reads back."""
+    """Return the resolved configuration as YAML that `load` reads back."""
     return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 

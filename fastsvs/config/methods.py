@@ -1,4 +1,4 @@
-"""The sections of single methods: what their papers leave open, with the papers' constants as defaults."""
+"""The sections of single methods. Defaults are the constants of their papers."""
 
 from __future__ import annotations
 
@@ -10,120 +10,135 @@ from fastsvs.config.section import InputPath, Section
 
 
 class RiseConfig(Section):
-    """`selfplay.stage: rise`: the policy judges its own answers as well."""
+    """RISE (`selfplay.stage: rise`): the policy judges its own answers as well. See docs/methods.md#rise."""
 
     critiques_per_problem: int = Field(1, ge=0)
-    """Responses of each problem, drawn at random, that it is asked about."""
+    """Number of responses to each problem, drawn at random, that the policy is asked to judge; 0 asks for none."""
     samples_per_critique: int = Field(8, ge=1)
+    """Number of judgements sampled for each of these responses."""
     template: InputPath | None = None
-    """Text file with the question, `{question}` and `{response}` where they go; the built-in one when not set. What it
-    asks for is a box with 1 for a right answer and 0 for a wrong one."""
+    """Text file with the question, `{question}` and `{response}` where they go; null takes the built-in one. It must
+    ask for a box with 1 for a right answer and 0 for a wrong one."""
 
 
 class MajorityConfig(Section):
-    """`algorithm.reward: majority`: the group's most frequent answer counts as right."""
+    """Majority vote (`algorithm.reward: majority`): the most frequent answer of a group counts as right. See
+    docs/methods.md#majority-vote."""
 
     threshold: float = Field(0.0, ge=0, lt=1)
-    """Groups whose majority is not above this share teach nothing."""
+    """Share of a group that its majority must exceed; groups with a smaller majority are not learned from. 0 accepts
+    every majority."""
     soft: bool = False
-    """The reward is the share of the group that gives the same answer, not 1 for the majority's alone."""
+    """Reward by degrees: every response earns the share of the group that gives the same answer, instead of 1 for the
+    majority and 0 for the rest."""
 
 
 class CovoConfig(Section):
-    """`algorithm.reward: covo`: answers are worth as much as the way to them was steady."""
+    """CoVo (`algorithm.reward: covo`): an answer is worth as much as the steps of its responses lead to it steadily.
+    See docs/methods.md#covo."""
 
     states: int = Field(15, ge=1)
-    """Steps that a response is cut into at most, at the ends of lines; before each of them the answers are weighed."""
+    """Maximum number of steps that a response is cut into, at the ends of lines; before each step the answers of the
+    group are scored."""
     lead_in: str = "The answer is: "
-    """Between what is written so far and an answer that is weighed."""
+    """Text between the steps so far and the answer that is scored."""
     threshold: float | None = None
-    """When set, an answer earns 1 from here on and 0 below, as in the released code with 0.5; otherwise the score."""
+    """Score from which an answer earns 1, below it 0 (the released code has 0.5); null gives the score itself."""
     curiosity: float = Field(0.0, ge=0)
-    """Weight of the bonus for steps that are surprising as a whole, rather than in a few tokens."""
+    """Weight of the bonus for steps that are surprising as a whole, rather than in a few tokens; 0 turns it off."""
 
 
 class VerlConfig(Section):
-    """`algorithm.advantage: verl`: the advantage of `base`, raised where the hidden states' rank says so."""
+    """VERL (`algorithm.advantage: verl`): another advantage, raised by the effective rank of hidden states. See
+    docs/methods.md#verl."""
 
     base: str = "grpo"
-    """The AdvantageFn that is shaped."""
+    """AdvantageFn that is raised: `grpo`, `rloo`, `trr` or `module:object`."""
     gain: float = 2.0
-    """Of the sigmoid that weighs exploration (effective rank) against exploitation (its velocity)."""
+    """Gain of the sigmoid that weighs exploration (effective rank) against exploitation (its velocity)."""
     kappa: float = Field(2.0, gt=0)
-    """An advantage grows by no more than its own size / kappa."""
+    """Divisor of the largest raise: an advantage grows by at most its own size / `kappa`."""
     momentum: float = Field(0.3, gt=0, le=1)
-    """Weight of a step's mean in the running mean that the ranks are compared with."""
+    """Weight of the newest step in the running means that ranks are compared with; 1 takes that step alone."""
     bias_correction: bool = False
-    """Divide the running mean, which begins at 0, by the weight that it has gathered (as Adam does)."""
+    """Correction of the running means for their start at 0, as in Adam."""
     window: int = Field(512, ge=2)
-    """Only so many last tokens of a response."""
+    """Number of tokens at the end of a response whose hidden states are used."""
     stride: int = Field(40, ge=1)
-    """Tokens between two prefixes whose ranks are compared."""
+    """Number of tokens between two prefixes whose ranks are compared."""
 
 
 class SamplerConfig(Section):
-    """Which problems a step asks, and how often."""
+    """The sampler: which problems a step asks, and how often. See docs/methods.md#head-tail-re-balancing."""
 
     name: str = "epochs"
-    """Sampler: `epochs`, `threshold_clipping`, `repeat_padding`, `adaptive_resampling`, `guided_resampling`,
-    `consensus_curriculum`."""
+    """Sampler that draws the problems of a step: `epochs`, `threshold_clipping`, `repeat_padding`,
+    `adaptive_resampling`, `guided_resampling`, `consensus_curriculum` or `module:object`."""
     most_correct: int = Field(4, ge=1)
-    """`threshold_clipping`: correct responses of a problem that are learned from, at most (the paper's L)."""
+    """Maximum number of correct responses to a problem that are learned from under `threshold_clipping` (L in the
+    paper)."""
     padded_correct: int | None = Field(None, ge=1)
-    """`repeat_padding`: correct responses of a problem after repetition, at least (the paper's K);
-    `rollout.samples_per_prompt` when not set."""
+    """Minimum number of correct responses to a problem under `repeat_padding`, which repeats those that there are (K in
+    the paper); null takes `rollout.samples_per_prompt`."""
     easiest_share: float = Field(1 / 3, gt=0, le=1)
-    """`consensus_curriculum`: of the problems the share that is trained on, by the size of their majority."""
+    """Share of the problems, those with the largest majorities, that `consensus_curriculum` trains on."""
 
 
 class MergingConfig(Section):
-    """Iterative model merging: from time to time back towards the weights that the run began with."""
+    """Iterative model merging: every few steps the weights are averaged with those that the run began with. See
+    docs/methods.md#iterative-model-merging."""
 
     hook: str = "none"
-    """CheckpointHook: `none`, `merge`."""
+    """CheckpointHook that changes the weights: `none`, `merge` or `module:object`."""
     every: int = Field(10, ge=1)
-    """Steps between two merges."""
+    """Number of steps between two merges."""
     weight: float = Field(0.5, ge=0, le=1)
-    """Of the trained weights; 0 is the start, 1 changes nothing."""
+    """Weight of the trained weights in the average: 0 gives the first weights, 1 the trained ones."""
     drop: float = Field(0.0, ge=0, lt=1)
-    """Share of the changes that DARE sets to 0; the others grow by 1 / (1 - drop). The paper's is 0.2."""
+    """Share of the changes that DARE sets to 0, at random, while it divides the others by 1 - `drop`; 0 keeps all
+    changes, and the DARE paper drops 0.2."""
     keep_moments: bool = False
-    """Go on with Adam's moments instead of none."""
+    """Reuse of Adam's moments after a merge; without it they begin at 0."""
 
 
 class SelfVerificationConfig(Section):
-    """`sets.<name>.verify` of `fastsvs eval`: the model votes on its own responses."""
+    """Votes of a model on its own responses, in `fastsvs eval`."""
 
     samples: int = Field(8, ge=1)
-    """Votes on each response."""
+    """Number of votes on each response."""
     template: InputPath | None = None
-    """Text file with the question, like `selfplay.rise.template`; the built-in one when not set."""
+    """Text file with the question, as in `selfplay.rise.template`; null takes the built-in one."""
     max_prompt_tokens: int | None = Field(None, ge=1)
-    """Longer questions are not put, and counted as `unjudged`; prompt and response limit together when not set."""
+    """Longest prompt that asks for a vote, in tokens; responses with a longer one get no votes and count as `unjudged`.
+    Null takes the sum of the set's prompt and response limits."""
     max_response_tokens: int | None = Field(None, ge=1)
-    """Of a vote; the set's limit when not set."""
+    """Longest vote, in tokens; null takes the set's response limit."""
 
 
 class SelfConfig(Section):
-    """`fastsvs self`: rounds of feedback and refinement, after each of which the model learns what it approved."""
+    """The rounds of SELF: responses, feedback and refinement, then fine-tuning on what the model approved. See
+    docs/methods.md#self."""
 
     rounds: int = Field(3, ge=1)
+    """Number of rounds."""
     feedback_template: InputPath | None = None
-    """Text file, `{question}` and `{response}` where they go; the built-in one when not set."""
+    """Text file with the prompt for feedback, `{question}` and `{response}` where they go; null takes the built-in
+    one."""
     refinement_template: InputPath | None = None
-    """Text file, `{question}`, `{response}` and `{feedback}` where they go; the built-in one when not set."""
+    """Text file with the prompt for a refinement, `{question}`, `{response}` and `{feedback}` where they go; null takes
+    the built-in one."""
     approval: str = r"\\boxed\{1\}"
-    """Regular expression that is found in a feedback that calls a response right, and in no other."""
+    """Regular expression that is found in feedback that calls a response right, and in no other feedback."""
     replay: str | None = None
-    """Dialogues that taught the model to judge and to mend (like `data.path` of `fastsvs sft`), learned from in every
-    round as well, lest it forgets."""
+    """Source of dialogues that every round is trained on as well, in any form of `data.path` of `fastsvs sft`, so that
+    the model does not forget how to judge and refine; null adds none."""
     replay_share: float = Field(0.5, gt=0, lt=1)
-    """Of a round's examples."""
+    """Share of replayed dialogues among the examples of a round, as far as there are enough of them."""
     max_prompt_tokens: int | None = Field(None, ge=1)
-    """Longer questions for feedback or refinement are not put, and counted; the prompt limit and twice the response
-    limit when not set."""
+    """Longest prompt for feedback or a refinement, in tokens; longer ones are left out and counted. Null takes
+    `data.max_prompt_tokens` plus twice `rollout.max_response_tokens`."""
     max_example_tokens: int = Field(4096, ge=2)
-    """Longer examples are not learned from, and counted."""
+    """Longest example, in tokens; longer ones are left out of fine-tuning and counted."""
 
     @field_validator("approval")
     @classmethod

@@ -1,4 +1,4 @@
-"""What all sections of a configuration have in common."""
+"""The base of all sections of a configuration."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from fastsvs.shipped import find
 
 InputPath = Annotated[str, AfterValidator(find)]
-"""A path that is looked for where one stands, and then among what FastSvS ships."""
+"""Path that is looked for in the working folder, and then among the files that come with FastSvS."""
 
 
 class Section(BaseModel):
+    """One section of a configuration: frozen, without unknown keys. `make docs` turns the docstrings of its fields into
+    docs/configuration.md: each begins with a noun, gives the unit and the meaning of special values, and leaves the
+    default to the table."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

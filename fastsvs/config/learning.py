@@ -1,0 +1,104 @@
+"""The sections of the algorithm, the optimizer and the trained model. Defaults are the constants of the SvS paper and
+its code."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fastsvs.config.methods import CovoConfig, MajorityConfig, VerlConfig
+from fastsvs.config.section import Section
+
+
+class AlgorithmConfig(Section):
+    """The algorithm: how rewards become advantages, and advantages a loss. See docs/algorithms.md."""
+
+    reward: str = "verified"
+    """RewardFn that gives each response its reward: `verified` takes the rewards of the stage; `majority`,
+    `self_certainty`, `negative_entropy`, `log_prob` and `covo` need no labels; or `module:object`."""
+    majority: MajorityConfig = MajorityConfig()
+    covo: CovoConfig = CovoConfig()
+    advantage: str = "grpo"
+    """AdvantageFn that turns rewards into advantages: `grpo`, `rloo`, `trr`, `verl` or `module:object`."""
+    verl: VerlConfig = VerlConfig()
+    normalize_by_std: bool = True
+    """Division of GRPO's advantages by the standard deviation of the group (ddof 1); false is the choice of Dr.GRPO."""
+    loss: str = "ppo"
+    """PolicyLoss of a token: `ppo`, `cispo`, `gspo`, `sapo` or `module:object`."""
+    clip_low: float = Field(0.2, ge=0)
+    """Distance below 1 at which the probability ratio is clipped, to 1 - `clip_low` (`ppo`, `gspo`)."""
+    clip_high: float = Field(0.28, ge=0)
+    """Distance above 1 at which the probability ratio is clipped, to 1 + `clip_high` (`ppo`, `gspo`)."""
+    dual_clip: float | None = Field(3.0, gt=1)
+    """Bound c of the loss where the advantage is negative: the loss is at most c times the size of the advantage
+    (`ppo`, `gspo`); null sets no bound."""
+    ratio_min: float = Field(0.0, ge=0)
+    """Lower bound of the probability ratio (`cispo`)."""
+    ratio_max: float = Field(5.0, gt=0)
+    """Upper bound of the probability ratio (`cispo`)."""
+    sapo_temperature_positive: float = Field(1.0, gt=0)
+    """Temperature tau where the advantage is positive (`sapo`)."""
+    sapo_temperature_negative: float = Field(1.05, gt=0)
+    """Temperature tau where the advantage is not positive (`sapo`)."""
+    aggregation: Literal["token_mean", "sequence_mean", "dr_grpo"] = "token_mean"
+    """Weight of a token in the loss of an update: `token_mean` is the same for all tokens; `sequence_mean` is the same
+    for all responses; `dr_grpo` divides by `rollout.max_response_tokens` instead of the length of the response."""
+    rollout_correction: Literal["none", "tis", "icepop"] = "none"
+    """Importance weight of the trainer's probabilities against those of the rollout engine: `none`, `tis` (truncated),
+    or `icepop` (0 outside a range)."""
+    tis_cap: float = Field(2.0, gt=0)
+    """Upper bound of the importance weight (`tis`)."""
+    icepop_range: tuple[float, float] = (0.5, 5.0)
+    """Range of the importance weight, outside of which a token is left out of the loss (`icepop`)."""
+    kl_coefficient: float = Field(0.0, ge=0)
+    """Weight of the KL divergence to the reference model in the loss; 0 turns it off, and no reference model is
+    kept."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Estimator of the KL divergence at each token: `k1`, `k2` or `k3`; docs/algorithms.md has the formulas."""
+    entropy_coefficient: float = 0.0
+    """Weight of the entropy bonus, which is subtracted from the loss; 0 turns it off."""
+    samples_per_update: int = Field(2048, ge=1)
+    """Maximum number of responses in one optimizer step; a larger batch takes several steps, off-policy after the
+    first."""
+
+
+class OptimizerConfig(Section):
+    """The optimizer, AdamW, and its learning rate schedule."""
+
+    learning_rate: float = Field(1e-6, gt=0)
+    """Peak of the learning rate."""
+    min_learning_rate: float = Field(0.0, ge=0)
+    """Learning rate at the end of the `linear` and `cosine` schedules; at most `learning_rate`."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Learning rate schedule over `run.steps`: `constant`, `linear` or `cosine`; all updates of one training step have
+    the same learning rate."""
+    warmup_steps: int = Field(0, ge=0)
+    """Number of training steps with linear warm-up, fewer than `run.steps`; 0 begins at the peak."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Coefficient of decoupled weight decay; 0 turns it off."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the first and the second moment."""
+    epsilon: float = Field(1e-8, gt=0)
+    """Number added to the denominator of an update, against division by 0."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Largest global norm of the gradient; larger gradients are scaled down to it."""
+
+
+class PolicyConfig(Section):
+    """The trained model on its devices: layout, precision, memory and optimizer."""
+
+    tensor_parallel: int = Field(1, ge=1)
+    """Number of ranks that share each layer; it must divide attention heads, key/value heads and feed-forward width."""
+    pipeline_parallel: int = Field(1, ge=1)
+    """Number of pipeline stages; it must divide the number of layers."""
+    sequence_parallel: bool = True
+    """Sharding of activations along the sequence; with `tensor_parallel: 1` it has no effect."""
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    """Precision of weights and activations: `bf16`, with fp32 master weights in the optimizer, or `fp32`."""
+    recompute: Literal["none", "all_but_attention", "full"] = "full"
+    """Activations that the backward pass computes again: `full` keeps one activation of each layer; `all_but_attention`
+    keeps the output of attention too, which then runs once; `none` keeps all."""
+    tokens_per_micro_batch: int = Field(12288, ge=1)
+    """Maximum number of tokens of one packed micro-batch; no prompt with its response may be longer."""
+    optimizer: OptimizerConfig = OptimizerConfig()
