@@ -68,10 +68,18 @@ def test_commands_load() -> None:
         load(SCHEMAS[command], ROOT / config, [word for word in overrides if word not in options])
 
 
+def anchors(path: Path) -> list[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
 def test_links_files_and_tests_exist() -> None:
     for path in [*PAGES, ROOT / "CHANGELOG.md"]:
-        for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+        for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", path.read_text()):
+            linked = path.parent / target if target else path
+            assert linked.exists(), f"{path.name}: {target}"
+            assert not anchor or anchor in anchors(linked), f"{path.name}: {target}#{anchor}"
     guards = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page("svs"))
     assert len(guards) > 10
     for file, test in guards:
