@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install
 SEED ?= 0
 
-.PHONY: demo reproduce-tiny compare-tiny test test-slow test-vllm test-install lint codegen install lock clean
+.PHONY: demo reproduce-tiny compare-tiny test test-slow test-vllm test-install lint docs codegen install lock clean
 
 demo: install
 	$(BIN)/fastsvs demo --seed $(SEED)
@@ -40,6 +40,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The tables of docs/configuration.md, from the docstrings in fastsvs/config.
+docs: install
+	$(BIN)/python docs/configuration.py
 
 # The kernels compiled for GPUs that need not be there, by the Triton that the locked torch brings and by torch 2.11's.
 codegen: install .venv/triton-3.6.0

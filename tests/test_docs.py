@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,21 @@ def test_every_key_stands_with_its_default(command: str) -> None:
     missing = [f"| `{key}` | {default} |" for key, default in keys(SCHEMAS[command])]
     missing = [row for row in missing if row not in rows]
     assert not missing
+
+
+def test_the_configuration_page_is_current() -> None:
+    document = runpy.run_path(str(ROOT / "docs" / "configuration.py"))["document"]
+    assert page("configuration") == document(page("configuration")), "fastsvs/config has changed: run `make docs`"
+
+
+def test_meanings_of_keys_are_statements() -> None:
+    meanings = re.findall(r"^\| (`.+?`) \| .+ \| (.+) \|$", page("configuration"), re.MULTILINE)
+    assert len(meanings) > 150
+    fragments = r"(Of|To|By|In|On|At|As|When|Where|Whether|Which|What|How|Only|If|Longer|Further) "
+    ill_formed = [
+        (key, text) for key, text in meanings if not re.fullmatch(r"[A-Za-z].*\.", text) or re.match(fragments, text)
+    ]
+    assert not ill_formed
 
 
 def test_commands_load() -> None:
