@@ -107,8 +107,8 @@ class SelfPlayConfig(Section):
 class VerifierConfig(Section):
     """The verifier: it compares answers with the reference answer, in processes of its own."""
 
-    workers: int = Field(2, ge=1)
-    """Number of verifier processes of each rank."""
+    workers: int | None = Field(None, ge=1)
+    """Number of verifier processes of each rank; null for half of the rank's cores, at least 2 and at most 16."""
     timeout_seconds: float = Field(10.0, gt=0)
     """Longest check of one answer, in seconds, counted from its start; the process is then killed and replaced, and the
     answer counts as unverified."""

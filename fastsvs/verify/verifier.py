@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -13,6 +14,8 @@ from fastsvs.workers import WorkerPool
 
 Pending = Verdict | Future[Verdict]
 """A verdict, or where it will be."""
+FEWEST_WORKERS, MOST_WORKERS = 2, 16
+"""Where the configuration leaves their number to the machine."""
 
 
 class Verifier:
@@ -22,10 +25,16 @@ class Verifier:
     """
 
     def __init__(self, config: VerifierConfig) -> None:
+        self._workers = config.workers or workers_of_machine()
         self._pool = WorkerPool(
-            "fastsvs.verify.worker", [config.timeout_seconds], config.workers, read=Verdict, lost=Verdict.UNVERIFIED
+            "fastsvs.verify.worker", [config.timeout_seconds], self._workers, read=Verdict, lost=Verdict.UNVERIFIED
         )
         self._asked: dict[tuple[str, str], Future[Verdict]] = {}
+
+    @property
+    def facts(self) -> list[str]:
+        """What whoever starts a run is told."""
+        return [f"answers that are no plain integers are checked in up to {self._workers} processes a rank"]
 
     def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
         """For each (response, gold answer) the verdict, or a future where a process checks it meanwhile.
@@ -59,6 +68,13 @@ class Verifier:
         if (answer, gold) not in self._asked:
             self._asked[answer, gold] = self._pool.submit([answer, gold])
         return self._asked[answer, gold]
+
+
+def workers_of_machine() -> int:
+    """Half of the cores that this rank has of its node's; the others are the engine's and the trainer's."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(max(cores // ranks // 2, FEWEST_WORKERS), MOST_WORKERS)
 
 
 def settled(verdict: Pending) -> Verdict:

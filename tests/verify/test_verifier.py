@@ -17,6 +17,7 @@ import pytest
 from fastsvs.config import VerifierConfig
 from fastsvs.errors import UserError
 from fastsvs.verify import Verdict, Verifier
+from fastsvs.verify.verifier import workers_of_machine
 
 EVAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval"
 ENDLESS = [r"9^{9^{9^9}}", "1000000000!", r"\sum_{n=1}^{10^{12}} \sin n"]
@@ -53,6 +54,17 @@ def wait_until(condition) -> None:
     """Polls; the suite's time limit ends a wait in vain."""
     while not condition():
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "workers"), [(1, 1, 2), (2, 1, 2), (8, 1, 4), (16, 1, 8), (16, 8, 2), (128, 8, 8), (192, 1, 16)]
+)
+def test_as_many_workers_as_the_machine_has_room_for(monkeypatch, cores, ranks, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert workers_of_machine() == workers
+    assert f"up to {workers} processes" in Verifier(VerifierConfig()).facts[0]
+    assert "up to 3 processes" in Verifier(VerifierConfig(workers=3)).facts[0]
 
 
 @pytest.mark.parametrize(("name", "solution"), [("math500", "solution"), ("aime24", "solution"), ("gsm8k", "answer")])
