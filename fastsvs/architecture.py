@@ -83,7 +83,8 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
 
 
 def check_layout(architecture: Architecture, config: PolicyConfig, world_size: int | None = None) -> None:
-    """Raises UserError with every reason why the model cannot be split as `config` says."""
+    """Raises UserError with every reason why the model cannot be split as `config` says, or else for a world over which
+    the parts cannot be spread (None: one of any size)."""
     tensor, pipeline = config.tensor_parallel, config.pipeline_parallel
     faults = [
         f"policy.{key}={parts} does not divide the model's {what} ({number}); "
@@ -96,13 +97,13 @@ def check_layout(architecture: Architecture, config: PolicyConfig, world_size: i
         )
         if number % parts
     ]
+    if faults:
+        raise UserError("\n".join(faults))
     if world_size is not None and world_size % (tensor * pipeline):
-        faults.append(
+        raise UserError(
             f"policy.tensor_parallel={tensor} x policy.pipeline_parallel={pipeline} needs a multiple of "
             f"{tensor * pipeline} processes, there are {world_size}: start with torchrun --nproc-per-node"
         )
-    if faults:
-        raise UserError("\n".join(faults))
 
 
 def rotary_table(hf: PretrainedConfig, positions: int) -> Tensor:

@@ -27,6 +27,15 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_folder(key: str, folder: Path) -> None:
+    """Raises UserError where `folder`, which the configuration's `key` names, is none or cannot be made or written."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
+    if not nearest.is_dir():
+        raise UserError(f"{key}: {nearest} is a file; name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{key}: nothing can be written to {nearest}; name a folder of your own")
+
+
 def lock(folder: Path) -> IO[str]:
     """Keep other processes from writing into `folder` until the returned file is closed or this process ends, however
     it ends. Raises UserError when another one does. Where the file system has no locks, nobody is kept out."""

@@ -40,16 +40,21 @@ class Nodes:
         return self.own >= self.count - self.serving
 
 
+def check_dedicated(rollout: RolloutConfig) -> None:
+    """Raises UserError for nodes that are kept free for servers that there are not."""
+    if rollout.placement == "dedicated" and rollout.engine == "local":
+        raise UserError("rollout.placement: dedicated needs servers: set rollout.engine: vllm")
+
+
 def read_nodes(rollout: RolloutConfig) -> Nodes:
     """The job that torchrun started (a plain start is one node with one process). Raises UserError when it has too few
     nodes for the placement, or nodes of unequal size."""
+    check_dedicated(rollout)
     world, local = launched_world_size() or 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     serving = rollout.nodes if rollout.placement == "dedicated" else 0
     if world % local:
         raise UserError(f"every node must have the same --nproc-per-node: {world} processes, {local} on this node")
     count = world // local
-    if serving and rollout.engine == "local":
-        raise UserError("rollout.placement: dedicated needs servers: set rollout.engine: vllm")
     if serving >= count:
         raise UserError(
             f"rollout.nodes={serving} of the job's {count} node(s) would run servers, and none would train: start "

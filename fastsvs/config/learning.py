@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from fastsvs.config.methods import CovoConfig, MajorityConfig, VerlConfig
-from fastsvs.config.section import Section
+from fastsvs.config.section import Decay, Section
 
 
 class AlgorithmConfig(Section):
@@ -77,7 +77,7 @@ class OptimizerConfig(Section):
     """Number of training steps with linear warm-up, fewer than `run.steps`; 0 begins at the peak."""
     weight_decay: float = Field(0.01, ge=0)
     """Coefficient of decoupled weight decay; 0 turns it off."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay rates of the first and the second moment."""
     epsilon: float = Field(1e-8, gt=0)
     """Number added to the denominator of an update, against division by 0."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fastsvs.shipped import find
 
 InputPath = Annotated[str, AfterValidator(find)]
 """Path that is looked for in the working folder, and then among the files that come with FastSvS."""
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""Share of a running mean that stays at every step."""
 
 
 class Section(BaseModel):

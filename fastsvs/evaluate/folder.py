@@ -16,7 +16,7 @@ from fastsvs.config.comparison import differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
 from fastsvs.evaluate.answered import Answered
-from fastsvs.files import append_jsonl, lock, read_jsonl, write_atomic, write_json, write_jsonl
+from fastsvs.files import append_jsonl, check_folder, lock, read_jsonl, write_atomic, write_json, write_jsonl
 
 WHERE_IT_RUNS = ("output", "suites", "timeout_seconds", "verifier.workers", "rollout.server.", "rollout.max_sequences")
 """Beginnings of keys that do not alter what is asked."""
@@ -33,8 +33,8 @@ class EvaluationFolder:
         self._job = job
         self._step = step
         self._writable = writable
-        if self.root.is_file():
-            raise UserError(f"output: {self.root} is a file; name a folder")
+        if writable:
+            check_folder("output", self.root)
         self._check_same_job()
 
     def begin(self) -> None:

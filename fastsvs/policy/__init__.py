@@ -13,6 +13,7 @@ warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor tha
 with lean_imports():
     from fastsvs.architecture import Architecture, check_layout, load_hf_config, read_architecture
     from fastsvs.policy.mapping import hf_shapes
+    from fastsvs.policy.parallel import check_schedule
     from fastsvs.policy.policy import Examination, Policy
     from fastsvs.policy.step import LARGEST
 
@@ -22,6 +23,7 @@ __all__ = [
     "Examination",
     "Policy",
     "check_layout",
+    "check_schedule",
     "hf_shapes",
     "load_hf_config",
     "read_architecture",

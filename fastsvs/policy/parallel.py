@@ -65,7 +65,7 @@ def build_optimizer(
     model: DistributedDataParallel, config: OptimizerConfig, transformer: TransformerConfig, total_updates: int
 ) -> tuple[MegatronOptimizer, OptimizerParamScheduler]:
     """AdamW on fp32 masters, sharded over data-parallel ranks, and its schedule over `total_updates` steps."""
-    _check_schedule(config, total_updates)
+    check_schedule(config, total_updates)
     optimizer = get_megatron_optimizer(
         MegatronOptimizerConfig(
             optimizer="adam",
@@ -124,7 +124,11 @@ def _finalize(model: list[DistributedDataParallel], _token_count: Tensor | None,
     finalize_model_grads(model, None, **groups)
 
 
-def _check_schedule(config: OptimizerConfig, total_updates: int) -> None:
+def check_schedule(config: OptimizerConfig, total_updates: int) -> None:
+    """Raises UserError for learning rates that no schedule over `total_updates` steps has; a policy that is not to
+    learn, with 0 of them, has none."""
+    if not total_updates:
+        return
     if config.warmup_steps >= total_updates:
         raise UserError(
             f"policy.optimizer.warmup_steps={config.warmup_steps} must be less than the run's {total_updates} updates"

@@ -16,7 +16,7 @@ from fastsvs.config import SelfJob, SftJob, TrainJob
 from fastsvs.config.comparison import differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
-from fastsvs.files import append_jsonl, lock, read_jsonl, write_atomic, write_json, write_jsonl
+from fastsvs.files import append_jsonl, check_folder, lock, read_jsonl, write_atomic, write_json, write_jsonl
 from fastsvs.telemetry.loggers import Loggers, check_loggers
 from fastsvs.telemetry.loggers.registry import RunFacts
 
@@ -46,6 +46,8 @@ class RunFolder:
         self._job = job
         self._loggers: Loggers | None = None
         self._lock: IO[str] | None = None
+        if writable:
+            check_folder("run.dir", root)
         self._check_same_run(job)
         check_loggers(job.logging)
 
