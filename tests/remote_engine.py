@@ -33,6 +33,8 @@ class MainRankEngine:
         self._version = -1
         self._groups = 0
 
+    check = LocalEngine.check
+
     @classmethod
     def build(cls, spec: EngineSpec) -> MainRankEngine:
         return cls(spec)

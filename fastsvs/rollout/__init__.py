@@ -2,13 +2,15 @@
 
 from fastsvs.rollout.engine import Engine, RemoteEngine, Request, Rollout, SamplingParams, drain
 from fastsvs.rollout.local import LocalEngine
-from fastsvs.rollout.registry import ENGINES, EngineFactory, EngineSpec
+from fastsvs.rollout.registry import ENGINES, Asked, EngineFactory, EnginePlan, EngineSpec
 from fastsvs.rollout.vllm import VllmEngine
 
 __all__ = [
     "ENGINES",
+    "Asked",
     "Engine",
     "EngineFactory",
+    "EnginePlan",
     "EngineSpec",
     "LocalEngine",
     "RemoteEngine",

@@ -17,7 +17,7 @@ from fastsvs.rollout.local import weights
 from fastsvs.rollout.local.batch import ContinuousBatch, Job
 from fastsvs.rollout.local.decoder import Decoder, rotations
 from fastsvs.rollout.local.sharding import deal
-from fastsvs.rollout.registry import ENGINES, EngineSpec
+from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
 
 STEPS_PER_ROUND = 16
 """Tokens that every sequence gets before the ranks exchange what has finished."""
@@ -47,12 +47,7 @@ class LocalEngine:
     ) -> None:
         """`max_sequences` are decoded at a time on each rank. Raises UserError for a model that is not supported."""
         self._shape = read_architecture(hf_config)
-        unknown = [token for token in eos_token_ids if not 0 <= token < self._shape.vocabulary]
-        if unknown:
-            raise UserError(
-                f"end-of-sequence ids {unknown} lie outside the model's vocabulary of {self._shape.vocabulary}: "
-                "does the tokenizer belong to the model?"
-            )
+        check_vocabulary(eos_token_ids, self._shape.vocabulary)
         parameters = weights.allocate(self._shape, dtype, device)
         self._places = weights.destinations(parameters, self._shape)
         decoder = Decoder(self._shape, parameters, rotations(hf_config).to(device))
@@ -62,6 +57,18 @@ class LocalEngine:
         self._open: dict[str, _Open] = {}
         self._loads = [0] * distributed.world_size()
         """Samples in flight on each rank."""
+
+    @classmethod
+    def check(cls, plan: EnginePlan) -> None:
+        shape = read_architecture(plan.hf_config)
+        check_vocabulary(plan.eos_token_ids, shape.vocabulary)
+        for section, asked in plan.asked.items():
+            if asked.tokens > shape.max_positions:
+                raise UserError(
+                    f"{section}: the longest prompt and the response limit make sequences of {asked.tokens} tokens, "
+                    f"but the model has positions for {shape.max_positions}: lower max_response_tokens or "
+                    "max_prompt_tokens"
+                )
 
     @classmethod
     def build(cls, spec: EngineSpec) -> LocalEngine:
@@ -176,3 +183,13 @@ class _Open:
     """On each rank: samples dealt to it and not finished."""
     rollouts: dict[int, Rollout] = field(default_factory=dict)
     """The finished samples."""
+
+
+def check_vocabulary(eos_token_ids: Sequence[int], vocabulary: int) -> None:
+    """Raises UserError for tokens that a model with so many cannot end on."""
+    unknown = [token for token in eos_token_ids if not 0 <= token < vocabulary]
+    if unknown:
+        raise UserError(
+            f"end-of-sequence ids {unknown} lie outside the model's vocabulary of {vocabulary}: "
+            "does the tokenizer belong to the model?"
+        )

@@ -18,11 +18,11 @@ from fastsvs.config import ServerConfig
 from fastsvs.errors import UserError
 from fastsvs.nodes import read_nodes
 from fastsvs.rollout.engine import Request, Rollout
-from fastsvs.rollout.registry import ENGINES, EngineSpec
+from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
 from fastsvs.rollout.vllm.client import Client, Endpoint
 from fastsvs.rollout.vllm.dispatch import Dispatcher
 from fastsvs.rollout.vllm.fleet import Fleet
-from fastsvs.rollout.vllm.placement import others, serve_node, servers_of, shares_devices
+from fastsvs.rollout.vllm.placement import check_servers, others, serve_node, servers_of, shares_devices
 from fastsvs.rollout.vllm.remote import Control, Heartbeat
 from fastsvs.rollout.vllm.server import Server
 
@@ -91,6 +91,16 @@ class VllmEngine:
         self._thread.start()
         if not self._ready.wait(ANSWER_SECONDS):
             raise RuntimeError("the event loop of the rollout servers did not start")
+
+    @classmethod
+    def check(cls, plan: EnginePlan) -> None:
+        for section, asked in plan.asked.items():
+            if not LOWEST_TEMPERATURE <= asked.temperature <= HIGHEST_TEMPERATURE:
+                raise UserError(
+                    f"{section}.temperature={asked.temperature}: servers of rollout.engine=vllm sample at temperatures "
+                    f"in [{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}]"
+                )
+        check_servers(plan.rollout, plan.here)
 
     @classmethod
     def build(cls, spec: EngineSpec) -> VllmEngine:

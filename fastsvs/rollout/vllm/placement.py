@@ -6,9 +6,9 @@ import os
 
 import torch
 
-from fastsvs.config import ServerConfig
+from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.errors import UserError
-from fastsvs.nodes import Nodes
+from fastsvs.nodes import Nodes, read_nodes
 from fastsvs.rollout.registry import EngineSpec
 from fastsvs.rollout.vllm.command import Launch, private_address
 from fastsvs.rollout.vllm.remote import API_KEY, Control, serve
@@ -44,6 +44,31 @@ def others(nodes: Nodes) -> list[int]:
     return [node for node in nodes.with_servers if node != nodes.own]
 
 
+def check_servers(rollout: RolloutConfig, here: bool) -> None:
+    """Raises UserError for servers that this job cannot start; of the nodes and GPUs that they need only `here`, where
+    this process stands on one of the job's nodes."""
+    if rollout.placement == "external":
+        return
+    if not here:
+        private_address(rollout.server.host)
+        return
+    nodes = read_nodes(rollout)
+    if nodes.own in nodes.with_servers:
+        private_address(rollout.server.host)
+        count_servers(rollout.server, len(visible_devices()) if torch.cuda.is_available() else 0)
+
+
+def count_servers(config: ServerConfig, devices: int) -> int:
+    """Servers of a node with so many GPUs (0: on its CPU). Raises UserError when they need more."""
+    count = config.count or max(1, devices // config.tensor_parallel)
+    if devices and count * config.tensor_parallel > devices:
+        raise UserError(
+            f"{count} server(s) with rollout.server.tensor_parallel={config.tensor_parallel} need "
+            f"{count * config.tensor_parallel} GPUs, and this node has {devices}"
+        )
+    return count
+
+
 def external_servers(config: ServerConfig) -> list[Server]:
     return [ExternalServer(f"server-{index}", url.rstrip("/")) for index, url in enumerate(config.urls)]
 
@@ -52,12 +77,7 @@ def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalSe
     """Those of this node, which is the job's `node`th."""
     config = spec.rollout.server
     devices = visible_devices() if spec.device.type == "cuda" else ()
-    count = config.count or max(1, len(devices) // config.tensor_parallel)
-    if devices and count * config.tensor_parallel > len(devices):
-        raise UserError(
-            f"{count} server(s) with rollout.server.tensor_parallel={config.tensor_parallel} need "
-            f"{count * config.tensor_parallel} GPUs, and this node has {len(devices)}"
-        )
+    count = count_servers(config, len(devices))
     folder = spec.folder.absolute() / f"node-{node}" if node else spec.folder.absolute()
     if spec.weights is None:
         spec.hf_config.save_pretrained(folder / "model")
