@@ -5,13 +5,15 @@ from __future__ import annotations
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import distributed
-from fastsvs.algorithms import ADVANTAGES, REWARDS, needs_labels, policy_loss
+from fastsvs.algorithms import ADVANTAGES, REWARDS, needs_labels
+from fastsvs.architecture import check_layout, load_hf_config, read_architecture
 from fastsvs.checkpoint_hooks import HOOKS
-from fastsvs.config import TrainJob
+from fastsvs.config import ModelConfig, PolicyConfig, TrainJob
 from fastsvs.errors import UserError
+from fastsvs.nodes import check_dedicated
+from fastsvs.policy import check_schedule
 from fastsvs.rollout import ENGINES
 from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage
-from fastsvs.telemetry import check_loggers
 
 
 def longest_sequence(job: TrainJob) -> int:
@@ -34,8 +36,18 @@ def check_lengths(job: TrainJob) -> None:
         )
 
 
+def check_policy(model: ModelConfig, policy: PolicyConfig, processes: int | None, updates: int) -> PretrainedConfig:
+    """The model's configuration. Raises UserError for a model, a layout on so many processes (None: on as many as it
+    takes) or a schedule of so many updates with which no policy can be built."""
+    hf_config = load_hf_config(model.path)
+    check_layout(read_architecture(hf_config), policy, processes)
+    check_schedule(policy.optimizer, updates)
+    return hf_config
+
+
 def check_names(job: TrainJob) -> None:
-    """Every plug-in that the job names exists. Raises UserError for one that does not."""
+    """Every plug-in that the job names exists, and they go together. Raises UserError for those that do not."""
+    check_dedicated(job.rollout)
     ENGINES.get(job.rollout.engine)
     ADVANTAGES.get(job.algorithm.advantage)
     if ADVANTAGES.get(job.algorithm.verl.base) is ADVANTAGES.get("verl"):
@@ -48,8 +60,6 @@ def check_names(job: TrainJob) -> None:
             f"algorithm.reward={job.algorithm.reward} looks at responses alone, but selfplay.stage="
             f"{job.selfplay.stage} goes by what is correct: set selfplay.stage=none, or algorithm.reward=verified"
         )
-    policy_loss(job.algorithm)
-    check_loggers(job.logging)
 
 
 def check_staleness(job: TrainJob) -> None:

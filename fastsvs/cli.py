@@ -66,6 +66,11 @@ def _sft(options: argparse.Namespace) -> None:
 
 def _self(options: argparse.Namespace) -> None:
     job = _load(config.SelfJob, options)
+    if options.dry_run:
+        from fastsvs.dry_run import check_self
+
+        _say(check_self(job))
+        return
     from fastsvs.self_job import run_self
 
     _say(f"done: {run_self(job)}")
@@ -73,6 +78,11 @@ def _self(options: argparse.Namespace) -> None:
 
 def _eval(options: argparse.Namespace) -> None:
     job = _load(config.EvalJob, options)
+    if options.dry_run:
+        from fastsvs.dry_run import check_eval
+
+        _say(check_eval(job))
+        return
     from fastsvs.evaluate.tables import show_comparison, show_results
     from fastsvs.evaluation_job import run_evaluation
 
@@ -193,8 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         job = commands.add_parser(name, help=summary, description=summary)
         job.add_argument("config", metavar="CONFIG", help="YAML file, or fastsvs:NAME of `fastsvs configs`")
         job.add_argument("overrides", nargs="*", metavar="section.key=value")
-        if name in ("train", "sft"):
-            job.add_argument("--dry-run", action="store_true", help="check everything, print the resolved config, stop")
+        job.add_argument("--dry-run", action="store_true", help="check everything, print the resolved config, stop")
         if name == "eval":
             job.add_argument("--compare", choices=["paper"], help="show the published figures beside the results")
         job.set_defaults(command=command)

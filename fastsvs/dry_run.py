@@ -1,25 +1,20 @@
-"""`--dry-run`: everything that can be wrong with a job, found without an accelerator; the resolved configuration."""
+"""`--dry-run`: the run's own preflight, and what it is told beyond that: size, tensors and memory of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from fastsvs import config, distributed
-from fastsvs.architecture import Architecture, check_layout, load_hf_config, read_architecture
-from fastsvs.checks import check_fits_model, check_lengths, check_names, check_staleness
-from fastsvs.config import ModelConfig, PolicyConfig, SftJob, TrainJob
+from fastsvs import config, distributed, evaluation_job, self_job, sft
+from fastsvs.architecture import Architecture, read_architecture
+from fastsvs.config import EvalJob, PolicyConfig, SelfJob, SftJob, TrainJob
 from fastsvs.errors import UserError
-from fastsvs.inputs import read_inputs, stop_token_ids
 from fastsvs.nodes import read_nodes
 from fastsvs.policy.mapping import hf_shapes, megatron_shapes
-from fastsvs.session import build_stage
-from fastsvs.sft import check_example_length, load_examples
-from fastsvs.telemetry import RunFolder
+from fastsvs.preflight import preflight
 
 GIB = 2**30
 WIDTH = {"fp32": 4, "bf16": 2}
@@ -28,39 +23,40 @@ WIDTH = {"fp32": 4, "bf16": 2}
 def check_train(job: TrainJob) -> str:
     """What the job would do, as its resolved configuration under a comment. Raises UserError for the first thing that
     would stop it."""
-    check_lengths(job)
-    check_names(job)
-    check_staleness(job)
-    launched = distributed.launched_world_size()
-    model = check_model(job.model, job.policy, launched and read_nodes(job.rollout).trainers)
-    inputs = read_inputs(job)
-    check_fits_model(job, load_hf_config(job.model.path), inputs.tokenizer)
-    stop_token_ids(job.model.path, inputs.tokenizer)
-    build_stage(job, inputs.tokenizer)
-    RunFolder(job, Path(job.run.dir), writable=False)
-    return _report([*inputs.facts, *model], job)
+    processes = distributed.launched_world_size() and read_nodes(job.rollout).trainers
+    checked = preflight(job, processes)
+    return _report([*checked.inputs.facts, *describe_model(job, checked.hf_config, processes)], job)
 
 
 def check_sft(job: SftJob) -> str:
     """As `check_train`."""
-    check_example_length(job)
-    model = check_model(job.model, job.policy, distributed.launched_world_size())
-    _, facts = load_examples(job)
-    RunFolder(job, Path(job.run.dir), writable=False)
-    return _report([*facts, *model], job)
+    processes = distributed.launched_world_size()
+    checked = sft.preflight(job, processes)
+    return _report([*checked.facts, *describe_model(job, checked.hf_config, processes)], job)
 
 
-def check_model(model: ModelConfig, policy: PolicyConfig, processes: int | None) -> list[str]:
-    """Architecture, layout, tensor names and shapes (on the meta device); the memory that each of the training
-    `processes` needs (None: as many as the layout takes)."""
-    hf = load_hf_config(model.path)
-    architecture = read_architecture(hf)
-    check_layout(architecture, policy, processes)
+def check_self(job: SelfJob) -> str:
+    """As `check_train`."""
+    processes = distributed.launched_world_size()
+    inputs = self_job.preflight(job, processes)
+    return _report([*inputs.facts, *describe_model(job, inputs.hf_config, processes)], job)
+
+
+def check_eval(job: EvalJob) -> str:
+    """As `check_train`. What is to be evaluated must be there."""
+    inputs = evaluation_job.preflight(job, here=distributed.launched_world_size() is not None)
+    return _report([*inputs.facts, f"{job.model.path}: step {inputs.stored.step}"], job)
+
+
+def describe_model(job: TrainJob | SftJob | SelfJob, hf: PretrainedConfig, processes: int | None) -> list[str]:
+    """Size, layout, and the memory that each of the training `processes` needs (None: as many as the layout takes).
+    Raises UserError where the trainer would not know the model's tensors."""
+    architecture, policy = read_architecture(hf), job.policy
     check_tensors(hf, architecture)
     stages = [_stage_parameters(architecture, policy, stage) for stage in range(policy.pipeline_parallel)]
     total = sum(prod(shape) for shape in hf_shapes(architecture).values())
     return [
-        f"{model.path}: {hf.model_type}, {total / 1e6:,.1f} M parameters, "
+        f"{job.model.path}: {hf.model_type}, {total / 1e6:,.1f} M parameters, "
         f"TP {policy.tensor_parallel} x PP {policy.pipeline_parallel}",
         *_memory_facts(architecture, policy, stages, processes),
     ]
@@ -78,7 +74,7 @@ def check_tensors(hf: PretrainedConfig, architecture: Architecture) -> None:
         raise UserError(f"{len(wrong)} tensors of this {hf.model_type} model are not as the trainer expects: {facts}")
 
 
-def _report(facts: Sequence[str], job: TrainJob | SftJob) -> str:
+def _report(facts: Sequence[str], job: TrainJob | SftJob | SelfJob | EvalJob) -> str:
     return "\n".join([*(f"# {fact}" for fact in facts), config.dump(job)])
 
 

@@ -17,8 +17,9 @@ from fastsvs.data import encode_prompt, load_tokenizer
 from fastsvs.evaluate import Answered, evaluate, figures
 from fastsvs.evaluate.folder import EvaluationFolder
 from fastsvs.evaluate.self_verification import SelfVerification
-from fastsvs.inputs import EncodedProblem, read_problems
+from fastsvs.inputs import EncodedProblem, longest_prompt, read_problems, stop_token_ids
 from fastsvs.policy.stored import StoredWeights, open_weights
+from fastsvs.rollout import ENGINES, Asked, EnginePlan
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay.rise import load_verification_template
 from fastsvs.stored_engine import OpenEngine, check_placement, chosen_dtype, open_engine
@@ -34,6 +35,7 @@ class Inputs:
     problems: Mapping[str, Sequence[EncodedProblem]]
     judges: Mapping[str, SelfVerification | None]
     """By set, as the problems."""
+    folder: EvaluationFolder
     facts: Sequence[str]
 
 
@@ -41,8 +43,8 @@ def run_evaluation(job: EvalJob) -> dict[str, Any]:
     """Sample, verify, estimate, set by set; what is done already is not done again. What `summary.json` holds, on every
     rank."""
     distributed.initialize(job.timeout_seconds)
-    inputs = read_inputs(job)
-    folder = EvaluationFolder(job, inputs.stored.step, writable=distributed.is_main())
+    inputs = preflight(job)
+    folder = inputs.folder
     distributed.gather(None)  # every rank looks at the folder before the main one writes
     folder.begin()
     with closing(folder):
@@ -74,17 +76,25 @@ def answer_sets(job: EvalJob, inputs: Inputs, folder: EvaluationFolder) -> dict[
     return summary
 
 
-def read_inputs(job: EvalJob) -> Inputs:
-    """Raises UserError for what cannot be read or evaluated."""
+def preflight(job: EvalJob, here: bool = True) -> Inputs:
+    """Raises UserError for what cannot be read or evaluated; `here` is false where the evaluation may run elsewhere.
+    Of weights only what they are is read, and nothing is written."""
     check_placement(job.rollout, "an evaluation")
+    engine = ENGINES.get(job.rollout.engine)
     stored = open_weights(job.model.path)
     tokenizer = load_tokenizer(job.model.tokenizer or stored.tokenizer)
-    problems, judges, facts = {}, {}, []
+    folder = EvaluationFolder(job, stored.step, writable=distributed.is_main())
+    problems, judges, asked, facts = {}, {}, {}, []
     for name, plan in job.chosen.items():
         judges[name] = self_verification(plan, job.rollout, tokenizer)
         problems[name], found = read_problems(plan.data, tokenizer, "eval")
+        asked[f"sets.{name}"] = Asked(
+            plan.temperature, longest_prompt(problems[name]) + response_limit(plan, job.rollout)
+        )
         facts += [f"{name}: {fact}" for fact in found]
-    return Inputs(stored, tokenizer, problems, judges, facts)
+    stop = stop_token_ids(stored.model.path, tokenizer)
+    engine.check(EnginePlan(stored.hf_config, stop, job.rollout, asked, here))
+    return Inputs(stored, tokenizer, problems, judges, folder, facts)
 
 
 def answer_set(

@@ -49,6 +49,11 @@ def read_problems(
     return encoded, facts
 
 
+def longest_prompt(problems: Sequence[EncodedProblem]) -> int:
+    """Tokens of the longest prompt; 0 of none."""
+    return max((len(prompt) for _, prompt in problems), default=0)
+
+
 def stop_token_ids(model_path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokenizer's end of sequence and what the model's generation_config.json, or else its config.json, ends on."""
     try:

@@ -16,15 +16,17 @@ from pathlib import Path
 from random import Random
 from time import perf_counter
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import distributed
+from fastsvs.checks import check_policy
 from fastsvs.config import DataConfig, ModelConfig, SelfJob, SftDataConfig, SftJob
 from fastsvs.data import PROMPTS, Message, encode_prompt, load_dialogues, load_tokenizer
 from fastsvs.errors import UserError
 from fastsvs.files import write_json, write_jsonl
-from fastsvs.inputs import EncodedProblem, read_problems
+from fastsvs.inputs import EncodedProblem, longest_prompt, read_problems, stop_token_ids
 from fastsvs.policy.stored import open_model
+from fastsvs.rollout import ENGINES, Asked, EnginePlan
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import Group, collect, original_tasks
 from fastsvs.selfplay.refinement import FATES, Chain, SelfStage
@@ -40,11 +42,13 @@ Counters = Mapping[str, float]
 class Inputs:
     """What every round reads, checked before anything is built."""
 
+    hf_config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
     problems: Sequence[EncodedProblem]
     replay: Sequence[Sequence[Message]]
     """Dialogues of which a share is learned again in every round; none without `evolution.replay`."""
     stage: SelfStage
+    folder: RunFolder
     facts: Sequence[str]
 
 
@@ -75,8 +79,8 @@ def run_self(job: SelfJob) -> Path:
     """All rounds that are not done yet; the folder of the last one's model."""
     distributed.initialize(job.run.timeout_seconds)
     main = distributed.is_main()
-    inputs = read_inputs(job)
-    folder = RunFolder(job, Path(job.run.dir), writable=main)
+    inputs = preflight(job, distributed.world_size())
+    folder = inputs.folder
     done = distributed.gather(len(folder.metrics()))[0]  # every rank looks at the folder before the main one writes
     folder.begin(done)
     total = job.evolution.rounds
@@ -102,9 +106,13 @@ def open_round(job: SelfJob, number: int) -> Round:
     return Round(number, job.model if number == 1 else ModelConfig(path=str(before)), root / f"round_{number}")
 
 
-def read_inputs(job: SelfJob) -> Inputs:
-    """Raises UserError for what cannot be read or used."""
+def preflight(job: SelfJob, processes: int | None) -> Inputs:
+    """Raises UserError for what cannot be read or used, by an engine or by the rounds' fine-tuning on so many processes
+    (None: on as many as their layout takes, wherever they are). Needs no weights and writes nothing."""
     check_placement(job.rollout, "fastsvs self")
+    engine = ENGINES.get(job.rollout.engine)
+    hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
+    folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
     problems, facts = read_problems(job.data, tokenizer, "train")
     replay: list[Sequence[Message]] = []
@@ -117,7 +125,10 @@ def read_inputs(job: SelfJob) -> Inputs:
         lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}]),
         job.link_tokens,
     )
-    return Inputs(tokenizer, problems, replay, stage, facts)
+    stop = stop_token_ids(job.model.path, tokenizer)
+    asked = Asked(job.rollout.temperature, longest_prompt(problems) + job.rollout.max_response_tokens)
+    engine.check(EnginePlan(hf_config, stop, job.rollout, {"rollout": asked}, here=processes is not None))
+    return Inputs(hf_config, tokenizer, problems, replay, stage, folder, facts)
 
 
 def experience(job: SelfJob, this: Round, inputs: Inputs) -> Counters:

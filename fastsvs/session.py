@@ -9,39 +9,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 
 from fastsvs import checkpoint_hooks, distributed
-from fastsvs.algorithms import CompleteLoss, needs_labels, policy_loss
-from fastsvs.checks import (
-    check_fits_model,
-    check_lengths,
-    check_names,
-    check_staleness,
-    longest_request,
-    longest_sequence,
-)
+from fastsvs.algorithms import CompleteLoss
+from fastsvs.checks import longest_request, longest_sequence
 from fastsvs.config import RolloutConfig, SyncConfig, TrainJob
-from fastsvs.data import NO_PROBLEMS, PROMPTS, encode_prompt
 from fastsvs.errors import UserError
-from fastsvs.inputs import EncodedProblem, Inputs, read_inputs, stop_token_ids
+from fastsvs.inputs import EncodedProblem, Inputs
 from fastsvs.nodes import read_nodes
-from fastsvs.policy import Policy, checkpoint, load_hf_config
+from fastsvs.policy import Policy, checkpoint
+from fastsvs.preflight import encode_text, preflight
 from fastsvs.rollout import ENGINES, Engine, EngineSpec, RemoteEngine, SamplingParams
 from fastsvs.rollouts import Rollouts
-from fastsvs.selfplay import (
-    JUDGES,
-    SAMPLERS,
-    STAGES,
-    Draw,
-    Judge,
-    Sampler,
-    SamplerTools,
-    Stage,
-    StageTools,
-    Task,
-    original_tasks,
-)
+from fastsvs.selfplay import JUDGES, Draw, Judge, Sampler, Stage, Task, original_tasks
 from fastsvs.sync import BroadcastSync, LocalSync, ServerFleet, WeightSync, server_arguments, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.verify import Verifier
@@ -147,38 +128,29 @@ class Session:
 def open_session(job: TrainJob) -> Iterator[Session]:
     """Check the job's inputs, build all parts, and close them in the end. Raises UserError for what cannot work."""
     distributed.initialize(job.run.timeout_seconds, read_nodes(job.rollout).trainers)
-    main = distributed.is_main()
-    check_lengths(job)
-    check_names(job)
-    check_staleness(job)
-    inputs = read_inputs(job)
-    check_fits_model(job, load_hf_config(job.model.path), inputs.tokenizer)
-    stage = build_stage(job, inputs.tokenizer)
-    sampler = build_sampler(job, inputs)
-    folder = RunFolder(job, Path(job.run.dir), writable=main)
+    checked = preflight(job, distributed.world_size())
+    inputs, stage, loss = checked.inputs, checked.stage, checked.loss
     with ExitStack() as stack:
-        stack.enter_context(closing(folder))
+        stack.enter_context(closing(checked.folder))
         verifier = stack.enter_context(Verifier(job.verifier))
         judges = {name: stack.enter_context(JUDGES.get(name)(job)) for name in stage.judges}
         policy = build_policy(job, total_updates=job.run.steps)
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
-        stop = stop_token_ids(job.model.path, inputs.tokenizer)
-        spec = training_spec(job, policy.hf_config, stop)
+        spec = training_spec(job, policy.hf_config, checked.stop)
         engine = ENGINES.get(job.rollout.engine).build(spec)
         stack.enter_context(closing(engine))
         sync = stack.enter_context(closing(build_sync(policy, engine, job.rollout, job.sync)))
         rollouts = stack.enter_context(closing(Rollouts(engine, sync, job.run.timeout_seconds)))
-        progress = stack.enter_context(StepProgress("train", job.run.steps, 0, enabled=main))
-        loss = policy_loss(job.algorithm)
+        progress = stack.enter_context(StepProgress("train", job.run.steps, 0, enabled=distributed.is_main()))
         said = [fact for judge in judges.values() for fact in judge.facts]
         for fact in (*inputs.facts, *verifier.facts, *said, loss.describe()):
             progress.say(fact)
         yield Session(
             job=job,
             inputs=inputs,
-            folder=folder,
+            folder=checked.folder,
             progress=progress,
-            sampler=sampler,
+            sampler=checked.sampler,
             stage=stage,
             verifier=verifier,
             judges=judges,
@@ -231,41 +203,6 @@ def build_sync(policy: Policy, engine: Engine, rollout: RolloutConfig, config: S
     if not isinstance(engine, ServerFleet):
         return LocalSync(policy, engine)
     return BroadcastSync(policy, engine, config, transport_for(rollout.placement, distributed.device()))
-
-
-def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
-    """The experience stage by name; its questions go through the same PromptFn as the data set's."""
-    prompt = PROMPTS.get(job.data.prompt)
-    tools = StageTools(
-        encode_question=lambda question: encode_prompt(tokenizer, prompt(question, job.data, "train")),
-        encode_message=lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}]),
-        max_prompt_tokens=job.data.max_prompt_tokens,
-        max_response_tokens=job.rollout.max_response_tokens,
-        seed=job.run.seed,
-        needs_labels=needs_labels(job.algorithm.reward),
-    )
-    stage = STAGES.get(job.selfplay.stage)(job.selfplay, tools)
-    if stage.reads_problems == (job.data.path == NO_PROBLEMS):
-        wanted = "a data set" if stage.reads_problems else f"{NO_PROBLEMS!r}: it makes its own tasks"
-        raise UserError(f"data.path={job.data.path}, but for selfplay.stage={job.selfplay.stage} it must be {wanted}")
-    return stage
-
-
-def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer.encode(text, add_special_tokens=False)) if text else ()
-
-
-def build_sampler(job: TrainJob, inputs: Inputs) -> Sampler:
-    tools = SamplerTools(
-        [problem for problem, _ in inputs.problems],
-        job.run.prompts_per_step,
-        job.rollout.samples_per_prompt,
-        job.run.seed,
-        encode=lambda text: encode_text(inputs.tokenizer, text),
-        max_response_tokens=job.rollout.max_response_tokens,
-        needs_labels=needs_labels(job.algorithm.reward),
-    )
-    return SAMPLERS.get(job.sampler.name)(job.sampler, tools)
 
 
 def sampling_params(rollout: RolloutConfig) -> SamplingParams:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import PretrainedConfig
 
 from fastsvs import distributed
 from fastsvs.algorithms import Batch, TokenLoss, TokenTerms, token_level
+from fastsvs.checks import check_policy
 from fastsvs.config import AlgorithmConfig, SftJob
 from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer
 from fastsvs.errors import UserError
 from fastsvs.export import write_companions
+from fastsvs.files import check_folder
 from fastsvs.policy import Policy, checkpoint
 from fastsvs.telemetry import RunFolder, StepProgress
 
@@ -27,9 +31,8 @@ def sft(job: SftJob) -> Path:
     """Train on the job's dialogues, resuming what its run folder holds; the folder of the run, or of the export."""
     distributed.initialize(job.run.timeout_seconds)
     main = distributed.is_main()
-    check_example_length(job)
-    examples, facts = load_examples(job)
-    folder = RunFolder(job, Path(job.run.dir), writable=main)
+    checked = preflight(job, distributed.world_size())
+    examples, folder = checked.examples, checked.folder
     policy = Policy(
         job.model, job.policy, seed=job.run.seed, total_updates=job.run.steps, max_sequence_tokens=job.data.max_tokens
     )
@@ -38,7 +41,7 @@ def sft(job: SftJob) -> Path:
     folder.begin(start)
     sampler = EpochSampler(len(examples), job.run.prompts_per_step, job.run.seed)
     with closing(folder), StepProgress("sft", job.run.steps, start, enabled=main) as progress:
-        for fact in facts:
+        for fact in checked.facts:
             progress.say(fact)
         for step in range(start, job.run.steps):
             began = time.perf_counter()
@@ -59,6 +62,28 @@ def sft(job: SftJob) -> Path:
         write_companions(job.model, export)
     distributed.agree(None)  # the others wait until it is there
     return export
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A job that can begin, with what was read to find that out."""
+
+    examples: Sequence[Example]
+    hf_config: PretrainedConfig
+    folder: RunFolder
+    facts: Sequence[str]
+
+
+def preflight(job: SftJob, processes: int | None) -> Checked:
+    """As `fastsvs.preflight` for training with rewards."""
+    check_example_length(job)
+    hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
+    main = distributed.is_main()
+    folder = RunFolder(job, Path(job.run.dir), writable=main)
+    if main and job.export is not None:
+        check_folder("export", Path(job.export))
+    examples, facts = load_examples(job)
+    return Checked(examples, hf_config, folder, facts)
 
 
 def load_examples(job: SftJob) -> tuple[list[Example], list[str]]:
