@@ -15,7 +15,9 @@ import pytest
 import triton_interpreter  # noqa: F401  before anything else imports Triton
 from forking import Run
 from hypothesis import settings
-from whole_runs import ROOT, command, environment
+from whole_runs import ROOT, Refuse, command, environment
+
+from fastsvs.cli import main
 
 settings.register_profile("fastsvs", deadline=None)  # a busy machine is not a fault of the code
 settings.load_profile("fastsvs")
@@ -24,6 +26,26 @@ settings.load_profile("fastsvs")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files of whole runs first, which are the longest: what several processes begin last should end soon."""
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
+@pytest.fixture
+def refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """What `fastsvs ARGUMENTS run.dir=<new folder>` (an evaluation: `output=`) says when it refuses, and its dry run as
+    well unless `dry` is false; the folder must not have been made."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)  # an earlier test may have joined a world of one
+
+    def run(*arguments: str, dry: bool = True) -> str:
+        folder = tmp_path / "run"
+        messages = []
+        for more in ([], ["--dry-run"]) if dry else ([],):
+            place = "output" if arguments[0] == "eval" else "run.dir"
+            assert main([*arguments, f"{place}={folder}", *more]) == 2, more
+            assert not folder.exists()
+            messages.append(capsys.readouterr().err.partition("fastsvs: error: ")[2])
+        assert len(set(messages)) == 1, "the run and its dry run say the same"
+        return messages[0]
+
+    return run
 
 
 Started = Callable[..., subprocess.CompletedProcess[str]]

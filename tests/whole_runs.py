@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,14 @@ SMALL = [
     "run.save_every=1",
 ]
 """Overrides that shrink configs/tiny_svs.yaml to seconds."""
+
+TRAIN = ("train", "configs/tiny_svs.yaml", *SMALL)
+SFT = (
+    *("sft", "configs/tiny_sft.yaml", "export=null", "data.limit=16", "policy.optimizer.warmup_steps=0"),
+    *("run.prompts_per_step=8", "run.steps=2", "run.save_every=1"),
+)
+Refuse = Callable[..., str]
+"""The fixture `refuse`."""
 
 OF_THE_MACHINE = ("time/", "throughput/", "system/")
 """Beginnings of metrics that no two runs have in common."""
