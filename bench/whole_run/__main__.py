@@ -13,7 +13,7 @@ from bench import report
 from bench.whole_run.cases import Case, Place, measure
 
 PARTS = ("works", "peer", "learns", "shapes", "decode")
-"""By value: what a cut leaves is the most telling. Each is a module with `cases(place)`."""
+"""Names of the parts by value, so that a cut leaves the most telling; each is a module with `cases(place)`."""
 LIMIT_SECONDS = 480.0
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_part(part: str, wanted: Sequence[str], place: Place, limit_seconds: float) -> int:
-    """Measure this part here; the number of cases that failed."""
+    """Measure this part in this process, and return the number of cases that failed."""
     make: Callable[[Place], list[Case]] = import_module(f"bench.whole_run.{part}").cases
     cases = [case for case in make(place) if any(case.name.startswith(name) for name in wanted)]
     failed = measure(part, cases, place, limit_seconds)
@@ -50,6 +50,7 @@ def run_part(part: str, wanted: Sequence[str], place: Place, limit_seconds: floa
 
 
 def run_apart(part: str, chosen: argparse.Namespace) -> int:
+    """Measure this part in a process of its own, and return its exit status."""
     names = [name for name in chosen.only or [part] if name.split("/")[0] == part]
     print(f"== {part}", flush=True)
     command = [sys.executable, "-m", "bench.whole_run", "--suite", chosen.suite, "--out", str(chosen.out)]

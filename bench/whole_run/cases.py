@@ -21,7 +21,7 @@ class Case:
 
     name: str
     measure: Callable[[Path], Iterable[Row]]
-    """Called with a folder of its own; its rows are kept as they come."""
+    """Function from a folder of the case's own to its rows, which are kept as they come."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Place:
     """Where a part works and what it works on."""
 
     suite: str
-    """`h200` or `smoke`."""
+    """Name of the suite: `h200` or `smoke`."""
     model: str
     """Hugging Face folder or hub id of the small real model."""
     work: Path
@@ -67,6 +67,7 @@ def measure(part: str, cases: Sequence[Case], place: Place, limit_seconds: float
 
 
 def show(row: Row) -> None:
+    """Print one figure as a line."""
     value = f"{row.value:,.0f}" if abs(row.value) >= 1000 else f"{row.value:.4g}"
     note = f"  ({row.note})" if row.note else ""
     print(f"  {row.case:<34} {row.provider:<16} {row.metric:<46} {value:>10} {row.unit}{note}", flush=True)

@@ -21,7 +21,7 @@ class MemoryWatch:
         """(seconds of the monotonic clock, GiB)."""
 
     def between(self, begin: float, end: float) -> list[float]:
-        """GiB, from `begin` to `end` seconds of the monotonic clock."""
+        """Return the GiB from `begin` to `end` seconds of the monotonic clock."""
         return [used for moment, used in self.samples if begin <= moment <= end]
 
 

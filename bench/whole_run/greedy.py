@@ -18,7 +18,10 @@ MAX_TOKENS = 96
 
 @dataclass(frozen=True)
 class Agreement:
+    """How far two engines agree."""
+
     problems: int
+    """Number of problems that both answered."""
     equal: float
     """Share of the answers that are equal in every token."""
     common: float
@@ -37,13 +40,13 @@ def agreement(model: str, dtype: str, problems: int, folder: Path) -> Agreement:
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens are equal from the beginning."""
+    """Count the tokens that are equal from the beginning."""
     pairs = zip(one, other, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def answers(model: str, dtype: str, engine: str, problems: int, folder: Path) -> dict[str, Rollout]:
-    """By problem: the most likely token again and again."""
+    """Return the greedy answer to each problem, by its id."""
     tokenizer = load_tokenizer(model)
     found, _ = load_problems(DataConfig(path="tiny:heldout", suffix="", limit=problems))
     options = {"gpu-memory-utilization": 0.3, "enforce-eager": True}

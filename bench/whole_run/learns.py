@@ -20,9 +20,9 @@ from fastsvs.errors import UserError
 METHODS = {"RLVR": "configs/smollm2_rlvr.yaml", "SvS": "configs/smollm2_svs.yaml"}
 BASE = "configs/smollm2_sft.yaml"
 PARTS = ("rollout", "update", "sync", "valuation", "examination")
-"""Of a step: `time/...`."""
+"""Parts of a step: `time/...` of its metrics."""
 LAST = 5
-"""Steps whose mean is a run's end."""
+"""Number of last steps whose mean stands for a run's end."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sizes:
     run: Sequence[str]
     """Overrides of the runs."""
     seconds: float
-    """Longest run; it is stopped then, and its last evaluation counts."""
+    """Longest run, in seconds; it is stopped then, and its last evaluation counts."""
 
 
 SIZES = {
@@ -75,7 +75,7 @@ def cases(place: Place) -> list[Case]:
 
 
 def fine_tune(overrides: Sequence[str], base: Path, folder: Path) -> Iterator[Row]:
-    """Rows of the fine-tuning that makes the base, unless it is there."""
+    """Fine-tune the base, unless it is there."""
     if base.exists():
         return
     words = [sys.executable, "-m", "fastsvs", "sft", BASE, *overrides, f"export={base}", f"run.dir={folder}"]
@@ -90,7 +90,7 @@ def fine_tune(overrides: Sequence[str], base: Path, folder: Path) -> Iterator[Ro
 
 
 def train(sizes: Sizes, method: str, base: Path, folder: Path) -> Iterator[Row]:
-    """Rows of one run: what it learned, what it cost, and where the time went."""
+    """Train with one method: what it learned, what it cost, and where the time went."""
     run = TrainingRun(folder, METHODS[method], [f"model.path={base}", *sizes.run])
     row = partial(Row, METHODS[method], method)
     with memory_watch() as memory:
@@ -104,7 +104,7 @@ def train(sizes: Sizes, method: str, base: Path, folder: Path) -> Iterator[Row]:
 
 
 def outcome(run: TrainingRun, row: Callable[..., Row]) -> Iterator[Row]:
-    """Rows of what the run's folder holds."""
+    """Yield the rows of what the run's folder holds."""
     rows = run.rows()
     for step, evaluation in sorted(run.evaluations().items()):
         for name in (name for name in evaluation if name.startswith("pass@")):

@@ -40,16 +40,19 @@ class TrainingRun:
             self._process = subprocess.Popen(self._words, env=self._environment, stdout=log, stderr=log)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The metrics of the steps that are done."""
+        """Return the metrics of the steps that are done."""
         path = self.folder / "metrics.jsonl"
         return read_jsonl(path) if path.exists() else []
 
     def evaluations(self) -> dict[int, dict[str, Any]]:
-        """The held-out figures by step."""
+        """Return the held-out figures by step."""
         return read_evaluations(self.folder)
 
     def wait_for(self, seen: Callable[[], object], seconds: float) -> float:
-        """Seconds until `seen()`. Raises UserError when the run ends before that, or takes longer than `seconds`."""
+        """Wait until `seen()`, and return the seconds that took.
+
+        Raises UserError when the run ends before that, or takes longer than `seconds`.
+        """
         began = time.monotonic()
         while not seen():
             if self._process is not None and self._process.poll() is not None:
@@ -60,8 +63,10 @@ class TrainingRun:
         return time.monotonic() - began
 
     def finish(self, seconds: float) -> bool:
-        """Wait for its end; whether it came to it by itself. A run that takes longer is stopped, what it has is kept.
-        Raises UserError when it failed."""
+        """Wait for its end, and tell whether it came to it by itself.
+
+        A run that takes longer is stopped, and what it has is kept. Raises UserError when it failed.
+        """
         assert self._process is not None
         try:
             status = self._process.wait(seconds)
@@ -73,17 +78,20 @@ class TrainingRun:
         return True
 
     def kill(self) -> None:
-        """SIGKILL to the trainer, as the kernel does it where memory is short."""
+        """Send SIGKILL to the trainer, as the kernel does where memory is short."""
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
     def processes(self, named: str = "") -> list[int]:
-        """The run's processes whose command line or name holds `named`."""
+        """Return the ids of the run's processes whose command line or name holds `named`."""
         return [pid for pid in _all_processes() if self._marked(pid) and named in _name(pid)]
 
     def clear(self, seconds: float = 60.0) -> float:
-        """Seconds until no process is left. Raises UserError for what outlives its trainer for longer."""
+        """Wait until no process is left, and return the seconds that took.
+
+        Raises UserError for what outlives its trainer for longer.
+        """
         began = time.monotonic()
         while left := self.processes():
             if time.monotonic() - began > seconds:
@@ -106,7 +114,7 @@ def _all_processes() -> list[int]:
 
 
 def _name(pid: int) -> str:
-    """Its own name and its command line."""
+    """Return a process's own name and its command line."""
     texts = []
     for file in ("comm", "cmdline"):
         with suppress(OSError):

@@ -31,15 +31,15 @@ OURS = "fastsvs"
 @dataclass(frozen=True)
 class Sizes:
     overrides: Sequence[str]
-    """Of every run."""
+    """Overrides of every run."""
     steps: int
-    """Of a run that is compared; killed ones have four."""
+    """Steps of a run that is compared; killed ones have KILLED_STEPS."""
     problems: int
-    """Whose greedy answers are compared."""
+    """Number of problems whose greedy answers are compared."""
     start_seconds: float
-    """Longest wait for the first step."""
+    """Longest wait for the first step, in seconds."""
     run_seconds: float
-    """Longest run."""
+    """Longest run, in seconds."""
     broadcast_bytes: int
 
 
@@ -67,7 +67,7 @@ SIZES = {
 }
 MEMORY = "gpu-memory-utilization: 0.3"
 GRAPHS = '{"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}'
-"""CUDA graphs without torch.compile."""
+"""vLLM's options for CUDA graphs without torch.compile."""
 ON_SERVERS = ["rollout.engine=vllm", "rollout.placement=colocated", "sync.verify=true"]
 ENGINES = {
     "vllm eager": [*ON_SERVERS, f"rollout.server.arguments={{{MEMORY}, enforce-eager: true}}"],
@@ -96,7 +96,7 @@ def cases(place: Place) -> list[Case]:
 
 
 def train(sizes: Sizes, dtype: str, engine: str, folder: Path) -> Iterator[Row]:
-    """Rows of one run: held-out figures, agreement of engine and trainer, time, memory awake and asleep."""
+    """Yield the rows of one run: held-out figures, agreement of engine and trainer, time, memory awake and asleep."""
     run = run_of(sizes, engine, folder, [f"policy.dtype={dtype}", f"run.steps={sizes.steps}"])
     with memory_watch() as memory:
         run.start()
@@ -133,7 +133,7 @@ def train(sizes: Sizes, dtype: str, engine: str, folder: Path) -> Iterator[Row]:
 
 
 def held_out(run: TrainingRun, row: Any) -> Iterator[Row]:
-    """pass@k before the first and after the last step."""
+    """Yield pass@k before the first and after the last step."""
     evaluations = run.evaluations()
     for moment, step in (("before", min(evaluations)), ("after", max(evaluations))):
         for name, value in evaluations[step].items():
@@ -142,7 +142,7 @@ def held_out(run: TrainingRun, row: Any) -> Iterator[Row]:
 
 
 def greedy(sizes: Sizes, dtype: str, folder: Path) -> Iterator[Row]:
-    """Rows on the greedy answers of the server and of the engine in process, with the same weights."""
+    """Compare the greedy answers of the server and of the engine in process, with the same weights."""
     found = agreement("models/tiny", dtype, sizes.problems, folder)
     row = partial(Row, f"greedy answers, {dtype}", "vLLM against the local engine")
     yield row("problems", found.problems, "count")
@@ -151,7 +151,7 @@ def greedy(sizes: Sizes, dtype: str, folder: Path) -> Iterator[Row]:
 
 
 def kill_server(sizes: Sizes, folder: Path) -> Iterator[Row]:
-    """Rows of a run whose engine core is killed after two steps: what it cost, and that nothing is missing."""
+    """Kill the engine core of a run after two steps: what that costs, and whether anything is missing."""
     run = run_of(sizes, "vllm eager", folder, ["policy.dtype=bf16", f"run.steps={KILLED_STEPS}"])
     run.start()
     run.wait_for(lambda: len(run.rows()) >= 2, sizes.start_seconds)
@@ -168,7 +168,7 @@ def kill_server(sizes: Sizes, folder: Path) -> Iterator[Row]:
 
 
 def kill_trainer(sizes: Sizes, folder: Path) -> Iterator[Row]:
-    """Rows of a run whose trainer is killed after two steps and started again."""
+    """Kill the trainer of a run after two steps, and start it again."""
     run = run_of(sizes, "vllm eager", folder, ["policy.dtype=bf16", f"run.steps={KILLED_STEPS}", "run.save_every=1"])
     with memory_watch() as memory:
         run.start()
@@ -189,7 +189,7 @@ def kill_trainer(sizes: Sizes, folder: Path) -> Iterator[Row]:
 
 
 def group_of_one(sizes: Sizes, folder: Path) -> Iterator[Row]:
-    """Rows of the trainer's group and of the weights' group with one member: all of NCCL that one GPU allows."""
+    """Try the trainer's group and the weights' group with one member: all of NCCL that one GPU allows."""
     distributed.initialize(60)
     device = distributed.device()
     buffer = torch.ones(sizes.broadcast_bytes, dtype=torch.uint8, device=device)
@@ -218,5 +218,5 @@ def group_of_one(sizes: Sizes, folder: Path) -> Iterator[Row]:
 
 
 def run_of(sizes: Sizes, engine: str, folder: Path, more: Sequence[str]) -> TrainingRun:
-    """A run of CONFIG; where it has servers, every publish is checked tensor by tensor."""
+    """Return a run of CONFIG; where it has servers, every publish is checked tensor by tensor."""
     return TrainingRun(folder, CONFIG, [*sizes.overrides, *ENGINES[engine], *more])
