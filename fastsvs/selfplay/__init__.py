@@ -1,8 +1,8 @@
 """Self-play: select -> synthesize -> solve -> shape -> filter, a pure state machine over any rollout engine.
 
-`collect` drives an `ExperienceStage` and gives the step's `Experience`. Stages by name are in `STAGES`: `svs`,
-`rise`, `azr`, and `none` for plain RLVR; a plug-in registers a `StageFactory` there. Which problems are asked is a
-`Sampler`'s choice.
+`collect` drives an `ExperienceStage` and returns the step's `Experience`. `STAGES` holds the stages by name: `svs`,
+`rise`, `azr`, and `none` for plain RLVR; a plug-in registers a `StageFactory` there. A `Sampler` chooses which problems
+are asked.
 """
 
 from fastsvs.selfplay.azr import AzrStage

@@ -1,4 +1,4 @@
-"""Finished groups are decoded at once; their answers are checked while the engine generates."""
+"""Decoding of finished groups, and checking of their answers while the engine generates."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class AnswerVerifier(Protocol):
-    """What self-play needs of `fastsvs.verify.Verifier`."""
+    """The part of `fastsvs.verify.Verifier` that self-play needs."""
 
     def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
-        """For each (response, answer) the verdict, or a future; which of the two depends on the pair alone."""
+        """Return the verdict on each (response, answer), or a future; which of the two depends on the pair alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a judge says of one response."""
+    """A judge's finding on one response."""
 
     verdict: Verdict
     note: Any = None
-    """JSON, for the stage."""
+    """JSON for the stage."""
 
 
 Said = Verdict | Finding
 
 
 class Judge(Protocol):
-    """Says which responses are correct, where comparing answers does not."""
+    """A judge of which responses are correct, where comparing answers cannot tell."""
 
     def submit(self, asked: Sequence[tuple[str, Task]]) -> Sequence[Said | Future[Any]]:
-        """For each (response, task) what is said, or its future; which of the two depends on the pair alone."""
+        """Return the finding on each (response, task), or a future; which of the two depends on the pair alone."""
 
 
 class Checker:
-    """Decodes and verifies groups; whoever needs verdicts gets on with something else until they are there.
+    """Decodes and verifies groups while the caller goes on with other work.
 
-    With a collective engine every rank decodes and checks a share of the responses, all ranks see all groups, and what
+    With a collective engine every rank decodes and checks a share of the responses, and all ranks see all groups. What
     comes out when does not depend on the clock: checks that take time are settled one turn later. (Such an engine gives
-    the same bits in the same company only, so the moment at which a request joins it must be reproducible.) With any
-    other engine this rank does all, and a group comes out when its last verdict is there.
+    the same bits only in the same batch, so the moment at which a request joins it must be reproducible.) With any
+    other engine this rank does everything, and a group comes out when its last verdict is there.
     """
 
     def __init__(
@@ -62,12 +62,14 @@ class Checker:
         self._open: list[_Open] = []
 
     def pending(self) -> int:
-        """Groups whose verdicts are not all there."""
+        """Return the number of groups whose verdicts are not all there."""
         return len(self._open)
 
     def turn(self, finished: Sequence[Finished], patience: float) -> list[Group]:
-        """Take in `finished` groups and give all whose verdicts are there, after up to `patience` seconds of waiting
-        when there would be none."""
+        """Take in `finished` groups and return all groups whose verdicts are there.
+
+        When there would be none, wait for up to `patience` seconds first.
+        """
         if self._collective:
             self._settle(self._open)
             self._begin(finished)
@@ -80,7 +82,8 @@ class Checker:
         return complete
 
     def _begin(self, finished: Sequence[Finished]) -> None:
-        """Decode and submit this rank's share of the responses; the texts and the verdicts known at once, of all."""
+        """Decode and submit this rank's share of the responses, then exchange texts and known verdicts with all
+        ranks."""
         opened = [_Open(task, rollouts) for task, rollouts in finished]
         places = [(group, sample) for group in opened for sample in range(len(group.rollouts))]
         if not places:
@@ -96,7 +99,7 @@ class Checker:
                     group.findings[sample] = finding
 
     def _ask(self, responses: Sequence[tuple[_Open, int, str]]) -> None:
-        """Every judge once, about all that are its."""
+        """Ask every judge once, about all of its responses."""
         for name in sorted({group.task.judge for group, *_ in responses if group.task.judge is not None}):
             asked = [(group, sample, text) for group, sample, text in responses if group.task.judge == name]
             found = self._judges[name].submit([(text, group.task) for group, _, text in asked])
@@ -122,15 +125,15 @@ class Checker:
 
 @dataclass(slots=True)
 class _Open:
-    """A group on its way to its verdicts."""
+    """A group whose verdicts are not all there."""
 
     task: Task
     rollouts: list[Rollout]
     texts: dict[int, str] = field(default_factory=dict)
     findings: dict[int, Finding] = field(default_factory=dict)
-    """By sample, those that are there."""
+    """Known findings, by sample."""
     owed: dict[int, Future[Any]] = field(default_factory=dict)
-    """Those that are being found by this rank's judge."""
+    """Futures of the findings that this rank's judge is still working on, by sample."""
 
     def take(self, sample: int, said: Said | Future[Any]) -> None:
         if isinstance(said, Future):

@@ -1,8 +1,8 @@
-"""Drives any stage over any engine: submit, decode, verify, expand, until nothing is left; then finish.
+"""The loop that drives any stage over any engine: submit, decode, verify, expand, until nothing is left; then finish.
 
-Streaming, there is no barrier between solving, writing and solving again: each group goes on as soon as its answers
-are checked, which happens beside generation. What comes out depends neither on that order nor on the number of ranks:
-a request's seed comes from its key, and the groups are sorted by key.
+In streaming there is no barrier between solving, writing and solving again: each group goes on as soon as its answers
+are checked, and checking runs beside generation. What comes out depends neither on that order nor on the number of
+ranks: a request's seed comes from its key, and the groups are sorted by key.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task
 
 Schedule = Literal["streaming", "phased"]
 PATIENCE_SECONDS = 1.0
-"""Longest wait for one of the two, engine or verifier, when the other has nothing to do."""
+"""Longest wait for the engine or the verifier when the other has nothing to do, in seconds."""
 TURN_SECONDS = 0.02
-"""Longest wait for a remote engine while answers are being checked."""
+"""Longest wait for a remote engine while answers are being checked, in seconds."""
 
 
 def collect(
@@ -39,12 +39,14 @@ def collect(
     progress: Callable[[Group], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Experience:
-    """The experience that `tasks` lead to. `verifier` compares answers; tasks may name one of `judges` instead.
-    `progress` sees every group once, as soon as it is verified.
+    """Return the experience that `tasks` lead to.
 
-    `phased` lets every group of one generation of tasks wait for the last before any goes on; the result is the same.
-    With a collective engine every rank calls this with the same arguments and gets the same result; with any other,
-    the main rank alone. Raises ValueError when two tasks share a key, RuntimeError when the engine loses a group,
+    `verifier` compares answers; tasks may name one of `judges` instead. `progress` is called once with every group, as
+    soon as it is verified. With `phased`, every group of one generation of tasks waits for the last before any goes on;
+    the result is the same.
+
+    With a collective engine every rank calls this with the same arguments and gets the same result; with any other, the
+    main rank alone calls it. Raises ValueError when two tasks share a key, RuntimeError when the engine loses a group,
     CancelledError soon after `cancelled()` has become true.
     """
     checker = Checker(verifier, decode, engine.collective, judges)
@@ -84,7 +86,7 @@ def collect(
 
 
 def _patience(engine: Engine, checker: Checker) -> float:
-    """Verdicts that are on their way may soon give the engine more to do."""
+    """Return how long to wait for the engine, in seconds: less while verdicts may soon give it more to do."""
     if not checker.pending():
         return PATIENCE_SECONDS
     return 0.0 if engine.collective else TURN_SECONDS

@@ -1,4 +1,4 @@
-"""The numbers of one step's experience, by kind: before and after the filters."""
+"""The numbers of one step's experience, by kind, before and after the filters."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from fastsvs.selfplay.types import Group
 
 
 def count(groups: Sequence[Group], kept: Sequence[Group]) -> dict[str, float]:
-    """Counters `<what>/<kind>` of rewarded `groups`, of which `kept` go to training.
+    """Return counters `<what>/<kind>` of rewarded `groups`, for `kept`, those of them that go to training.
 
     `groups`, `samples`: before the filters; `kept_groups`, `kept_samples`: after them. `response_tokens`,
-    `response_tokens_max`: lengths; `truncated`: responses that hit the token limit; `unverified`: answers whose check
-    failed. `solve_rate`: correct among verified answers; `reward` (also `reward/mean`, over all kinds): mean over
-    samples; both before the filters, and absent where there is nothing to take a mean of.
+    `response_tokens_max`: mean and longest length in tokens; `truncated`: responses that hit the token limit;
+    `unverified`: answers whose check failed. `solve_rate`: share of correct among verified answers; `reward` (also
+    `reward/mean`, over all kinds): mean over samples. Both are taken before the filters, and are absent where there is
+    nothing to take a mean of.
     """
     counters: dict[str, float] = {}
     for kind in dict.fromkeys(group.task.kind for group in groups):

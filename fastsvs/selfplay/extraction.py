@@ -1,7 +1,7 @@
-"""From a synthesis response to a problem that is worth solving, or to the reason why there is none.
+"""Reading of a problem that is worth solving from a synthesis response, or of the reason why there is none.
 
-Extraction follows the SvS code: a `text` fence, else any fence, else a "Reconstructed Question" heading, in what
-stands after the last `</think>`. Three things are stricter here, because each of them trains on a wrong label there:
+Extraction follows the SvS code: a `text` fence, else any fence, else a "Reconstructed Question" heading, in what stands
+after the last `</think>`. Three things are stricter here, because in the SvS code each of them trains on a wrong label:
 a fence that is never closed (a truncated response) gives no problem, a response without a marker never reuses the
 previous response's problem, and degenerate problems are rejected.
 """
@@ -18,19 +18,21 @@ HEADING = "**Reconstructed Question:**"
 
 
 class Rejection(StrEnum):
+    """Reason for which a synthesis response gives no problem to solve."""
+
     NO_MARKER = "no_marker"
-    """Neither fence nor heading."""
+    """The response has neither a fence nor a heading."""
     UNCLOSED = "unclosed"
     """The fence is opened and never closed."""
     EMPTY = "empty"
     PLACEHOLDER = "placeholder"
-    """The template's example line, a bracketed stand-in, or nothing but punctuation."""
+    """The text is the template's example line, a bracketed stand-in, or nothing but punctuation."""
     COPY = "copy"
-    """Equal to the problem that the context solves."""
+    """The text equals the problem that the context solves."""
     DUPLICATE = "duplicate"
-    """Equal to an earlier variant of the same context."""
+    """The text equals an earlier variant of the same context."""
     TOO_LONG = "too_long"
-    """Its prompt exceeds the token limit."""
+    """The problem's prompt exceeds the token limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Variant:
 
 
 def read_variants(responses: Sequence[str], original: str, template: str) -> list[Variant]:
-    """One `Variant` for each response to one context, in order. Texts are compared without case and white space."""
+    """Return one `Variant` for each response to one context, in order. Texts are compared without case and white
+    space."""
     seen: set[str] = set()
     stand_in = normalize(extract_problem(template).question)
     variants = []
@@ -61,7 +64,7 @@ def read_variants(responses: Sequence[str], original: str, template: str) -> lis
 
 
 def extract_problem(response: str) -> Variant:
-    """The text that the response offers as its problem, stripped; not yet compared with anything."""
+    """Return the text that the response offers as its problem, stripped and not yet compared with anything."""
     answer = response.rpartition("</think>")[2]
     for marker in (f"{FENCE}text", FENCE):
         if marker in answer:
@@ -73,7 +76,7 @@ def extract_problem(response: str) -> Variant:
 
 
 def normalize(text: str) -> str:
-    """Case and white space do not make another problem."""
+    """Return the text without differences of case and white space, which do not make another problem."""
     return " ".join(text.casefold().split())
 
 

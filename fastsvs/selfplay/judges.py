@@ -1,4 +1,7 @@
-"""Judges beside the answer verifier, by the name that a stage's tasks give: opened for a run whose stage needs them."""
+"""Registry of the judges beside the answer verifier, by the name that a stage's tasks give.
+
+A judge is opened for a run whose stage needs it.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ class OpenedJudge(Judge, Protocol):
 
     @property
     def facts(self) -> Sequence[str]:
-        """What the log of the run says about it."""
+        """Return the lines about the judge for the run's log."""
 
 
 JudgeFactory = Callable[[TrainJob], AbstractContextManager[OpenedJudge]]
-"""Raises UserError where it must not or cannot judge."""
+"""Factory that opens a judge. It raises UserError where the judge must not or cannot judge."""
 JUDGES = Registry[JudgeFactory]("judge")

@@ -1,8 +1,8 @@
-"""SELF: the model comments on its responses, mends them, and approves or not of what came out (arXiv 2310.00533).
+"""SELF: the model comments on its responses, refines them, and approves the result or not (arXiv 2310.00533).
 
 Every response leads to a chain of three more tasks: feedback on it, a refinement with that feedback, feedback on the
 refinement. A refinement that the last feedback calls right is an example to learn from. Answers are compared only to
-report how often the model's judgement is right: they decide nothing.
+report how often the model's judgement is right; the comparison decides nothing.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from fastsvs.verify.verdict import Verdict
 
 FEEDBACK, REFINEMENT, APPROVAL = "feedback", "refinement", "approval"
 FATES = ("kept", "disapproved", "truncated", "too_long")
-"""What became of a chain: `truncated` is the refinement, `too_long` a prompt of a link. A refinement that several
-chains come to is kept as often: what the model agrees on with itself is more often right."""
+"""Ways in which a chain can end. `truncated` means that the refinement was, `too_long` that a link's prompt was.
+
+A refinement that several chains lead to is kept as many times: what the model agrees on with itself is more often
+right.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One response and what was made of it; None where the chain ended before."""
+    """One response and what was made of it; fields are None from where the chain ended."""
 
     key: str
-    """Of the response's feedback; its children's begin with it."""
+    """Key of the task that gives feedback on the response. Keys of the chain's later tasks begin with it."""
     problem: str
     question: str
     answer: str
@@ -52,7 +55,7 @@ Children = dict[tuple[str | None, int | None], Group]
 
 
 class SelfStage:
-    """An experience stage for `collect`. Its experience has the groups of kept refinements; nothing has a reward."""
+    """An experience stage for `collect`. Its experience has the groups of kept refinements; no group has rewards."""
 
     def __init__(self, config: SelfConfig, encode_message: Callable[[str], tuple[int, ...]], max_prompt_tokens: int):
         self._feedback = read_template(
@@ -69,7 +72,7 @@ class SelfStage:
         self._max_prompt_tokens = max_prompt_tokens
 
     def expand(self, group: Group) -> list[Task]:
-        """The next links of the group's chains, as far as their prompts are not too long."""
+        """Return the next links of the group's chains whose prompts are not too long."""
         kind, said = group.task.kind, group.texts
         if kind == ORIGINAL:
             tasks = [self._task(group, sample, FEEDBACK, {"response": text}) for sample, text in enumerate(said)]
@@ -89,11 +92,11 @@ class SelfStage:
         return Experience(learned, count(groups, learned) | chain_figures(chains), rest)
 
     def ended(self, group: Group) -> int:
-        """How many chains end with this group."""
+        """Return how many chains end with this group."""
         return (len(group.texts) if group.task.kind == ORIGINAL else 1) - len(self.expand(group))
 
     def chains(self, groups: Sequence[Group]) -> list[Chain]:
-        """One for every response to an original problem."""
+        """Return one chain for every response to an original problem."""
         children: Children = {(group.task.parent, group.task.parent_sample): group for group in groups}
         originals = [group for group in groups if group.task.kind == ORIGINAL]
         return [self._chain(group, sample, children) for group in originals for sample in range(len(group.texts))]
@@ -138,8 +141,11 @@ class SelfStage:
 
 
 def chain_figures(chains: Sequence[Chain]) -> dict[str, float]:
-    """Of each fate how many; `kept_right`: share of the kept refinements that are right; `approval_accuracy`: share of
-    the last feedbacks that say of a refinement what the comparison of answers says."""
+    """Return the number of chains of each fate, and two shares where there is something to take them of.
+
+    `kept_right`: share of the kept refinements that are right; `approval_accuracy`: share of the last feedbacks whose
+    judgement of a refinement agrees with the comparison of answers.
+    """
     fates = Counter(chain.fate for chain in chains)
     figures: dict[str, float] = {fate: fates[fate] for fate in FATES}
     kept = [chain for chain in chains if chain.fate == "kept"]

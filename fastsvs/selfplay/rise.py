@@ -1,7 +1,8 @@
 """RISE: the policy learns to solve problems and to judge its own solutions in the same steps (arXiv 2505.13445).
 
-Of every problem some of the policy's own responses are put to it again with the question whether they are right. What
-the verifier said of a response is the answer to that; both kinds of prompts are learned from together.
+For every problem the policy gets some of its own responses again, with the question whether they are right. The
+verifier's verdict on the response is the answer to that question. The policy learns from both kinds of prompts
+together.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ANSWERS = {Verdict.CORRECT: "1", Verdict.WRONG: "0"}
 
 
 def load_verification_template(path: str | None) -> str:
-    """The verification prompt at `path`, or the built-in one. Raises UserError when it cannot be used."""
+    """Load the verification prompt at `path`, or the built-in one. Raises UserError when it cannot be used."""
     return read_template(path, "verification.txt", ("question", "response"), "verification template")
 
 
@@ -32,7 +33,8 @@ def verification_prompt(template: str, question: str, response: str) -> str:
 
 @STAGES.register("rise")
 class RiseStage(PlainStage):
-    """Solve, then verify some of the solutions. Right verdicts earn what right answers earn: 1, else 0."""
+    """The stage that solves, then verifies some of the solutions. A right verdict earns what a right answer earns: 1,
+    else 0."""
 
     def __init__(self, config: SelfPlayConfig, tools: StageTools) -> None:
         super().__init__(config, tools)
@@ -55,7 +57,7 @@ class RiseStage(PlainStage):
         return replace(experience, counters=experience.counters | counters)
 
     def _chosen(self, group: Group) -> list[int]:
-        """Responses to ask about, at random among those that the verifier could judge."""
+        """Return the responses to ask about, drawn at random among those that the verifier could judge."""
         judged = [sample for sample, verdict in enumerate(group.verdicts) if verdict in ANSWERS]
         random = Random(derive_seed(self.tools.seed, VERIFICATION, group.task.key, group.task.problem.id))
         return sorted(random.sample(judged, min(self.config.rise.critiques_per_problem, len(judged))))

@@ -1,6 +1,7 @@
-"""Which groups carry a learning signal and what a synthetic problem is worth (SvS, sections 1.2 and 1.4 of its code).
+"""Rules for which groups carry a learning signal and what a synthetic problem is worth (SvS, sections 1.2 and 1.4 of
+its code).
 
-Everything compares exact fractions of counts: the ends of the ranges are inclusive, and 3 of 10 is 0.3.
+All comparisons use exact fractions of counts: the ends of the ranges are inclusive, and 3 of 10 is 0.3.
 """
 
 from __future__ import annotations
@@ -13,30 +14,31 @@ from fastsvs.verify.verdict import Verdict
 
 
 def solving_rewards(group: Group) -> tuple[float, ...]:
-    """1 for each correct answer, else 0."""
+    """Return the rewards, [samples]: 1 for each correct answer, else 0."""
     return tuple(float(verdict is Verdict.CORRECT) for verdict in group.verdicts)
 
 
 def informative(group: Group) -> bool:
-    """Some answers are known to be correct and some to be wrong: 0 < accuracy < 1."""
+    """Return whether some answers are known to be correct and some to be wrong: 0 < accuracy < 1."""
     return 0 < group.correct < group.verified
 
 
 def within(group: Group, limits: tuple[float, float]) -> bool:
-    """Whether the accuracy lies in the range, both ends included. A group without a verified answer is in no range."""
+    """Return whether the accuracy lies in the range, both ends included. A group without a verified answer is in no
+    range."""
     low, high = (Fraction(repr(limit)) for limit in limits)
     return group.accuracy is not None and low <= group.accuracy <= high
 
 
 def context_samples(group: Group, config: SelfPlayConfig) -> list[int]:
-    """The correct responses of an under-performing problem: each becomes a synthesis context."""
+    """Return the correct responses of an under-performing problem. Each becomes a synthesis context."""
     if not group.correct or not within(group, config.context_range):
         return []
     return [sample for sample, verdict in enumerate(group.verdicts) if verdict is Verdict.CORRECT]
 
 
 def deserves_reward(variant: Group, config: SelfPlayConfig) -> bool:
-    """Whether a synthetic problem is of the wanted difficulty under the inherited answer."""
+    """Return whether a synthetic problem has the wanted difficulty under the inherited answer."""
     if config.shaping.rule == "solvable":
         return variant.correct > 0
     return within(variant, config.positive_range)

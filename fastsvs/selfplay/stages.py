@@ -1,4 +1,4 @@
-"""Experience stages by name, what they are built from, and the plainest of them."""
+"""Registry of the experience stages, what they are built from, and the plainest of them."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from fastsvs.selfplay.shaping import informative, solving_rewards
 from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task
 
 Encode = Callable[[str], tuple[int, ...]]
-"""Text to token ids."""
+"""Function from text to token ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageTools:
-    """What a stage may need beside its configuration."""
+    """The settings that a stage is built from beside its configuration."""
 
     encode_question: Encode
-    """To a prompt, through the same PromptFn and suffix as the data's own questions."""
+    """Encoder of a question into a prompt, with the same PromptFn and suffix as the data's own questions."""
     encode_message: Encode
-    """To a prompt of which the text is the only user message."""
+    """Encoder of a text into a prompt that has the text as its only user message."""
     max_prompt_tokens: int
-    """Longer prompts are not to be run, and are to be counted."""
+    """Longest prompt in tokens. A stage counts longer ones and does not run them."""
     max_response_tokens: int
     seed: int = 0
-    """For what a stage draws at random: from this and a task's key or the step, so that it is drawn again."""
+    """Seed of what a stage draws at random, with a task's key or the step, so that the draw can be repeated."""
     needs_labels: bool = True
     """False where the rewards come from the responses alone: what is correct must not decide what is learned from."""
 
 
 class Stage(ExperienceStage, Protocol):
-    """A stage as a training run plays it. What it carries from step to step is its memory."""
+    """A stage as a training run uses it. What it carries from step to step is its memory."""
 
     judges: Sequence[str]
-    """Names in JUDGES of those that its tasks ask for, beside the answer verifier."""
+    """Names in JUDGES of the judges that its tasks ask for, beside the answer verifier."""
     reads_problems: bool
-    """False for one that makes all of its tasks itself."""
+    """False for a stage that makes all of its tasks itself."""
 
     def begin(self, step: int, originals: Sequence[Task]) -> list[Task]:
-        """The step's first tasks, given those that the data set offers."""
+        """Return the step's first tasks, given those that the data set offers."""
 
     def memory(self) -> Any:
-        """JSON that later steps do not alter; comes with every checkpoint."""
+        """Return JSON that later steps do not change. Every checkpoint holds it."""
 
     def recall(self, memory: Any) -> None:
-        """Go on from what `memory` gave."""
+        """Restore what `memory` gave."""
 
 
 StageFactory = Callable[[SelfPlayConfig, StageTools], Stage]
@@ -57,9 +57,9 @@ STAGES = Registry[StageFactory]("experience stage")
 
 @STAGES.register("none")
 class PlainStage:
-    """Plain RLVR: nothing is derived; groups that are all correct or all wrong are left out. Without labels all stay.
+    """The stage of plain RLVR. Other stages derive from it and override what they do otherwise.
 
-    What other stages build on: they override what they do otherwise.
+    It makes no new tasks. Groups that are all correct or all wrong are left out; without labels all groups stay.
     """
 
     judges: Sequence[str] = ()
@@ -87,7 +87,7 @@ class PlainStage:
 
 
 def conclude(groups: Sequence[Group], keep: Callable[[Group], bool]) -> Experience:
-    """The experience of rewarded `groups` under the filter `keep`, with the counters that every stage has."""
+    """Return the experience of rewarded `groups` under the filter `keep`, with the counters that every stage has."""
     kept: list[Group] = []
     discarded: list[Group] = []
     for group in groups:

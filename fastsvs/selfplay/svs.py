@@ -1,9 +1,9 @@
 """SvS: the policy rewrites correct responses to half-solved problems into new problems, and solves those too.
 
-One step (arXiv 2508.14029, algorithm 1, with the constants and the inclusive ranges of its code):
-every correct response to a problem with accuracy in `context_range` is a context; the policy writes
-`variants_per_context` problems from each; each valid one inherits the original answer and is solved
-`samples_per_variant` times; writing it is rewarded when its accuracy lies in `positive_range`.
+One step follows arXiv 2508.14029, algorithm 1, with the constants and the inclusive ranges of its code. Every correct
+response to a problem with accuracy in `context_range` is a context. The policy writes `variants_per_context` problems
+from each. Each valid one inherits the original answer and is solved `samples_per_variant` times. Writing it is rewarded
+when its accuracy lies in `positive_range`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PLACEHOLDER = "{response}"
 
 
 def load_template(path: str | None) -> str:
-    """The synthesis prompt at `path`, or the built-in one. Raises UserError when it cannot be used."""
+    """Load the synthesis prompt at `path`, or the built-in one. Raises UserError when it cannot be used."""
     return read_template(path, "variational_problem.txt", ("response",), "selfplay.template")
 
 
 @STAGES.register("svs")
 class SvsStage(PlainStage):
-    """Select, synthesize, solve, shape, filter. Holds no state but its configuration."""
+    """The stage of SvS: select, synthesize, solve, shape, filter. It holds no state but its configuration."""
 
     def __init__(self, config: SelfPlayConfig, tools: StageTools) -> None:
         super().__init__(config, tools)

@@ -12,8 +12,11 @@ from fastsvs.shipped import missing
 
 
 def read_template(path: str | None, builtin: str, places: Sequence[str], key: str) -> str:
-    """The template at `path`, or the built-in one of that name. Raises UserError, naming the configuration's `key`, for
-    one that cannot be read or lacks a place, `{response}` for `response`."""
+    """Return the template at `path`, or the built-in one of that name.
+
+    `places` are the names that it must have a place for, `{response}` for `response`. Raises UserError, naming the
+    configuration's `key`, for a template that cannot be read or lacks a place.
+    """
     if path is None:
         return files("fastsvs.selfplay").joinpath("prompts", builtin).read_text(encoding="utf-8")
     try:
@@ -29,6 +32,6 @@ def read_template(path: str | None, builtin: str, places: Sequence[str], key: st
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """All places filled in at once: what a value says of places stays as it says it."""
+    """Fill in all places at once, so that text like a place in a value stays as it is."""
     pattern = "|".join(re.escape(f"{{{place}}}") for place in values)
     return re.sub(pattern, lambda match: values[match[0][1:-1]], template)

@@ -1,7 +1,7 @@
-"""What self-play passes around: tasks go to the engine, groups come back, an experience goes to the algorithm.
+"""The data that self-play passes around: tasks go to the engine, groups come back, an experience goes to the algorithm.
 
-Kinds of experience (paper's terms): `original` is original problem solving (OQA), `synthesis` is variational problem
-synthesis (VPS), `variant` is synthetic problem solving (SPA).
+Kinds of experience (in the paper's terms): `original` is original problem solving (OQA), `synthesis` is variational
+problem synthesis (VPS), `variant` is synthetic problem solving (SPA).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SYNTHESIS = "synthesis"
 VARIANT = "variant"
 KINDS = (ORIGINAL, SYNTHESIS, VARIANT)
 ANSWER = "answer"
-"""The judge that compares a response's final answer with the problem's."""
+"""Name of the judge that compares a response's final answer with the problem's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,43 +28,45 @@ class Task:
     """One prompt to be answered `samples` times."""
 
     key: str
-    """Unique within a step. A child's key starts with its parent's, so that sorted groups stand in family order."""
+    """Key that is unique within a step. It starts with the parent's key, so that sorted groups stand in family
+    order."""
     kind: str
     problem: Problem
-    """What is to be solved; for a synthesis task the problem whose correct response is rewritten."""
+    """Problem to be solved; for a synthesis task, the problem whose correct response is rewritten."""
     prompt_ids: tuple[int, ...]
     samples: int
     parent: str | None = None
     """Key of the group that this task was made from."""
     parent_sample: int | None = None
-    """Which of the parent's responses it was made from."""
+    """Index of the parent's response that this task was made from."""
     judge: str | None = ANSWER
-    """Who says which responses are correct; None where there is nothing to say, as for a problem that is written."""
+    """Name of the judge of the responses; None where there is nothing to judge, as for a problem that is being
+    written."""
     max_tokens: int | None = None
-    """Response limit; the sampling parameters' when not set."""
+    """Longest response in tokens; the sampling parameters' limit when None."""
     prefix: str = ""
-    """What every response begins with. It ends the prompt, and is no part of the rollouts."""
+    """Text that every response begins with. It ends the prompt, and is no part of the rollouts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """The `samples` responses to one task, in sample order.
 
-    A response that could not be verified is neither correct nor wrong: it is left out of `verified`, hence of
-    `accuracy`, of the selection and of the filters. If its group is trained on, it earns the reward of a wrong
-    answer: otherwise answers that hang the verifier would go unpunished. It is counted (`unverified/<kind>`).
+    A response that could not be verified is neither correct nor wrong: it is left out of `verified`, and so of
+    `accuracy`, the selection and the filters. If its group is trained on, it earns the reward of a wrong answer:
+    otherwise answers that hang the verifier would go unpunished. It is counted (`unverified/<kind>`).
     """
 
     task: Task
     rollouts: tuple[Rollout, ...]
     texts: tuple[str, ...]
-    """[samples] decoded responses, special tokens left out, after the task's prefix."""
+    """Decoded responses, [samples], without special tokens, after the task's prefix."""
     verdicts: tuple[Verdict, ...] = ()
-    """[samples]; empty for tasks without a judge."""
+    """Verdicts, [samples]; empty for tasks without a judge."""
     notes: tuple[Any, ...] = ()
-    """[samples] what the judge found out beside the verdicts, JSON; empty where it says nothing more."""
+    """JSON that the judge found beside the verdicts, [samples]; empty where it found nothing more."""
     rewards: tuple[float, ...] = ()
-    """[samples]; empty until the stage's `finish` has set them."""
+    """Rewards, [samples]; empty until the stage's `finish` has set them."""
 
     @property
     def correct(self) -> int:
@@ -80,12 +82,12 @@ class Group:
 
     @property
     def accuracy(self) -> Fraction | None:
-        """Exact share of correct responses among the verified ones; None when there are none."""
+        """Return the exact share of correct responses among the verified ones, or None when there are none."""
         return Fraction(self.correct, self.verified) if self.verified else None
 
     @property
     def mean_accuracy(self) -> float | None:
-        """`accuracy` as a float, for reports."""
+        """Return `accuracy` as a float, for reports."""
         return None if self.accuracy is None else float(self.accuracy)
 
     @property
@@ -95,28 +97,30 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """The groups to train on, rewards set, sorted by key; and what happened on the way to them."""
+    """The groups to train on, with rewards and sorted by key, and counters of what happened on the way to them."""
 
     groups: list[Group]
     counters: dict[str, float]
     discarded: list[Group] = field(default_factory=list)
-    """Groups that the filters left out, rewards set: for sample logs and reports."""
+    """Groups that the filters left out, with rewards, for sample logs and reports."""
     idle_seconds: float = field(default=0.0, compare=False, repr=False)
-    """How long the engine had nothing to do while they were made."""
+    """Time for which the engine had nothing to do while the groups were made, in seconds."""
 
 
 class ExperienceStage(Protocol):
-    """Derives new prompts from finished groups and says what everything was worth. `expand` is pure."""
+    """A stage that derives new prompts from finished groups and sets the rewards. `expand` is pure."""
 
     def expand(self, group: Group) -> list[Task]:
-        """The tasks that follow from one finished group: called once for every group, its own children's too."""
+        """Return the tasks that follow from one finished group. It is called once for every group, those of its own
+        tasks too."""
 
     def finish(self, groups: Sequence[Group]) -> Experience:
-        """Rewards and filters, given every group of the step (all tasks that `expand` gave), sorted by key."""
+        """Set rewards and filter, given every group of the step (all tasks that `expand` gave), sorted by key."""
 
 
 def original_tasks(problems: Sequence[tuple[Problem, tuple[int, ...]]], samples: int) -> list[Task]:
-    """A step's first tasks from its (problem, prompt ids), keyed by position: a problem may come twice in a step."""
+    """Return a step's first tasks from its (problem, prompt ids), keyed by position: a problem may come twice in a
+    step."""
     return [
         Task(f"{position:06d}", ORIGINAL, problem, prompt_ids, samples)
         for position, (problem, prompt_ids) in enumerate(problems)

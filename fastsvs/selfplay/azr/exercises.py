@@ -1,4 +1,4 @@
-"""Programs with inputs and outputs, and the bounded buffers that proposals end up in."""
+"""Exercises (programs with inputs and outputs), and the bounded buffers that keep valid proposals."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from fastsvs.shipped import missing
 
 @dataclass(frozen=True, slots=True)
 class Exercise:
-    """`program` defines `f`, which gives `outputs[i]` for `inputs[i]`. The paper's triplet has one of each."""
+    """A program that defines `f`, where `f` gives `outputs[i]` for `inputs[i]`. The paper's triplet has one of each."""
 
     program: str
     inputs: tuple[str, ...]
-    """The arguments of one call each, as literal text."""
+    """Arguments of one call each, as literal text."""
     outputs: tuple[str, ...]
-    """As literal text, which `literal` reads back."""
+    """Result of each call, as literal text that `literal` reads back."""
     message: str = ""
-    """Induction: what the proposer tells the solver."""
+    """Message of the proposer to the solver, for induction."""
 
     @property
     def seen(self) -> int:
-        """Induction: so many of the pairs, the first half, are shown; the others are what the answer is tried on."""
+        """Return how many of the pairs induction shows, which is the first half. The answer is tried on the others."""
         return (len(self.inputs) + 1) // 2
 
     def as_json(self) -> dict[str, Any]:
@@ -42,16 +42,16 @@ class Exercise:
 
 
 IDENTITY = Exercise("def f(x): return x", ("1",), ("1",))
-"""What the buffers begin with: the paper's seed is the identity function too."""
+"""First exercise of the buffers: the paper's seed is the identity function too."""
 
 
 def literal(text: str) -> Value:
-    """The plain data that `literal_text` wrote; not for what a model wrote."""
+    """Return the plain data that `literal_text` wrote. Do not use it on what a model wrote."""
     return ast.literal_eval(text)
 
 
 def literal_text(value: Value, longest: int) -> str | None:
-    """The value as text that reads back as it; None when there is no such text of up to `longest` characters.
+    """Return the value as text that reads back as it, or None when there is no such text of up to `longest` characters.
 
     Infinity, not-a-number and frozen sets have none.
     """
@@ -63,7 +63,10 @@ def literal_text(value: Value, longest: int) -> str | None:
 
 
 def read_seeds(path: str | None) -> list[Exercise]:
-    """The rows `snippet`, `input`, `output` of a jsonl file; outputs are taken as they stand. Raises UserError."""
+    """Read exercises from the rows `snippet`, `input`, `output` of a jsonl file, or return the identity without a file.
+
+    Outputs are taken as they stand. Raises UserError when the file is missing or a row cannot be used.
+    """
     if path is None:
         return [IDENTITY]
     if not Path(path).is_file():
@@ -90,7 +93,7 @@ def _seed(row: Mapping[str, Any], where: str) -> Exercise:
 
 
 class Buffer:
-    """The newest `size` exercises, none twice: one that comes again counts as new.
+    """The newest `size` exercises, each once: an exercise that comes again counts as new.
 
     (The AZR code truncates to the oldest, so that a full buffer never changes again.)
     """
@@ -99,7 +102,7 @@ class Buffer:
         self._size = size
         self._fresh = 0
         self._exercises: dict[Exercise, None] = {}
-        """Oldest first."""
+        """Exercises, oldest first."""
         self.push(exercises)
 
     def __len__(self) -> int:
@@ -107,11 +110,12 @@ class Buffer:
 
     @property
     def exercises(self) -> Sequence[Exercise]:
-        """Oldest first."""
+        """Return the exercises, oldest first."""
         return list(self._exercises)
 
     def push(self, exercises: Iterable[Exercise]) -> int:
-        """How many of the (different) exercises it had already. All of them are fresh until the next push."""
+        """Add exercises, fresh until the next push, and return how many of the different ones the buffer had
+        already."""
         new = list(dict.fromkeys(exercises))
         repeated = sum(exercise in self._exercises for exercise in new)
         for exercise in new:
@@ -123,22 +127,23 @@ class Buffer:
         return repeated
 
     def draw(self, count: int, random: Random) -> list[Exercise]:
-        """Up to `count` different ones, in any order."""
+        """Return up to `count` different exercises, in random order."""
         return random.sample(self.exercises, min(count, len(self)))
 
     def draw_newest(self, count: int, random: Random) -> list[Exercise]:
-        """Up to `count` different ones: the fresh ones first, newest first, then any of the others."""
+        """Return up to `count` different exercises: the fresh ones first, newest first, then random ones of the
+        others."""
         exercises = self.exercises
         older = len(exercises) - self._fresh
         fresh = list(reversed(exercises[older:]))[:count]
         return fresh + random.sample(exercises[:older], min(count - len(fresh), older))
 
     def memory(self) -> dict[str, Any]:
-        """JSON for `recall`."""
+        """Return JSON that `recall` reads."""
         return {"exercises": [exercise.as_json() for exercise in self._exercises], "fresh": self._fresh}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        """Also from a larger buffer: the newest stay."""
+        """Restore what `memory` gave. When it comes from a larger buffer, the newest exercises stay."""
         kept = memory["exercises"][-self._size :]
         self._exercises = dict.fromkeys(map(Exercise.from_json, kept))
         self._fresh = min(memory["fresh"], self._size)

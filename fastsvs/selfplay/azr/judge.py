@@ -1,4 +1,4 @@
-"""Says of every response what running programs says of it: what a proposal gives, whether an answer is right."""
+"""The judge that runs programs to find out what a proposal gives and whether an answer is right."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ from fastsvs.verify.verdict import Verdict
 
 JUDGE = "azr"
 NO_ANSWER = "no_answer"
-"""The note on an answer without the block that was asked for."""
+"""Note on an answer that lacks the block that was asked for."""
 ANSWER_BLOCKS = {"deduction": "output", "abduction": "input", "induction": "python"}
 
 Runs = dict[Program, Future[Outcome]]
 
 
 class AzrJudge:
-    """A proposal is correct when it is valid; its note is then the exercise as JSON, else `{"rejected": why}`."""
+    """The judge of proposals and answers.
+
+    A proposal is correct when it is valid. Its note is then the exercise as JSON, and `{"rejected": reason}` otherwise.
+    """
 
     def __init__(self, config: AzrConfig, templates: Templates, sandbox: Sandbox) -> None:
         self._config = config
@@ -36,7 +39,7 @@ class AzrJudge:
         self.facts = [sandbox.open().describe()]
 
     def submit(self, asked: Sequence[tuple[str, Task]]) -> list[Said | Future[Any]]:
-        """Answers that come to the same are run once."""
+        """Return what is found of each (response, task), or its future. Answers that mean the same run are run once."""
         runs: Runs = {}
         return [self._submit(response, task, runs) for response, task in asked]
 
@@ -58,7 +61,7 @@ class AzrJudge:
         return joined(*runs, make=lambda *both: proposed(proposal, both, self._config.max_value_characters))
 
     def _solve(self, answer: str, name: str, exercise: Exercise, runs: Runs) -> Said | Future[Any]:
-        """Deduction reads the answer as a value, in the sandbox; abduction and induction run a program."""
+        """Check an answer: in the sandbox, deduction reads it as a value, and abduction and induction run a program."""
         gold = [literal(output) for output in exercise.outputs]
         if name == "deduction":
             run = Program("", None, (f"({answer}\n)",))
@@ -74,7 +77,7 @@ class AzrJudge:
 
 
 def proposed(proposal: Proposal, outcomes: Sequence[Outcome], longest: int) -> Finding:
-    """Of a program's outcomes under two orders of hashes."""
+    """Judge a proposal by the outcomes of its program under two hash orders."""
     first, second = outcomes
     if Status.LOST in (first.status, second.status):
         return Finding(Verdict.UNVERIFIED, {"rejected": str(Rejection.LOST)})
@@ -90,7 +93,7 @@ def proposed(proposal: Proposal, outcomes: Sequence[Outcome], longest: int) -> F
 
 
 def judged(outcome: Outcome, gold: Sequence[Value]) -> Finding:
-    """Equal is what Python calls equal: 1, 1.0 and True are."""
+    """Compare an outcome with the `gold` values by Python's `==`, for which 1, 1.0 and True are equal."""
     if outcome.status is Status.LOST:
         return Finding(Verdict.UNVERIFIED)
     right = outcome.status is Status.OK and list(outcome.values) == list(gold)
@@ -102,7 +105,7 @@ def rejected(reason: Rejection) -> Finding:
 
 
 def joined(*futures: Future[Outcome], make: Callable[..., Finding]) -> Future[Finding]:
-    """What `make` makes of all results, as soon as the last is there."""
+    """Return a future of what `make` returns for all results, set as soon as the last result is there."""
     made: Future[Finding] = Future()
 
     def go_on(rest: Sequence[Future[Outcome]]) -> None:

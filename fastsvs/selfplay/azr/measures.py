@@ -1,4 +1,7 @@
-"""How complex a program is and how far from others: the intrinsic terms of a proposal's reward. All linear in size."""
+"""Measures of how complex a program is and how far it is from others.
+
+They are the intrinsic terms of a proposal's reward. All take time linear in the size of the program.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ Label = tuple[str, object]
 
 
 def intrinsic_reward(exercise: Exercise, references: Sequence[str], buffer: Buffer, config: AzrConfig) -> float:
-    """The sum of min(coefficient x, max) over the terms that are on; `buffer` as it was before the step."""
+    """Return the sum of min(coefficient x, max) over the terms that are on; `buffer` is as it was before the step."""
     terms = config.intrinsic
     reward = 0.0
     if terms.complexity.coefficient:
@@ -45,12 +48,13 @@ def complexity(program: str, terms: IntrinsicConfig) -> float:
 
 
 def nodes(program: str) -> int:
-    """Nodes of the syntax tree that stand for something in the text."""
+    """Count the nodes of the syntax tree that stand for something in the text."""
     return sum(labels(program).values())
 
 
 def cyclomatic(program: str) -> int:
-    """McCabe: 1 + branches, loops, handlers, assertions, comprehensions and their conditions, `and` and `or`."""
+    """Return McCabe's complexity: 1 + the number of branches, loops, handlers, assertions, comprehensions and their
+    conditions, `and` and `or`."""
     count = 1
     for node in ast.walk(_tree(program)):
         count += isinstance(node, _BRANCHES)
@@ -62,25 +66,27 @@ def cyclomatic(program: str) -> int:
 
 
 def edit_distance(program: str, references: Sequence[str]) -> float:
-    """To the nearest of the references, 0 to 1; 1 without any.
+    """Return the distance to the nearest of the references, from 0 to 1, or 1 when there are none.
 
-    Between two programs it is the bag distance of their labelled nodes, max(|A - B|, |B - A|), which no edit distance
-    of the trees goes below, over the number of nodes of the larger tree.
+    Between two programs it is the bag distance of their labelled nodes, max(|A - B|, |B - A|), over the number of nodes
+    of the larger tree. No edit distance of the trees is smaller than the bag distance.
     """
     own = labels(program)
     return min((_distance(own, labels(reference)) for reference in references), default=1.0)
 
 
 def halstead_volume(program: str) -> float:
-    """N log2 n bits: N operators and operands, n different ones. Operands are names, arguments and constants, and
-    operators all other nodes."""
+    """Return Halstead's volume in bits, N log2 n, for N operators and operands of which n are different.
+
+    Operands are names, arguments and constants; operators are all other nodes.
+    """
     found = labels(program)
     return sum(found.values()) * log2(max(len(found), 1))
 
 
 @lru_cache(maxsize=1 << 16)  # the whole buffer's are asked for again with every proposal
 def types(text: str) -> tuple[str, ...]:
-    """Of the arguments, or of an output: int, str, List, Tuple, Dict, Set, ... each."""
+    """Return the type of each argument, or of an output: int, str, List, Tuple, Dict, Set, ..."""
     return tuple(
         type(node.value).__name__ if isinstance(node, ast.Constant) else type(node).__name__
         for node in map(_without_sign, arguments(text) or [])
@@ -88,12 +94,12 @@ def types(text: str) -> tuple[str, ...]:
 
 
 def rarity(kind: tuple[str, ...], known: Sequence[tuple[str, ...]]) -> float:
-    """1 - share of `known` that is of this kind."""
+    """Return 1 - the share of `known` that is of this kind."""
     return 1 - known.count(kind) / len(known) if known else 1.0
 
 
 def labels(program: str) -> Counter[Label]:
-    """The syntax tree's nodes by (type, name or value)."""
+    """Count the syntax tree's nodes by (type, name or value)."""
     return Counter(_label(node) for node in _nodes(program))
 
 

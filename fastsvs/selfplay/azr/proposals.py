@@ -1,4 +1,4 @@
-"""What a response proposes, and what of it can be said without running it."""
+"""Reading of proposals from responses, and the checks that need no run of the program."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ ENTRY = "f"
 
 
 class Rejection(StrEnum):
+    """Reason for which a proposal is not valid."""
+
     FORMAT = "format"
     """A block is missing."""
     TOO_LONG = "too_long"
-    """The program, an input, an output, or the prompt that it leads to."""
+    """The program, an input, an output, or the prompt that the proposal leads to is too long."""
     SYNTAX = "syntax"
-    """No program, or inputs that are no literals."""
+    """The text is no program, or the inputs are no literals."""
     NO_FUNCTION = "no_function"
-    """`f` is not defined."""
+    """The program does not define `f`."""
     BANNED = "banned"
     FEW_INPUTS = "few_inputs"
-    """Induction: fewer than two different ones."""
+    """An induction proposal has fewer than two different inputs."""
     FAILED = "failed"
-    """It raised, or was stopped."""
+    """The program raised an exception, or was stopped."""
     NOT_DETERMINISTIC = "not_deterministic"
     OUTPUT = "output"
-    """A result that is no plain data."""
+    """A result is no plain data."""
     LOST = "lost"
-    """It could not be run: the sandbox failed."""
+    """The program could not be run because the sandbox failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Proposal:
 
 
 def read_proposal(blocks: Blocks, given: str | None, config: AzrConfig) -> Proposal | Rejection:
-    """A program with an input; or, for the `given` program, inputs and a message."""
+    """Read a program with an input or, for the `given` program, inputs and a message; return why not if it is
+    invalid."""
     proposal = _inputs_and_message(blocks, given, config) if given else _program_and_input(blocks)
     if isinstance(proposal, Rejection):
         return proposal
@@ -51,7 +54,7 @@ def read_proposal(blocks: Blocks, given: str | None, config: AzrConfig) -> Propo
 
 
 def check_program(source: str, config: AzrConfig) -> Rejection | None:
-    """Whether the text is a program that defines `f` and uses nothing that is banned."""
+    """Return why the text is no program that defines `f` and uses nothing banned, or None if it is one."""
     if len(source) > config.max_program_characters:
         return Rejection.TOO_LONG
     tree = parse(source)
@@ -64,14 +67,14 @@ def check_program(source: str, config: AzrConfig) -> Rejection | None:
 
 
 def check_inputs(inputs: Sequence[str], config: AzrConfig) -> Rejection | None:
-    """Whether every text is the literal arguments of one call."""
+    """Return why some text is not the literal arguments of one call, or None if each is."""
     if any(len(text) > config.max_value_characters for text in inputs):
         return Rejection.TOO_LONG
     return None if all(arguments(text) is not None for text in inputs) else Rejection.SYNTAX
 
 
 def parse(source: str) -> ast.Module | None:
-    """Python's own parser gives up on what is nested too deeply, and warns of what only looks odd."""
+    """Parse a program without warnings; return None for what Python's parser cannot read or finds nested too deeply."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
@@ -81,7 +84,7 @@ def parse(source: str) -> ast.Module | None:
 
 
 def arguments(text: str) -> list[ast.expr] | None:
-    """The arguments in `text`; None if it is anything but positional arguments."""
+    """Return the arguments in `text`, or None if it is anything but positional arguments."""
     tree = parse(f"{ENTRY}({text}\n)")
     match tree and tree.body:
         case [ast.Expr(ast.Call(ast.Name(name), list(given), []))] if name == ENTRY:
@@ -90,7 +93,7 @@ def arguments(text: str) -> list[ast.expr] | None:
 
 
 def used_names(tree: ast.Module) -> Iterator[str]:
-    """Modules, dotted names and functions called by name that the program uses, and `raise`."""
+    """Yield the modules, dotted names and functions called by name that the program uses, and `raise`."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
@@ -111,7 +114,7 @@ def _program_and_input(blocks: Blocks) -> Proposal | Rejection:
 
 
 def _inputs_and_message(blocks: Blocks, program: str, config: AzrConfig) -> Proposal | Rejection:
-    """The first so many different inputs."""
+    """Read the first `inputs_per_program` different inputs, and the message."""
     inputs = tuple(dict.fromkeys(text for text in blocks.get("input", []) if text))[: config.inputs_per_program]
     message = last_block(blocks, "message")
     if message is None or not inputs:

@@ -1,4 +1,4 @@
-"""What a response gives as its answer: fenced blocks, each under its name."""
+"""Reading of a response's answer: fenced blocks, each with a name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Blocks = dict[str, list[str]]
 
 
 def read_blocks(response: str, tagged: bool) -> Blocks:
-    """The contents of the closed blocks ```NAME ... ``` by name, in order, stripped.
+    """Return the contents of the closed blocks ```NAME ... ``` by name, in order, stripped.
 
-    They are looked for behind the last `</think>`; if `tagged`, within the last `<answer> ... </answer>` there. Nothing
-    is guessed: what is not in a block is no answer (the AZR code falls back to all of the text).
+    Blocks are looked for behind the last `</think>` and, if `tagged`, within the last `<answer> ... </answer>` there.
+    Nothing is guessed: what is not in a block is no answer (the AZR code falls back to all of the text).
     """
     text = response.rpartition("</think>")[2]
     if tagged:
@@ -25,7 +25,7 @@ def read_blocks(response: str, tagged: bool) -> Blocks:
 
 
 def last_block(blocks: Blocks, name: str) -> str | None:
-    """The last block of that name; None when there is none, or nothing in it."""
+    """Return the last block of that name, or None when there is none or it is empty."""
     return (blocks.get(name) or [""])[-1] or None
 
 

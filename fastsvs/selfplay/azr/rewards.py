@@ -1,4 +1,4 @@
-"""What proposals and answers earn (arXiv 2505.03335, equations 4 to 6, with the constants of the code)."""
+"""Rewards of proposals and answers (arXiv 2505.03335, equations 4 to 6, with the constants of its code)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastsvs.verify.verdict import Verdict
 
 INVALID = -1.0
 USELESS = -0.5
-"""A valid proposal that is always or never solved; an answer in the right form that is not right."""
+"""Reward of a valid proposal that is always or never solved, and of an answer in the right form that is not right."""
 
 Learnability = Callable[[Fraction, AzrConfig], float]
 
@@ -26,9 +26,9 @@ LEARNABILITY: Mapping[str, Learnability] = {
 
 
 def proposal_reward(solves: Group | None, intrinsic: Callable[[], float], config: AzrConfig) -> float:
-    """Of one proposal; `solves` is None for an invalid one. The mean solve rate is that of sampled answers.
+    """Return the reward of one proposal; `solves` is None for an invalid one, else the group that gives its solve rate.
 
-    `intrinsic` is added where the solve rate alone earns something: complexity that nobody learns from is worth
+    `intrinsic` is added only where the solve rate alone earns something: complexity that nobody learns from is worth
     nothing. (The AZR code adds it first, so that an insoluble program may still earn it.)
     """
     if solves is None:
@@ -38,7 +38,8 @@ def proposal_reward(solves: Group | None, intrinsic: Callable[[], float], config
 
 
 def solving_rewards(group: Group) -> tuple[float, ...]:
-    """[samples]: 1 right, -0.5 wrong or not checked, -1 without an answer in the form that was asked for."""
+    """Return the rewards of answers, [samples]: 1 for right, -0.5 for wrong or not checked, -1 for one without an
+    answer in the form that was asked for."""
     notes = group.notes or (None,) * len(group.verdicts)
     return tuple(
         1.0 if verdict is Verdict.CORRECT else INVALID if note == NO_ANSWER else USELESS

@@ -1,13 +1,13 @@
-"""AZR: propose exercises, solve them, learn from both (arXiv 2505.03335, algorithm 1).
+"""The AZR stage: propose exercises, solve them, learn from both (arXiv 2505.03335, algorithm 1).
 
-One step: of each task the policy writes `prompts_per_task` proposals; a proposal that runs, and always gives the same,
-is solved `samples_per_proposal` times, sampled like all else, in the same step. The mean of that is the proposer's
-solve rate, and the same answers are what the solver learns from. The AZR code samples only for the solve rate there,
-and trains its solver on problems from the buffer, those proposed a step before, with one answer each;
-`solve_from_buffer` adds such problems.
+In one step the policy writes `prompts_per_task` proposals of each task. A proposal that runs, and always gives the same
+result, is solved `samples_per_proposal` times in the same step, with the same sampling as everything else. The mean of
+these answers is the proposer's solve rate, and the solver learns from the same answers. The AZR code uses such answers
+for the solve rate only, and trains its solver on problems from the buffer that were proposed a step before, with one
+answer each; `solve_from_buffer` adds such problems.
 
-With the advantage `trr` rewards are compared over all samples of a kind, so groups with equal rewards teach too: all
-groups are kept, but those of a frozen proposer.
+The advantage `trr` compares rewards over all samples of a kind, so groups with equal rewards teach too. All groups are
+therefore kept, except those of a frozen proposer.
 """
 
 from __future__ import annotations
@@ -32,12 +32,15 @@ from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools, conclude
 from fastsvs.selfplay.types import Experience, Group, Task
 
 Solves = Mapping[tuple[str | None, int | None], Group]
-"""The answers to each proposal, by its group's key and its place there."""
+"""Answers to each proposal, by its group's key and its place in the group."""
 
 
 @STAGES.register("azr")
 class AzrStage(PlainStage):
-    """Its memory is one buffer for each task. What was proposed in a step is in them from the next step on."""
+    """The stage of AZR, with one buffer for each task as its memory.
+
+    What was proposed in a step is in the buffers from the next step on.
+    """
 
     judges: Sequence[str] = (JUDGE,)
     reads_problems = False
@@ -50,7 +53,8 @@ class AzrStage(PlainStage):
         self.buffers = {task: Buffer(self.azr.buffer_size, () if task == "induction" else seeds) for task in TASKS}
 
     def begin(self, step: int, originals: Sequence[Task]) -> list[Task]:
-        """`originals` are none: no data set is read."""
+        """Return the step's proposal tasks and its problems from the buffers. No data set is read: `originals` is
+        empty."""
         return [task for name in self.azr.tasks for task in (*self._proposing(name, step), *self._solving(name, step))]
 
     def expand(self, group: Group) -> list[Task]:
@@ -83,7 +87,7 @@ class AzrStage(PlainStage):
             buffer.recall(memory[name])
 
     def _proposing(self, name: str, step: int) -> Iterator[Task]:
-        """Prompts that are too long are counted in `finish`, by their absence."""
+        """Yield a step's proposal tasks of one task. `finish` counts prompts that are too long, by their absence."""
         kind = f"propose_{name}"
         for index in range(self.azr.prompts_per_task):
             random = Random(derive_seed(self.tools.seed, "azr", step, kind, index))
@@ -94,7 +98,7 @@ class AzrStage(PlainStage):
                 yield named
 
     def _program_task(self, name: str, random: Random) -> Task:
-        """As many references as the prompt has room for."""
+        """Return a proposal task with as many references as fit into the prompt."""
         references = self.buffers[name].draw(self.azr.references, random)
         task = self._proposal_task(self.templates.propose(name, references), references)
         while references and not self._fits(task):
@@ -112,7 +116,7 @@ class AzrStage(PlainStage):
         return self._task(question, samples=1, answer="", references=[shown.program for shown in references])
 
     def _solving(self, name: str, step: int) -> Iterator[Task]:
-        """Problems from the buffer as it is before the step."""
+        """Yield solving tasks for problems from the buffer as it is before the step."""
         kind = f"solve_{name}"
         random = Random(derive_seed(self.tools.seed, "azr", step, kind))
         drawn = self.buffers[name].draw_newest(self.azr.solve_from_buffer, random)
@@ -151,7 +155,7 @@ class AzrStage(PlainStage):
         return proposal_reward(solves.get((group.task.key, sample)), intrinsic, self.azr)
 
     def _take_in(self, name: str, groups: Sequence[Group], solves: Solves) -> dict[str, float]:
-        """Put a task's valid proposals into its buffer; what is to be said of them."""
+        """Put a task's valid proposals into its buffer and return counters about them."""
         proposing = [group for group in groups if group.task.kind == f"propose_{name}"]
         asked = [group for group in groups if group.task.kind == f"solve_{name}" and group.task.parent is None]
         valid = [
@@ -176,7 +180,7 @@ class AzrStage(PlainStage):
         return counters
 
     def _reasons(self, groups: Sequence[Group], solves: Solves) -> dict[str, float]:
-        """Why proposals were not valid."""
+        """Count the reasons why proposals were not valid."""
         notes = [
             (note, (group.task.key, sample) in solves)
             for group in groups
@@ -188,5 +192,5 @@ class AzrStage(PlainStage):
 
 
 def _proposals(group: Group) -> Iterator[tuple[int, Exercise]]:
-    """(place, exercise) of the valid ones."""
+    """Yield (place, exercise) of the valid proposals."""
     return ((sample, Exercise.from_json(note)) for sample, note in enumerate(group.notes) if "rejected" not in note)

@@ -1,4 +1,4 @@
-"""The prompts of both roles in all three tasks: text files with places that are filled in."""
+"""The prompts of both roles in all three tasks: text files with places to fill in."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "reference": ("program",),
     "pair": ("input", "output"),
 }
-"""What each file must have a place `{name}` for. Any may have `{banned}`, `reference` also `{input}` and `{output}`."""
+"""Names that each file must have a place `{name}` for.
+
+Any file may have `{banned}`; `reference` may also have `{input}` and `{output}`.
+"""
 KINDS = tuple(kind for kind in PLACES if "_" in kind)
-"""Kinds of experience: role and task."""
+"""Kinds of experience: role and task, as `propose_deduction`."""
 
 
 def task_of(kind: str) -> tuple[str, str]:
-    """(role, task) of a kind."""
+    """Return the (role, task) of a kind."""
     role, _, task = kind.partition("_")
     return role, task
 
@@ -35,20 +38,20 @@ def task_of(kind: str) -> tuple[str, str]:
 @dataclass(frozen=True)
 class Templates:
     texts: Mapping[str, str]
-    """By the names in PLACES."""
+    """Text of each template, by the names in PLACES."""
     banned: Sequence[str] = ()
 
     def tagged(self, kind: str) -> bool:
-        """Whether the prompt asks for the answer in tags, which then counts only there."""
+        """Return whether the prompt asks for the answer in tags. The answer then counts only there."""
         return "<answer>" in self.texts[kind]
 
     def propose(self, task: str, references: Sequence[Exercise]) -> str:
-        """Deduction and abduction."""
+        """Return the prompt that asks for a deduction or an abduction exercise."""
         shown = [self._fill("reference", _values(reference)) for reference in references]
         return self._fill(f"propose_{task}", {"references": "\n".join(shown)})
 
     def propose_inputs(self, program: str, count: int) -> str:
-        """Induction."""
+        """Return the prompt that asks for an induction exercise: inputs and a message for the program."""
         return self._fill("propose_induction", {"program": program, "count": str(count)})
 
     def solve(self, task: str, exercise: Exercise) -> str:
@@ -62,7 +65,7 @@ class Templates:
 
 
 def load_templates(name: str, banned: Sequence[str] = ()) -> Templates:
-    """The built-in set of that name, or the files in the folder. Raises UserError when they cannot be used."""
+    """Load the built-in set of that name, or the files in the folder. Raises UserError when they cannot be used."""
     folder = None if name in BUILT_IN else Path(name)
     texts = {}
     for template, places in PLACES.items():

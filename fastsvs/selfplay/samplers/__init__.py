@@ -1,4 +1,4 @@
-"""Samplers: one file a method, registered by name in `SAMPLERS`."""
+"""Samplers: one file for each method, registered by name in `SAMPLERS`."""
 
 from fastsvs.selfplay.samplers.consensus import ConsensusCurriculum
 from fastsvs.selfplay.samplers.registry import (

@@ -1,5 +1,7 @@
-"""The easy curriculum of SRT (arXiv 2505.21444): majority vote trains longer before it collapses when only the third of
-the problems is trained on whose majorities are largest. It needs no labels."""
+"""The easy curriculum of SRT (arXiv 2505.21444), which needs no labels.
+
+Training on majority votes collapses later when it uses only the third of the problems whose majorities are largest.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,16 @@ from fastsvs.verify.answers import canonical_answer, majority_share
 
 @SAMPLERS.register("consensus_curriculum")
 class ConsensusCurriculum(ShuffledEpochs):
-    """First every problem is asked once and nothing is learned, so that all majorities are the first policy's. Then
-    the `easiest_share` of the problems with the largest majorities comes in epochs of its own, for good."""
+    """Sampler that trains on the `easiest_share` of the problems, those with the largest majorities.
+
+    Every problem is first asked once and nothing is learned, so that all majorities are the first policy's. From then
+    on only the easiest problems are asked, in epochs of their own.
+    """
 
     def __init__(self, config: SamplerConfig, tools: SamplerTools) -> None:
         super().__init__(config, tools)
         self._shares: dict[str, float] = {}
-        """Of each problem's responses those that gave its most frequent answer; complete after the first pass."""
+        """Share of each problem's responses that gave its most frequent answer; complete after the first pass."""
         self._surveys = True
 
     def draw(self, step: int) -> list[Draw]:
@@ -58,7 +63,8 @@ class ConsensusCurriculum(ShuffledEpochs):
         )
 
     def easiest(self) -> list[int]:
-        """Indices of the easiest problems, easiest first; among equals chance decides, not the order of the data."""
+        """Return the indices of the easiest problems, easiest first. A seed, not the order of the data, decides among
+        equals."""
         problems = self.tools.problems
 
         def difficulty(index: int) -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""How each problem went when it was last asked."""
+"""Results of each problem when it was last asked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fastsvs.selfplay.types import ORIGINAL, Experience, Group
 
 
 def originals(experience: Experience) -> list[Group]:
-    """The groups of the data set's own problems, whether they are learned from or not, sorted by key."""
+    """Return the groups of the data set's own problems, whether they are learned from or not, sorted by key."""
     groups = [group for group in (*experience.groups, *experience.discarded) if group.task.kind == ORIGINAL]
     return sorted(groups, key=lambda group: group.task.key)
 
 
 def require_labels(name: str, tools: SamplerTools) -> None:
-    """Raises UserError where what is correct must not decide what is learned from."""
+    """Raise UserError where which responses are correct must not decide what is learned from."""
     if not tools.needs_labels:
         raise UserError(
             f"sampler.name={name} goes by which responses are correct, but algorithm.reward looks at responses alone: "
@@ -25,8 +25,11 @@ def require_labels(name: str, tools: SamplerTools) -> None:
 
 
 class History:
-    """By problem id (correct, verified) of the last step that asked the problem; older ones say little of the policy
-    as it is. A problem that came twice in that step counts once, with the sums."""
+    """Numbers (correct, verified) by problem id, of the last step that asked the problem.
+
+    Older steps say little about the policy as it is now. A problem that came twice in a step counts once, with the
+    sums.
+    """
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[int, int]] = {}
@@ -39,12 +42,12 @@ class History:
         self._last |= step
 
     def failure_rate(self, problem: str) -> Fraction:
-        """(wrong + 1) / (verified + 2): 1/2 for a problem that was not asked, and never 0 or 1."""
+        """Return (wrong + 1) / (verified + 2): 1/2 for a problem that was not asked, and never 0 or 1."""
         correct, verified = self._last.get(problem, (0, 0))
         return Fraction(verified - correct + 1, verified + 2)
 
     def failed(self, problem: str) -> bool:
-        """It was answered, and never correctly."""
+        """Return whether the problem was answered, and never correctly."""
         correct, verified = self._last.get(problem, (0, 0))
         return verified > 0 and correct == 0
 

@@ -1,4 +1,4 @@
-"""Which problems a step asks, by name."""
+"""Registry of the samplers, which choose the problems that a step asks."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ class Draw:
     """A problem to be asked."""
 
     index: int
-    """Of the problem in the data set."""
+    """Index of the problem in the data set."""
     samples: int
     prefix: str = ""
-    """What the response begins with: the policy goes on from there, and learns only from what it writes itself."""
+    """Text that the response begins with. The policy continues it, and learns only from what it writes itself."""
 
 
 class Sampler(Protocol):
-    """What a sampler knows of earlier steps is its memory; what it draws follows from that, its seed and the step."""
+    """A sampler. Its memory is what it knows of earlier steps; its draws follow from that, its seed and the step."""
 
     def draw(self, step: int) -> list[Draw]:
-        """The problems of a step, counted from 0, in the order of their keys."""
+        """Return the problems of a step, counted from 0, in the order of their keys."""
 
     def observe(self, experience: Experience) -> Experience:
-        """Learn how the step went, and say what of it is trained on."""
+        """Learn how the step went, and return what of it is trained on."""
 
     def memory(self) -> Any:
-        """JSON that later steps do not alter; comes with every checkpoint."""
+        """Return JSON that later steps do not change. Every checkpoint holds it."""
 
     def recall(self, memory: Any) -> None:
-        """Go on from what `memory` gave."""
+        """Restore what `memory` gave."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerTools:
-    """What a sampler is built for."""
+    """The settings that a sampler is built from beside its configuration."""
 
     problems: Sequence[Problem]
     prompts_per_step: int
@@ -50,7 +50,7 @@ class SamplerTools:
     seed: int
     encode: Encode
     max_response_tokens: int
-    """A prefix counts among them."""
+    """Longest response in tokens, prefix included."""
     needs_labels: bool = True
     """False where the rewards come from the responses alone: what is correct must not decide what is learned from."""
 
@@ -61,7 +61,8 @@ SAMPLERS = Registry[SamplerFactory]("sampler")
 
 @SAMPLERS.register("epochs")
 class ShuffledEpochs:
-    """Every problem equally often. What other samplers build on: they override what they do otherwise."""
+    """Sampler that asks every problem equally often. Other samplers derive from it and override what they do
+    otherwise."""
 
     def __init__(self, config: SamplerConfig, tools: SamplerTools) -> None:
         self.config = config

@@ -1,5 +1,7 @@
-"""Head-tail re-balancing of what is sampled (arXiv 2510.26474, its two ways of trajectory resampling): more attempts at
-problems that fail, or attempts that begin further on."""
+"""Head-tail re-balancing of what is sampled (arXiv 2510.26474, its two ways of trajectory resampling).
+
+Problems that fail get more attempts, or attempts that begin further on.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,17 @@ from fastsvs.selfplay.types import Experience
 from fastsvs.verify import Verdict
 
 LEAST_SAMPLES = 2
-"""Of a problem: one response alone has nothing to be compared with."""
+"""Fewest samples of a problem: one response alone has nothing to be compared with."""
 _ANSWER = re.compile(r"\\(?:boxed|fbox|framebox)\b|####")
 
 
 @SAMPLERS.register("adaptive_resampling")
 class AdaptiveResampling(ShuffledEpochs):
-    """As many samples a step as ever: each problem gets two, the others go to them in proportion to the failure rates
-    of when they were last asked (smoothed, see `History.failure_rate`)."""
+    """Sampler that gives more samples to problems that fail, with the same number of samples in each step.
+
+    Each problem gets two samples. The others are shared out in proportion to the failure rates of when the problems
+    were last asked (smoothed, see `History.failure_rate`).
+    """
 
     def __init__(self, config: SamplerConfig, tools: SamplerTools) -> None:
         require_labels("adaptive_resampling", tools)
@@ -61,11 +66,11 @@ class AdaptiveResampling(ShuffledEpochs):
 
 @SAMPLERS.register("guided_resampling")
 class GuidedResampling(ShuffledEpochs):
-    """A problem that was never solved when it was last asked is begun for the policy, with the first steps of its
-    solution, or without one with those of the policy's own latest correct response. How many steps is drawn at random.
+    """Sampler that begins the response for the policy when the problem was never solved the last time it was asked.
 
-    What begins a response belongs to the prompt: it is not learned from, and all samples of the group have the same.
-    The next time the problem is asked from its start, if it was solved so.
+    The beginning is the first steps of the problem's solution or, without one, of the policy's own latest correct
+    response. The number of steps is drawn at random. The beginning belongs to the prompt: it is not learned from, and
+    all samples of the group share it. A problem that was solved in this way is next asked from its start again.
     """
 
     def __init__(self, config: SamplerConfig, tools: SamplerTools) -> None:
@@ -73,7 +78,7 @@ class GuidedResampling(ShuffledEpochs):
         super().__init__(config, tools)
         self._history = History()
         self._responses: dict[str, str] = {}
-        """By problem, of those without a solution."""
+        """Latest correct response to each problem without a solution, by problem id."""
         self._unguided = 0
 
     def draw(self, step: int) -> list[Draw]:
@@ -108,7 +113,7 @@ class GuidedResampling(ShuffledEpochs):
         self._responses = dict(memory["responses"])
 
     def _prefix(self, problem: Problem, step: int) -> str:
-        """Empty where there is nothing to begin with."""
+        """Return the beginning of a response, or an empty text where there is nothing to begin with."""
         solution = problem.solution or self._responses.get(problem.id, "")
         prefixes = beginnings(solution, self.tools.encode, self.tools.max_response_tokens // 2)
         random = Random(derive_seed(self.tools.seed, "guide", step, problem.id))
@@ -116,8 +121,11 @@ class GuidedResampling(ShuffledEpochs):
 
 
 def beginnings(solution: str, encode: Encode, most_tokens: int) -> list[str]:
-    """What of a solution a response may begin with: one line or more, neither the last one nor any from the first
-    answer on (a box, GSM8K's ####), and no more than `most_tokens`."""
+    """Return the beginnings of a solution that a response may start with, each of one line or more.
+
+    They have neither the last line nor any from the first answer on (a box, GSM8K's ####), and at most `most_tokens`
+    tokens.
+    """
     lines = solution.splitlines(keepends=True)
     answer = next((place for place, line in enumerate(lines) if _ANSWER.search(line)), len(lines))
     lines = lines[: min(answer, len(lines) - 1)] if lines else []
@@ -127,8 +135,10 @@ def beginnings(solution: str, encode: Encode, most_tokens: int) -> list[str]:
 
 
 def apportion(total: int, weights: Sequence[Fraction], least: int) -> list[int]:
-    """Whole numbers that add up to `total`: `least` each, the rest in proportion to the weights, by largest remainder
-    (of equal ones the first)."""
+    """Return whole numbers that add up to `total`: `least` each, and the rest in proportion to the weights.
+
+    Rounding is by largest remainder; among equal remainders the first comes first.
+    """
     rest = total - least * len(weights)
     shares = [rest * weight / sum(weights) for weight in weights]
     counts = [floor(share) for share in shares]

@@ -1,5 +1,7 @@
-"""Head-tail re-balancing of what is learned from (arXiv 2510.26474, its two ways of distribution reshaping): problems
-that are solved often must not crowd out those that are solved rarely."""
+"""Head-tail re-balancing of what is learned from (arXiv 2510.26474, its two ways of distribution reshaping).
+
+Problems that are solved often must not crowd out those that are solved rarely.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,16 @@ from fastsvs.verify import Verdict
 
 T = TypeVar("T")
 Place = tuple[str, int]
-"""A response: its group's key, and which of the group's it is."""
+"""A response: its group's key, and its index in the group."""
 
 
 @SAMPLERS.register("threshold_clipping")
 class ThresholdClipping(ShuffledEpochs):
-    """Of each problem's correct responses the first `most_correct` are learned from: samples of one prompt are alike
-    in law, so the first are as good a choice as any.
+    """Sampler that lets the policy learn from the first `most_correct` of each problem's correct responses only.
 
-    The rest is counted and logged as a group of its own, `<key>/clipped`, which is not trained on. Baselines are those
-    of the group that stays: a response that is one of fewer correct ones is worth more.
+    Samples of one prompt have the same distribution, so the first are as good a choice as any. The rest is counted and
+    logged as a group of its own, `<key>/clipped`, which is not trained on. Baselines are those of the group that stays:
+    a response that is one of fewer correct ones is worth more.
     """
 
     def __init__(self, config: SamplerConfig, tools: SamplerTools) -> None:
@@ -58,13 +60,14 @@ class ThresholdClipping(ShuffledEpochs):
 
 @SAMPLERS.register("repeat_padding")
 class RepeatPadding(ShuffledEpochs):
-    """A problem's correct responses are repeated, in turn, until there are `padded_correct` of them.
+    """Sampler that repeats a problem's correct responses, in turn, until there are `padded_correct` of them.
 
     A copy is one more sample of its group, behind the others: it shares the group's number in the batch, and its
     tokens, log-probs and reward are those of the response that it repeats. So it counts in means, deviations and sizes
-    of the group. With c of G correct, all advantages become those of a group with K of G - c + K correct: each copy
-    earns less than the lone response did, together they weigh more, and what is wrong is held against a higher mean.
-    A leave-one-out baseline leaves one copy out, not the response. A group without a correct response stays as it is.
+    of the group. With c of G correct, all advantages become those of a group with K of G - c + K correct. Each copy
+    then earns less than the lone response did, together they weigh more, and wrong responses are compared with a higher
+    mean. A leave-one-out baseline leaves one copy out, not the response. A group without a correct response stays as it
+    is.
     """
 
     def __init__(self, config: SamplerConfig, tools: SamplerTools) -> None:
@@ -80,7 +83,7 @@ class RepeatPadding(ShuffledEpochs):
 
 
 def pad(group: Group, wanted: int) -> Group:
-    """The group with its correct responses repeated in turn, behind all others, until there are `wanted`."""
+    """Return the group with its correct responses repeated in turn, behind all others, until there are `wanted`."""
     correct = correct_samples(group)
     if not 0 < len(correct) < wanted:
         return group
@@ -93,7 +96,7 @@ def correct_samples(group: Group) -> list[int]:
 
 
 def pick(group: Group, samples: Sequence[int], key: str) -> Group:
-    """A group of the given responses, in the given order."""
+    """Return a group of the given responses, in the given order."""
 
     def of(values: tuple[T, ...]) -> tuple[T, ...]:
         return tuple(values[sample] for sample in samples) if values else ()
@@ -109,7 +112,7 @@ def pick(group: Group, samples: Sequence[int], key: str) -> Group:
 
 
 def follow(group: Group, moved: Mapping[Place, Place]) -> Group:
-    """What was made from a response that has moved names its new place."""
+    """Return the group with its parent's new place, if it was made from a response that has moved."""
     task = group.task
     if task.parent is None or task.parent_sample is None or (task.parent, task.parent_sample) not in moved:
         return group
@@ -118,6 +121,7 @@ def follow(group: Group, moved: Mapping[Place, Place]) -> Group:
 
 
 def recount(experience: Experience, more: int, counters: dict[str, float]) -> dict[str, float]:
-    """With `counters`, and `more` original responses learned from than the stage has counted."""
+    """Return the experience's counters with `counters` added, and with `more` added to the original responses learned
+    from."""
     name = f"kept_samples/{ORIGINAL}"
     return experience.counters | counters | {name: experience.counters.get(name, 0) + more}
