@@ -1,4 +1,4 @@
-"""What a model answered to the problems of a set, and every figure that follows from it."""
+"""Answers of a model to the problems of a set, and every figure that follows from them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from fastsvs.verify import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One problem with its samples; as a JSON object a line of the samples file."""
+    """One problem with its samples. As a JSON object it is one line of the samples file."""
 
     key: str
-    """Of the problem's place in its set: sorted keys are the order of the set."""
+    """Key of the problem's place in its set: sorted keys are the order of the set."""
     id: str
     question: str
     answer: str
     responses: Sequence[str]
-    """[samples], as all that follow."""
+    """Decoded responses, [samples]. The fields that follow are [samples] too."""
     verdicts: Sequence[str]
     finish: Sequence[str]
-    """`stop` or `length`."""
+    """Reason why each response ended: `stop` or `length`."""
     tokens: Sequence[int]
     logprobs: Sequence[float]
-    """Sum of the log-probs of the response's tokens, under the distribution that they were sampled from."""
+    """Sum of the log-probs of each response's tokens, under the distribution that they were sampled from."""
     judgements: Judgements | None = None
-    """What the model said of each of its responses, where it was asked."""
+    """Votes of the model on each of its responses; None where it was not asked."""
 
     @classmethod
     def of(cls, group: Group, judgements: Judgements | None = None) -> Answered:
@@ -68,13 +68,13 @@ class Answered:
 
 
 def pass_rates(answered: Sequence[Answered], ks: Sequence[int]) -> dict[str, Estimate]:
-    """`pass@k` for every k. What could not be verified counts as not correct."""
+    """Return `pass@k` for every k. What could not be verified counts as not correct."""
     counts = [(len(problem.verdicts), problem.correct) for problem in answered]
     return {f"pass@{k}": estimate(counts, k) for k in ks}
 
 
 def majority_rates(answered: Sequence[Answered], ks: Sequence[int]) -> dict[str, Estimate]:
-    """`maj@k` for every k over 1."""
+    """Return `maj@k` for every k over 1."""
     ballots = [problem.votes for problem in answered]
     return {
         f"maj@{k}": bootstrap([majority_at_k(ballot, k, seed) for seed, ballot in enumerate(ballots)])
@@ -84,7 +84,7 @@ def majority_rates(answered: Sequence[Answered], ks: Sequence[int]) -> dict[str,
 
 
 def figures(answered: Sequence[Answered], plan: SamplingPlan) -> dict[str, Any]:
-    """See docs/metrics.md. A pure function of the samples."""
+    """Return all figures of a set, a pure function of the samples. docs/metrics.md says what each means."""
     tokens = [count for problem in answered for count in problem.tokens]
     rates = pass_rates(answered, plan.k) | majority_rates(answered, plan.k)
     judged = [

@@ -1,6 +1,6 @@
 """The folder of an evaluation: responses as they come, figures when a set is done.
 
-A repeated command goes on where it stopped: a problem is asked again only when its line is not there whole.
+A repeated command continues where it stopped: a problem is asked again only when its line is not there as a whole.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from fastsvs.evaluate.answered import Answered
 from fastsvs.files import append_jsonl, check_folder, lock, read_jsonl, write_atomic, write_json, write_jsonl
 
 WHERE_IT_RUNS = ("output", "suites", "timeout_seconds", "verifier.workers", "rollout.server.", "rollout.max_sequences")
-"""Beginnings of keys that do not alter what is asked."""
+"""Beginnings of the keys that do not change what is asked."""
 BEFORE_CONFIG = ("model.json", "environment.json")
-"""What a command that was killed at its start may have written."""
+"""Names of files that a command that was killed at its start may have written."""
 
 
 class EvaluationFolder:
-    """Only the main rank writes (`writable`); all ranks may read."""
+    """The folder of one evaluation. Only the main rank writes (`writable`); all ranks may read."""
 
     def __init__(self, job: EvalJob, step: int, writable: bool) -> None:
-        """Checks that the folder is free or holds the same evaluation. Raises UserError when it does not."""
+        """Check that the folder is free or holds the same evaluation. Raises UserError when it does not."""
         self.root = Path(job.output)
         self._job = job
         self._step = step
@@ -46,17 +46,17 @@ class EvaluationFolder:
             write_atomic(self.root / "config.yaml", configuration.dump(self._job))
 
     def close(self) -> None:
-        """Let another process write."""
+        """Release the lock so that another process can write."""
         if self._writable:
             self._lock.close()
 
     def answered(self, name: str) -> list[Answered]:
-        """The problems of a set that are done, in the order of the set."""
+        """Return the problems of a set that are done, in the order of the set."""
         answered = [Answered.from_row(row) for row in read_jsonl(self._samples(name))]
         return sorted(answered, key=lambda problem: problem.key)
 
     def open_set(self, name: str, done: list[Answered]) -> None:
-        """Make the set's file whole again: `done` and nothing else, in case a kill cut its last line."""
+        """Rewrite the set's file with `done` and nothing else, in case a kill cut its last line."""
         if self._writable:
             write_jsonl(self._samples(name), [problem.as_row() for problem in done])
 

@@ -1,7 +1,7 @@
 """The generation-verification gap: how much better a model's responses get when its own judgement chooses among them.
 
 Definition 2.1 of "Mind the Gap" (arXiv 2412.02674): the expected utility of responses re-weighted by the model's own
-score, less the expected utility of responses as they come. Here a response's utility is 1 when its answer is right,
+score, minus the expected utility of the responses as sampled. Here a response's utility is 1 when its answer is right,
 else 0, and its score is the share of `verify.samples` votes that call it right.
 """
 
@@ -16,41 +16,51 @@ from fastsvs.evaluate.pass_at_k import Estimate, bootstrap, resampled
 from fastsvs.verify.answers import canonical_answer
 
 Judgements = Sequence[Sequence[int | None]]
-"""[samples][votes] of one problem: 1 right, 0 wrong, None neither; no votes where a question was too long to put."""
+"""Votes on the responses to one problem, [samples][votes]: 1 right, 0 wrong, None neither.
+
+A response has no votes where its question was too long for a prompt.
+"""
 Judged = tuple[Sequence[float], Judgements]
-"""One problem: utilities [samples], and what was voted on them."""
+"""Utilities [samples] of one problem's responses, and the votes on them."""
 
 
 def read_vote(response: str) -> int | None:
-    """What the last box of a verification says."""
+    """Return the vote in the last box of a verification: 1 right, 0 wrong, None neither."""
     return {"1": 1, "0": 0}.get(canonical_answer(response) or "")
 
 
 def own_scores(judgements: Judgements) -> list[float]:
-    """[samples] share of the votes that say right; 0 where there is no vote."""
+    """Return the share of each response's votes that say right, [samples]; 0 where there is no vote."""
     return [sum(vote == 1 for vote in votes) / max(len(votes), 1) for votes in judgements]
 
 
 def reweighted(utilities: Sequence[float], scores: Sequence[float]) -> float:
-    """sum_i s_i u_i / sum_i s_i; the plain mean where every score is 0, which then prefers nothing."""
+    """Return sum_i s_i u_i / sum_i s_i, or the plain mean where every score is 0 and so prefers nothing."""
     total = sum(scores)
     return sum(s * u for s, u in zip(scores, utilities, strict=True)) / total if total else fmean(utilities)
 
 
 def filtered(utilities: Sequence[float], scores: Sequence[float]) -> float:
-    """Mean over the responses that more than half of the votes call right; over all where there are none."""
+    """Return the mean over the responses that more than half of the votes call right, or over all where there are
+    none."""
     return fmean([u for s, u in zip(scores, utilities, strict=True) if s > 0.5] or utilities)
 
 
 def vote_accuracy(utilities: Sequence[float], judgements: Judgements) -> float | None:
-    """Share of a problem's votes that agree with the utility; an unreadable vote does not. None without votes."""
+    """Return the share of a problem's votes that agree with the utility, or None without votes.
+
+    An unreadable vote does not agree.
+    """
     agree = [vote == utility for utility, votes in zip(utilities, judgements, strict=True) for vote in votes]
     return fmean(agree) if agree else None
 
 
 def relative(gaps: Sequence[float], means: Sequence[float]) -> Estimate:
-    """mean gap / (1 - mean utility) over problems, with its interval (problems are drawn with both of their values).
-    0 where every response is right: nothing is left to gain."""
+    """Return mean gap / (1 - mean utility) over problems, with its interval (problems are drawn with both of their
+    values).
+
+    It is 0 where every response is right, because nothing is left to gain.
+    """
 
     def ratio(gap: np.ndarray, mean: np.ndarray) -> np.ndarray:
         room = 1 - mean
@@ -60,9 +70,12 @@ def relative(gaps: Sequence[float], means: Sequence[float]) -> Estimate:
 
 
 def gap_figures(problems: Sequence[Judged]) -> dict[str, Estimate | float]:
-    """`gap` (re-weighted), `gap_filtered`, `relative_gap`, `verification_accuracy` with intervals over problems;
-    `called_right`: share of the votes that say right; `unread_votes`: share that says neither; `unjudged`: share of the
-    responses without votes."""
+    """Return the figures of the gap over problems.
+
+    `gap` (re-weighted), `gap_filtered`, `relative_gap`, `verification_accuracy`: with intervals over problems.
+    `called_right`: share of the votes that say right; `unread_votes`: share of the votes that say neither; `unjudged`:
+    share of the responses without votes.
+    """
     scored = [(utilities, own_scores(judgements)) for utilities, judgements in problems]
     means = [fmean(utilities) for utilities, _ in scored]
     gaps = [reweighted(*problem) - mean for problem, mean in zip(scored, means, strict=True)]

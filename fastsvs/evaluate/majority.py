@@ -12,19 +12,19 @@ from fastsvs.verify import Verdict
 from fastsvs.verify.answers import canonical_answer
 
 DRAWS = 1000
-"""Subsets of k samples that are drawn for each problem when there are more than one."""
+"""Number of subsets of k samples that are drawn for each problem when there is more than one subset."""
 
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """The samples of one problem by their answers."""
+    """The samples of one problem, counted by their answers."""
 
     correct: int
-    """All of these are one answer, whatever its form."""
+    """Number of correct samples. They all count as one answer, whatever its form."""
     wrong: tuple[int, ...]
-    """Samples of each wrong answer, the largest first."""
+    """Number of samples of each wrong answer, the largest first."""
     silent: int = 0
-    """Samples without an answer: they have no vote."""
+    """Number of samples without an answer: they have no vote."""
 
     @property
     def samples(self) -> int:
@@ -32,12 +32,13 @@ class Votes:
 
     @property
     def distinct(self) -> int:
-        """Different answers."""
+        """Return the number of different answers."""
         return len(self.wrong) + (self.correct > 0)
 
 
 def votes(responses: Sequence[str], verdicts: Sequence[str]) -> Votes:
-    """Wrong answers are the same when they are the same integer, or the same text in the box."""
+    """Count a problem's samples by answer. Wrong answers are the same when they are the same integer, or the same text
+    in the box."""
     answers = [None if v == Verdict.CORRECT else canonical_answer(r) for r, v in zip(responses, verdicts, strict=True)]
     correct = sum(verdict == Verdict.CORRECT for verdict in verdicts)
     counts = Counter(answer for answer in answers if answer is not None)
@@ -45,8 +46,11 @@ def votes(responses: Sequence[str], verdicts: Sequence[str]) -> Votes:
 
 
 def majority_at_k(votes: Votes, k: int, seed: int = 0) -> float:
-    """Expected correctness of the most frequent answer among k of the samples, drawn without replacement; answers that
-    are equally frequent share. Exact for k = 1 and for all samples, else the mean over `DRAWS` draws."""
+    """Return the expected correctness of the most frequent answer among k of the samples, drawn without replacement.
+
+    A right answer that ties with others counts as one over the number of tied answers. The value is exact for k = 1 and
+    for all samples, else the mean over `DRAWS` draws. Raises ValueError when k is not from 1 to the number of samples.
+    """
     if not 1 <= k <= votes.samples:
         raise ValueError(f"maj@k needs 1 <= k <= {votes.samples} samples, got {k}")
     if k == 1:

@@ -29,25 +29,30 @@ class Estimate:
 
 @lru_cache(maxsize=1 << 16)
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Unbiased estimate 1 - C(n-c, k) / C(n, k) from c correct among n samples; exact integer arithmetic."""
+    """Return the unbiased estimate 1 - C(n-c, k) / C(n, k) from c correct among n samples, in exact integer arithmetic.
+
+    Raises ValueError unless 0 <= c <= n and 1 <= k <= n.
+    """
     if not 0 <= c <= n or not 1 <= k <= n:
         raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n, got n={n}, c={c}, k={k}")
     return 1.0 - comb(n - c, k) / comb(n, k)
 
 
 def estimate(counts: Sequence[tuple[int, int]], k: int, seed: int = 0) -> Estimate:
-    """pass@k over problems given as (samples n, correct c), with its interval."""
+    """Return pass@k over problems given as (samples n, correct c), with its interval."""
     return bootstrap([pass_at_k(n, c, k) for n, c in counts], seed)
 
 
 def bootstrap(values: Sequence[float], seed: int = 0) -> Estimate:
-    """The mean of one value a problem, with its interval."""
+    """Return the mean of one value for each problem, with its interval."""
     return resampled(np.array([values], dtype=float), lambda means: means[0], seed)
 
 
 def resampled(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0) -> Estimate:
-    """A function of means over problems, with its interval: `values` are [quantities, problems], and `statistic` takes
-    their means [quantities, n] to [n]."""
+    """Return a function of means over problems, with its interval.
+
+    `values` are [quantities, problems], and `statistic` takes their means [quantities, n] to [n].
+    """
     draws = np.random.default_rng(seed).integers(values.shape[1], size=(BOOTSTRAP_DRAWS, values.shape[1]))
     low, high = np.percentile(statistic(values[:, draws].mean(axis=2)), [2.5, 97.5])
     return Estimate(float(statistic(values.mean(axis=1, keepdims=True))[0]), float(low), float(high))

@@ -1,4 +1,4 @@
-"""The figures that the SvS paper and its repository publish, to lay beside our own."""
+"""The figures that the SvS paper and its repository publish, for comparison with our own."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class Published:
     """One row of a published table, in percent."""
 
     model: str
-    """What was trained and on what, or the name of an untrained model."""
+    """Name of the method with its training data, or of an untrained model."""
     size: str
     metric: str
-    """`pass@k`."""
+    """Name of the metric: `pass@k`."""
     source: str
     """Key in `sources`."""
     values: Mapping[str, float]
-    """By set; empty where only the average is published."""
+    """Value by set; empty where only the average is published."""
     average: float
 
 
 def published() -> tuple[list[Published], dict[str, str]]:
-    """All rows, and where each source is."""
+    """Return all rows, and the text of each source by its key."""
     tree = json.loads(files("fastsvs.evaluate").joinpath("published.json").read_text(encoding="utf-8"))
     return [Published(**row) for row in tree["rows"]], tree["sources"]
 
@@ -38,12 +38,14 @@ class Comparison:
     metric: str
     sets: Sequence[str]
     rows: Sequence[tuple[str, Sequence[float | None]]]
-    """(name, value of each set and the average of all, in percent); None where there is none."""
+    """Rows of (name, value of each set and the average of all, in percent); a value is None where there is none."""
 
 
 def compare(name: str, results: Mapping[str, Mapping[str, Any]]) -> list[Comparison]:
-    """`results` (figures by set) of the model `name` beside every published table that has one of its sets. Our average
-    stands only where we have all sets of the table."""
+    """Compare `results` (figures by set) of the model `name` with every published table that has one of its sets.
+
+    Our average is given only where we have all sets of the table.
+    """
     rows, sources = published()
     comparisons = []
     for source in sources:

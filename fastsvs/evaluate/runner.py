@@ -1,4 +1,7 @@
-"""Sample every problem of a set n times and verify; where it is wanted, the model verifies its responses too."""
+"""The sampling of an evaluation: every problem of a set n times, with the verdicts of the verifier.
+
+Where it is wanted, the model verifies its responses too.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,11 @@ def evaluate(
     progress: Callable[[Answered], None] = lambda answered: None,
     self_verification: SelfVerification | None = None,
 ) -> list[Answered]:
-    """The engine's weights on encoded problems, in their order. `progress` sees each problem once it is verified, with
-    the votes of `self_verification` if there is one; those that are `done` are not asked again: a problem's samples
-    depend on its place and `seed`, not on its company.
+    """Return what the engine's weights answer to the encoded problems, in the order of the problems.
 
-    Driven by all ranks or by the main rank alone, and cancelled, as `selfplay.collect`.
+    `progress` is called with each problem once it is verified, with the votes of `self_verification` if there is one.
+    Problems that are `done` are not asked again: a problem's samples depend on its place and `seed`, not on the
+    problems beside it. As with `selfplay.collect`, all ranks or the main rank alone call it, and `cancelled` stops it.
     """
     max_tokens = plan.max_response_tokens or rollout.max_response_tokens
     sampling = SamplingParams(temperature=plan.temperature, top_p=plan.top_p, max_tokens=max_tokens)
@@ -71,7 +74,7 @@ class _KeepAll:
 
 
 class _Families:
-    """A problem's responses and the votes on them, which come as groups of their own."""
+    """The problems whose responses or votes are not all there; the votes come as groups of their own."""
 
     def __init__(self, self_verification: SelfVerification | None) -> None:
         self._stage = self_verification
@@ -80,7 +83,7 @@ class _Families:
         self._due: dict[str, int] = {}
 
     def add(self, group: Group) -> Answered | None:
-        """The problem that is complete with this group."""
+        """Take in a group and return the problem that it completes, or None."""
         if self._stage is None:
             return Answered.of(group)
         key = group.task.parent or group.task.key

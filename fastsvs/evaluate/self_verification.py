@@ -1,4 +1,4 @@
-"""A model votes on its own responses: each is put to it again with the question whether it is right."""
+"""Self-verification: a model votes on its own responses, each asked about in a new prompt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class SelfVerification:
         self._max_response_tokens = max_response_tokens
 
     def expand(self, group: Group) -> list[Task]:
-        """Questions that are too long are left out: their responses will be without votes."""
+        """Return one verification for each response. Prompts that are too long are left out: their responses get no
+        votes."""
         if group.task.kind != ORIGINAL:
             return []
         tasks = [self._task(group, sample) for sample in range(len(group.texts))]

@@ -14,11 +14,11 @@ from fastsvs.evaluate.published import compare
 SHARES = ("truncated", "unverified", "distinct_answers", "called_right", "unread_votes", "unjudged")
 SETS_ABREAST = 4
 WIDTH = 120
-"""Where there is no terminal."""
+"""Width of the text where there is no terminal, in characters."""
 
 
 def show_results(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """A column a set, a line a figure."""
+    """Print the results as tables with a column for each set and a line for each figure."""
     names = list(results)
     for first in range(0, len(names), SETS_ABREAST):
         sets = [(name, results[name]) for name in names[first : first + SETS_ABREAST]]
@@ -29,7 +29,7 @@ def show_results(results: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def show_comparison(name: str, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """`results` of the model `name` beside the published figures, in percent."""
+    """Print `results` of the model `name` beside the published figures, in percent."""
     comparisons = compare(name, results)
     if not comparisons:
         _print("nothing to compare: no set and k of this evaluation is in the published tables")

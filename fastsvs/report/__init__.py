@@ -1,6 +1,6 @@
-"""`fastsvs report`: runs as one HTML page that stands alone, or as a live page on loopback.
+"""`fastsvs report`: runs as one HTML page that needs no other file, or as a live page on loopback.
 
-Reads the files of run folders only, and loads neither torch nor the rest of the trainer.
+The report reads the files of run folders only, and loads neither torch nor the rest of the trainer.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["serve_report", "write_report"]
 
 
 def write_report(runs: Sequence[Path], out: Path | None, samples: int) -> Path:
-    """The page of the runs, with `samples` responses of each at most. Its path is `out`, else report.html in the run's
-    folder, or in the working folder for several runs.
+    """Write the page of the runs, with at most `samples` responses of each, and return its path.
 
-    Raises UserError for a folder that is no run, and when the disk refuses.
+    The path is `out`, else report.html in the run's folder, or in the working folder for several runs. Raises UserError
+    for a folder that is no run, and when the file cannot be written.
     """
     path = out or (runs[0] if len(runs) == 1 else Path()) / "report.html"
     write_atomic(path, page(build(runs, samples)))
@@ -28,7 +28,7 @@ def write_report(runs: Sequence[Path], out: Path | None, samples: int) -> Path:
 
 
 def serve_report(runs: Sequence[Path], port: int, samples: int, say: Callable[[str], None] = print) -> None:
-    """Until Ctrl-C. Raises UserError for a folder that is no run, and for a port that is taken."""
+    """Serve the live page until Ctrl-C. Raises UserError for a folder that is no run, and for a port that is taken."""
     with open_server(Runs(runs, samples), port) as server:
         try:
             say(f"report on http://{HOST}:{server.server_address[1]}/ (this machine only); Ctrl-C ends it")

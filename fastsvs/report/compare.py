@@ -1,4 +1,4 @@
-"""Runs beside one another: which are one experiment at several seeds, and what their configurations differ in."""
+"""Comparison of runs: which are one experiment at several seeds, and where their configurations differ."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from fastsvs.report.folder import RunFiles, flatten
 
 INCIDENTAL = {"run.seed", "run.dir", "run.save_every", "run.keep_checkpoints", "run.timeout_seconds", "export"}
-"""Keys that do not make another experiment; nor does anything under `logging.`"""
+"""Keys that do not make another experiment. Keys under `logging.` do not either."""
 SHOWN_KEYS = 2
-"""Of the keys that tell experiments of one method apart, so many are in their label."""
+"""Number of differing keys that the labels of one method's experiments show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,10 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of the configurations or, under `environment.`, of the environments, with its value in every run; None
-    where the key is absent."""
+    """One key of the configurations or, under `environment.`, of the environments, with its value in every run.
+
+    The value is None where the key is absent.
+    """
 
     key: str
     values: list[str | None]
@@ -38,7 +40,7 @@ class Setting:
 
 
 def arms(runs: Sequence[RunFiles]) -> list[Arm]:
-    """In the order of their first runs; the runs of each by seed."""
+    """Return the experiments in the order of their first runs, with the runs of each sorted by seed."""
     members: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
         essence = {key: value for key, value in run.config.items() if _matters(key)} or {"run": str(run.path)}
@@ -53,7 +55,7 @@ def arms(runs: Sequence[RunFiles]) -> list[Arm]:
 
 
 def settings(runs: Sequence[RunFiles]) -> list[Setting]:
-    """All keys of all runs, in the order of the files."""
+    """Return all keys of all runs, in the order of the files."""
     return _settings([run.config | flatten(run.environment, "environment.") for run in runs])
 
 
@@ -77,7 +79,7 @@ def _told_apart(run: RunFiles, rivals: Sequence[RunFiles]) -> str:
 
 
 def _shown(config: Mapping[str, Any], key: str) -> str | None:
-    """As YAML would write it on one line."""
+    """Return the key's value as YAML would write it on one line, or None when it is absent."""
     if key not in config:
         return None
     value = config[key]

@@ -1,4 +1,4 @@
-"""The report as plain data: what the page gets, as JSON. Every number comes from the files of the runs."""
+"""The report as plain data, which the page gets as JSON. Every number comes from the files of the runs."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from fastsvs.report.folder import Number, RunFiles, read_run
 from fastsvs.report.headline import headline, time_split
 
 DIGITS = 6
-"""Significant digits of a metric on the page."""
+"""Number of significant digits of a metric on the page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`head` draws everything but the browser of problems; that takes `groups` [run], and `texts` for an opened one."""
+    """The data of a page.
+
+    `head` draws everything but the browser of problems. The browser takes `groups` [run], and `texts` for an opened
+    problem.
+    """
 
     head: dict[str, Any]
     groups: list[dict[str, Any]]
     texts: dict[tuple[int, int], dict[str, list[str]]]
-    """By run and step: the responses of each group, by its key."""
+    """Responses of each group by its key, by run and step."""
 
 
 def build(paths: Sequence[Path], samples: int) -> Document:
-    """Read the runs. Raises UserError for a folder that is none."""
+    """Read the runs and return their document. Raises UserError for a folder that holds no run."""
     runs = [read_run(path) for path in paths]
     chosen = [choose(run, samples) for run in runs]
     compared = arms(runs)
@@ -67,7 +71,7 @@ def _run(run: RunFiles, arm: int, name: str, included: Included) -> dict[str, An
 
 
 def columns(rows: Sequence[dict[str, Number]]) -> dict[str, list[Number]]:
-    """Name -> value at each row, None where a row lacks it."""
+    """Return the value at each row for every name, None where a row lacks it."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [_rounded(row.get(name)) for row in rows] for name in names}
 
@@ -81,7 +85,7 @@ def _texts(samples: StepSamples) -> dict[str, list[str]]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The folders' names, with as many of their parents as tell them apart."""
+    """Return the folders' names, with as many of their parents as tell them apart."""
     parts = [path.resolve().parts for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(each[-depth:]) for each in parts]

@@ -1,7 +1,7 @@
-"""The responses that a page shows: all of a run, or whole families spread evenly over its steps.
+"""Choice of the responses that a page shows: all of a run, or whole families spread evenly over its steps.
 
-A family is an original problem with everything that self-play made of it: the contexts, the problems written from
-them, and their solutions. Keys of a family begin with the key of its original.
+A family is an original problem with everything that self-play made of it: the contexts, the problems written from them,
+and their solutions. Keys of a family begin with the key of its original.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from fastsvs.report.folder import RunFiles, read_rows
 
 RESPONSES_PER_STEP = 250
-"""When not all fit, so many steps are shown that each has room for about as many: a few families."""
+"""Number of responses that each shown step has room for, a few families, when not all responses fit on the page."""
 VERDICTS = {"correct": "c", "wrong": "w", "unverified": "u"}
 
 
@@ -31,7 +31,7 @@ class StepSamples:
 
 @dataclass(frozen=True, slots=True)
 class Included:
-    """How much of a run's responses a page shows."""
+    """Numbers of responses and steps that a page shows, and that the run has."""
 
     responses: int
     of_responses: int
@@ -40,7 +40,8 @@ class Included:
 
 
 def choose(run: RunFiles, limit: int) -> tuple[list[StepSamples], Included]:
-    """At most `limit` responses (but one family at least) of the run, in whole families, evenly over its steps."""
+    """Choose at most `limit` responses (but one family at least) of the run, in whole families, evenly over its
+    steps."""
     counts = {step: _responses(run, step) for step in run.samples}
     total = sum(counts.values())
     everything = total <= limit
@@ -52,7 +53,7 @@ def choose(run: RunFiles, limit: int) -> tuple[list[StepSamples], Included]:
 
 
 def spread(items: list[Any], count: int) -> list[Any]:
-    """`count` of the items at even distances, the first and the last among them."""
+    """Return `count` of the items at even distances, with the first and the last; only the last for a count of 1."""
     if count >= len(items):
         return items
     if count == 1:
@@ -62,7 +63,7 @@ def spread(items: list[Any], count: int) -> list[Any]:
 
 @lru_cache(maxsize=256)  # a server reads again whenever a file changes, and a step's file does not
 def _read_step(step: int, path: Path, state: tuple[int, int], limit: int | None) -> StepSamples:
-    """Whole families up to `limit` responses, one family at least, taken evenly over the file."""
+    """Read whole families up to `limit` responses, one family at least, taken evenly over the file."""
     families: dict[str, list[dict[str, Any]]] = {}
     for row in read_rows(path):
         families.setdefault(str(row.get("key", "")).split("/")[0], []).append(row)
@@ -84,7 +85,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def scattered(items: list[Any]) -> Iterator[Any]:
-    """All items, ordered so that any beginning of them lies evenly over the list (van der Corput's sequence)."""
+    """Yield all items, ordered so that any beginning of them lies evenly over the list (van der Corput's sequence)."""
     yield from (items[index] for index in sorted(range(len(items)), key=_reversed_bits))
 
 
@@ -93,7 +94,7 @@ def _reversed_bits(index: int) -> float:
 
 
 def _group(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What lists and filters need: verdicts as one letter a response."""
+    """Return what lists and filters of the page need, with the verdicts as one letter for each response."""
     return {
         "key": str(row.get("key", "")),
         "kind": str(row.get("kind", "original")),
@@ -112,7 +113,7 @@ def _group(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _responses(run: RunFiles, step: int) -> int:
-    """Responses in the step's file: as its metrics count them, else as the file does."""
+    """Return the number of responses in the step's file: as its metrics count them, else as the file does."""
     row: Mapping[str, Any] = next((row for row in run.metrics if row["step"] == step), {})
     counted = _sum(value for name, value in row.items() if name.startswith("samples/"))
     return counted or sum(len(group.get("responses", ())) for group in read_rows(run.samples[step]))

@@ -1,7 +1,7 @@
-"""Reading a run folder: what its files say, whatever of them is there yet.
+"""Reading of a run folder, with whatever of its files is there yet.
 
-A run that still goes on, one that was killed, one of `fastsvs sft` and one written by other programs all read: absent
-files and names are absent figures. Imports nothing that loads torch.
+It reads a run that is still going on, one that was killed, one of `fastsvs sft` and one written by other programs:
+absent files and names are absent figures. It imports nothing that loads torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastsvs.errors import UserError
 
 Number = float | int | None
 METHODS = {"svs": "SvS", "none": "RLVR"}
-"""How people call what the stages of `selfplay.stage` do."""
+"""Usual names of the methods, by `selfplay.stage`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,10 @@ class RunFiles:
 
     path: Path
     config: dict[str, Any]
-    """Dotted keys of config.yaml."""
+    """Values of config.yaml by dotted key."""
     environment: dict[str, Any]
     metrics: list[dict[str, Number]]
-    """Rows by step; names of supervised fine-tuning stand under `policy/`, as those of training do."""
+    """Rows by step. Names of supervised fine-tuning have the prefix `policy/`, like those of training."""
     evaluations: dict[int, dict[str, Any]] = field(default_factory=dict)
     samples: dict[int, Path] = field(default_factory=dict)
     """Files of responses, by step."""
@@ -55,7 +55,7 @@ class RunFiles:
 
     @property
     def steps(self) -> int:
-        """The last step that has metrics."""
+        """Return the last step that has metrics."""
         return int(self.metrics[-1]["step"] or 0) if self.metrics else 0
 
     @property
@@ -64,7 +64,7 @@ class RunFiles:
 
 
 def read_run(path: Path) -> RunFiles:
-    """Raises UserError for a folder that holds no run, or files that are none of a run."""
+    """Read a run folder. Raises UserError for a folder that holds no run, or for files that do not belong to a run."""
     if not any((path / name).is_file() for name in ("config.yaml", "metrics.jsonl")):
         raise UserError(f"{path} is no run folder: it has neither config.yaml nor metrics.jsonl")
     config = flatten(_mapping(path / "config.yaml"))
@@ -80,12 +80,15 @@ def read_run(path: Path) -> RunFiles:
 
 
 def is_supervised(config: Mapping[str, Any]) -> bool:
-    """Whether it is a configuration of `fastsvs sft`, which has a policy but nothing to roll out."""
+    """Return whether it is a configuration of `fastsvs sft`, which has a policy but no rollouts."""
     return bool(config) and not any(key.startswith("rollout.") for key in config)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a jsonl file; a last line that is cut off, or is being written, is left out."""
+    """Yield the rows of a jsonl file, without a last line that is cut off or is still being written.
+
+    Raises UserError for a file that cannot be read or a line that is no JSON object; a missing file has no rows.
+    """
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
@@ -98,7 +101,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
+    """Return nested mappings as one mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -109,7 +112,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _metrics(path: Path, supervised: bool) -> list[dict[str, Number]]:
-    """By step, the later of two rows of one step, as numbers: what is none, or not finite, is a gap."""
+    """Return the rows by step, the later of two rows of one step, with values that are not finite numbers as None."""
     rows: dict[int, dict[str, Number]] = {}
     for position, row in enumerate(read_rows(path), 1):
         step = _number(row.get("step"))
@@ -138,7 +141,8 @@ def _by_step(folder: Path, suffix: str) -> dict[int, Path]:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    """A YAML or JSON file that holds a mapping; empty when there is none."""
+    """Read a mapping from a YAML or JSON file, empty when there is no file. Raises UserError for a file that holds
+    none."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

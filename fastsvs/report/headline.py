@@ -1,4 +1,4 @@
-"""The figures at the head of a report, and the time split: pure functions of what a run's files say."""
+"""The figures at the head of a report and the time split: pure functions of what a run's files say."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """One held-out figure in the first evaluation and in the newest; the latter is None while there is one only."""
+    """One held-out figure in the first evaluation and in the newest. The newest is None while there is only one."""
 
     before: Interval
     before_step: int
@@ -32,13 +32,13 @@ class HeldOut:
 class Headline:
     steps: int
     held_out: dict[str, HeldOut]
-    """By name, as `pass@8`."""
+    """Held-out figures by name, as `pass@8`."""
     entropy_first: Number
     entropy_last: Number
     learned_from: int | None
-    """Responses trained on, all kinds and steps; None for a run that counts none."""
+    """Number of responses trained on, over all kinds and steps; None for a run that does not count them."""
     seconds: float | None
-    """Sum of the steps' seconds."""
+    """Sum of the steps' times, in seconds."""
 
 
 def headline(run: RunFiles) -> Headline:
@@ -61,7 +61,8 @@ def headline(run: RunFiles) -> Headline:
 
 
 def held_out(evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, HeldOut]:
-    """Figures with an interval, from the first and the newest evaluation that has them; pass@k first, by k."""
+    """Return the figures with an interval, from the first and the newest evaluation that has them; pass@k first, by
+    k."""
     names = {name for result in evaluations.values() for name, value in result.items() if interval(value)}
     found = {}
     for name in sorted(names, key=by_k):
@@ -79,16 +80,16 @@ def interval(value: Any) -> Interval | None:
 
 
 def by_k(name: str) -> tuple[bool, str, int]:
-    """Sorts `pass@8` before `pass@16`, and pass before anything else."""
+    """Return the key that sorts `pass@8` before `pass@16`, and pass before anything else."""
     kind, _, k = name.partition("@")
     return kind != "pass", kind, int(k) if k.isdigit() else 0
 
 
 def time_split(row: Mapping[str, Number]) -> dict[str, float]:
-    """The parts that add up to the step's seconds.
+    """Return the parts that add up to the step's time, in seconds.
 
-    Verification is a part of the rollout where nothing went on beside it; where the rollout went on beside the update
-    of the step before, what is measured is the waiting for it.
+    Verification is a part of the rollout where nothing else went on at the same time. Where the rollout ran beside the
+    update of the step before, its part is the time spent waiting for it.
     """
     parts = {name: float(row.get(f"time/{name}") or 0.0) for name in ("sync", "rollout", "update", "examination")}
     checking, generation = row.get("time/verification"), row.get("time/generation")

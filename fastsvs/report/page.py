@@ -1,7 +1,9 @@
-"""One HTML file out of a document and the assets: styles, scripts and vendored libraries, all inside, nothing fetched.
+"""Builder of one HTML file from a document and the assets: styles, scripts and libraries are inside, nothing is
+fetched.
 
-The data lie in it as gzip chunks in base64: what text a policy wrote never stands in the page as markup. Scripts and
-styles are allowed by their hashes alone, and the network by nothing (by the page's own server when it is live).
+The data are gzip chunks in base64 in the page, so that no text that a policy wrote stands there as markup. The policy
+of the page allows scripts and styles by their hashes alone, and no network (only the page's own server when it is
+live).
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ SCRIPTS = (
 
 
 def page(document: Document) -> str:
-    """The whole report as one file."""
+    """Return the whole report as one file."""
     chunks = {"head": document.head}
     chunks |= {f"groups/{run}": groups for run, groups in enumerate(document.groups)}
     chunks |= {f"texts/{run}/{step}": texts for (run, step), texts in document.texts.items()}
@@ -49,18 +51,18 @@ def page(document: Document) -> str:
 
 
 def live_page(document: Document) -> str:
-    """The same page without data: it asks the server that it came from, again and again."""
+    """Return the same page without data; it polls the server that it came from for them."""
     return _assemble(_title(document), "", live=True)
 
 
 def pack(value: Any) -> bytes:
-    """JSON, compressed; equal for equal values."""
+    """Return the value as compressed JSON, with equal bytes for equal values."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return gzip.compress(text.encode(), 6, mtime=0)
 
 
 def policy(style: str, script: str, live: bool) -> str:
-    """The Content-Security-Policy. Attributes may hold styles: MathML of the renderer has some."""
+    """Return the Content-Security-Policy. It allows styles in attributes, which the renderer's MathML has."""
     rules = {
         "default-src": "'none'",
         "script-src": _source_hash(script),
@@ -95,7 +97,7 @@ def _style(name: str) -> str:
 
 
 def _scripts() -> str:
-    """The libraries under their licences, then our own files in one scope."""
+    """Return the libraries under their licences, then our own files in one scope."""
     licences = "\n".join(f"/*\n{_read(name)}*/" for name in LICENCES)
     libraries = "\n".join(_read(name) for name in LIBRARIES)
     own = "\n".join(_read(f"scripts/{name}") for name in SCRIPTS)

@@ -1,7 +1,7 @@
-"""The live page: a server on loopback that answers nothing but GET of the page and of the data it draws.
+"""The live page: a server on loopback that answers only GET of the page and of the data that it draws.
 
-A page of another site must not read a run through a name that it lets point to this machine (DNS rebinding):
-a request for another host than this one is refused.
+A page of another site must not read a run through a name that it points to this machine (DNS rebinding): a request for
+another host than this one is refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Runs:
             return self._document
 
     def answer(self, path: str) -> tuple[str, bytes] | None:
-        """Content type and body of a known path, None for any other. Data are JSON under gzip."""
+        """Return the content type and body of a known path, None for any other. Data are JSON under gzip."""
         document = self.document()
         if path == "/":
             return "text/html; charset=utf-8", live_page(document).encode()
@@ -57,7 +57,8 @@ class Runs:
         return None
 
     def _files(self) -> list[tuple[str, int, int]]:
-        """What tells whether anything that the document is built from has changed."""
+        """Return (path, modification time, size) of every file that the document is built from, to find out what
+        changed."""
         patterns = ("*.yaml", "*.json", "*.jsonl", "evaluations/*.json", "samples/*.jsonl")
         found = [file for path in self._paths for pattern in patterns for file in path.glob(pattern)]
         states = []
@@ -71,7 +72,7 @@ class Runs:
 
 
 def open_server(runs: Runs, port: int) -> ThreadingHTTPServer:
-    """Listens on loopback; port 0 takes a free one. Raises UserError when the port is taken."""
+    """Open a server on loopback; port 0 takes a free one. Raises UserError when the port is taken."""
 
     class Handler(_Handler):
         source = runs
@@ -124,4 +125,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Requests are not worth a line each."""
+        """Log nothing: requests are not worth a line each."""
