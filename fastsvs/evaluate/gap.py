@@ -56,10 +56,9 @@ def vote_accuracy(utilities: Sequence[float], judgements: Judgements) -> float |
 
 
 def relative(gaps: Sequence[float], means: Sequence[float]) -> Estimate:
-    """Return mean gap / (1 - mean utility) over problems, with its interval (problems are drawn with both of their
-    values).
+    """Return mean gap / (1 - mean utility) over problems, with its interval.
 
-    It is 0 where every response is right, because nothing is left to gain.
+    Problems are drawn with both of their values. The ratio is 0 where every response is right: nothing is left to gain.
     """
 
     def ratio(gap: np.ndarray, mean: np.ndarray) -> np.ndarray:

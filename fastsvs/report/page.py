@@ -1,9 +1,8 @@
-"""Builder of one HTML file from a document and the assets: styles, scripts and libraries are inside, nothing is
-fetched.
+"""Builder of one HTML file from a document and the assets, with styles, scripts and libraries inside.
 
-The data are gzip chunks in base64 in the page, so that no text that a policy wrote stands there as markup. The policy
-of the page allows scripts and styles by their hashes alone, and no network (only the page's own server when it is
-live).
+The page fetches nothing. Its data are gzip chunks in base64, so that no text that a policy wrote stands there as
+markup. The policy of the page allows scripts and styles by their hashes alone, and no network (only the page's own
+server when it is live).
 """
 
 from __future__ import annotations

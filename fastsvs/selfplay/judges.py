@@ -1,4 +1,4 @@
-"""Registry of the judges beside the answer verifier, by the name that a stage's tasks give.
+"""Registry of the judges besides the answer verifier, by the name that a stage's tasks give.
 
 A judge is opened for a run whose stage needs it.
 """

@@ -1,7 +1,7 @@
-"""Rules for which groups carry a learning signal and what a synthetic problem is worth (SvS, sections 1.2 and 1.4 of
-its code).
+"""Rules for which groups carry a learning signal and what a synthetic problem is worth (SvS).
 
-All comparisons use exact fractions of counts: the ends of the ranges are inclusive, and 3 of 10 is 0.3.
+The rules are those of sections 1.2 and 1.4 of its code. All comparisons use exact fractions of counts: the ends of the
+ranges are inclusive, and 3 of 10 is 0.3.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Encode = Callable[[str], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class StageTools:
-    """The settings that a stage is built from beside its configuration."""
+    """The settings that a stage is built from, besides its configuration."""
 
     encode_question: Encode
     """Encoder of a question into a prompt, with the same PromptFn and suffix as the data's own questions."""
@@ -37,7 +37,7 @@ class Stage(ExperienceStage, Protocol):
     """A stage as a training run uses it. What it carries from step to step is its memory."""
 
     judges: Sequence[str]
-    """Names in JUDGES of the judges that its tasks ask for, beside the answer verifier."""
+    """Names in JUDGES of the judges that its tasks ask for, besides the answer verifier."""
     reads_problems: bool
     """False for a stage that makes all of its tasks itself."""
 

@@ -64,7 +64,7 @@ class Group:
     verdicts: tuple[Verdict, ...] = ()
     """Verdicts, [samples]; empty for tasks without a judge."""
     notes: tuple[Any, ...] = ()
-    """JSON that the judge found beside the verdicts, [samples]; empty where it found nothing more."""
+    """JSON that the judge found besides the verdicts, [samples]; empty where it found nothing more."""
     rewards: tuple[float, ...] = ()
     """Rewards, [samples]; empty until the stage's `finish` has set them."""
 

@@ -114,8 +114,10 @@ class Buffer:
         return list(self._exercises)
 
     def push(self, exercises: Iterable[Exercise]) -> int:
-        """Add exercises, fresh until the next push, and return how many of the different ones the buffer had
-        already."""
+        """Add exercises and return how many of them, each counted once, the buffer already had.
+
+        The added exercises are the fresh ones until the next push.
+        """
         new = list(dict.fromkeys(exercises))
         repeated = sum(exercise in self._exercises for exercise in new)
         for exercise in new:

@@ -42,7 +42,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SamplerTools:
-    """The settings that a sampler is built from beside its configuration."""
+    """The settings that a sampler is built from, besides its configuration."""
 
     problems: Sequence[Problem]
     prompts_per_step: int
