@@ -1,1 +1,2 @@
-"""What compilers make of the Triton kernels, without a GPU: registers, spills, wide loads, instructions an entry."""
+"""What compilers make of the Triton kernels, measured without a GPU: registers, spills, wide loads, instructions per
+entry."""

@@ -1,7 +1,7 @@
 """Compile the Triton kernels in all their configurations for GPUs that need not be there, and keep or check the table.
 
 python -m bench.codegen --out FILE      write the table of this Triton version
-python -m bench.codegen --check FILE    exit 1, and name what, where anything got worse than FILE
+python -m bench.codegen --check FILE    exit 1, and name what is worse, where anything got worse than FILE
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a compiled kernel asks of the machine: read from its cubin with the disassembler that Triton brings along."""
+"""Figures of a compiled kernel, read from its cubin with the disassembler that Triton brings along."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ BRANCH = re.compile(r"\bBRA(?:\.\S+)?\s.*`\((?P<label>\.L_x_\d+)\)")
 class Report:
     registers: int
     spilled_bytes: int
-    """Of a thread's stack, or moved by local loads and stores."""
+    """Size of a thread's stack, or of its local loads and stores where that is larger, in bytes."""
     shared_bytes: int
     loads_128: int
-    """128-bit loads in the whole kernel."""
+    """Number of 128-bit loads in the whole kernel."""
     stores_128: int
     exp2: int
     loop_instructions: float
-    """Instructions of the hot loop per entry of a row; 0 without such a loop."""
+    """Number of instructions of the hot loop per entry of a row; 0 without such a loop."""
     loop_bytes_ahead: int
-    """128-bit loads of a thread that the hot loop issues before its first exponential, in bytes."""
+    """Bytes that a thread loads, in 128-bit loads, before the hot loop's first exponential."""
 
 
 def compile_report(job: tuple[str, int]) -> dict[str, float]:
-    """Of a case by its name, for an architecture: what a process of a pool is sent and answers."""
+    """Return the report on a (case name, architecture), as a job for a process of a pool."""
     name, arch = job
     return asdict(inspect(all_cases()[name], arch))
 
 
 def inspect(case: Case, arch: int) -> Report:
-    """Compiles `case` for the compute capability `arch` (90 is sm_90a), for which no GPU is needed."""
+    """Compile `case` for the compute capability `arch` (90 is sm_90a) and report on it. No GPU is needed."""
     names = list(case.signature)
     source = ASTSource(
         fn=case.kernel,
@@ -78,7 +78,10 @@ def inspect(case: Case, arch: int) -> Report:
 
 
 def read_opcodes(lines: list[str]) -> tuple[list[str], list[str]]:
-    """Of the whole kernel, and of its hot loop: the one with the most exponentials, and the most instructions."""
+    """Return the opcodes of the whole kernel and of its hot loop.
+
+    The hot loop is the one with the most exponentials and, among equals, the most instructions.
+    """
     opcodes: list[str] = []
     labels: dict[str, int] = {}
     loops: list[list[str]] = [[]]

@@ -18,7 +18,7 @@ class Case:
     name: str
     kernel: JITFunction
     signature: Mapping[str, str]
-    """Argument -> type, "constexpr" for those in `constants`."""
+    """Type of each argument, "constexpr" for those in `constants`."""
     constants: Mapping[str, object]
     divisible: frozenset[str]
     """Arguments that are multiples of 16, without which no load is 128 bits wide."""
@@ -125,7 +125,7 @@ def merge_case() -> Case:
 
 
 def token_loss_cases() -> Iterator[Case]:
-    """Every surrogate with every correction, every estimator of the KL divergence, and the least there is."""
+    """Yield every surrogate with every correction, every estimator of the KL divergence, and the smallest case."""
     for surrogate in token_loss_triton.SURROGATES:
         for correction in token_loss_triton.CORRECTIONS:
             yield token_loss_case(surrogate, correction, "k3", True)
@@ -185,8 +185,10 @@ def case(
     odd: str,
     config: RowConfig,
 ) -> Case:
-    """All pointers, strides and lengths are multiples of 16, but for the number of columns or tokens with `odd`
-    columns, and for the distance of rows, too, with odd rows."""
+    """Return a case whose pointers, strides and lengths are multiples of 16, except where `odd` says otherwise.
+
+    With `odd` columns the number of columns or tokens is not one; with odd rows the distance of rows is not one either.
+    """
     signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
     uneven = {"": [], "columns": ["columns", "count"], "rows": ["columns", "row_stride", "out_stride"]}
     unaligned = {"first", "parts", *uneven[odd]}

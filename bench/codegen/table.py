@@ -7,21 +7,21 @@ from collections.abc import Iterator, Mapping
 from fastsvs.kernels.table import ANY_LENGTH, ROW_CONFIGS
 
 SHARED_BYTES = {80: 166_912, 90: 232_448, 100: 232_448}
-"""Compute capability -> most shared memory that a program may have."""
+"""Most shared memory that a program may have, in bytes, by compute capability."""
 REGISTER_SLACK = 4
 LOOP_SLACK = 1.03
 
 ELEMENTS = {2: "bf16", 4: "fp32"}
-"""Bytes of a logit -> how the names of cases say it."""
+"""Names of the element types in the names of cases, by bytes of a logit."""
 LONG_ROWS = [
     (kernel, f"{element} {configs[size][ANY_LENGTH].block}x{configs[size][ANY_LENGTH].warps}")
     for kernel, configs in ROW_CONFIGS.items()
     for size, element in ELEMENTS.items()
 ]
-"""How the names of their cases begin, and go on."""
+"""Beginning and middle of the names of the cases for long rows."""
 
 Table = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Architecture -> case -> field of `binary.Report` -> value."""
+"""Values by architecture, case and field of `binary.Report`."""
 
 
 def architecture(arch: int) -> str:
@@ -29,7 +29,7 @@ def architecture(arch: int) -> str:
 
 
 def regressions(found: Table, recorded: Table) -> Iterator[str]:
-    """One line for each thing that is worse than recorded, or worse than any kernel may be."""
+    """Yield one line for each thing that is worse than recorded, or worse than any kernel may be."""
     limits = {architecture(arch): limit for arch, limit in SHARED_BYTES.items()}
     for arch, cases in found.items():
         for name, report in cases.items():
@@ -42,7 +42,8 @@ def regressions(found: Table, recorded: Table) -> Iterator[str]:
 
 
 def page(tables: Mapping[str, Table]) -> str:
-    """For bench/README.md: how each Triton version of `tables` compiles the configurations of long rows for sm_90a."""
+    """Return the table for bench/README.md of how each Triton version of `tables` compiles the long-row configurations
+    for sm_90a."""
     fields = ("registers", "loop_bytes_ahead", "loop_instructions")
     lines = [
         f"| kernel, Triton {' / '.join(tables)} | registers | bytes ahead | instructions an entry |",

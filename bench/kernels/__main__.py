@@ -53,8 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(suite: Suite, without: Collection[str]) -> Iterator[list[Row]]:
-    """The rows of case after case, as far as the time allows. The first case of an operator is followed by its errors
-    to float64, the first policy loss by its parts too."""
+    """Yield the rows of case after case, as far as the time allows.
+
+    The first case of an operator is followed by its errors to float64, the first policy loss by its parts too.
+    """
     device = torch.device("cuda" if suite.needs_gpu else "cpu")
     budget, ceilings = Budget(suite), Ceilings(suite.needs_gpu)
     seen: set[str] = set()

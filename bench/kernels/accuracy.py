@@ -20,8 +20,11 @@ TOKENS = 256
 
 
 def errors(case: Case, contenders: Sequence[Provider], device: torch.device) -> Iterator[Row]:
-    """Mean and largest error of log-probs and entropies, that of a loss, relative norm of the gradients' errors.
-    A provider that fails is left out: the case itself has named it."""
+    """Yield the errors of each provider on few tokens.
+
+    They are mean and largest error of log-probs and entropies, the error of a loss, and the relative norm of the
+    gradients' errors. A provider that fails is left out: the case itself has named it.
+    """
     small = replace(case, tokens=min(case.tokens, TOKENS))
     works = {provider.name: work for provider in contenders if (work := attempt(provider.name, provider.prepare)[0])}
     for peaked in (False, True):

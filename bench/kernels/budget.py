@@ -1,4 +1,4 @@
-"""Whether a case still fits into the time that a suite has."""
+"""The time budget of a suite: whether a case still fits into it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from bench.kernels.measure import LEAST_ROUNDS, Contender, quantiles
 from bench.kernels.suites import Case, Suite
 
 PASSES_BEFORE = 3
-"""Passes of every provider that are not timed: the first compiles, the other two are compared."""
+"""Number of untimed passes of every provider: the first compiles, the other two are compared."""
 UNKNOWN_OVERHEAD = {True: 45.0, False: 8.0}
-"""Seconds of compiling and making inputs in the first case of an operator, with and without peers."""
+"""Time to compile and make inputs in an operator's first case, with and without peers, in seconds."""
 
 
 @dataclass
@@ -20,9 +20,9 @@ class Budget:
     suite: Suite
     begun: float = field(default_factory=perf_counter)
     paces: dict[tuple[str, bool], float] = field(default_factory=dict)
-    """Seconds of a round of all providers, a unit of `size`; of the case before with the same providers."""
+    """Time of a round of all providers per unit of `size`, in seconds, from the last case with the same providers."""
     overheads: dict[tuple[str, bool], float] = field(default_factory=dict)
-    """Seconds beside the rounds."""
+    """Time outside the rounds, in seconds."""
 
     def elapsed(self) -> float:
         return perf_counter() - self.begun
@@ -31,7 +31,10 @@ class Budget:
         return self.elapsed() + self.expected(case) <= self.suite.limit_seconds
 
     def expected(self, case: Case) -> float:
-        """Seconds: compiling as before, passes scaled by size; a case not seen before takes all of its time."""
+        """Return the expected time of a case in seconds.
+
+        Compiling takes as long as before, and passes scale with size. A case not seen before takes all of its time.
+        """
         key = case.operator, case.peers
         overhead = self.overheads.get(key, UNKNOWN_OVERHEAD[case.peers])
         if key not in self.paces:
@@ -41,7 +44,7 @@ class Budget:
         return overhead + PASSES_BEFORE * round_seconds + max(timed, LEAST_ROUNDS * round_seconds)
 
     def learn(self, case: Case, contenders: Sequence[Contender], seconds: float) -> None:
-        """From a case that took `seconds` in all."""
+        """Learn the pace and the overhead from a case that took `seconds` in all."""
         times = [values for contender in contenders for values in contender.milliseconds.values()]
         if not times:
             return

@@ -47,7 +47,7 @@ def run_case(
 def _ready(
     provider: Provider, shared: Callable[[torch.dtype], Inputs], own: Callable[[torch.dtype], Inputs]
 ) -> Contender:
-    """All work on the same tensors, but for those who destroy them."""
+    """Return a contender that is ready. All work on the same tensors, except those that destroy them."""
     renew = partial(own, provider.logits_dtype)
     inputs = renew() if provider.overwrites else shared(provider.logits_dtype)
     contender = Contender(provider, provider.prepare(), inputs, renew)
@@ -61,7 +61,7 @@ def missing(case: Case, provider: Provider, reason: str) -> Row:
 
 
 def show(case: Case, contender: Contender, ceilings: Ceilings) -> Iterator[Row]:
-    """Prints a contender's lines and gives its rows; `limit` of a time is its floor."""
+    """Print a contender's lines and yield its rows; `limit` of a time is its floor."""
     provider, gpu = contender.provider, ceilings.gpu
     name, note = provider.name, provider.unequal or None
     for mode, milliseconds in contender.milliseconds.items():

@@ -1,4 +1,4 @@
-"""What this device can do, measured in the same process: copy bandwidth and matrix products of the case's own shape."""
+"""Limits of this device, measured in the same process: copy bandwidth and matrix products of the case's own shape."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from bench.kernels.suites import Case, Mode, Shape
 from bench.report import Row
 
 PIECE, GROUP = 2048, 8192
-"""Tokens whose logits are made in one product, and whose gradients enter one: those of the default workspace."""
+"""Number of tokens whose logits are made in one product, and number whose gradients enter one: the default
+workspace's."""
 
 
 class Ceilings:
-    """Each rate is measured when a case first needs it. Without a GPU there is none."""
+    """The measured rates of the device. Each is measured when a case first needs it. Without a GPU there is none."""
 
     def __init__(self, gpu: bool) -> None:
         self.gpu = gpu
         self.bandwidth: float | None = None
-        """Bytes read plus written a second."""
+        """Rate of bytes read plus written, in bytes per second."""
         self.products: dict[str, float] = {}
-        """FLOP/s of the fastest of the products, by shape."""
+        """Rate of the fastest product by shape, in FLOP/s."""
 
     def measure(self, case: Case) -> list[Row]:
-        """Rates that were not known, printed."""
+        """Measure and print the rates that were not known, and return their rows."""
         rows: list[Row] = []
         if self.gpu and self.bandwidth is None:
             self.bandwidth = copy_rate()
@@ -40,7 +41,8 @@ class Ceilings:
         return rows
 
     def floor(self, case: Case, mode: Mode, itemsize: int) -> float | None:
-        """Milliseconds that the case's products, or the bytes of its logits of `itemsize` bytes, take at least."""
+        """Return the least time that the case's products, or its logits of `itemsize` bytes each, take, in
+        milliseconds."""
         if case.operator == "logprob_entropy":
             return self.of_bytes(case.nbytes(mode, itemsize))
         return self.of_flop(case.shape, case.flop(mode))
@@ -53,15 +55,17 @@ class Ceilings:
 
 
 def copy_rate(nbytes: int = 4 << 30, rounds: int = 10) -> float:
-    """Bytes read plus written a second, device to device."""
+    """Return the rate of a copy from device to device, in bytes read plus written per second."""
     source = torch.randint(0, 255, (nbytes,), dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return 2 * nbytes / _seconds(lambda: target.copy_(source), rounds)
 
 
 def product_rates(shape: Shape, rounds: int = 7) -> dict[str, float]:
-    """FLOP/s of the products of the policy loss as cuBLAS does them, one at a time, on random numbers; and of those
-    that a loss from bf16 logits has in their place."""
+    """Return the FLOP/s of the policy loss's products as cuBLAS does them, one at a time, on random numbers.
+
+    The products that a loss from bf16 logits has in their place are among them.
+    """
 
     def normal(*size: int) -> Tensor:
         return torch.randn(*size, device="cuda", dtype=torch.bfloat16)

@@ -14,14 +14,14 @@ from bench.kernels.suites import Case
 @dataclass(frozen=True, slots=True)
 class Inputs:
     hidden: Tensor
-    """[tokens, hidden], with gradient."""
+    """Hidden states, [tokens, hidden], with gradient."""
     weight: Tensor
-    """[vocabulary, hidden], with gradient."""
+    """Weight of the output head, [vocabulary, hidden], with gradient."""
     targets: Tensor
     advantages: Tensor
     old_logprobs: Tensor
     logits: Tensor | None
-    """[tokens, vocabulary], with gradient, where the operator starts from them."""
+    """Logits, [tokens, vocabulary], with gradient, where the operator starts from them."""
 
     @property
     def token_weight(self) -> float:
@@ -29,12 +29,12 @@ class Inputs:
 
 
 def make(case: Case, device: torch.device, logits_dtype: torch.dtype, *, peaked: bool = True, seed: int = 0) -> Inputs:
-    """bf16 on a GPU, fp32 on a CPU.
+    """Return a case's inputs, bf16 on a GPU and fp32 on a CPU.
 
-    All logits have a standard deviation of 1. `peaked`: one entry of each row stands out and gets between 1% and 99.9%
-    of the probability, and targets fall on it as often as it would be drawn: a trained model's mixture of open and
-    decided tokens, which matters to kernels that skip small gradients. The policy has moved a little since the rollout:
-    ratios are about exp(0.1 x normal).
+    All logits have a standard deviation of 1. With `peaked`, one entry of each row stands out and gets between 1% and
+    99.9% of the probability, and targets fall on it as often as it would be drawn. That is a trained model's mixture of
+    open and decided tokens, which matters to kernels that skip small gradients. The policy has moved a little since the
+    rollout: ratios are about exp(0.1 x normal).
     """
     generator = torch.Generator(device).manual_seed(seed)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -1,4 +1,4 @@
-"""Time, memory and repeatability of providers on one case, in turn."""
+"""Time, memory and repeatability of providers on one case, measured in turn."""
 
 from __future__ import annotations
 
@@ -23,13 +23,19 @@ from bench.kernels.suites import Mode
 Result = TypeVar("Result")
 
 FLUSH_BYTES = 256 << 20
-"""Written before a timed call: more than any L2 cache."""
+"""Number of bytes written before a timed call: more than any L2 cache."""
 FLUSHES = 20
-"""So often: about a millisecond, in which a call is issued as behind the work of a training step. Python's time counts
-where a provider waits for the device, and not where the device waits for nothing."""
+"""Number of such writes before a call.
+
+They take about a millisecond, in which the call is issued as behind the work of a training step. Python's time counts
+where a provider waits for the device, and not where the device waits for nothing.
+"""
 LEAST_ROUNDS = 5
 PATIENCE = 180
-"""Seconds that a provider may take to compile and run once; a kernel that hangs can be ended in no other way."""
+"""Longest time that a provider may take to compile and run once, in seconds.
+
+A kernel that hangs can be ended in no other way.
+"""
 NO_ROOM = "does not fit this device"
 
 
@@ -41,19 +47,20 @@ class Contender:
     work: Work
     inputs: Inputs
     renew: Callable[[], Inputs]
-    """The same inputs once more."""
+    """Function that makes the same inputs once more."""
     milliseconds: dict[Mode, list[float]] = field(default_factory=dict)
     failure: str = ""
-    """Why it was dropped while it was timed."""
+    """Reason why it was dropped while it was timed."""
     peak_bytes: int = 0
-    """Above what was allocated before, results and gradients included."""
+    """Peak memory beyond what was allocated before, results and gradients included, in bytes."""
     output_bytes: int = 0
     repeats: bool = False
-    """Two calls gave the same bits."""
+    """True when two calls gave the same bits."""
 
 
 def prove(contender: Contender) -> None:
-    """Warm it up; its memory, and whether it repeats itself. Raises what it raises."""
+    """Warm up a contender and measure its memory and whether it repeats its bits. Errors of the provider are not
+    caught."""
     first = run(contender)  # compiles
     del first
     if contender.provider.overwrites:
@@ -73,8 +80,11 @@ def prove(contender: Contender) -> None:
 
 
 def measure(contenders: Sequence[Contender], modes: Sequence[Mode], rounds: int, seconds: float) -> None:
-    """`rounds` calls of each, as many as fit in `seconds`; every round begins with the next one of them, so that each
-    is first, second, ... equally often. One that fails is dropped."""
+    """Time `rounds` calls of each contender, or as many as fit in `seconds`.
+
+    Every round begins with the next contender, so that each is first, second, ... equally often. One that fails is
+    dropped.
+    """
     left = list(contenders)
     for mode in modes:
         begun = perf_counter()
@@ -92,8 +102,11 @@ def measure(contenders: Sequence[Contender], modes: Sequence[Mode], rounds: int,
 
 
 def attempt(name: str, action: Callable[[], Result]) -> tuple[Result | None, str]:
-    """What it returns; or None, and why there is nothing. One provider's failure is its own, unless it takes the GPU
-    along or does not come back: then the process ends, and says so."""
+    """Return the action's result, or None and the reason why there is none.
+
+    A provider's failure does not end the others' measurements. If it takes the GPU along or does not come back, the
+    process ends and says so.
+    """
     reason = ""
     faulthandler.dump_traceback_later(PATIENCE, exit=True, file=sys.__stderr__)
     try:
@@ -113,7 +126,7 @@ def attempt(name: str, action: Callable[[], Result]) -> tuple[Result | None, str
 
 
 def answers() -> bool:
-    """Whether the GPU, if there is one, still works for this process: after a fault in a kernel it does not."""
+    """Return whether the GPU, if there is one, still works for this process: after a fault in a kernel it does not."""
     try:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
@@ -134,13 +147,13 @@ def quantiles(milliseconds: Sequence[float]) -> tuple[float, float, float]:
 
 
 def run(contender: Contender) -> list[Tensor]:
-    """Results and gradients of one whole pass."""
+    """Return results and gradients of one whole pass."""
     outputs = contender.work(contender.inputs)
     return [*(output.detach() for output in outputs), *differentiate(outputs, contender.inputs)]
 
 
 def timed(contender: Contender, mode: Mode) -> float:
-    """Milliseconds of one call; with `backward` the forward pass before it is not counted."""
+    """Return the milliseconds of one call; with `backward` the forward pass before it is not counted."""
     if mode == "forward":
         with torch.no_grad():
             return clock(lambda: contender.work(contender.inputs))
@@ -151,7 +164,7 @@ def timed(contender: Contender, mode: Mode) -> float:
 
 
 def differentiate(outputs: Outputs, inputs: Inputs) -> Iterator[Tensor]:
-    """Of the sum of all outputs, tokens in rising weight."""
+    """Yield the gradients of the sum of all outputs, with weights that rise with the token."""
     leaves = [leaf for leaf in (inputs.logits, inputs.hidden, inputs.weight) if leaf is not None and leaf.requires_grad]
     slopes = [torch.linspace(-1, 1, len(o), device=o.device, dtype=o.dtype) if o.ndim else None for o in outputs]
     grads = torch.autograd.grad(outputs, leaves, slopes, allow_unused=True)

@@ -1,4 +1,4 @@
-"""A page of tables, bars and rooflines from the newest JSON of a suite.
+"""Write a page of tables, bars and rooflines from the newest JSON of a suite.
 
 python -m bench.kernels.page --results bench/results --out bench/kernels.md
 """
@@ -26,7 +26,7 @@ ABSENT = "measured"
 """Metric of a provider that has no figures; its note says why."""
 OUR_COLOUR, PEER, HATCH = "#1b6ca8", "#b8b8b8", "////"
 SHOWN = 2.5
-"""Times the floor: bars that are longer are cut."""
+"""Longest bar, in multiples of the floor: longer bars are cut."""
 Row = dict[str, Any]
 
 
@@ -88,7 +88,7 @@ def targets(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def times(rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each provider and mode; then who is not there, and why."""
+    """Yield a line for each provider and mode, then who is absent and why."""
     yield from heading("provider", "mode", "ms", "of the floor", "peak GiB", "results GiB", "same bits", "not equal")
     found = {(row["provider"], row["metric"]): row for row in rows}
 
@@ -111,7 +111,7 @@ def times(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def errors(rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each provider, a column for each figure."""
+    """Yield a line for each provider, with a column for each figure."""
     units = {row["metric"]: row["unit"] for row in rows}
     yield from heading("provider", *(f"{metric} ({unit})" for metric, unit in units.items()))
     for provider, of_provider in groupby(rows, key=lambda row: row["provider"]):
@@ -138,7 +138,7 @@ def line(*cells: str) -> str:
 
 
 def share(row: Row) -> str:
-    """Of a floor in ms."""
+    """Return the share of the floor in the row's time, in percent, or an empty text where there is no floor."""
     return f"{100 * row['limit'] / row['value']:.0f}%" if row.get("limit") else ""
 
 
@@ -147,7 +147,7 @@ def shown(value: float | None) -> str:
 
 
 def draw(rows: Sequence[Row], file: Path) -> None:
-    """The cases that have peers, one above the other."""
+    """Draw the cases that have peers, one above the other."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -175,7 +175,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
 
 
 def draw_bars(axes: Any, rows: Sequence[Row], memory: Mapping[tuple[str, str], float]) -> None:
-    """Milliseconds of each provider of a case, with its GiB, beside the floor of the first."""
+    """Draw the milliseconds of each provider of a case, with its GiB, beside the floor of the first."""
     case, floor = rows[0]["case"], rows[0]["limit"]
     complete, widest = complete_providers(case.partition("/")[0]), SHOWN * floor
     for place, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Where the time of the policy loss goes: its parts one after the other on one piece, or one group, of tokens."""
+"""Time of the policy loss by part: its parts one after the other on one piece, or one group, of tokens."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from bench.report import Row
 
 
 def parts(case: Case, device: torch.device, ceilings: Ceilings, rounds: int = 7) -> Iterator[Row]:
-    """Milliseconds for all tokens of the case, each part timed alone on as many as the default workspace gives it.
-    `limit` is the part's own floor: its product, or the bytes of fp32 logits and bf16 gradient that it reads and
-    writes."""
+    """Yield the milliseconds of each part for all tokens of the case.
+
+    Each part is timed alone, on as many tokens as the default workspace gives it. `limit` is the part's own floor: its
+    product, or the bytes of fp32 logits and bf16 gradient that it reads and writes.
+    """
     dispatch, cutting, vocabulary = (
         import_module(f"{kernels.__name__}.{name}") for name in ("dispatch", "pieces", "vocabulary")
     )

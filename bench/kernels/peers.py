@@ -1,4 +1,4 @@
-"""Collects the peers in a folder for PYTHONPATH, so that a machine without a network can measure them too.
+"""Collect the peers in a folder for PYTHONPATH, so that a machine without a network can measure them too.
 
 python -m bench.kernels.peers --into DIR [--cutlass] [--python 3.12]
 """
@@ -20,7 +20,7 @@ PEERS = (
     "quack-kernels==0.6.5",
     "packaging==26.3",  # TRL's kernels want it
 )
-"""Pure Python; without what they depend on, of which only torch and Triton matter here."""
+"""Packages in pure Python, without their dependencies, of which only torch and Triton matter here."""
 CUTLASS = (
     "nvidia-cutlass-dsl==4.8.1",
     "nvidia-cutlass-dsl-libs-base==4.8.1",
@@ -34,7 +34,7 @@ CUTLASS = (
     "torch-c-dlpack-ext==0.1.5",
     "einops==0.8.2",
 )
-"""CUDA binaries for one version of Python, which QuACK and Liger's kernels for sm_90 need."""
+"""Packages with CUDA binaries for one version of Python, which QuACK and Liger's kernels for sm_90 need."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_24_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 

@@ -1,4 +1,5 @@
-"""The picture of rates under their roofs: FLOP/s of the operators that multiply, bytes/s of that which reads logits."""
+"""The picture of rates under their roofs: FLOP/s of the operators that multiply, bytes/s of the one that reads
+logits."""
 
 from __future__ import annotations
 
@@ -23,11 +24,11 @@ class Point:
     mode: str
     provider: str
     rate: float
-    """Tera of FLOP, or of bytes, a second."""
+    """Rate in TFLOP/s or TB/s."""
 
 
 def draw(rows: Sequence[Row], file: Path) -> None:
-    """Ours over the number of tokens, peers as crosses, and as the roof what cuBLAS and a copy reach."""
+    """Draw our rates over the number of tokens, peers as crosses, and as the roof what cuBLAS and a copy reach."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -70,7 +71,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
 
 
 def roofs_of(operator: str, rows: Sequence[Row]) -> dict[str, float]:
-    """By shape: the fastest product of that shape; or, for all of them, the copy."""
+    """Return the roof by shape: the fastest product of that shape or, for all shapes, the copy."""
     if operator == "logprob_entropy":
         return dict.fromkeys(SHAPES, max((row["value"] for row in rows if row["case"] == "ceilings"), default=0.0))
     products: dict[str, float] = defaultdict(float)
@@ -82,7 +83,7 @@ def roofs_of(operator: str, rows: Sequence[Row]) -> dict[str, float]:
 
 
 def points(operator: str, rows: Sequence[Row], roofs: dict[str, float]) -> Iterator[Point]:
-    """Every median that has a floor: the roof times its share of it."""
+    """Yield the rate of every median that has a floor: the roof times the share of the floor in the time."""
     for row in rows:
         mode, _, kind = row["metric"].partition(", ")
         if kind == "median" and row.get("limit") and row["case"].startswith(f"{operator}/"):

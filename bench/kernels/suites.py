@@ -1,4 +1,4 @@
-"""What is measured: shapes of real models, operators, and the order in which time is spent on them."""
+"""Definition of what is measured: shapes of real models, operators, and the order in which time is spent on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Shape:
     name: str
     hidden: int
     vocabulary: int
-    """Of one rank."""
+    """Number of vocabulary entries of one rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +24,18 @@ class Case:
     tokens: int
     modes: tuple[Mode, ...]
     peers: bool = True
-    """Beside ours, or ours alone."""
+    """True when peers are measured beside ours, False for ours alone."""
 
     @property
     def name(self) -> str:
         return f"{self.operator}/{self.shape.name}/{self.tokens}"
 
     def flop(self, mode: Mode) -> float:
-        """Of the matrix products that the work cannot do without: one forward; three with backward, where the
-        gradient can be taken while the logits are there; a backward that must make them again has three of its own."""
+        """Return the FLOP of the matrix products that the work cannot do without.
+
+        That is one product forward, and three with backward where the gradient can be taken while the logits are there.
+        A backward that must make the logits again has three of its own.
+        """
         if self.operator == "logprob_entropy":
             return 0.0
         product = 2.0 * self.tokens * self.shape.hidden * self.shape.vocabulary
@@ -40,7 +43,10 @@ class Case:
         return products[mode] * product
 
     def nbytes(self, mode: Mode, itemsize: int) -> float:
-        """Of logits read and written at least: forward reads them, backward reads them and writes their gradient."""
+        """Return the bytes of logits read and written at least.
+
+        Forward reads the logits; backward reads them and writes their gradient.
+        """
         passes = {"forward": 1, "backward": 2, "both": 3}
         return passes[mode] * float(self.tokens) * self.shape.vocabulary * itemsize
 
@@ -50,9 +56,10 @@ class Suite:
     cases: tuple[Case, ...]
     needs_gpu: bool
     limit_seconds: float
-    """No case starts that is expected to end later."""
+    """Time after which no case may be expected to end, in seconds since the start: such a case is not started."""
     rounds: int
-    """Timed calls of each provider in a case, in turn; fewer where they would take longer than `case_seconds`."""
+    """Number of timed calls of each provider in a case, in turn; fewer where they would take longer than
+    `case_seconds`."""
     case_seconds: float
 
 
@@ -61,7 +68,7 @@ BYTES = "logits are tokens x vocabulary x bytes of an element: forward reads the
 
 SMALL, MIDDLE, LARGE = Shape("3B", 2048, 151936), Shape("7B", 3584, 152064), Shape("32B", 5120, 152064)
 SHARDS = tuple(Shape(f"32B-TP{ranks}", 5120, 152064 // ranks) for ranks in (2, 4, 8))
-"""One rank's share of the vocabulary, without the all-gather."""
+"""Share of the vocabulary of one rank, without the all-gather."""
 ALL: tuple[Mode, ...] = ("forward", "backward", "both")
 
 LOSS_MODES: tuple[Mode, ...] = ("both",)

@@ -1,4 +1,4 @@
-"""What was promised for an H200, held against what was measured."""
+"""Comparison of the targets for an H200 with what was measured."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from bench.kernels.suites import LARGE
 from bench.report import Row
 
 COPY_SHARE = 90.0
-"""Per cent of the copy bandwidth, from logits."""
+"""Share of the copy bandwidth to reach from logits, in percent."""
 PRODUCT_SHARE = 85.0
-"""Per cent of the three-product floor, policy loss."""
+"""Share of the three-product floor to reach with the policy loss, in percent."""
 FORWARD_SHARE = 100 / 1.1
-"""Log-probs within 10% of one product."""
+"""Share of the floor to reach with log-probs, in percent: within 10% of one product."""
 SPEEDUP = 1.15
-"""Of the policy loss over a peer's, at no more memory."""
+"""Speed of the policy loss to reach over a peer's, at no more memory."""
 TOKENS = 8192
 OURS = "fastsvs"
 
 
 def verdicts(rows: Iterable[Row]) -> list[Row]:
-    """One row a target, printed with PASS or BELOW; none where it was not measured. The policy loss is held against the
-    fastest peer, and against the fastest of those that need no more memory."""
+    """Return one row for each target, printed with PASS or BELOW, and none where it was not measured.
+
+    The policy loss is compared with the fastest peer, and with the fastest of those that need no more memory.
+    """
     found = {(row.case, row.provider, row.metric): row for row in rows}
     loss, forward, from_logits = (
         f"{operator}/{LARGE.name}/{TOKENS}"
@@ -57,5 +59,5 @@ def verdicts(rows: Iterable[Row]) -> list[Row]:
 
 
 def complete_peers() -> list[str]:
-    """Peers that compute the whole of the policy loss: log-probs, entropy, loss, both gradients."""
+    """Return the peers that compute the whole of the policy loss: log-probs, entropy, loss, both gradients."""
     return [name for name in complete_providers("linear_policy_loss") if not name.startswith(OURS)]

@@ -27,11 +27,14 @@ RowConfig = Any
 
 BLOCKS, WARPS = (1024, 2048, 4096, 8192, 16384), (4, 8, 16)
 SPANS = (1, 2, 4)
-"""Blocks of a row that a program takes at most, where that is not any number of them."""
+"""Most blocks of a row that one program takes, where their number is limited."""
 PROGRAMS = (1, 4, 16, 64)
-"""Programs that wait for a multiprocessor, at least, before rows are no longer split."""
+"""Least number of programs waiting for a multiprocessor before rows are no longer split."""
 BYTES_OF_A_THREAD = (32, 256)
-"""Of a block: one 128-bit load alone hides little, and more than 256 bytes do not fit its registers."""
+"""Least and most bytes of a block for each thread.
+
+One 128-bit load alone hides little, and more than 256 bytes do not fit a thread's registers.
+"""
 ROUNDS = 9
 
 
@@ -40,7 +43,7 @@ class Trial:
     kernel: str
     logits: torch.dtype
     out: torch.dtype
-    """Of the gradient; as `logits` where there is none."""
+    """Dtype of the gradient; the same as `logits` where there is none."""
     rows: int
     columns: int
 
@@ -51,7 +54,7 @@ class Trial:
 
     @property
     def nbytes(self) -> int:
-        """That it reads and writes at least."""
+        """Return the bytes that it reads and writes at least."""
         written = self.out.itemsize if self.kernel == "logits_gradient" else 0
         return self.rows * self.columns * (self.logits.itemsize + written)
 
@@ -76,7 +79,7 @@ TRIALS = tuple(
     )
     for rows, columns in ((2048, 152_064), (256, 152_064), (8192, 19_008))
 )
-"""A piece of the policy loss, few rows, and an eighth of the vocabulary."""
+"""Trials on a piece of the policy loss, on few rows, and on an eighth of the vocabulary."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -95,8 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(trial: Trial, device: torch.device, rounds: int = ROUNDS) -> dict[str, float]:
-    """Median milliseconds of each configuration, `BLOCKxWARPS`, its span where it has one, and `/PROGRAMS`, measured in
-    turn; the table's own comes first."""
+    """Return the median milliseconds of each configuration, measured in turn, the table's own first.
+
+    The names are `BLOCKxWARPS`, the span where there is one, and `/PROGRAMS`.
+    """
     own = table.row_config(trial.kernel, trial.logits, trial.columns), table.PROGRAMS_PER_PROCESSOR
     choices = dict.fromkeys([own, *((config, own[1]) for config in candidates(trial.logits, trial.columns))])
     choices |= dict.fromkeys((own[0], programs) for programs in PROGRAMS)
@@ -126,7 +131,7 @@ def candidates(dtype: torch.dtype, columns: int) -> Iterator[RowConfig]:
 
 @contextmanager
 def configured(trial: Trial, config: RowConfig, programs: int) -> Iterator[None]:
-    """The table as if this were its entry."""
+    """Use this configuration as the table's entry while the context is open."""
     by_size, size = table.ROW_CONFIGS[trial.kernel], trial.logits.itemsize
     before = by_size[size], table.PROGRAMS_PER_PROCESSOR
     by_size[size], table.PROGRAMS_PER_PROCESSOR = {table.ANY_LENGTH: config}, programs

@@ -1,4 +1,4 @@
-"""One module of a package, without the rest of the package and what that imports."""
+"""Import of one module of a package, without the rest of the package and what that imports."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from bench.kernels.providers.base import AbsentError
 
 
 def load(name: str, stand_ins: Mapping[str, Mapping[str, Any]]) -> ModuleType:
-    """The packages around `name` become empty shells for good, and so do the `stand_ins` (module -> what it holds)
-    inside the package; stand-ins for other packages go again after the import. Raises AbsentError, ImportError."""
+    """Import the module `name` alone.
+
+    The packages around it become empty shells for good, and so do the `stand_ins` (module -> what it holds) inside the
+    package. Stand-ins for other packages are removed after the import. Raises AbsentError when the package is not
+    installed, ImportError when the module cannot be imported.
+    """
     package = name.partition(".")[0]
     _shells(name)
     modules = {name: _module(name, values) for name, values in stand_ins.items()}

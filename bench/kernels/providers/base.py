@@ -1,4 +1,4 @@
-"""The form of a provider."""
+"""The interface of a provider."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from bench.kernels.ours import kernels
 
 Outputs = tuple[Tensor, ...]
 Work = Callable[[Inputs], Outputs]
-"""Results to differentiate: one scalar loss, or per-token values whose sum is differentiated."""
+"""Function from inputs to the results to differentiate: one scalar loss, or per-token values whose sum is
+differentiated."""
 
 
 class AbsentError(Exception):
-    """What a provider needs is not here, and why."""
+    """An error that says what a provider needs, where it is absent, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
     name: str
     prepare: Callable[[], Work]
-    """Raises AbsentError, or ImportError."""
+    """Function that makes the work. Raises AbsentError, or ImportError."""
     unequal: str = ""
-    """What it does less, or otherwise, than ours."""
+    """Note on what it does less than ours, or differently."""
     logits_dtype: torch.dtype = torch.bfloat16
     overwrites: bool = False
-    """Backward destroys the logits: every call that is compared starts from new ones."""
+    """True when backward destroys the logits: every call that is compared starts from new ones."""
     complete: bool = False
-    """It does all of the work, from the same inputs: its results can be held to float64 and its speed to ours."""
+    """True when it does all of the work, from the same inputs: its results can be compared with float64 and its speed
+    with ours."""
 
 
 def loss_of(logprobs: Tensor, entropy: Tensor | None, inputs: Inputs) -> Tensor:
-    """The policy loss (clipped surrogate, entropy bonus where there is an entropy) from a peer's log-probs."""
+    """Return the policy loss (clipped surrogate, entropy bonus where there is an entropy) from a peer's log-probs."""
     logprobs = at_least_fp32(logprobs)
     ratio = (logprobs - inputs.old_logprobs).clamp(-20, 20).exp()
     bound = -ratio.clamp(0.8, 1.28) * inputs.advantages

@@ -1,4 +1,4 @@
-"""Apple's cut cross entropy, with its gradient filter and exact."""
+"""Provider: Apple's cut cross entropy, with its gradient filter and exact."""
 
 from __future__ import annotations
 

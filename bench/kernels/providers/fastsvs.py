@@ -1,4 +1,4 @@
-"""Ours."""
+"""Provider: our kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.kernels.providers.base import SETTINGS, Outputs, Provider, Work
 from bench.kernels.suites import Operator
 
 WORKSPACES = {"1.8": 1800 << 20, "7.2": 7200 << 20}
-"""Beside the default of 3600 MiB."""
+"""Workspaces that are measured besides the default of 3600 MiB, in bytes."""
 
 
 def providers(operator: Operator, gpu: bool) -> Iterator[Provider]:
@@ -46,7 +46,8 @@ def _from_hidden(inputs: Inputs) -> Outputs:
 
 
 def _policy_loss(into_buffer: bool, workspace: int | None) -> Work:
-    """`into_buffer`: the weight's gradient is added to an fp32 buffer that is there anyway, as Megatron's is."""
+    """Return the work of the policy loss. With `into_buffer` the weight's gradient is added to an fp32 buffer that is
+    there anyway, as Megatron's is."""
     buffers: dict[torch.Size, torch.Tensor] = {}
 
     def work(inputs: Inputs) -> Outputs:

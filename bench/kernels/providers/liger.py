@@ -1,4 +1,4 @@
-"""Liger-Kernel: scaled cross entropy with entropy, GRPO losses, fused linear cross entropy."""
+"""Provider: Liger-Kernel's scaled cross entropy with entropy, GRPO losses and fused linear cross entropy."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _grpo_from_logits() -> Work:
 
 
 def _sequences(values: Tensor) -> Tensor:
-    """[sequences, about 1,024 tokens, ...] of [tokens, ...]."""
+    """Return values [tokens, ...] as [sequences, about 1,024 tokens, ...]."""
     return values.view(max(1, len(values) // 1024), -1, *values.shape[1:])
 
 

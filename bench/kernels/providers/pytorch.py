@@ -1,4 +1,4 @@
-"""Plain PyTorch: eager, compiled, and its own chunked linear cross entropy."""
+"""Provider: plain PyTorch, eager, compiled, and its own chunked linear cross entropy."""
 
 from __future__ import annotations
 
@@ -36,13 +36,16 @@ def providers(operator: Operator, gpu: bool) -> Iterator[Provider]:
 
 
 def statistics(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(log-probs, entropies)"""
+    """Return (log-probs, entropies), each [tokens]."""
     logp = logits.float().log_softmax(-1)
     return logp.gather(-1, targets[:, None]).squeeze(-1), -(logp.exp() * logp).sum(-1)
 
 
 def _compiled() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """For one shape. What was compiled for others is forgotten: past the recompile limit nothing would be compiled."""
+    """Return `statistics` compiled for one shape, and forget what was compiled for others.
+
+    Past the recompile limit nothing would be compiled.
+    """
     torch.compiler.reset()
     return torch.compile(statistics, dynamic=False)
 

@@ -1,4 +1,4 @@
-"""QuACK's chunked linear cross entropy (CuTe DSL, three products)."""
+"""Provider: QuACK's chunked linear cross entropy (CuTe DSL, three products)."""
 
 from __future__ import annotations
 

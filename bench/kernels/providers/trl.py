@@ -1,4 +1,4 @@
-"""TRL's log-prob and entropy: the Triton kernel from logits, and the chunked head."""
+"""Provider: TRL's log-prob and entropy, the Triton kernel from logits and the chunked head."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.kernels.providers.base import Outputs, Provider, Work, loss_of
 from bench.kernels.suites import Operator
 
 CHUNK = 32768
-"""Columns of the vocabulary at a time, as in TRL's trainers."""
+"""Number of vocabulary columns at a time, as in TRL's trainers."""
 
 
 def providers(operator: Operator, gpu: bool) -> Iterator[Provider]:
@@ -42,8 +42,11 @@ def _chunked(operator: Operator) -> Work:
 
 
 def load(name: str) -> ModuleType:
-    """trl.kernels.<name>, which needs torch and Triton, and of the rest two small answers: is Triton there, and must
-    the weight be gathered first (with DeepSpeed alone)?"""
+    """Import `trl.kernels.<name>`, which needs torch and Triton.
+
+    The rest of TRL is replaced by two small answers: whether Triton is there, and whether the weight must be gathered
+    first (with DeepSpeed only).
+    """
     stand_ins = {
         "transformers": {},
         "transformers.utils": {"is_triton_available": lambda: find_spec("triton") is not None},

@@ -1,4 +1,4 @@
-"""verl's Triton linear cross entropy."""
+"""Provider: verl's Triton linear cross entropy."""
 
 from __future__ import annotations
 
