@@ -1,4 +1,4 @@
-"""What pictures on light and dark pages have in common."""
+"""Style that the pictures on light and dark pages share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 
 def dress(axes: Axes, ink: str, paper: str) -> None:
-    """Grid, frame and words in the colour of the ink."""
+    """Draw grid, frame and words in the colour `ink`."""
     axes.set_facecolor(paper)
     axes.tick_params(colors=ink)
     axes.grid(alpha=0.25, color=ink)

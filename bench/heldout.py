@@ -1,4 +1,5 @@
-"""A model on the held-out problems of the tiny task: one call of `fastsvs eval`, and the files that it leaves."""
+"""Evaluation of a model on the held-out problems of the tiny task: one call of `fastsvs eval`, and the files it
+leaves."""
 
 from __future__ import annotations
 
@@ -7,14 +8,14 @@ from typing import Any
 
 CONFIG = Path("configs/reproduce/eval.yaml")
 HELD_OUT = "heldout"
-"""The set of CONFIG."""
+"""Name of the set in CONFIG."""
 
 
 class OnHeldOut:
-    """What evaluations have in common; their class says whose model it is and where its folder lies."""
+    """The common part of evaluations. A subclass says which model it is and where its folder is."""
 
     plan: Any
-    """With `samples`, `ks` and `shrink`."""
+    """Plan with `samples`, `ks` and `shrink`."""
     seed: int
     model: Path
     folder: Path
@@ -29,7 +30,7 @@ class OnHeldOut:
 
     @property
     def samples(self) -> Path:
-        """One line a problem."""
+        """Return the path of the samples file, with one line for each problem."""
         return self.folder / f"{HELD_OUT}.samples.jsonl"
 
     def arguments(self) -> list[str]:

@@ -1,4 +1,5 @@
-"""Makes what is not there yet: `fastsvs` in processes of one thread each, several side by side."""
+"""Runner of the `fastsvs` calls whose results are not there yet, in processes of one thread each, several side by
+side."""
 
 from __future__ import annotations
 
@@ -21,19 +22,21 @@ class Work(Protocol):
 
     @property
     def folder(self) -> Path:
-        """What it makes; its log goes beside it."""
+        """Return the folder that it makes. Its log is written beside it."""
 
     @property
     def result(self) -> Path:
-        """There when it is done."""
+        """Return the path of a file that exists when it is done."""
 
     def arguments(self) -> list[str]:
-        """Of `fastsvs`, to begin or to go on."""
+        """Return the arguments of `fastsvs` that start or continue it."""
 
 
 def finish(phases: Iterable[Iterable[Work]], workers: int, say: Say = print) -> None:
-    """Leave nothing undone, one phase after another: what is done is not done again, what was killed goes on where it
-    stopped. Raises UserError with the end of the log when a process fails."""
+    """Finish all work, one phase after another. What is done is not done again, and what was killed continues.
+
+    Raises UserError with the end of the log when a process fails.
+    """
     with ThreadPoolExecutor(workers) as pool:
         for phase in phases:
             list(pool.map(partial(_make, say=say), phase))

@@ -1,4 +1,4 @@
-"""The form in which every benchmark leaves its figures: one JSON file a suite, machine and day."""
+"""The form in which every benchmark writes its figures: one JSON file for each suite, machine and day."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastsvs.files import write_atomic
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. `provider` is whose code (or whose publication) it is about."""
+    """One figure. `provider` names the code (or the publication) that it is about."""
 
     case: str
     provider: str
@@ -30,13 +30,16 @@ class Row:
     value: float
     unit: str
     limit: float | None = None
-    """The value that physics, or a bar set beforehand, allows."""
+    """Value that physics, or a bar set beforehand, allows."""
     note: str | None = None
-    """What a reader must know to compare it."""
+    """Note that a reader must know to compare the figure."""
 
 
 def write(suite: str, rows: Iterable[Row], folder: Path) -> Path:
-    """`<folder>/<suite>-<machine>-<date>.json`, replaced if it is there. Raises UserError when it cannot be written."""
+    """Write `<folder>/<suite>-<machine>-<date>.json`, replacing one that is there, and return its path.
+
+    Raises UserError when it cannot be written.
+    """
     environment = describe_environment()
     name = machine()
     path = folder / f"{suite}-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{date.today().isoformat()}.json"
@@ -61,7 +64,7 @@ def as_json(about: Mapping[str, Any], rows: Iterable[Row]) -> str:
 
 
 def read(path: Path) -> tuple[Row, ...]:
-    """The rows of a file of `write`."""
+    """Return the rows of a file that `write` wrote."""
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     return tuple(Row(**{"limit": None, "note": None, **row}) for row in rows)
 
@@ -77,7 +80,7 @@ def introduce(suite: str, needs_gpu: bool) -> None:
 
 
 def machine() -> str:
-    """The GPUs, or the processor and its cores."""
+    """Return the name of the GPUs, or of the processor and its cores."""
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         return f"{count} x {torch.cuda.get_device_name()}" if count > 1 else torch.cuda.get_device_name()

@@ -1,6 +1,9 @@
-"""`python -m bench.compare --out bench/results --page docs/methods.md`: trains every method from one base until it has
-sampled as many responses as the others, evaluates it (what is done is only read, what was killed goes on), and writes
-the figures as JSON, the table into the page, and the picture beside it."""
+"""`python -m bench.compare --out bench/results --page docs/methods.md`: compare all methods at one number of responses.
+
+Every method is trained from one base until it has sampled as many responses as the others, and is then evaluated. What
+is done is only read, and what was killed continues. The figures are written as JSON, the table into the page, and the
+picture beside the page.
+"""
 
 from __future__ import annotations
 

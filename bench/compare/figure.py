@@ -17,13 +17,13 @@ from bench.compare.results import Results
 from bench.figures import dress
 
 CURVES: Mapping[str, Any] = {RLVR: "--", SVS: "-", MAJORITY: "-.", CERTAINTY: ":", COVO: (0, (1, 1))}
-"""The methods of the last panel, by their dashes."""
+"""Dashes of the methods in the last panel."""
 
 
 @dataclass(frozen=True)
 class Theme:
     ending: str
-    """Of the file's name."""
+    """End of the file's name."""
     ink: str
     paper: str
     mark: str
@@ -47,7 +47,7 @@ DARK = Theme(
 
 
 def draw(path: Path, plan: Plan, results: Results) -> list[Path]:
-    """`path` for light pages and its sister `<stem>-dark.png`."""
+    """Draw `path` for light pages and `<stem>-dark.png` for dark ones, and return both paths."""
     written = []
     for theme in (LIGHT, DARK):
         figure = Figure(figsize=(15, 4.2), layout="constrained", facecolor=theme.paper)
@@ -63,7 +63,7 @@ def draw(path: Path, plan: Plan, results: Results) -> list[Path]:
 
 
 def _where_they_end(axes: Axes, results: Results, metric: str, theme: Theme, named: bool) -> None:
-    """Seeds as dots, their mean as a line; the base's mean from top to bottom."""
+    """Draw seeds as dots, their mean as a line, and the base's mean from top to bottom."""
     methods: Sequence[str] = list(reversed(CONFIGS))
     for place, method in enumerate(methods):
         values = results.seeds(method, metric)

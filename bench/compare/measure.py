@@ -1,4 +1,4 @@
-"""From finished runs and evaluations to rows: what each method came to, and its differences to RLVR."""
+"""Rows from finished runs and evaluations: what each method reached, and its differences to RLVR."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fastsvs.policy.stored import open_weights
 from fastsvs.verify import Verdict
 
 UNITS = {"entropy": "nats/token", "responses": "responses", "steps": "steps", "milliseconds": "ms"}
-"""Of what is no share."""
+"""Units of the metrics that are not shares."""
 SOLVE_RATE = "training solve rate"
 
 
 def measure(plan: Plan, root: Path) -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     rows = [row for evaluated in plan.evaluations(root) for row in _evaluation(evaluated)]
     for run in plan.runs(root):
         rows += [*_cost(run), *_weights(run, plan.base(root).result), *_solve_rates(run)]
@@ -45,14 +45,14 @@ def _evaluation(evaluated: Evaluated) -> Iterator[Row]:
 
 
 def _cost(run: Run) -> Iterator[Row]:
-    """Up to the checkpoint that is evaluated."""
+    """Yield the steps and responses up to the checkpoint that is evaluated."""
     case, step = f"seed {run.seed}", run.step_of_budget()
     yield _row(case, run.method, "steps", step)
     yield _row(case, run.method, "responses", run.sampled()[step - 1])
 
 
 def _speed(timed: Timed) -> Iterator[Row]:
-    """Of whole steps: the time for each response that was sampled, learned from or not; and the share of valuation."""
+    """Yield the time of whole steps per sampled response, learned from or not, and the share of valuation in it."""
     rows = read_jsonl(timed.folder / "metrics.jsonl")[UNTIMED:]
     sampled = timed.sampled()
     seconds = sum(row["time/step"] for row in rows)
@@ -62,7 +62,7 @@ def _speed(timed: Timed) -> Iterator[Row]:
 
 
 def _weights(run: Run, base: Path) -> Iterator[Row]:
-    """What has become of the base's weights."""
+    """Yield the shares of the base's weights that training has left unchanged, exactly and in bf16."""
     trained = open_weights(str(run.checkpoint(run.step_of_budget())))
     figures = compare(paired(open_weights(str(base)).hf_weights(), trained.hf_weights())).total().figures()
     for metric in ("sparsity/exact", "sparsity/bf16"):
@@ -70,7 +70,10 @@ def _weights(run: Run, base: Path) -> Iterator[Row]:
 
 
 def _solve_rates(run: Run) -> Iterator[Row]:
-    """Of original problems, mean over the steps between two checkpoints: also where the policy never learns of it."""
+    """Yield the solve rate of original problems, as the mean over the steps between two checkpoints.
+
+    It is measured also for methods whose policy never learns of it.
+    """
     rates = [row["solve_rate/original"] for row in read_jsonl(run.folder / "metrics.jsonl")]
     for end in range(run.plan.every, len(rates) + 1, run.plan.every):
         value = fmean(rates[end - run.plan.every : end])
@@ -78,12 +81,12 @@ def _solve_rates(run: Run) -> Iterator[Row]:
 
 
 def _differences(plan: Plan, root: Path) -> Iterator[Row]:
-    """To RLVR and RLVR's to the base, with the ends of their 95% intervals."""
+    """Yield the differences to RLVR, and RLVR's to the base, with the ends of their 95% intervals."""
     evaluated = list(plan.evaluations(root))
 
     @cache
     def figures(method: str, metric: str) -> np.ndarray:
-        """[seeds, problems]."""
+        """Return the values of all seeds and problems, [seeds, problems]."""
         return np.array([_by_problem(each, metric) for each in evaluated if each.method == method])
 
     for method in CONFIGS:
@@ -95,7 +98,7 @@ def _differences(plan: Plan, root: Path) -> Iterator[Row]:
 
 
 def _by_problem(evaluated: Evaluated, metric: str) -> list[float]:
-    """The problems in one order."""
+    """Return the value of each problem, in one order of the problems."""
     rows = sorted(read_jsonl(evaluated.samples), key=lambda row: row["id"])
     if metric == "entropy":
         return entropies(rows)

@@ -1,4 +1,5 @@
-"""What is compared: methods from one base, a line of configuration apart, until each has sampled as many responses."""
+"""Plan of a comparison: methods from one base, a line of configuration apart, until each has sampled as many
+responses."""
 
 from __future__ import annotations
 
@@ -35,10 +36,13 @@ COMMON = (
     "run.prompts_per_step=16",
     "run.keep_checkpoints=1000",
 )
-"""What all methods share beside their base: the problems, as many a step, and with tiny_svs.yaml the optimizer."""
+"""Overrides that all methods share besides their base: the problems, and how many of them are in a step.
+
+The optimizer is that of tiny_svs.yaml in all of them too.
+"""
 
 UNTIMED = 2
-"""Steps before those that are timed."""
+"""Number of steps before those that are timed."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,15 @@ class Plan:
     suite: str
     seeds: tuple[int, ...]
     budget: int
-    """Responses that a method samples."""
+    """Number of responses that a method samples."""
     steps: Mapping[str, int]
-    """Of a method more than enough to sample the budget."""
+    """Number of steps of each method, more than enough to sample the budget."""
     timed: int
-    """Steps of each method that are timed, alone on the machine, after two that are not."""
+    """Number of steps of each method that are timed, alone on the machine, after two that are not."""
     every: int
-    """Steps between checkpoints; the one nearest to the budget counts."""
+    """Number of steps between checkpoints; the checkpoint nearest to the budget counts."""
     samples: int
-    """Responses to each held-out problem, a power of two."""
+    """Number of responses to each held-out problem, a power of two."""
     shrink: Mapping[str, tuple[str, ...]]
     """Overrides for `train`, `sft` and `eval`."""
 
@@ -66,14 +70,14 @@ class Plan:
         return BaseModel(self, root)
 
     def runs(self, root: Path) -> list[Run]:
-        """Seed by seed."""
+        """Return the runs, seed by seed."""
         return [Run(self, root, method, seed) for seed in self.seeds for method in self.steps]
 
     def timings(self, root: Path) -> list[Timed]:
         return [Timed(self, root, method, self.seeds[0]) for method in CONFIGS]
 
     def evaluations(self, root: Path) -> Iterator[Evaluated]:
-        """Of finished runs."""
+        """Yield the evaluations of finished runs."""
         for seed in self.seeds:
             yield Evaluated(self, root, BASE, seed, self.base(root).result)
         for run in self.runs(root):
@@ -113,12 +117,14 @@ class Run:
 
     @property
     def result(self) -> Path:
-        """There when the run is done."""
+        """Return the path of a file that exists when the run is done."""
         return self.folder / "summary.json"
 
     def step_of_budget(self) -> int:
-        """The step with a checkpoint after which the number of responses is nearest to the budget. Raises UserError
-        when the run ended long before."""
+        """Return the step with a checkpoint after which the number of responses is nearest to the budget.
+
+        Raises UserError when the run ended long before.
+        """
         sampled = self.sampled()
         if sampled[-1] < 0.95 * self.plan.budget:
             raise UserError(
@@ -130,7 +136,7 @@ class Run:
         return min(saved, key=lambda step: abs(sampled[step - 1] - self.plan.budget))
 
     def sampled(self) -> list[int]:
-        """Responses up to each step."""
+        """Return the number of responses up to each step."""
         rows = read_jsonl(self.folder / "metrics.jsonl")
         return list(accumulate(sum(int(row[name]) for name in row if name.startswith("samples/")) for row in rows))
 
@@ -139,7 +145,7 @@ class Run:
         return self.plan.steps[self.method]
 
     def arguments(self) -> list[str]:
-        """Of `fastsvs`, to train it or to go on."""
+        """Return the arguments of `fastsvs` that start or continue the training."""
         own = [f"model.path={self.root / 'base'}", f"run.dir={self.folder}", f"run.seed={self.seed}"]
         length = [f"run.steps={self.steps}", f"run.save_every={self.plan.every}"]
         config = f"configs/{CONFIGS[self.method]}.yaml"
@@ -160,7 +166,7 @@ class Timed(Run):
 
 @dataclass(frozen=True)
 class Evaluated(OnHeldOut):
-    """One model on the held-out problems. The base is sampled anew for every seed."""
+    """One model on the held-out problems. The base is sampled again for every seed."""
 
     plan: Plan
     root: Path

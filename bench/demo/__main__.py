@@ -1,5 +1,8 @@
-"""`python -m bench.demo --seeds 0 1 2 --out bench/results --figure docs/demo.png`: trains SvS and RLVR from the tiny
-base at every seed (runs that are finished are only read), then writes the figures as JSON and one picture."""
+"""`python -m bench.demo --seeds 0 1 2 --out bench/results --figure docs/demo.png`: compare SvS and RLVR.
+
+Both are trained from the tiny base at every seed; runs that are finished are only read. The figures are written as
+JSON, and one picture is drawn.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,8 @@ def run_once(config: str, seed: int) -> Path:
 
 
 def measure(name: str, folders: Sequence[Path]) -> list[Row]:
-    """Before, after and gain of each seed and of their mean; the run's own seconds."""
+    """Return before, after and gain of each metric for each seed and for their mean, the entropy, and the run's own
+    seconds."""
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
     rows = []
     for metric in summaries[0]["after"]:
@@ -64,7 +68,7 @@ def measure(name: str, folders: Sequence[Path]) -> list[Row]:
 
 
 def draw(path: Path, runs: Mapping[str, Sequence[Path]]) -> None:
-    """Held-out pass@1 and pass@8 and policy entropy against the step: seeds thin, their mean bold."""
+    """Draw held-out pass@1 and pass@8 and policy entropy against the step, with seeds thin and their mean bold."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     panels = dict(zip(("pass@1", "pass@8", "entropy"), figure.subplots(1, 3), strict=True))
     for name, folders in runs.items():

@@ -1,6 +1,6 @@
-"""`python -m bench.end_to_end --out DIR`: blocks of FastSvS and of TRL in turn, medians and their ratio as JSON.
+"""`python -m bench.end_to_end --out DIR`: run blocks of FastSvS and of TRL in turn; write medians and ratio as JSON.
 
-32 prompts x 8 responses of up to 64 tokens a step, a random Qwen2 of 0.45 M parameters, fp32, one update a step.
+One step has 32 prompts x 8 responses of up to 64 tokens, a random Qwen2 of 0.45 M parameters, fp32, and one update.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""FastSvS: the parts of `fastsvs.train` in its order, on one process."""
+"""The side of FastSvS: the parts of `fastsvs.train` in its order, in one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer with Hugging Face generation, on the same work."""
+"""The side of TRL: its GRPOTrainer with Hugging Face generation, on the same work."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ TEMPERATURE, LEARNING_RATE = 1.0, 1e-5
 
 @dataclass
 class Measured:
-    """Steps after the warm-up, one entry each."""
+    """Measurements of the steps after the warm-up, one entry for each."""
 
     seconds: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    """Response tokens, the end token included."""
+    """Number of response tokens, the end token included."""
     parts: dict[str, list[float]] = field(default_factory=dict)
 
     @property
@@ -31,7 +31,10 @@ class Measured:
 
 
 def make_model(folder: Path, tokenizer_path: str) -> PreTrainedTokenizerBase:
-    """A Qwen2 of 0.45 M parameters with random weights, and its tokenizer, as a Hugging Face folder."""
+    """Write a Qwen2 of 0.45 M parameters with random weights, and its tokenizer, as a Hugging Face folder.
+
+    Returns the tokenizer.
+    """
     tokenizer = load_tokenizer(tokenizer_path)
     torch.manual_seed(0)
     config = Qwen2Config(
@@ -61,5 +64,5 @@ def encode(tokenizer: PreTrainedTokenizerBase, question: str) -> tuple[int, ...]
 
 
 def reward(text: str, response_ids: Sequence[int]) -> float:
-    """Costs nothing and varies within every group, so that both sides train on every response."""
+    """Return a reward that costs nothing and varies within every group, so that both sides train on every response."""
     return float((len(text) + sum(response_ids)) % 2)

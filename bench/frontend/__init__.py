@@ -1,1 +1,4 @@
-"""What vLLM's processes and ours cost the host for each sampled token, with our settings and with vLLM's own."""
+"""Processor time on the host that vLLM's processes and ours take for each sampled token.
+
+It is measured with our settings and with vLLM's own.
+"""

@@ -1,10 +1,10 @@
-"""`python -m bench.frontend --out DIR`: host time a token of one vLLM server, with our settings and with vLLM's own.
+"""`python -m bench.frontend --out DIR`: measure a vLLM server's host time per token, with our settings and its own.
 
-The model has one layer of 32, so that what is left is Python: the front that speaks HTTP, the engine that schedules,
-the worker that samples, and our client. The worker is that of vLLM on a CPU, and engine and worker wait for each other
-by asking again and again; on one GPU another one runs within the engine's process. All servers stay up and are asked in
-turn. Figures are processor time, not seconds on the clock, but caches and the rest of the machine's work still move
-them: they are medians.
+The model has one layer of width 32, so that what is left is Python: the front that speaks HTTP, the engine that
+schedules, the worker that samples, and our client. The worker is that of vLLM on a CPU, and engine and worker wait for
+each other by polling; on one GPU another worker runs within the engine's process. All servers stay up and are asked in
+turn. Figures are processor time, not seconds on the clock. Caches and the other work of the machine still move them, so
+they are medians.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ START_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Setting:
-    """How a server is started."""
+    """The way in which a server is started."""
 
     provider: str
     module: str
@@ -59,7 +59,7 @@ SETTINGS = (
 class Case:
     responses: int
     samples: int
-    """Responses to one prompt, asked for in one request."""
+    """Number of responses to one prompt, asked for in one request."""
     tokens: int
 
     def __str__(self) -> str:
@@ -108,7 +108,7 @@ def measure(folder: Path, rounds: int) -> Iterator[Row]:
 
 
 def start(setting: Setting, folder: Path, stack: ExitStack) -> tuple[VllmEngine, int]:
-    """The engine of one server, warm, and the process that supervises the server."""
+    """Start one server; return its engine, warmed up, and the id of the process that supervises the server."""
     others = children(os.getpid())
     with patch.object(command, "SERVER", setting.module):
         engine = stack.enter_context(closing(VllmEngine.build(specification(setting, folder))))

@@ -11,23 +11,23 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Processor time so far, or between two moments."""
+    """Processor time so far, or between two moments, in seconds."""
 
     front: float
-    """Of the process that speaks HTTP."""
+    """Time of the process that speaks HTTP."""
     engine: float
-    """Of its children, which schedule."""
+    """Time of the front's children, which schedule."""
     worker: float
-    """Of theirs, which sample."""
+    """Time of the engine's children, which sample."""
     client: float
-    """Of this process, which asks and reads."""
+    """Time of this process, which asks and reads."""
 
     def __sub__(self, earlier: Seconds) -> Seconds:
         return Seconds(*(getattr(self, part.name) - getattr(earlier, part.name) for part in fields(self)))
 
 
 def spent(supervisor: int) -> Seconds:
-    """By the server that the process `supervisor` of ours has started, and by this process."""
+    """Return the time of the server that our process `supervisor` has started, and of this process."""
     (front,) = children(supervisor)
     engine = children(front)
     worker = [child for process in engine for child in children(process)]
@@ -35,12 +35,12 @@ def spent(supervisor: int) -> Seconds:
 
 
 def children(process: int) -> list[int]:
-    """Process ids, in ascending order."""
+    """Return the ids of a process's children, in ascending order."""
     listed = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
     return sorted(int(child) for line in listed for child in line)
 
 
 def processor_seconds(processes: Iterable[int]) -> float:
-    """User and system time of all threads, in the clock's ticks of usually 10 ms."""
+    """Return user and system time of all threads, in seconds, in the clock's ticks of usually 10 ms."""
     stats = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in processes]
     return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")

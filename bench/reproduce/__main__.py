@@ -1,6 +1,8 @@
-"""`python -m bench.reproduce --out bench/results --page docs/reproduction.md`: trains SvS, RLVR and SFT from the tiny
-base at three seeds, evaluates their checkpoints (what is done is only read, what was killed goes on), and writes the
-figures as JSON, the page and its picture."""
+"""`python -m bench.reproduce --out bench/results --page docs/reproduction.md`: reproduce the papers on the tiny task.
+
+SvS, RLVR and SFT are trained from the tiny base at three seeds, and their checkpoints are evaluated. What is done is
+only read, and what was killed continues. The figures are written as JSON, then the page and its picture.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the papers claim, each as a difference that these runs can decide."""
+"""The claims of the papers, each as a difference that these runs can decide."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.reproduce.statistics import Difference
 
 PAPER, CHAE, REVIEWS = "SvS", "Chae et al.", "asked of SvS"
 PAPER_K = 32
-"""The k for which the SvS paper prints its tables."""
+"""Value of k for which the SvS paper prints its tables."""
 Expected = Literal["higher", "not higher", "lower", "not lower"]
 Verdict = Literal["agrees", "does not agree", "undecided"]
 
@@ -24,12 +24,14 @@ class Claim:
     left: Side
     right: Side
     expected: Expected
-    """Of the left side beside the right one."""
+    """Expected result of the left side compared with the right one."""
 
 
 def claims(plan: Plan, results: Results, self_play: str) -> list[Claim]:
-    """In the order of the page, with `self_play` for SvS. At equal cost, RLVR stands where it has sampled about as many
-    responses."""
+    """Return the claims in the order of the page, with `self_play` for SvS.
+
+    At equal cost, RLVR is taken where it has sampled about as many responses.
+    """
     base, svs, rlvr, sft = Side(BASE, 0), *(Side(method, plan.compared) for method in (self_play, RLVR, SFT))
     matched = same_cost(plan, results, self_play)
     some, many = min(PAPER_K, plan.samples), plan.samples
@@ -55,7 +57,7 @@ def claims(plan: Plan, results: Results, self_play: str) -> list[Claim]:
 
 
 def same_cost(plan: Plan, results: Results, self_play: str) -> Side:
-    """RLVR where its number of responses is nearest to that of `self_play` at `compared`."""
+    """Return RLVR at the step where its number of responses is nearest to that of `self_play` at `compared`."""
     target = results.mean(Side(self_play, plan.compared), "responses")
     return min(
         (Side(RLVR, step) for step in plan.evaluated[RLVR]),
@@ -64,7 +66,7 @@ def same_cost(plan: Plan, results: Results, self_play: str) -> Side:
 
 
 def judge(expected: Expected, found: Difference) -> Verdict:
-    """By the interval of left minus right alone."""
+    """Decide a claim by the interval of left minus right alone."""
     match expected:
         case "higher":
             yes, no = found.low > 0, found.high <= 0

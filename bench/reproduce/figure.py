@@ -1,4 +1,4 @@
-"""The picture of a reproduction: entropy, pass@1 and pass@k against steps, against responses, and all k at once."""
+"""The picture of a reproduction: entropy, pass@1 and pass@k against steps and against responses, and all k at once."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from bench.reproduce.results import Results
 @dataclass(frozen=True)
 class Theme:
     ending: str
-    """Of the file's name."""
+    """End of the file's name."""
     ink: str
     paper: str
     colors: dict[str, str]
-    """By method; told apart by dash as well."""
+    """Color of each method, which has its own dash as well."""
 
 
 LIGHT = Theme(
@@ -44,7 +44,10 @@ DASHES = {SVS: "-", ON_POLICY: "-.", RLVR: "--", SFT: ":"}
 
 
 def draw(path: Path, plan: Plan, results: Results) -> list[Path]:
-    """`path` for light pages and its sister `<stem>-dark.png`; seeds thin, their mean bold."""
+    """Draw `path` for light pages and `<stem>-dark.png` for dark ones, with seeds thin and their mean bold.
+
+    Returns both paths.
+    """
     written = []
     for theme in (LIGHT, DARK):
         figure = Figure(figsize=(15, 10), layout="constrained", facecolor=theme.paper)
@@ -67,7 +70,7 @@ def draw(path: Path, plan: Plan, results: Results) -> list[Path]:
 
 
 def _against_steps(axes: Axes, plan: Plan, results: Results, metric: str, theme: Theme) -> None:
-    """As far as all methods go."""
+    """Draw a metric against the step, up to the last step that all methods reach."""
     for method in METHODS:
         curve = {step: v for step, v in results.curve(method, metric).items() if step <= plan.compared}
         _plot(axes, method, [[step] * len(curve[step]) for step in curve], list(curve.values()), theme)
@@ -92,7 +95,7 @@ def _plot(axes: Axes, method: str, x: Sequence[list[float]], y: Sequence[list[fl
 
 
 def _every_k(axes: Axes, plan: Plan, results: Results, method: str) -> None:
-    """Mean over seeds of pass@k for all k."""
+    """Draw the mean over seeds of pass@k for all k."""
     shades = colormaps["cool"](np.linspace(0.2, 1.0, len(plan.ks)))
     for k, shade in zip(plan.ks, shades, strict=True):
         curve = results.curve(method, f"pass@{k}")

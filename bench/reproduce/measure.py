@@ -1,4 +1,4 @@
-"""From finished runs and evaluations to figures: pass@k, entropy, cost, weights unchanged, and their differences."""
+"""Figures from finished runs and evaluations: pass@k, entropy, cost, weights unchanged, and their differences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAMPLED = ("samples/original", "samples/synthesis", "samples/variant")
 
 
 def measure(plan: Plan, root: Path, note: str | None) -> Results:
-    """All rows. `note` says what a reader must know of the seconds."""
+    """Return all rows. `note` says what a reader must know of the seconds."""
     points = [row for evaluated in plan.evaluations(root) for row in _evaluation(evaluated)]
     points += [row for run in plan.runs(root) for row in (*_cost(run, note), *_validity(run), *_updates(run))]
     points = Results(tuple(points))
@@ -41,7 +41,7 @@ def measure(plan: Plan, root: Path, note: str | None) -> Results:
 
 
 def _evaluation(evaluated: Evaluated) -> Iterator[Row]:
-    """pass@k and entropy on the held-out problems."""
+    """Yield pass@k and entropy on the held-out problems."""
     found = json.loads(evaluated.figures.read_text(encoding="utf-8"))
     figures = {f"pass@{k}": found[f"pass@{k}"]["mean"] for k in evaluated.plan.ks}
     figures["entropy"] = found["entropy_estimate"]
@@ -49,8 +49,10 @@ def _evaluation(evaluated: Evaluated) -> Iterator[Row]:
 
 
 def _cost(run: Run, note: str | None) -> Iterator[Row]:
-    """Responses that the policy has sampled (in SFT: solutions that it was shown) and seconds in steps, up to each
-    evaluated step."""
+    """Yield the responses that the policy has sampled and the seconds in steps, up to each evaluated step.
+
+    In SFT the responses are the solutions that it was shown.
+    """
     metrics = read_jsonl(run.folder / "metrics.jsonl")
     shown = _examples_a_step(run) if run.method == SFT else 0
     responses = list(accumulate(shown + sum(row.get(name, 0) for name in SAMPLED) for row in metrics))
@@ -61,7 +63,7 @@ def _cost(run: Run, note: str | None) -> Iterator[Row]:
 
 
 def _validity(run: Run) -> Iterator[Row]:
-    """Share of the variants written since the last evaluated step that have the answer that they inherit."""
+    """Yield the share of the variants written since the last evaluated step that have the answer that they inherit."""
     start = 0
     for step in run.plan.evaluated[run.method]:
         paths = (run.folder / "samples" / f"step_{each}.jsonl" for each in range(start + 1, step + 1))
@@ -77,14 +79,15 @@ def _examples_a_step(run: Run) -> int:
 
 
 def _difference(plan: Plan, root: Path, points: Results, left: Side, right: Side, metric: str) -> Difference:
-    """Over problems and seeds where the figure is one of problems, else over seeds."""
+    """Return a difference over problems and seeds where the figure is one of problems, else over seeds."""
     if metric in WEIGHTS:
         return difference(*(by_seed(points.curve(side.method, metric)[side.step]) for side in (left, right)))
     return difference(*(_by_problem(plan, root, side, metric) for side in (left, right)))
 
 
 def _by_problem(plan: Plan, root: Path, side: Side, metric: str) -> np.ndarray:
-    """pass@k or entropy as `[seeds, problems]`, the problems in one order; the mean is that of the evaluations."""
+    """Return pass@k or entropy as `[seeds, problems]`, the problems in one order; the mean is that of the
+    evaluations."""
     evaluations = [e for e in plan.evaluations(root) if (e.method, e.step) == (side.method, side.step)]
     answered = [sorted(read_jsonl(evaluated.samples), key=lambda row: row["id"]) for evaluated in evaluations]
     if metric == "entropy":
@@ -94,13 +97,13 @@ def _by_problem(plan: Plan, root: Path, side: Side, metric: str) -> np.ndarray:
 
 
 def entropies(rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Every problem's share of the negative log-probability, per token of the average problem."""
+    """Return every problem's share of the negative log-probability, per token of the average problem."""
     tokens = fmean(sum(row["tokens"]) for row in rows)
     return [-sum(row["logprobs"]) / tokens for row in rows]
 
 
 def _updates(run: Run) -> Iterator[Row]:
-    """What has become of the base's weights at the step at which methods are compared."""
+    """Yield how much of the base's weights has changed at the step at which methods are compared."""
     step = run.plan.compared
     pairs = paired(open_weights(MODEL).hf_weights(), open_weights(run.checkpoint(step)).hf_weights())
     figures = compare(pairs).total().figures()

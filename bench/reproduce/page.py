@@ -1,5 +1,7 @@
-"""docs/reproduction.md from the JSON of a reproduction and page.md, its text. Only the reading of the figures is
-written by hand; it stays in the page as long as they do."""
+"""Writer of docs/reproduction.md from the JSON of a reproduction and page.md, its text.
+
+Only the reading of the figures is written by hand. It stays in the page as long as the figures do.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ UNREAD = "Nobody has read these figures yet; the verdicts above are computed."
 
 
 def write(path: Path, plan: Plan, results: Results, source: Path, pictures: Sequence[Path]) -> None:
-    """Replace the page at `path`. A reading in it is kept when it is of the same `source`, the JSON file."""
+    """Replace the page at `path`. A reading in it is kept when it belongs to the same `source`, the JSON file."""
     earlier = path.read_text(encoding="utf-8") if path.exists() else ""
     write_atomic(path, render(plan, results, source.name, [each.name for each in pictures], earlier))
 
@@ -46,7 +48,7 @@ def render(plan: Plan, results: Results, source: str, pictures: Sequence[str], e
 
 
 def _endings(plan: Plan, results: Results) -> str:
-    """The base, every method at the step compared, RLVR at the cost of SvS and at its end."""
+    """Return the table of the base, every method at the step compared, RLVR at the cost of SvS, and RLVR at its end."""
     names = [f"pass@{k}" for k in plan.ks if k in (1, 8, 32, plan.samples)]
     sides = [Side(BASE, 0), *(Side(method, plan.compared) for method in METHODS)]
     sides += [same_cost(plan, results, self_play) for self_play in SELF_PLAY]
@@ -108,7 +110,7 @@ def _reading(source: str, earlier: str) -> str:
 
 
 def _regime(plan: Plan) -> dict[str, object]:
-    """From the configuration itself."""
+    """Return the sizes of the regime, read from the configuration itself."""
     svs = load(TrainJob, CONFIGS / "svs.yaml")
     return {
         "problems": svs.data.limit,

@@ -1,4 +1,4 @@
-"""What is trained and evaluated: three methods from one base at several seeds, in the regime of configs/reproduce."""
+"""Plan of a reproduction: three methods from one base at several seeds, in the regime of configs/reproduce."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from bench.heldout import HELD_OUT, OnHeldOut
 CONFIGS = Path("configs/reproduce")
 MODEL = Path("models/tiny")
 BASE, SVS, ON_POLICY, RLVR, SFT = "base", "SvS", "SvS on-policy", "RLVR", "SFT"
-"""The model that all begin with, and the methods. RLVR makes one optimizer step a step; SvS, which learns from several
-times as many responses, makes several, and on-policy one."""
+"""Names of the model that all begin with, and of the methods.
+
+RLVR makes one optimizer step per step. SvS learns from several times as many responses and makes several; on-policy it
+makes one.
+"""
 SELF_PLAY = (SVS, ON_POLICY)
 METHODS = (RLVR, *SELF_PLAY, SFT)
 
@@ -22,11 +25,11 @@ class Plan:
     suite: str
     seeds: tuple[int, ...]
     evaluated: Mapping[str, tuple[int, ...]]
-    """The steps of each method at which it is evaluated, the longest run first; the last one is the run's length."""
+    """Steps at which each method is evaluated, the longest run first; the last one is the run's length."""
     compared: int
-    """The step, evaluated in all methods, at which they are compared."""
+    """Step, evaluated in all methods, at which they are compared."""
     samples: int
-    """Responses to each held-out problem, a power of two."""
+    """Number of responses to each held-out problem, a power of two."""
     shrink: Mapping[str, tuple[str, ...]]
     """Overrides for `train`, `sft` and `eval`."""
 
@@ -63,11 +66,11 @@ class Run:
 
     @property
     def result(self) -> Path:
-        """There when the run is done."""
+        """Return the path of a checkpoint that exists when the run is done."""
         return self.checkpoint(self.plan.evaluated[self.method][-1])
 
     def arguments(self) -> list[str]:
-        """Of `fastsvs`, to train it or to go on."""
+        """Return the arguments of `fastsvs` that start or continue the training."""
         command = "sft" if self.method == SFT else "train"
         overrides = [f"run.dir={self.folder}", f"run.seed={self.seed}"]
         steps = f"run.steps={self.plan.evaluated[self.method][-1]}"
@@ -77,7 +80,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluated(OnHeldOut):
-    """One model on the held-out problems. The base is sampled anew for every seed."""
+    """One model on the held-out problems. The base is sampled again for every seed."""
 
     plan: Plan
     root: Path

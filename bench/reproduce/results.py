@@ -1,4 +1,4 @@
-"""The figures of a reproduction as they stand in its JSON file: everything that page and picture show."""
+"""The figures of a reproduction as they stand in its JSON file: everything that the page and the picture show."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from bench.reproduce.plan import BASE
 from bench.reproduce.statistics import Difference
 
 Curve = Mapping[int, list[float]]
-"""A figure by step, one value a seed."""
+"""Values of a figure by step, one for each seed."""
 WEIGHTS = {
     "sparsity/exact": "equal to the base's in fp32, %",
     "sparsity/bf16": "equal in bf16, %",
     "sparsity/tolerance": "within 1e-5, %",
     "relative_change": "norm of the change over the base's, %",
 }
-"""Figures of `fastsvs.dynamics.compare` with their heads on the page."""
+"""Names of figures of `fastsvs.dynamics.compare`, with their heads on the page."""
 VALID = "variants that are right"
 UNITS = {"entropy": "nats/token", "responses": "responses", "seconds": "s"}
-"""Of what is no share."""
+"""Units of the metrics that are not shares."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a comparison: a method after so many steps."""
+    """One side of a comparison: a method after some number of steps."""
 
     method: str
     step: int
@@ -46,7 +46,10 @@ class Results:
         return {(row.case, row.provider, row.metric): row.value for row in self.rows}
 
     def curve(self, method: str, metric: str) -> Curve:
-        """All seeds at every step at which the method has this figure; the base stands at step 0 of every method."""
+        """Return the values of all seeds at every step at which the method has this figure.
+
+        The base stands at step 0 of every method.
+        """
         found: dict[int, list[float]] = defaultdict(list)
         for row in self.rows:
             if row.metric == metric and row.provider in (method, BASE) and row.case.startswith("seed "):
@@ -66,7 +69,7 @@ class Results:
 
 
 def point_rows(method: str, seed: int, step: int, figures: Mapping[str, float], note: str | None = None) -> list[Row]:
-    """Figures of one model."""
+    """Return the rows of one model's figures."""
     case = f"seed {seed}, step {step}"
     return [
         Row(case, method, metric, value, UNITS.get(metric, "share"), note=note) for metric, value in figures.items()
@@ -74,6 +77,6 @@ def point_rows(method: str, seed: int, step: int, figures: Mapping[str, float], 
 
 
 def difference_rows(left: Side, right: Side, metric: str, found: Difference) -> Iterable[Row]:
-    """A difference and its interval."""
+    """Yield the rows of a difference and of its interval."""
     for end, value in (("", found.value), (" low", found.low), (" high", found.high)):
         yield Row(f"{left} - {right}", "bootstrap", metric + end, value, UNITS.get(metric, "share"))

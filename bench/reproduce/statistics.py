@@ -1,4 +1,4 @@
-"""How sure a difference between two methods is: a bootstrap over problems and over training seeds."""
+"""Certainty of a difference between two methods: a bootstrap over problems and over training seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DRAWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """With the ends of its 95% interval."""
+    """A difference with the ends of its 95% interval."""
 
     value: float
     low: float
@@ -22,16 +22,16 @@ class Difference:
 
 
 def pass_rates(counts: np.ndarray, samples: int, k: int) -> np.ndarray:
-    """pass@k of each problem from `counts` of correct samples, same shape."""
+    """Return pass@k of each problem from `counts` of correct samples, in the same shape."""
     by_count = np.array([pass_at_k(samples, correct, k) for correct in range(samples + 1)])
     return by_count[counts]
 
 
 def difference(left: np.ndarray, right: np.ndarray, draws: int = DRAWS) -> Difference:
-    """Mean of `left` minus mean of `right`, `[seeds, problems]` each.
+    """Return the mean of `left` minus the mean of `right`, `[seeds, problems]` each.
 
-    A draw takes the same problems on both sides, and seeds on each side by themselves, all with replacement.
-    A figure that has no problems comes as `[seeds, 1]`.
+    A draw takes the same problems on both sides, and seeds on each side separately, all with replacement. A figure that
+    has no problems comes as `[seeds, 1]`.
     """
     random = np.random.default_rng(0)
     problems = random.integers(left.shape[1], size=(draws, left.shape[1]))
@@ -41,12 +41,12 @@ def difference(left: np.ndarray, right: np.ndarray, draws: int = DRAWS) -> Diffe
 
 
 def by_seed(values: Sequence[float]) -> np.ndarray:
-    """One figure a seed as `difference` takes it."""
+    """Return one figure for each seed as `[seeds, 1]`, the shape that `difference` takes."""
     return np.array(values, dtype=float)[:, None]
 
 
 def _drawn_means(values: np.ndarray, problems: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """`[draws]`."""
+    """Return the mean of each draw, `[draws]`."""
     seeds = random.integers(values.shape[0], size=(len(problems), values.shape[0]))
     weights = np.stack([(seeds == seed).mean(axis=1) for seed in range(values.shape[0])], axis=1)  # [draws, seeds]
     of_seeds = np.stack([row[problems].mean(axis=1) for row in values], axis=1)  # [draws, seeds]

@@ -1,7 +1,7 @@
-"""`python -m bench.rollout --out DIR`: streaming against phased, simulated at 32B scale and on a real vLLM server.
+"""`python -m bench.rollout --out DIR`: compare streaming with phased self-play, simulated and on a real vLLM server.
 
-The real part needs vLLM in the environment and is left out, and said so, without it. Its own simulation, on the
-throughput curve measured just before, stands beside it.
+The simulation is at 32B scale. The real part needs vLLM in the environment and is left out, with a message, without it.
+Its own simulation, on the throughput curve measured just before, stands beside it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def simulated() -> Iterator[Row]:
 
 
 def real(folder: Path, rounds: int) -> Iterator[Row]:
-    """Of each step and schedule the fastest of `rounds`, which other work on the machine disturbed least."""
+    """Yield the fastest of `rounds` of each step and schedule, which other work on the machine disturbed least."""
     from bench.rollout.real import MAX_SEQUENCES, STEPS, measure_curve, play, server
 
     name = "models/tiny, one vLLM server on a CPU"
@@ -78,7 +78,8 @@ def counted(case: str, provider: str, steps: dict[Schedule, float]) -> Iterator[
 
 
 def figures(case: str, provider: str, outcomes: dict[Schedule, Outcome], full: float) -> Iterator[Row]:
-    """`full`: tokens a second when all servers decode as many sequences as they may."""
+    """Yield the figures of each schedule; `full` is the tokens per second with as many sequences decoding as servers
+    allow."""
     for schedule, outcome in outcomes.items():
         yield Row(case, provider, f"{schedule}: response tokens", outcome.tokens, "count")
         yield Row(case, provider, f"{schedule}: tokens per second", outcome.rate, "tokens/s", limit=full)

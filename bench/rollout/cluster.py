@@ -1,20 +1,21 @@
-"""The cases at 32B scale, with where each number comes from.
+"""The cases at 32B scale, with the source of each number.
 
 Decode step of one server (4 x H100 SXM, tensor parallel 4, Qwen2.5-32B in bf16), from first principles:
+
 - weights read once a step: 32.8e9 parameters x 2 bytes (huggingface.co/Qwen/Qwen2.5-32B, config.json and model card);
 - KV cache read for each sequence: 64 layers x 2 (k, v) x 8 heads x 128 x 2 bytes = 262 kB a token of context (same);
 - 3.35 TB/s of memory bandwidth and 989 TFLOP/s dense bf16 a GPU (NVIDIA H100 datasheet, SXM5). Reached, assumed:
   60% of the bandwidth, 50% of the FLOPs;
 - assumed 3 ms a step that do not depend on the batch: 128 all-reduces, launches, scheduler, sampling.
 
-Response lengths: log-normal, 99th percentile ten times the median; "median ~ 500, p99 ~ 5000", "approximately
-log-normal" for reasoning RL in jiahuanglin.xyz/all_lessons/RL/lessons/22b_longtail_rollouts.html; the long tail as the
-main cost of synchronous rollouts also in arXiv 2509.21009 (RollPacker) and arXiv 2605.30859 (DARTS: within prompts too,
-hence half of the variance each). The medians (1000, 2500) and the limit of 8192 are assumptions; NeMo RL's published
-32B run has a mean of 3251 tokens at a limit of 4096 (docs/about/performance-summary.md, r0.5.0).
+Response lengths are log-normal, with the 99th percentile at ten times the median: "median ~ 500, p99 ~ 5000",
+"approximately log-normal" for reasoning RL in jiahuanglin.xyz/all_lessons/RL/lessons/22b_longtail_rollouts.html. The
+long tail is named as the main cost of synchronous rollouts in arXiv 2509.21009 (RollPacker) and 2605.30859 (DARTS:
+within prompts too, so half of the variance each). The medians (1000, 2500) and the limit of 8192 are assumptions.
+NeMo RL's published 32B run has a mean of 3251 tokens at a limit of 4096 (docs/about/performance-summary.md, r0.5.0).
 
-Sizes of a step are the defaults of the configuration (256 prompts x 8, 8 variants x 8); that 30% of the prompts have 1
-to 4 contexts and 80% of the variants are valid is assumed.
+Sizes of a step are the defaults of the configuration (256 prompts x 8, 8 variants x 8). It is assumed that 30% of the
+prompts have 1 to 4 contexts and that 80% of the variants are valid.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MAX_SEQUENCES = 256
 
 
 def curve(context_tokens: float) -> Curve:
-    """With sequences of this context on average."""
+    """Return the throughput curve for sequences of this context on average, in tokens."""
     weights = PARAMETERS * 2 / BANDWIDTH
 
     def seconds(sequences: int) -> float:

@@ -1,4 +1,4 @@
-"""The same work on one real vLLM server, and what that server's decode step takes."""
+"""The same work on one real vLLM server, and the time that its decode step takes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Served:
     url: str
 
     def steps(self) -> int:
-        """Decode steps that the server has done so far: they do not depend on how busy the machine is."""
+        """Return the number of decode steps that the server has done. It does not depend on how busy the machine is."""
         with urlopen(f"{self.url}/metrics", timeout=60) as answer:
             found = re.search(rb"^vllm:iteration_tokens_total_count\S* (\S+)$", answer.read(), re.MULTILINE)
         assert found, "vLLM no longer counts its iterations under this name"
@@ -51,7 +51,7 @@ class Served:
 
 @contextmanager
 def server(folder: Path) -> Iterator[Served]:
-    """One server of models/tiny with random weights; nothing ends a response but its token limit."""
+    """Open one server of models/tiny with random weights. Only its token limit ends a response."""
     spec = EngineSpec(
         hf_config=load_hf_config("models/tiny"),
         dtype=torch.float32,
@@ -73,8 +73,10 @@ def server(folder: Path) -> Iterator[Served]:
 
 
 def measure_curve(served: Served, rounds: int) -> Curve:
-    """Seconds of a decode step at each number of sequences and of taking a sequence in; the least of several
-    measurements, as that is the one which other work on the machine disturbed least."""
+    """Return the seconds of a decode step at each number of sequences, and of taking a sequence in.
+
+    Each is the least of several measurements, the one that other work on the machine disturbed least.
+    """
     first, last = [dict.fromkeys(CURVE_POINTS, float("inf")) for _ in range(2)]
     for _ in range(rounds):
         for sequences in CURVE_POINTS:
@@ -86,7 +88,7 @@ def measure_curve(served: Served, rounds: int) -> Curve:
 
 
 def play(served: Served, step: Workload, schedule: Schedule) -> tuple[Outcome, int]:
-    """One step of self-play, and the decode steps that it took."""
+    """Run one step of self-play; return its outcome and the number of decode steps that it took."""
     began, decoded = perf_counter(), served.steps()
     groups = step.collect(served.engine, schedule).groups
     seconds = perf_counter() - began
@@ -94,7 +96,7 @@ def play(served: Served, step: Workload, schedule: Schedule) -> tuple[Outcome, i
 
 
 def name_weights(url: str, version: int) -> None:
-    """The weights that the server began with get a version, as published ones do."""
+    """Give the weights that the server began with a version, as published ones have."""
     body = json.dumps({"new_version": str(version)}).encode()
     headers = {"Content-Type": "application/json"}
     with urlopen(UrlRequest(f"{url}/update_weight_version", body, headers), timeout=60):

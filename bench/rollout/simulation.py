@@ -1,8 +1,8 @@
 """A discrete-event simulation of rollout servers, as an `Engine`: the schedule under test is the real one.
 
-A server decodes all its sequences in lock step; a step takes as long as its throughput curve says for their number. It
-takes requests in the order in which they come, up to its limit, each group whole on the least loaded server (as
-`fastsvs.rollout.vllm` does). Events: a sequence ends, requests come.
+A server decodes all its sequences in lock step. A step takes as long as the throughput curve says for their number. The
+server takes requests in the order in which they come, up to its limit, each group as a whole on the least loaded server
+(as `fastsvs.rollout.vllm` does). Events are the end of a sequence and the arrival of requests.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ class Curve:
     sequences: tuple[int, ...]
     seconds: tuple[float, ...]
     admission: float = 0.0
-    """Seconds by which taking in one more sequence holds up the others: its prompt is read, its request handled."""
+    """Time by which taking in one more sequence delays the others, in seconds: its prompt is read, its request
+    handled."""
 
     @cache  # noqa: B019
     def step(self, sequences: int) -> float:
         return float(np.interp(sequences, self.sequences, self.seconds))
 
     def rate(self, sequences: int) -> float:
-        """Tokens a second."""
+        """Return the tokens per second."""
         return sequences / self.step(sequences)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one or more steps."""
+    """The result of one or more steps."""
 
     seconds: float
     tokens: int
@@ -58,28 +59,28 @@ class _Server:
     limit: int
     now: float = 0.0
     steps: float = 0.0
-    """Decode steps done so far; the sequence that ends at step s is in `running` as (s, key)."""
+    """Number of decode steps done so far; a sequence that ends at step s is in `running` as (s, key)."""
     running: list[tuple[float, str]] = field(default_factory=list)
     waiting: deque[tuple[int, str]] = field(default_factory=deque)
-    """(length, key)"""
+    """Waiting sequences as (length, key)."""
 
     def load(self) -> int:
         return len(self.running) + len(self.waiting)
 
     def next_end(self) -> float:
-        """When its next sequence ends; infinite when it is idle."""
+        """Return the time at which the next sequence ends, infinite when the server is idle."""
         if not self.running:
             return float("inf")
         return self.now + (self.running[0][0] - self.steps) * self.curve.step(len(self.running))
 
     def advance(self, now: float) -> None:
-        """To a moment before or at the next end."""
+        """Advance the clock to a moment before or at the next end."""
         if self.running:
             self.steps += (now - self.now) / self.curve.step(len(self.running))
         self.now = now
 
     def end(self) -> str:
-        """The key of the sequence that ends next, which has ended now; a waiting one takes its place."""
+        """End the sequence that ends next, let a waiting one take its place, and return the key of the ended one."""
         self.advance(self.next_end())
         self.steps, key = heapq.heappop(self.running)
         self.admit()
@@ -100,7 +101,7 @@ class SimulatedEngine:
         self._servers = [_Server(curve, max_sequences) for _ in range(servers)]
         self._kinds: dict[str, str] = {}
         self._left: dict[str, int] = {}
-        """Samples of each request that have not ended."""
+        """Number of samples of each request that have not ended."""
         self._requests: dict[str, Request] = {}
         self.now = 0.0
         self.tokens = 0
@@ -119,7 +120,7 @@ class SimulatedEngine:
         raise NotImplementedError("nothing is given up in a simulation")
 
     def poll(self, timeout: float) -> list[tuple[str, list[Rollout]]]:
-        """The next group to be complete; the clock stands at that moment."""
+        """Return the next group to be complete, and set the clock to that moment."""
         while self._left:
             server = min(self._servers, key=_Server.next_end)
             key = server.end()
@@ -149,7 +150,7 @@ class SimulatedEngine:
 def simulate(
     workloads: Iterable[Workload], curve: Curve, servers: int, max_sequences: int, schedule: Schedule
 ) -> Outcome:
-    """The steps one after the other."""
+    """Simulate the steps one after the other."""
     engines = [SimulatedEngine(workload, curve, servers, max_sequences) for workload in workloads]
     for engine in engines:
         engine.workload.collect(engine, schedule)

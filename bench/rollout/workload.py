@@ -1,6 +1,6 @@
 """One self-play step of given size and lengths: which tasks follow from which, and how long each response is.
 
-Everything is a function of the seed and of the task's key: both schedules do the same work.
+Everything is a function of the seed and of the task's key, so both schedules do the same work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastsvs.selfplay.collect import Schedule
 from fastsvs.verify import Verdict
 
 P99 = 2.326
-"""Standard deviations from the median of a normal distribution to its 99th percentile."""
+"""Number of standard deviations from the median of a normal distribution to its 99th percentile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,15 @@ class Lengths:
     p99_over_median: float
     limit: int
     within_group: float
-    """Share of the variance of the logarithm that lies between the responses to one prompt; the rest lies between
-    prompts. 0: the responses to a prompt are equally long."""
+    """Share of the variance of the logarithm that lies between the responses to one prompt.
+
+    The rest lies between prompts. With 0, the responses to a prompt are equally long.
+    """
     synthesis: float = 0.5
     """Length of a written problem relative to a solution."""
 
     def of(self, task: Task, sample: int, seed: int) -> int:
-        """Tokens of response number `sample`."""
+        """Return the tokens of response number `sample`."""
         spread = log(self.p99_over_median) / P99
         prompt = _normal(seed, task.key) * (1 - self.within_group) ** 0.5
         own = _normal(seed, task.key, sample) * self.within_group**0.5
@@ -54,15 +56,15 @@ class Workload:
     underperforming: float = 0.3
     """Share of the prompts with contexts."""
     contexts: int = 4
-    """Such a prompt has 1 to so many, all equally likely."""
+    """Most contexts of such a prompt; each number from 1 is equally likely."""
     variants: int = 8
-    """Written from each context."""
+    """Number of variants written from each context."""
     valid: float = 0.8
     """Share of the variants that are solved."""
     seed: int = 0
 
     def steps(self, count: int) -> list[Workload]:
-        """So many of the kind, with seeds of their own."""
+        """Return `count` workloads of the same kind, each with its own seed."""
         return [replace(self, seed=seed) for seed in range(count)]
 
     def tasks(self) -> list[Task]:
@@ -71,7 +73,8 @@ class Workload:
         return [self._limited(task) for task in tasks]
 
     def expand(self, group: Group) -> list[Task]:
-        """As an `ExperienceStage`: contexts of an original problem, variants of a context."""
+        """Return the tasks that follow, as an `ExperienceStage` does: contexts of an original problem, variants of a
+        context."""
         parent = group.task
         if parent.kind == VARIANT:
             return []
@@ -90,12 +93,13 @@ class Workload:
         return Experience(list(groups), {})
 
     def collect(self, engine: Engine, schedule: Schedule) -> Experience:
-        """The whole step on `engine`, answers checked in no time."""
+        """Run the whole step on `engine`. Answers are checked in no time."""
         sampling = SamplingParams(max_tokens=self.lengths.limit)
         return collect(self, self.tasks(), engine, _Instantly(), lambda ids: "", sampling, self.seed, schedule=schedule)
 
     def _limited(self, task: Task) -> Task:
-        """Where all responses of a group are equally long, the token limit makes them so on a real engine too."""
+        """Limit the task to its length, where all responses of a group are equally long, so that a real engine makes
+        them so too."""
         if self.lengths.within_group:
             return task
         limit = self.lengths.of(task, 0, self.seed)

@@ -1,1 +1,2 @@
-"""Weights of a 0.5 B-parameter policy to a receiver in another process, against a plain broadcast of the same bytes."""
+"""Benchmark of weights of a 0.5 B-parameter policy sent to another process, against a plain broadcast of as many
+bytes."""

@@ -26,7 +26,7 @@ from bench.sync.measure import (
 from fastsvs.sync.transports import TransportName
 
 BAR = 0.8
-"""Of the plain broadcast's speed: what the issue that asked for this wants."""
+"""Share of the plain broadcast's speed to reach, as the issue that asked for this benchmark says."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is measured, in turn: publishing the policy, a broadcast of as many bytes, and the link underneath."""
+"""Measurements, made in turn: publishing the policy, a broadcast of as many bytes, and the link underneath."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Server:
 
 @contextmanager
 def receiver(transport: TransportName, device: str) -> Iterator[Server]:
-    """A process with `bench.sync.server`."""
+    """Open a process that runs `bench.sync.server`."""
     program = [sys.executable, "-m", "bench.sync.server", transport, device]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -76,7 +76,7 @@ def build_policy(hf: Qwen2Config, folder: str) -> Policy:
 def publish_seconds(
     policy: Policy, server: Server, transport: TransportName, bucket_bytes: int, rounds: int
 ) -> Iterator[float]:
-    """Of one publish after another, the first, which meets the server, left out."""
+    """Yield the seconds of one publish after another, without the first, which meets the server."""
     config = SyncConfig(bucket_bytes=bucket_bytes, timeout_seconds=TIMEOUT, attempts=1)
     with closing(BroadcastSync(policy, server, config, transport)) as sync:
         for version in range(rounds + 1):
@@ -86,7 +86,7 @@ def publish_seconds(
 
 
 def broadcast_seconds(server: Server, nbytes: int, device: torch.device, rounds: int) -> Iterator[float]:
-    """Of one broadcast after another of one warm buffer, call and answer over HTTP included."""
+    """Yield the seconds of one broadcast after another of one warm buffer, with call and answer over HTTP."""
     store, port = serve_store("127.0.0.1", TIMEOUT)
     routes = Routes(server)
     join = _in_background(
@@ -106,8 +106,11 @@ def broadcast_seconds(server: Server, nbytes: int, device: torch.device, rounds:
 
 
 def link_bytes_per_second(sender: torch.device, target: torch.device, nbytes: int) -> float:
-    """Two GPUs: a copy from one to the other. One GPU, or the CPU: a copy within its memory (over loopback every byte
-    is copied into the kernel and out of it, at best at the same time)."""
+    """Return the speed of the link in bytes per second.
+
+    For two GPUs it is a copy from one to the other. For one GPU, or the CPU, it is a copy within its memory. (Over
+    loopback every byte is copied into the kernel and out of it, at best at the same time.)
+    """
     source = torch.ones(nbytes, dtype=torch.uint8, device=sender)
     sink = torch.zeros_like(source, device=target)
     return nbytes / min(_copy_seconds(source, sink) for _ in range(5))

@@ -1,6 +1,6 @@
-"""The other side: vLLM's weight routes over HTTP, its workers' receiving code, and parameters to load into.
+"""The receiving side: vLLM's weight routes over HTTP, its workers' receiving code, and parameters to load into.
 
-It stands for one vLLM worker without the model: loading is one copy into memory that is there already, which is what
+It stands for one vLLM worker without the model. Loading is one copy into memory that is there already, which is what
 vLLM does for weights that it need not repack. POST /plain takes part in a broadcast of bare bytes.
 """
 

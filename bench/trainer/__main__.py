@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(suite: Suite) -> Iterator[list[Row]]:
-    """The rows of case after case, as far as the time allows."""
+    """Yield the rows of case after case, as far as the time allows."""
     start = perf_counter()
     if suite.needs_gpu:
         rate = measured_matmul_rate()
@@ -78,7 +78,7 @@ def run(suite: Suite) -> Iterator[list[Row]]:
 
 
 def show(case: Case, flop: float, result: Measurement) -> Iterator[Row]:
-    """Prints the case and gives its rows, the published ones after ours."""
+    """Print the case and yield its rows, the published ones after ours."""
     ours = {
         "throughput": (case.tokens / result.seconds, "tokens/s"),
         "update": (result.seconds, "s"),

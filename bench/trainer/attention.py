@@ -1,4 +1,4 @@
-"""The attentions that the policy may take, beside each other on one device: time, rate and error, forward and backward.
+"""Compare the attentions that the policy may take on one device: time, rate and error, forward and backward.
 
 python -m bench.trainer.attention --suite h100 --out bench/results      # one GPU, about a minute
 python -m bench.trainer.attention --suite smoke --out runs/smoke        # seconds on a CPU: checks the benchmark
@@ -33,7 +33,7 @@ from fastsvs.architecture import Architecture, read_architecture
 from fastsvs.policy.attention import IMPLEMENTATIONS, Attention, Packing, chosen, sdpa
 
 UNEVEN = (1, 300, 77, 646, 1024)
-"""Lengths of the row whose results are compared with float64."""
+"""Lengths, in tokens, of the row's sequences whose results are compared with float64."""
 NAMES = ("out", "dq", "dk", "dv")
 
 
@@ -41,17 +41,17 @@ NAMES = ("out", "dq", "dk", "dv")
 class Suite:
     cases: tuple[Case, ...]
     models: tuple[str, ...]
-    """Whose head sizes are compared with float64."""
+    """Models whose head sizes are compared with float64."""
     dtype: torch.dtype
     repeats: int
     needs_gpu: bool
     limit_seconds: float
-    """No measurement starts later."""
+    """Time after which no measurement starts, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """A row's packing, and nothing else of it."""
+    """The packing of a row, and nothing else of it."""
 
     lengths: Sequence[int]
     bounds: Tensor
@@ -59,14 +59,14 @@ class Sequences:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What one layer gives to its attention, [tokens, heads or groups, head_dim] each."""
+    """Inputs of one layer's attention, [tokens, heads or groups, head_dim] each."""
 
     query: Tensor
     key: Tensor
     value: Tensor
-    """A part of the projection's output, as in a Megatron layer: its tokens do not lie side by side."""
+    """Values, a part of the projection's output as in a Megatron layer: its tokens are not contiguous."""
     gradient: Tensor
-    """Of the output."""
+    """Gradient of the output."""
     packing: Packing
 
 
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(suite: Suite, without: Sequence[str]) -> Iterator[Row]:
-    """The errors of all, then their times, case after case."""
+    """Yield the errors of all implementations, then their times, case after case."""
     begun = perf_counter()
     present = {name: run for name, run in contenders() if name not in without}
     ceiling = measured_matmul_rate() if suite.needs_gpu else None
@@ -140,7 +140,7 @@ def run(suite: Suite, without: Sequence[str]) -> Iterator[Row]:
 
 
 def contenders() -> Iterator[tuple[str, Attention]]:
-    """Every implementation that is there, and prints the others with the reason."""
+    """Yield every implementation that is there, and print the others with the reason."""
     for name, known in IMPLEMENTATIONS.items():
         module, reason = attempt(name, partial(import_module, known.module))
         if module is None:
@@ -154,7 +154,7 @@ def contenders() -> Iterator[tuple[str, Attention]]:
 
 
 def sdpa_of_cudnn(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """cuDNN as torch brings it along. It plans anew for every length: for a few long sequences only."""
+    """Run cuDNN as torch brings it along. It plans again for every length, so it is for a few long sequences only."""
     if len(packing.lengths) > 1:
         raise NotImplementedError("plans anew for every length")
     q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
@@ -164,7 +164,7 @@ def sdpa_of_cudnn(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -
 
 
 def vllm_forward(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """The FlashAttention 3 that vLLM brings along: it has no backward pass."""
+    """Run the FlashAttention 3 that vLLM brings along, which has no backward pass."""
     from vllm.vllm_flash_attn import flash_attn_varlen_func
 
     bounds, longest = packing.bounds, max(packing.lengths)
@@ -183,7 +183,7 @@ def vllm_forward(query: Tensor, key: Tensor, value: Tensor, packing: Packing) ->
 
 
 def errors(model: str, shape: Architecture, dtype: torch.dtype, present: dict[str, Attention]) -> Iterator[Row]:
-    """Of each in this dtype. In fp32 only torch's own is asked."""
+    """Yield the errors of each implementation in this dtype. In fp32 only torch's own is measured."""
     inputs = random_inputs(shape, UNEVEN, dtype)
     true = results(in_float64, _widened(inputs))
     case = f"{model}/{'fp32' if dtype == torch.float32 else 'bf16'}/error"
@@ -206,7 +206,7 @@ def errors(model: str, shape: Architecture, dtype: torch.dtype, present: dict[st
 def times(
     case: Case, shape: Architecture, name: str, attention: Attention, suite: Suite, ceiling: float | None
 ) -> list[Row]:
-    """Medians of repeated calls; the first one, which may compile and plan, stands apart."""
+    """Return the medians of repeated calls. The first call, which may compile and plan, has a row of its own."""
     inputs = random_inputs(shape, case.lengths(), suite.dtype)
     squares = sum(length * length for length in case.lengths())
     product = squares * shape.heads * shape.head_dim  # FLOP of one product of half the square
@@ -235,7 +235,7 @@ def times(
 
 
 def random_inputs(shape: Architecture, lengths: Sequence[int], dtype: torch.dtype) -> Inputs:
-    """Normal numbers, the same for all."""
+    """Return normal random numbers, the same for all implementations."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator(device).manual_seed(0)
     tokens, share = sum(lengths), shape.heads // shape.groups
@@ -249,13 +249,13 @@ def random_inputs(shape: Architecture, lengths: Sequence[int], dtype: torch.dtyp
 
 
 def results(attention: Attention, inputs: Inputs) -> list[Tensor]:
-    """Output, and where it has a backward pass the gradients of query, key and value."""
+    """Return the output and, where there is a backward pass, the gradients of query, key and value."""
     output = attention(*_tensors(inputs), inputs.packing)
     return [output.detach(), *(_gradients(output, inputs) if output.requires_grad else [])]
 
 
 def in_float64(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """The definition, sequence by sequence."""
+    """Return attention by its definition, sequence by sequence."""
     heads = query.shape[1]
     parts = []
     for start, end in pairwise(packing.bounds.tolist()):

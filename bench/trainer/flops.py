@@ -18,9 +18,9 @@ PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 
 
 def case_flop(case: Case, architecture: Architecture) -> float:
-    """Forward and backward of the case's row.
+    """Return the FLOP of forward and backward of the case's row.
 
-    For Qwen3-0.6B and one sequence it is prime-rl's number too: that counts attention as 12 x layers x hidden x
+    For Qwen3-0.6B and one sequence it equals prime-rl's number: that counts attention as 12 x layers x hidden x
     length^2, and hidden there is half of heads x head_dim.
     """
     a, lengths = architecture, case.lengths()
@@ -34,12 +34,13 @@ def case_flop(case: Case, architecture: Architecture) -> float:
 
 
 def peak_flop_per_second(device_name: str) -> float | None:
-    """None for a device whose peak is not listed here."""
+    """Return the peak in FLOP/s, or None for a device whose peak is not listed here."""
     return next((peak for key, peak in PEAK_BF16.items() if key in device_name and "PCIe" not in device_name), None)
 
 
 def measured_matmul_rate(size: int = 8192, repeats: int = 10) -> float:
-    """FLOP/s of a square bf16 product of random numbers on the current GPU: what its clocks and power allow today."""
+    """Return the FLOP/s of a square bf16 product of random numbers on the current GPU, as clocks and power allow
+    today."""
     a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
         a @ b

@@ -1,4 +1,4 @@
-"""Times one case: whole updates, and the parts of an update."""
+"""Timing of one case: whole updates, and the parts of an update."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ GIB = 1024**3
 @dataclass(frozen=True, slots=True)
 class Measurement:
     seconds: float
-    """Median of the timed updates."""
+    """Median time of the timed updates, in seconds."""
     parts: dict[str, float]
-    """Seconds; their sum is `seconds`."""
+    """Time of each part, in seconds; the sum is `seconds`."""
     peak_allocated: float | None
-    """GiB that tensors took at most during the updates; None on a CPU."""
+    """Most memory that tensors took during the updates, in GiB; None on a CPU."""
     peak_reserved: float | None
-    """GiB that the process held at most."""
+    """Most memory that the process held, in GiB."""
     shares: dict[str, float]
-    """Of the update's time on the device, by kind of work."""
+    """Shares of the update's time on the device, by kind of work."""
     attention: str
-    """Which implementation the policy took."""
+    """Name of the implementation that the policy took."""
 
 
 def build_policy(model: str, tokens: int, dtype: str) -> Policy:
-    """Random weights in the shape of `model`, for rows of up to `tokens` tokens."""
+    """Return a policy with random weights in the shape of `model`, for rows of up to `tokens` tokens."""
     gc.collect()  # the policy before this one
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -87,7 +87,7 @@ def measure(policy: Policy, case: Case, repeats: int) -> Measurement:
 
 
 def random_batch(case: Case, vocabulary: int) -> Batch:
-    """Random token ids, and advantages of both signs."""
+    """Return a batch of random token ids, with advantages of both signs."""
     generator = np.random.default_rng(1)
     lengths, prompt = case.lengths(), case.prompt_tokens
     responses = [length - prompt for length in lengths]
@@ -104,7 +104,7 @@ def random_batch(case: Case, vocabulary: int) -> Batch:
 
 
 def _head_seconds(policy: Policy, rows: int, repeats: int) -> tuple[float, float]:
-    """(forward, forward and backward) of the output head alone, on random hidden states."""
+    """Return the seconds of (forward, forward and backward) of the output head alone, on random hidden states."""
     weight = policy.stage.head.detach().clone().requires_grad_()
     hidden = torch.randn(rows, weight.shape[1], device=weight.device).to(weight.dtype).requires_grad_()
     targets = torch.randint(policy.architecture.vocabulary, (rows,), device=weight.device)

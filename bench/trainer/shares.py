@@ -1,4 +1,4 @@
-"""Which kinds of work the device does in a call, by its profiler: what is worth making faster."""
+"""Shares of the kinds of work that the device does in a call, by its profiler: what is worth making faster."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ KINDS = {
     "collectives": r"nccl|c10d",
     "copies and fills": r"mem(cpy|set)|copy|cat(array|_)|fill|zero",
 }
-"""Of the first that its name fits, without regard to case. Names are all that tells kernels apart: the head's products
-count as matrix products."""
+"""Patterns of kernel names by kind, without regard to case. A kernel is of the first kind that its name fits.
+
+Only names tell kernels apart: the head's products count as matrix products.
+"""
 NAMED = 0.05
-"""A kernel of no kind is named when it takes at least this share."""
+"""Least share of the time from which a kernel of no kind is named."""
 
 Piece = tuple[str, float, float]
 """(name, start, end) of one piece of work, in microseconds."""
@@ -70,5 +72,5 @@ def share_out(pieces: Iterable[Piece]) -> dict[str, float]:
 
 
 def kind(name: str) -> str | None:
-    """Return the kind of the kernel or operator of this name."""
+    """Return the kind of the kernel or operator of this name, or None."""
     return next((known for known, pattern in KINDS.items() if re.search(pattern, name, re.IGNORECASE)), None)

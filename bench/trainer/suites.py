@@ -1,4 +1,4 @@
-"""What is measured: model shapes, rows of tokens, and the published figures that they are held to."""
+"""Definition of what is measured: model shapes, rows of tokens, and the published figures to compare with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PretrainedConfig, Qwen3Config
 
 PROMPT_TOKENS = 128
-"""Of each packed sequence; its log-probs are not trained on."""
+"""Number of prompt tokens of each packed sequence, whose log-probs are not trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,10 @@ class Case:
     model: str
     tokens: int
     layout: Literal["single", "packed"]
-    """`single`: one sequence, the whole of it trained on. `packed`: many, of the lengths of reasoning rollouts."""
+    """Layout of the row. `single`: one sequence, all of it trained on. `packed`: many, as long as reasoning
+    rollouts."""
     recompute: Literal["full", "all_but_attention", "none"] = "full"
-    """As `policy.recompute`."""
+    """Recomputation, as in `policy.recompute`."""
 
     @property
     def name(self) -> str:
@@ -30,11 +31,11 @@ class Case:
 
     @property
     def provider(self) -> str:
-        """The published figures are with full recomputation."""
+        """Return the name that our figures have. The published figures are with full recomputation."""
         return "fastsvs" if self.recompute == "full" else f"fastsvs, recompute={self.recompute}"
 
     def lengths(self) -> list[int]:
-        """Tokens of each sequence, prompt included; they sum to `tokens`."""
+        """Return the tokens of each sequence, prompt included; they sum to `tokens`."""
         if self.layout == "single":
             return [self.tokens]
         generator = np.random.default_rng(0)
@@ -58,20 +59,20 @@ class Suite:
     cases: tuple[Case, ...]
     dtype: Literal["bf16", "fp32"]
     repeats: int
-    """Timed updates of each case, after one that is not timed."""
+    """Number of timed updates of each case, after one that is not timed."""
     needs_gpu: bool
     limit_seconds: float
-    """No case starts that is expected to end later."""
+    """Time after which no case may be expected to end, in seconds since the start: such a case is not started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Another trainer's figure for the same work: printed beside ours, on the machine that it names."""
+    """Another trainer's figure for the same work, printed beside ours, on the machine that it names."""
 
     provider: str
     case: str
     values: dict[str, tuple[float, str]] = field(default_factory=dict)
-    """Metric -> (value, unit)."""
+    """Figures by metric, as (value, unit)."""
 
 
 MODELS: dict[str, Callable[[], PretrainedConfig]] = {

@@ -1,6 +1,6 @@
-"""vLLM's decode curve: what a step takes by the number of sequences, beside the memory traffic that it cannot avoid.
+"""vLLM's decode curve: time of a step by the number of sequences, beside the memory traffic that it cannot avoid.
 
-Random weights, random prompts. Each engine runs in a process of its own (`bench.whole_run.decode_engine`), first with
+Weights and prompts are random. Each engine runs in a process of its own (`bench.whole_run.decode_engine`), first with
 CUDA graphs and without torch.compile, then with vLLM's older model runner or without graphs where that fails.
 """
 
@@ -34,16 +34,16 @@ from fastsvs.errors import UserError
 VLLM = "vLLM"
 MAX_LENGTH = 4096
 MEMORY_SHARE = 0.85
-"""Of the GPU, for the engine: the process that measures the device's rates holds some as well."""
+"""Share of the GPU for the engine: the process that measures the device's rates holds some memory as well."""
 TOKENS_A_STEP = 8192
-"""vLLM's default for a server on a GPU of this size; offline it would take twice as many."""
+"""Most tokens in a step, vLLM's default for a server on a GPU of this size; offline it would take twice as many."""
 LOOK_SECONDS = 0.1
 LOG_CHARACTERS = 1500
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How an engine is started."""
+    """The way in which an engine is started."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -56,17 +56,18 @@ class Plan:
 
     shape: Slice
     dtype: str
-    """`bf16`, `fp8` (the layers' products; made from bf16 weights at the start) or, on a CPU, `fp32`."""
+    """Data type: `bf16`, `fp8` (the layers' products; made from bf16 weights at the start) or, on a CPU, `fp32`."""
     job: Job
     limit_seconds: float
-    """For one way of starting it, from process start to the last point."""
+    """Longest time for one way of starting it, from process start to the last point, in seconds."""
 
     @property
     def name(self) -> str:
         return f"decode/{self.shape.name}-{self.dtype}"
 
     def step_bytes(self, sequences: float, context: float) -> float:
-        """What a decode step reads at least: every weight but the embedding's, and all keys and values."""
+        """Return the bytes that a decode step reads at least: every weight but the embedding's, and all keys and
+        values."""
         element = 4 if self.dtype == "fp32" else 2
         layer = 1 if self.dtype == "fp8" else element
         weights = self.shape.layers * self.shape.layer_parameters * layer + self.shape.head_parameters * element
@@ -74,12 +75,12 @@ class Plan:
 
     @property
     def token_flop(self) -> float:
-        """The layers' products for one token, without attention."""
+        """Return the FLOP of the layers' products for one token, without attention."""
         return 2.0 * self.shape.layers * self.shape.layer_parameters
 
     @property
     def step_flop(self) -> float:
-        """The products for one sequence in a decode step: those of a token, and the head's."""
+        """Return the FLOP of the products for one sequence in a decode step: those of a token, and the head's."""
         return self.token_flop + 2.0 * self.shape.head_parameters
 
 
@@ -120,8 +121,10 @@ def cases(place: Place) -> list[Case]:
 
 
 def measure(plan: Plan, ways: list[Way], folder: Path) -> Iterator[Row]:
-    """Give the curve by the first way that gives a point. Raises UserError with every way's reason when none does, and
-    with the last one's when it broke off."""
+    """Yield the curve by the first way that gives a point.
+
+    Raises UserError with every way's reason when none does, and with the last one's when it broke off.
+    """
     if importlib.util.find_spec("vllm") is None:
         yield Row(plan.name, VLLM, "not measured", 1.0, "", note="vLLM cannot be imported here")
         return
@@ -145,7 +148,7 @@ def measure(plan: Plan, ways: list[Way], folder: Path) -> Iterator[Row]:
 
 
 def _run(plan: Plan, way: Way, folder: Path) -> Iterator[Found]:
-    """Give what the engine's process finds, as it finds it. Raises UserError when it ends early or takes too long."""
+    """Yield what the engine's process finds, as it finds it. Raises UserError when it ends early or takes too long."""
     folder.mkdir(parents=True, exist_ok=True)
     plan.shape.engine_config(MAX_LENGTH).save_pretrained(folder / "model")
     job, results, log = folder / "job.json", folder / "found.jsonl", folder / f"{way.name}.log"
@@ -200,7 +203,7 @@ def _follow(process: subprocess.Popen[bytes], results: Path, log: Path, until: f
 
 
 def _reason(log: Path) -> str:
-    """The errors in a log, each once, else its end."""
+    """Return the errors in a log, each once, or else the log's end."""
     text = log.read_text(errors="replace")
     errors = dict.fromkeys(re.findall(r"\w*(?:Error|Exception): .+", text))
     wanted = [error for error in errors if "skip_tokenizer_init" not in error]  # that one is caught
@@ -245,12 +248,12 @@ def _point_rows(plan: Plan, values: Mapping[str, float], note: str) -> Iterator[
 
 
 def _bounded_by_bf16(plan: Plan) -> bool:
-    """Whether the measured rate of products bounds this engine's."""
+    """Return whether the measured rate of products bounds this engine's."""
     return plan.dtype == "bf16" and torch.cuda.is_available()
 
 
 def _device_rates() -> Iterator[Row]:
-    """The GPU's own rates, once a process, from which the floors come."""
+    """Yield the GPU's own rates, once in each process, from which the floors come."""
     if torch.cuda.is_available() and not _rates.cache_info().currsize:
         copy, products = _rates()
         yield Row("decode/device", "torch", "copy, read and written", copy / 1e12, "TB/s")
@@ -259,7 +262,7 @@ def _device_rates() -> Iterator[Row]:
 
 @cache
 def _rates() -> tuple[float, float]:
-    """(bytes a second, FLOP a second), measured before an engine takes the memory."""
+    """Return (bytes per second, FLOP per second), measured before an engine takes the memory."""
     rates = copy_rate(), measured_matmul_rate()
     torch.cuda.empty_cache()
     return rates

@@ -1,4 +1,4 @@
-"""One vLLM engine in a process of its own, stepped by hand: what each decode step takes as more sequences join.
+"""One vLLM engine in a process of its own, stepped by hand: the time of each decode step as more sequences join.
 
 python -m bench.whole_run.decode_engine JOB.json FOUND.jsonl       # started by bench.whole_run.decode
 
@@ -20,26 +20,29 @@ from typing import Any
 import numpy as np
 
 SETTLING_STEPS = 8
-"""Steps after the last prompt was read that are not timed."""
+"""Number of steps that are not timed after the last prompt was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one process measures."""
+    """The work that one process measures."""
 
     engine: dict[str, Any]
     """Arguments of `vllm.LLM`."""
     vocabulary: int
     concurrencies: tuple[int, ...]
-    """Growing."""
+    """Numbers of sequences, growing."""
     prompt_tokens: int
     steps: int
-    """Timed at each number of sequences."""
+    """Number of steps timed at each number of sequences."""
     prefill_prompts: int
-    """Read at once, to time that."""
+    """Number of prompts read at once, to time the reading."""
     long_sequences: int
     long_prompt_tokens: int
-    """A last point with far more context, so that the cost of context can be told from that of sequences."""
+    """Number of prompt tokens of a last point.
+
+    It has far more context, so that the cost of context can be told from that of sequences.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,13 @@ class Found:
     """One line of the results."""
 
     kind: str
-    """`engine`, `prefill`, `decode` or `over`."""
+    """Kind of the line: `engine`, `prefill`, `decode` or `over`."""
     values: dict[str, float] = field(default_factory=dict)
     note: str = ""
 
 
 class Batch:
-    """The sequences that an engine writes at present."""
+    """The sequences that an engine is writing now."""
 
     def __init__(self, llm: Any, vocabulary: int) -> None:
         from vllm import SamplingParams
@@ -72,9 +75,9 @@ class Batch:
             output_kind=RequestOutputKind.DELTA,
         )
         self.context: dict[str, int] = {}
-        """Tokens of each sequence, prompt included."""
+        """Number of tokens of each sequence, prompt included."""
         self.silent: set[str] = set()
-        """Those without a token of their own so far."""
+        """Names of the sequences without a token of their own so far."""
 
     def join(self, count: int, prompt_tokens: int, new_tokens: int) -> None:
         """Send `count` more prompts of random tokens, all different."""
@@ -86,7 +89,7 @@ class Batch:
             self._engine.add_request(name, {"prompt_token_ids": prompt}, self._parameters(new_tokens))
 
     def step(self) -> int:
-        """Let the engine take a step; the tokens that it gave."""
+        """Let the engine take a step, and return the number of tokens that it gave."""
         given = 0
         for output in self._engine.step():
             if output.request_id in self.context:
@@ -130,7 +133,7 @@ def measure(job: Job, out: Path) -> None:
 
 
 def _engine(llm: Any, seconds: float) -> Found:
-    """What the engine settled on."""
+    """Return the settings that the engine chose."""
     config = llm.llm_engine.vllm_config
     blocks = config.cache_config.num_gpu_blocks or 0
     compilation, scheduler = config.compilation_config, config.scheduler_config

@@ -49,23 +49,23 @@ NOT_THERE = "no flash-attn and no hub kernels on this machine: attention is PyTo
 
 @dataclass(frozen=True)
 class Ours:
-    """What our side lets a user choose and speed depends on."""
+    """The settings that our side offers its user and that speed depends on."""
 
     recompute: str
     micro_batch: int
-    """Tokens of one packed forward and backward pass."""
+    """Number of tokens of one packed forward and backward pass."""
 
     def __str__(self) -> str:
         return f"recompute {self.recompute}, {self.micro_batch} tokens a pass"
 
 
 def theirs(name: str, batch: int, **choices: Any) -> dict[str, Any]:
-    """Fields of `peer_trl.Setting`, which only imports where TRL is."""
+    """Return the fields of `peer_trl.Setting`, which can only be imported where TRL is."""
     return {"name": name, "batch": batch, **choices}
 
 
 def cases(place: Place) -> list[Case]:
-    """The most telling first: both sides at both sizes, then other settings of either."""
+    """Return the cases, the most telling first: both sides at both sizes, then other settings of either."""
     if place.suite == "smoke":
         plain = {"weights": "float32", "liger": False, "vllm": False}  # a CPU's vLLM takes no weights from TRL
         plan = [
@@ -94,7 +94,7 @@ def cases(place: Place) -> list[Case]:
 
 
 def measure(place: Place, shape: Shape, setting: Ours | dict[str, Any], folder: Path) -> Iterator[Row]:
-    """Run one side and give its rows; and the ratio of the sides' fastest runs whenever that changes."""
+    """Run one side and yield its rows, and the ratio of the sides' fastest runs whenever that changes."""
     folder.mkdir(parents=True, exist_ok=True)
     model = "models/tiny" if place.suite == "smoke" else place.model
     model = model_folder(shape, model, place.work / f"peer-model-{_short(shape)}")
@@ -117,7 +117,8 @@ def measure(place: Place, shape: Shape, setting: Ours | dict[str, Any], folder: 
 
 
 def run_ours(shape: Shape, setting: Ours, model: str, options: Mapping[str, Any], folder: Path) -> Measured:
-    """`fastsvs train`, stopped when it has done its steps. Raises UserError when it comes to none."""
+    """Run `fastsvs train` and stop it when it has done its steps. Raises UserError when it completes no measured
+    step."""
     shutil.rmtree(folder, ignore_errors=True)  # a run that is there would go on
     config = folder.with_suffix(".yaml")
     config.write_text(json.dumps(configuration(shape, setting, model, options, folder), indent=1))
@@ -154,7 +155,7 @@ def _add(measured: Measured, row: Mapping[str, float], seconds: float) -> None:
 
 
 def configuration(shape: Shape, setting: Ours, model: str, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Of a `fastsvs train` that does the work and nothing beside it."""
+    """Return the configuration of a `fastsvs train` that does the work and nothing else."""
     engine: dict[str, Any] = {"engine": "local"}
     if importlib.util.find_spec("vllm"):
         arguments = {"gpu-memory-utilization": shape.memory_share, **options}
@@ -197,7 +198,7 @@ def configuration(shape: Shape, setting: Ours, model: str, options: Mapping[str,
 def run_theirs(
     shape: Shape, setting: Mapping[str, Any], model: str, options: Mapping[str, Any], folder: Path
 ) -> Measured:
-    """TRL in a process of its own. Raises UserError when it is not installed or comes to no measured step."""
+    """Run TRL in a process of its own. Raises UserError when it is not installed or completes no measured step."""
     if importlib.util.find_spec("trl") is None:
         raise UserError("TRL is not installed here: pip install trl==1.16.0")
     spec, out, log = (folder / name for name in ("spec.json", "out.json", "log.txt"))
@@ -235,7 +236,7 @@ def _tail(log: Path) -> str:
 
 
 def rows(shape: Shape, side: str, measured: Measured, memory: MemoryWatch, options: Mapping[str, Any]) -> Iterator[Row]:
-    """The figures of one run."""
+    """Yield the figures of one run."""
     setting = f"{measured.setting}; vLLM {json.dumps(options)}"
     row = partial(Row, shape.case, side, note=f"{setting}; {NOT_THERE}" if side == THEIRS else setting)
     yield row("steps measured", len(measured.seconds), "count")
@@ -249,7 +250,10 @@ def rows(shape: Shape, side: str, measured: Measured, memory: MemoryWatch, optio
 
 
 def ratio(kept: Path) -> tuple[float, str] | None:
-    """Tokens per second of our fastest run over those of TRL's, and which these are; None before both sides ran."""
+    """Return the tokens per second of our fastest run over those of TRL's, and which runs these are.
+
+    It is None before both sides ran.
+    """
     sides = [[Measured.read(path) for path in sorted((kept / side).glob("*.json"))] for side in (OURS, THEIRS)]
     if not all(sides):
         return None

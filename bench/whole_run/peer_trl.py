@@ -1,6 +1,6 @@
-"""`python -m bench.whole_run.peer_trl SPEC.json OUT.json`: TRL's GRPOTrainer in a process of its own, timed.
+"""`python -m bench.whole_run.peer_trl SPEC.json OUT.json`: time TRL's GRPOTrainer in a process of its own.
 
-OUT.json is written anew after each step, so that a run that is stopped leaves what it has.
+OUT.json is written again after each step, so that a run that is stopped leaves what it has.
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ from bench.whole_run.peer_work import (
 
 @dataclass(frozen=True)
 class Setting:
-    """What TRL lets a user choose and speed depends on."""
+    """The settings that TRL offers its user and that speed depends on."""
 
     name: str
     batch: int
-    """Responses of one forward and backward pass; the rest is gradient accumulation."""
+    """Number of responses of one forward and backward pass; the rest is gradient accumulation."""
     weights: str = "bfloat16"
     """Data type of weights, gradients and optimizer state; `float32` computes in bf16 by autocast."""
     checkpointing: bool = False
     sleep: bool = False
-    """vLLM gives its memory back while the policy trains."""
+    """True when vLLM gives its memory back while the policy trains."""
     liger: bool = True
-    """Liger's kernels for norms, rotary embedding and feed-forward; the head is TRL's own fused one in any case."""
+    """True for Liger's kernels for norms, rotary embedding and feed-forward; the head is TRL's own fused one in any
+    case."""
     vllm: bool = True
-    """Otherwise Hugging Face generation, for machines without vLLM."""
+    """True for vLLM, False for Hugging Face generation on machines without vLLM."""
 
     def __str__(self) -> str:
         attributes = [f"{self.batch} responses a pass", f"{self.weights} weights and optimizer state"]
@@ -62,7 +63,7 @@ class Setting:
 
 
 def arguments(shape: Shape, setting: Setting, output: Path) -> GRPOConfig:
-    """The configuration of the work of `shape`; raises ValueError for what TRL refuses."""
+    """Return the configuration of the work of `shape`. Raises ValueError for what TRL refuses."""
     gpu = torch.cuda.is_available()
     engine = {
         "use_vllm": True,
@@ -103,7 +104,7 @@ def arguments(shape: Shape, setting: Setting, output: Path) -> GRPOConfig:
 
 
 def build_model(folder: str, shape: Shape, setting: Setting) -> PreTrainedModel:
-    """The policy, on the GPU if there is one."""
+    """Build the policy, on the GPU if there is one."""
     dtype = getattr(torch, setting.weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if not shape.random:
@@ -126,12 +127,12 @@ class Clock(TrainerCallback):
         self._parts: dict[str, float] = {}
 
     def score(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
-        """The reward function: it sees all responses of a step."""
+        """Return the rewards; this is the reward function, which sees all responses of a step."""
         self._tokens += sum(map(len, completion_ids))
         return [reward(index) for index in range(len(completion_ids))]
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function` with its seconds counted as the part `name`."""
+        """Return `function` with its seconds counted as the part `name`."""
 
         @functools.wraps(function)
         def wrapped(*positional: Any, **keywords: Any) -> Any:
@@ -170,7 +171,7 @@ def wait_for_gpu() -> None:
 
 
 def run(folder: str, shape: Shape, setting: Setting, options: Mapping[str, Any], out: Path) -> None:
-    """Train for as many steps as the shape asks for. `options` of vLLM come on top of TRL's."""
+    """Train for as many steps as the shape asks for. `options` of vLLM are added to TRL's."""
     clock = Clock(setting, out)
     if setting.vllm:
         # TRL has no door for further options of its colocated vLLM.

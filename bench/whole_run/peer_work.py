@@ -29,14 +29,14 @@ class Shape:
     prompts: int
     samples: int
     max_tokens: int
-    """Of a response."""
+    """Longest response, in tokens."""
     max_prompt_tokens: int
     memory_share: float
-    """Of the GPU, for the vLLM of either side."""
+    """Share of the GPU's memory for the vLLM of either side."""
     seconds: float
-    """Longest time of one run, its start included; the steps that are done by then count."""
+    """Longest time of one run, its start included, in seconds; the steps that are done by then count."""
     random: Mapping[str, int] = field(default_factory=dict)
-    """LlamaConfig of random weights; empty for the real model as it is."""
+    """Fields of the LlamaConfig of random weights; empty for the real model as it is."""
     dtype: str = "bf16"
     warmup: int = 3
     steps: int = 6
@@ -96,7 +96,8 @@ TINY_RANDOM = Shape(
 
 
 def model_folder(shape: Shape, model: str, folder: Path) -> str:
-    """The folder or hub id that both sides read: the model itself, or config and tokenizer for random weights."""
+    """Return the folder or hub id that both sides read: the model itself, or config and tokenizer for random
+    weights."""
     if not shape.random:
         return model
     tokenizer = load_tokenizer(model)
@@ -110,33 +111,36 @@ def model_folder(shape: Shape, model: str, folder: Path) -> str:
 
 
 def questions(limit: int) -> list[str]:
-    """Those that our side trains on, in the order of the data set."""
+    """Return the questions that our side trains on, in the order of the data set."""
     return [problem.question for problem in load_problems(DataConfig(path="tiny:train", limit=limit))[0]]
 
 
 def reward(index: int) -> float:
-    """Of a response by its place in the batch: it costs nothing and differs within each group, so that both sides
-    train on every response."""
+    """Return the reward of a response by its place in the batch.
+
+    It costs nothing and differs within each group, so that both sides train on every response.
+    """
     return float(index % 2)
 
 
 def alternating(batch: Batch, context: Context) -> Tensor:
-    """RewardFn of our side, [samples]; groups lie one after another and have an even number of samples."""
+    """Return the rewards of our side as a RewardFn, [samples]; groups lie one after another and have an even size."""
     return torch.tensor([reward(index) for index in range(len(batch))])
 
 
 @dataclass
 class Measured:
-    """What a run of one side left: one entry a step, warm-up included."""
+    """Measurements that a run of one side left, one entry for each step, warm-up included."""
 
     setting: str
     seconds: list[float] = field(default_factory=list)
-    """From the end of the step before to its own end: everything that a user waits for."""
+    """Time of each step in seconds, from the end of the step before to its own end: everything that a user waits
+    for."""
     tokens: list[int] = field(default_factory=list)
-    """Response tokens, end tokens included."""
+    """Number of response tokens of each step, end tokens included."""
     parts: dict[str, list[float]] = field(default_factory=dict)
     moments: list[float] = field(default_factory=list)
-    """Ends of the steps on the monotonic clock, which all processes of a machine share."""
+    """Ends of the steps on the monotonic clock, which all processes of a machine share, in seconds."""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -146,18 +150,18 @@ class Measured:
         return Measured(**json.loads(path.read_text()))
 
     def after(self, warmup: int) -> Measured:
-        """Without the first steps."""
+        """Return the measurements without the first steps."""
         parts = {name: values[warmup:] for name, values in self.parts.items()}
         return Measured(self.setting, self.seconds[warmup:], self.tokens[warmup:], parts, self.moments[warmup:])
 
     @property
     def rate(self) -> float:
-        """Median response tokens per second."""
+        """Return the median response tokens per second."""
         return median(tokens / seconds for tokens, seconds in zip(self.tokens, self.seconds, strict=True))
 
 
 def as_keywords(options: Mapping[str, Any]) -> dict[str, Any]:
-    """vLLM options as its command line names them, as arguments of `vllm.LLM`."""
+    """Return vLLM options named as on its command line as arguments of `vllm.LLM`."""
     return {
         name.replace("-", "_"): json.loads(value) if isinstance(value, str) and value.startswith("{") else value
         for name, value in options.items()

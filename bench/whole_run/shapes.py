@@ -1,8 +1,8 @@
-"""One tensor-parallel rank of a large trainer on one GPU: seconds and memory of a layer, of the head, of the optimizer.
+"""One tensor-parallel rank of a large trainer on one GPU: time and memory of a layer, of the head, of the optimizer.
 
-Two policies of the same shape and different depth tell them apart: what grows with the layers is theirs, what does not
-is the embedding's, the head's and the step's own. Random weights, random tokens, one packed row an update, full
-recomputation.
+Two policies of the same shape and different depth tell these apart. What grows with the number of layers is the
+layers'; what does not is the embedding's, the head's and the step's own. Weights and tokens are random. An update has
+one packed row, with full recomputation.
 """
 
 from __future__ import annotations
@@ -51,21 +51,24 @@ class Plan:
     shape: Slice
     depths: tuple[int, int]
     tokens: tuple[int, ...]
-    """Of a row; the first is the one whose differences are taken. The others show what does not grow with tokens, the
-    shortest the optimizer with the least noise: it is what an update takes longer than its gradient."""
+    """Numbers of tokens of a row. Differences are taken on the first.
+
+    The others show what does not grow with tokens. The shortest shows the optimizer's time with the least noise: that
+    is the time by which an update takes longer than its gradient.
+    """
     dtype: Literal["bf16", "fp32"]
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Of one depth and row."""
+    """The costs of one depth and row."""
 
     seconds: dict[str, float]
     gib: dict[str, float]
-    """Empty on a CPU."""
+    """Memory in GiB; empty on a CPU."""
     parameters: int
     flop: float
-    """Useful ones of the gradient."""
+    """Useful FLOP of the gradient."""
 
 
 PLANS = {
@@ -76,7 +79,7 @@ PLANS = {
     "smoke": (Plan(TINY, (2, 4), (1024, 512), "fp32"),),
 }
 Known = dict[int, Costs]
-"""By depth, of a plan's first row length."""
+"""Costs by depth, of a plan's first row length."""
 
 
 def cases(place: Place) -> list[Case]:
@@ -106,7 +109,7 @@ def measure_depth(plan: Plan, depth: int, known: Known, _folder: Path) -> Iterat
 
 
 def differences(plan: Plan, known: Known, _folder: Path) -> Iterator[Row]:
-    """Tell a layer's costs from those that all depths share. Raises UserError where a depth was not measured."""
+    """Yield a layer's costs apart from those that all depths share. Raises UserError where a depth was not measured."""
     if missing := [depth for depth in plan.depths if depth not in known]:
         raise UserError(f"not measured: {missing} layers; a layer's costs are the difference of {plan.depths} layers")
     few, many = plan.depths
@@ -211,14 +214,14 @@ def _rate_rows(name: str, flop: float, seconds: float, note: str) -> Iterator[Ro
 
 
 def _device_rate() -> Iterator[Row]:
-    """The GPU's own rate of matrix products, once a process, beside which the others stand."""
+    """Yield the GPU's own rate of matrix products, once in each process, for comparison with the other rates."""
     if torch.cuda.is_available() and not _matmul_rate.cache_info().currsize:
         yield Row("shapes/matmul 8192", "torch", "rate", _matmul_rate() / 1e12, "TFLOP/s")
 
 
 @cache
 def _matmul_rate() -> float:
-    """FLOP/s."""
+    """Return the measured rate of matrix products in FLOP/s."""
     return measured_matmul_rate()
 
 
@@ -236,7 +239,7 @@ def _wait_for_device() -> None:
 
 
 def _free_memory() -> None:
-    """Give back what nothing uses: the policy before this one, and what the drawing of weights took."""
+    """Free memory that nothing uses: the policy before this one, and what the drawing of weights took."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
