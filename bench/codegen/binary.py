@@ -33,7 +33,7 @@ class Report:
     loop_instructions: float
     """Number of instructions of the hot loop per entry of a row; 0 without such a loop."""
     loop_bytes_ahead: int
-    """Bytes that a thread loads, in 128-bit loads, before the hot loop's first exponential."""
+    """Bytes that a thread requests with the hot loop's 128-bit loads before the loop's first exponential."""
 
 
 def compile_report(job: tuple[str, int]) -> dict[str, float]:

@@ -27,8 +27,8 @@ FLUSH_BYTES = 256 << 20
 FLUSHES = 20
 """Number of such writes before a call.
 
-They take about a millisecond, in which the call is issued as behind the work of a training step. Python's time counts
-where a provider waits for the device, and not where the device waits for nothing.
+Together they take about a millisecond. The call is issued in that time, as it would be behind the work of a training
+step. So Python's time counts where a provider waits for the device, and not where the device waits for nothing.
 """
 LEAST_ROUNDS = 5
 PATIENCE = 180
@@ -104,7 +104,7 @@ def measure(contenders: Sequence[Contender], modes: Sequence[Mode], rounds: int,
 def attempt(name: str, action: Callable[[], Result]) -> tuple[Result | None, str]:
     """Return the action's result, or None and the reason why there is none.
 
-    A provider's failure does not end the others' measurements. If it takes the GPU along or does not come back, the
+    One provider's failure does not end the measurements of the others. If it breaks the GPU or does not return, the
     process ends and says so.
     """
     reason = ""

@@ -56,7 +56,7 @@ class Suite:
     cases: tuple[Case, ...]
     needs_gpu: bool
     limit_seconds: float
-    """Time after which no case may be expected to end, in seconds since the start: such a case is not started."""
+    """Time limit in seconds since the start: a case that is expected to end later is not started."""
     rounds: int
     """Number of timed calls of each provider in a case, in turn; fewer where they would take longer than
     `case_seconds`."""

@@ -62,7 +62,7 @@ class Suite:
     """Number of timed updates of each case, after one that is not timed."""
     needs_gpu: bool
     limit_seconds: float
-    """Time after which no case may be expected to end, in seconds since the start: such a case is not started."""
+    """Time limit in seconds since the start: a case that is expected to end later is not started."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ def cases(place: Place) -> list[Case]:
 
 
 def measure(plan: Plan, ways: list[Way], folder: Path) -> Iterator[Row]:
-    """Yield the curve by the first way that gives a point.
+    """Yield the curve of the first way of starting the engine that gives a point.
 
     Raises UserError with every way's reason when none does, and with the last one's when it broke off.
     """
