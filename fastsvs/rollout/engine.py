@@ -11,6 +11,8 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
+    """How to sample a response, and how long it may be."""
+
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = -1
@@ -20,7 +22,8 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`samples` responses to one prompt. Sample i depends on (seed, i) and the weights alone, not on its company."""
+    """A request for `samples` responses to one prompt. Sample i depends on (seed, i) and the weights alone, not on
+    other requests."""
 
     key: str
     prompt_ids: tuple[int, ...]
@@ -37,31 +40,32 @@ class Rollout:
     logprobs: tuple[float, ...]
     finish_reason: Literal["stop", "length"]
     weight_version: int
-    """Of the weights that sampled the first token."""
+    """Version of the weights that sampled the first token."""
     mixed_versions: bool = False
-    """Later tokens come from newer weights."""
+    """True where later tokens come from newer weights."""
 
 
 class Engine(Protocol):
     collective: bool
-    """True: all ranks call every method together, with the same arguments, and see the same results. False: the main
-    rank alone calls `submit`, `abort` and `poll`."""
+    """True where all ranks call every method together, with the same arguments, and see the same results; False where
+    the main rank alone calls `submit`, `abort` and `poll`."""
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Queue requests; keys must be unique among those pending."""
 
     def abort(self, keys: Collection[str]) -> None:
-        """Give these requests up, as far as they are pending: their groups will not come."""
+        """Give up those of these requests that are pending; `poll` will not return their groups."""
 
     def poll(self, timeout: float) -> list[tuple[str, list[Rollout]]]:
-        """Groups finished since the last call, each (key, its `samples` rollouts in sample order).
+        """Return the groups finished since the last call, each as (key, its `samples` rollouts in sample order).
 
-        Waits for the first one up to `timeout` seconds; [] also when nothing is pending. A collective engine counts
-        no seconds, which ranks would count differently: it decodes until a group is finished, with timeout 0 a little.
+        Waits up to `timeout` seconds for the first one; returns [] also when nothing is pending. A collective engine
+        does not count seconds, which ranks would count differently: it decodes until a group is finished, or only for a
+        short while if `timeout` is 0.
         """
 
     def pending(self) -> int:
-        """Requests submitted whose groups `poll` has not given yet."""
+        """Count the submitted requests whose groups `poll` has not returned yet."""
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Replace all weights, given under their Hugging Face names. Collective in every engine; nothing may be
@@ -74,17 +78,18 @@ class RemoteEngine(Engine, Protocol):
     """An engine of servers, which may be restarted at any time; `collective` is False."""
 
     def stale(self) -> bool:
-        """A healthy server does not hold the current weights and waits for them. Raises EngineFailure when a server
-        failed for good."""
+        """Return True when a healthy server does not hold the current weights and waits for them. Raises EngineFailure
+        when a server failed for good."""
 
     def sleep(self) -> None:
-        """Servers that share the trainer's GPUs make room until the next weights come; the others do nothing."""
+        """Have servers that share the trainer's GPUs free their memory until the next weights come; other servers do
+        nothing."""
 
     def metrics(self) -> dict[str, float]:
-        """Of the time since the last call, names as in the metrics file."""
+        """Return figures of the time since the last call, under their names in the metrics file."""
 
 
 def drain(engine: Engine, timeout: float = 60.0) -> Iterator[tuple[str, list[Rollout]]]:
-    """All pending groups as they finish."""
+    """Yield all pending groups as they finish."""
     while engine.pending():
         yield from engine.poll(timeout)

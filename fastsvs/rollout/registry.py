@@ -17,7 +17,7 @@ from fastsvs.rollout.engine import Engine
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What an engine is to be."""
+    """Description of the engine to build."""
 
     hf_config: PretrainedConfig
     dtype: torch.dtype
@@ -25,48 +25,50 @@ class EngineSpec:
     eos_token_ids: Sequence[int]
     rollout: RolloutConfig
     max_sequence_tokens: int
-    """Longest prompt with its response."""
+    """Longest prompt together with its response, in tokens."""
     folder: Path
-    """For what servers need and write: their logs."""
+    """Folder for the files that servers need and write, such as their logs."""
     weights: str | None = None
-    """A Hugging Face folder or hub id that servers load when they start; else the trainer brings them the weights."""
+    """Hugging Face folder or hub id that servers load when they start; None where the trainer sends them the
+    weights."""
     server_arguments: Sequence[str] = ()
-    """vLLM options that receiving weights takes."""
+    """Further vLLM options, which servers need to receive weights."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What an engine is to answer to one set of problems."""
+    """Demands of one set of problems on the engine."""
 
     temperature: float
     tokens: int
-    """Of the longest prompt that was read, with its longest response."""
+    """Length of the longest prompt that was read together with its longest response, in tokens."""
 
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """What is known of an engine before anything is built."""
+    """Facts about an engine that are known before anything is built."""
 
     hf_config: PretrainedConfig
     eos_token_ids: Sequence[int]
     rollout: RolloutConfig
     asked: Mapping[str, Asked]
-    """By the section of the configuration that says how."""
+    """Demands on the engine, by the section of the configuration that makes them."""
     here: bool
-    """This process stands where it will work: false for a dry run that leaves the number of processes open."""
+    """True where this process runs on a machine of the job; False for a dry run that leaves the number of processes
+    open."""
 
 
 class EngineFactory(Protocol):
-    """In practice the engine's class."""
+    """Builder of an engine; in practice the engine's class."""
 
     collective: bool
-    """See `Engine`."""
+    """Value of `collective` in the engines that it builds; see `Engine`."""
 
     def check(self, plan: EnginePlan) -> None:
-        """Raises UserError for what `build` or the first requests would be refused for."""
+        """Raise UserError for a plan that `build` or the first requests would be refused for."""
 
     def build(self, spec: EngineSpec) -> Engine:
-        """An engine without weights yet."""
+        """Build an engine, which has no weights yet."""
 
 
 ENGINES: Registry[EngineFactory] = Registry("rollout engine")

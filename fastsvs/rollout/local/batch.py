@@ -1,4 +1,4 @@
-"""Continuous batching: sequences in slots 0..active-1; whoever finishes leaves at once, whoever waits comes in."""
+"""Continuous batching in slots 0..active-1: a finished sequence leaves at once, and waiting ones take free slots."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from fastsvs.rollout.local.slots import Slots
 from fastsvs.seeding import derive_seed
 
 PREFILL_TOKENS = 16384
-"""Padded prompt tokens that are read at a time."""
+"""Number of prompt tokens, padding included, that are read at a time."""
 ADMISSION_SHARE = 8
-"""Waiting sequences come in when one slot in so many is free: fewer, larger prefills."""
+"""Divisor of the slots: waiting sequences come in when one slot in this many is free, which makes prefills fewer and
+larger."""
 
 Finished = tuple[str, int, Rollout]
-"""(request key, sample number, its response)"""
+"""Finished sample: (request key, sample number, its response)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Job:
 
     @property
     def length(self) -> int:
-        """Tokens of its longest possible sequence."""
+        """Return the number of tokens in its longest possible sequence."""
         return len(self.prompt_ids) + self.sampling.max_tokens
 
     def sample_seeds(self) -> list[int]:
@@ -57,7 +58,7 @@ class ContinuousBatch:
         self._slots = Slots(blocks(max_sequences), decoder.shape.vocabulary, embedding.device)
         self._waiting: deque[Job] = deque()
         self._owners: list[tuple[Job, int]] = []
-        """Of each slot in use: its job and sample number."""
+        """Job and sample number of each slot in use."""
 
     def submit(self, jobs: Iterable[Job]) -> None:
         self._waiting.extend(jobs)
@@ -72,7 +73,8 @@ class ContinuousBatch:
 
     @torch.inference_mode()
     def advance(self, steps: int, version: int) -> list[Finished]:
-        """Decode up to `steps` tokens a sequence and let waiting ones in; what finished, with the weights' `version`.
+        """Decode up to `steps` tokens per sequence, let waiting ones in, and return what finished, with the weights'
+        `version`.
 
         Raises FloatingPointError when the model's logits are not finite.
         """
@@ -89,7 +91,7 @@ class ContinuousBatch:
         return finished
 
     def _has_room(self) -> bool:
-        """For the next job as a whole, and enough to make a prefill worth while."""
+        """Check that the next job fits as a whole, and that enough slots are free to make a prefill worthwhile."""
         if not self._waiting:
             return False
         free = self._max_sequences - len(self._owners)
@@ -148,7 +150,7 @@ class ContinuousBatch:
         return finished
 
     def _vacate(self, rows: Sequence[int]) -> None:
-        """Take the sequences in `rows` out and close the gaps with the last ones."""
+        """Remove the sequences in `rows`, and close the gaps with the last ones."""
         active = len(self._owners)
         staying = active - len(rows)
         gone = set(rows)
@@ -176,7 +178,8 @@ class ContinuousBatch:
 
 
 def _prefill_groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """By prompt length, so that little is padded, and within PREFILL_TOKENS, but for a prompt that is longer itself."""
+    """Yield the jobs in groups of similar prompt length, which need little padding. A group stays within
+    PREFILL_TOKENS, unless it is one prompt that is longer itself."""
     group: list[Job] = []
     for job in sorted(jobs, key=lambda job: len(job.prompt_ids)):
         if group and (len(group) + 1) * len(job.prompt_ids) > PREFILL_TOKENS:

@@ -1,4 +1,4 @@
-"""Keys and values of the sequences in flight: one slot a sequence, all slots in use side by side from slot 0."""
+"""Keys and values of the sequences in flight: one slot per sequence, and the slots in use side by side from slot 0."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from torch import Tensor
 from fastsvs.architecture import Architecture
 
 BLOCK = 16
-"""Slots and lengths come in multiples of it: few different GEMM shapes, full vectors."""
+"""Unit of slots and lengths, which gives few different GEMM shapes and full vectors."""
 
 
 def blocks(count: int) -> int:
-    """`count` rounded up to whole blocks."""
+    """Round `count` up to whole blocks."""
     return -(-count // BLOCK) * BLOCK
 
 
 class KVCache:
-    """Grows on demand. On a CPU it holds fp32 whatever the model's dtype: attention is then exact and one code path."""
+    """Cache that grows on demand. On a CPU it holds fp32 whatever the model's dtype: attention is then exact and needs
+    one code path."""
 
     def __init__(self, shape: Architecture, dtype: torch.dtype, device: torch.device) -> None:
         self._shape = shape
@@ -26,7 +27,7 @@ class KVCache:
         self._allocate(0, 0)
 
     def reserve(self, slots: int, length: int) -> None:
-        """Room for `slots` sequences of `length` tokens; what is stored stays."""
+        """Make room for `slots` sequences of `length` tokens; what is stored stays."""
         _, old_slots, _, old_length, _ = self.values.shape
         if slots <= old_slots and length <= old_length:
             return
@@ -36,7 +37,7 @@ class KVCache:
         self.values[:, :old_slots, :, :old_length] = values
 
     def move(self, sources: Tensor, targets: Tensor, length: int) -> None:
-        """Slots `sources` to slots `targets`, both [moved] int64, their first `length` tokens."""
+        """Copy the first `length` tokens of slots `sources` to slots `targets`, both [moved] int64."""
         self.keys[:, targets, ..., :length] = self.keys[:, sources, ..., :length]
         self.values[:, targets, :, :length] = self.values[:, sources, :, :length]
 
@@ -45,6 +46,6 @@ class KVCache:
         shape = self._shape
         heads = (shape.layers, slots, shape.groups)
         self.keys = torch.zeros(*heads, shape.head_dim, length, dtype=self._dtype, device=self._device)
-        """[layers, slots, kv_heads, head_dim, length]: the GEMM of one query row is fastest with keys so."""
+        """Keys [layers, slots, kv_heads, head_dim, length]: with this layout the GEMM of one query row is fastest."""
         self.values = torch.zeros(*heads, length, shape.head_dim, dtype=self._dtype, device=self._device)
-        """[layers, slots, kv_heads, length, head_dim]"""
+        """Values [layers, slots, kv_heads, length, head_dim]."""

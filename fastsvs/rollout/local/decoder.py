@@ -16,20 +16,25 @@ from fastsvs.rollout.local.linear import linear
 from fastsvs.rollout.local.weights import LayerWeights, Weights
 
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, queries [tokens, heads, head_dim], keys and values alike) -> [tokens, heads * head_dim]"""
+"""Function (layer, queries [tokens, heads, head_dim], keys and values [tokens, kv_heads, head_dim]) -> [tokens, heads *
+head_dim]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
+    """A decoder: its shape, its weights and its rotary factors."""
+
     shape: Architecture
     weights: Weights
     rotations: Tensor
-    """[max_positions, head_dim / 2] complex64."""
+    """Rotary factors [max_positions, head_dim / 2] complex64."""
 
     def prefill(self, prompts: Tensor, lengths: Tensor, owners: Tensor, cache: KVCache, first_slot: int) -> Tensor:
-        """Read `prompts` [prompts, longest] int64, padded on the right to `lengths` [prompts], and store their keys and
-        values: slot `first_slot + i` is a continuation of prompt `owners[i]`. Gives logits [prompts, vocabulary] for
-        the token after each prompt.
+        """Read `prompts`, store their keys and values, and return logits [prompts, vocabulary] for the token after each
+        prompt.
+
+        `prompts` is [prompts, longest] int64, padded on the right; `lengths` [prompts] counts the tokens without
+        padding. Slot `first_slot + i` is a continuation of prompt `owners[i]`.
         """
         count, longest = prompts.shape
         positions = torch.arange(longest, device=prompts.device).repeat(count)
@@ -38,14 +43,14 @@ class Decoder:
         return self._logits(hidden[torch.arange(count, device=prompts.device), lengths - 1])
 
     def decode(self, tokens: Tensor, positions: Tensor, length: int, cache: KVCache) -> Tensor:
-        """Logits [slots, vocabulary] after one more token in each of the first `slots` slots.
+        """Return logits [slots, vocabulary] after one more token in each of the first `slots` slots.
 
-        `tokens` and `positions` are [slots] int64; `length` is over every position.
+        `tokens` and `positions` are [slots] int64; `length` is greater than every position.
         """
         return self._logits(self._forward(tokens, positions, _cached_attention(cache, positions, length)))
 
     def _forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        """[tokens], [tokens] -> [tokens, hidden] before the last norm."""
+        """Return hidden states [tokens, hidden] before the last norm; `tokens` and `positions` are [tokens]."""
         hidden = F.embedding(tokens, self.weights.embedding)
         rotations = self.rotations[positions].unsqueeze(1)
         for index, layer in enumerate(self.weights.layers):
@@ -53,7 +58,7 @@ class Decoder:
         return hidden
 
     def _layer(self, hidden: Tensor, index: int, layer: LayerWeights, rotations: Tensor, attention: Attention) -> None:
-        """Adds the layer's two branches to `hidden` in place."""
+        """Add the layer's two branches to `hidden` in place."""
         shape = self.shape
         qkv = linear(self._norm(hidden, layer.input_norm), layer.qkv, layer.qkv_bias)
         qkv = qkv.unflatten(1, (shape.heads + 2 * shape.groups, shape.head_dim))
@@ -73,20 +78,22 @@ class Decoder:
 
 
 def rotations(hf: PretrainedConfig) -> Tensor:
-    """[max_positions, head_dim / 2] complex64 on the CPU: the factor that turns each pair of a head's dimensions."""
+    """Return [max_positions, head_dim / 2] complex64 on the CPU: the factors that turn each pair of a head's
+    dimensions."""
     frequencies, scale = rotary_frequencies(hf)
     angles = torch.outer(torch.arange(hf.max_position_embeddings, dtype=torch.float32), frequencies)
     return torch.polar(torch.full_like(angles, scale), angles)
 
 
 def _rotate(x: Tensor, rotations: Tensor) -> Tensor:
-    """[tokens, heads, head_dim] turned by [tokens, 1, head_dim / 2]; pairs lie side by side (see weights.py)."""
+    """Turn `x` [tokens, heads, head_dim] by `rotations` [tokens, 1, head_dim / 2]; pairs lie side by side (see
+    weights.py)."""
     turned = torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * rotations
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
 def _prompt_attention(cache: KVCache, first_slot: int, owners: Tensor, prompts: int) -> Attention:
-    """Causal attention within each prompt. Padding on the right is never seen by what stands before it."""
+    """Return causal attention within each prompt. A token never sees the padding on its right."""
     slots = slice(first_slot, first_slot + len(owners))
 
     def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -101,7 +108,7 @@ def _prompt_attention(cache: KVCache, first_slot: int, owners: Tensor, prompts: 
 
 
 def _cached_attention(cache: KVCache, positions: Tensor, length: int) -> Attention:
-    """Attention of one new token a slot to its own past; the token's key and value are stored first."""
+    """Return attention of one new token per slot to its own past; the token's key and value are stored first."""
     length = blocks(length)
     _, _, kv_heads, head_dim, _ = cache.keys.shape
     slots = torch.arange(len(positions), device=positions.device)
@@ -123,7 +130,8 @@ def _cached_attention(cache: KVCache, positions: Tensor, length: int) -> Attenti
 
 
 def _scores(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """[pairs, queries, length] fp32 of [pairs, queries, head_dim] and [pairs, head_dim, length] in one dtype."""
+    """Return scores [pairs, queries, length] fp32 of queries [pairs, queries, head_dim] and keys [pairs, head_dim,
+    length] in one dtype."""
     scale = queries.shape[-1] ** -0.5
     if keys.dtype is torch.float32:
         return torch.baddbmm(mask, queries, keys, alpha=scale)

@@ -20,18 +20,18 @@ from fastsvs.rollout.local.sharding import deal
 from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
 
 STEPS_PER_ROUND = 16
-"""Tokens that every sequence gets before the ranks exchange what has finished."""
+"""Number of tokens that every sequence gets before the ranks exchange what has finished."""
 
 
 @ENGINES.register("local")
 class LocalEngine:
-    """An `Engine` of PyTorch alone, for the models of a laptop and for small ones on a GPU.
+    """An `Engine` in PyTorch alone, for the models of a laptop and for small ones on a GPU.
 
-    It decodes inside `poll`, in rounds of STEPS_PER_ROUND tokens: with timeout 0 one round, else until a group is
+    It decodes inside `poll`, in rounds of STEPS_PER_ROUND tokens: one round with timeout 0, otherwise until a group is
     finished.
 
-    Rows of a batch do not touch each other, but the order of fp32 additions may depend on the shape of the batch: the
-    same requests give the same bits at every run; in other company log-probs may differ by rounding.
+    Rows of a batch do not affect each other, but the order of fp32 additions may depend on the shape of the batch. The
+    same requests give the same bits in every run; beside other requests log-probs may differ by rounding.
     """
 
     collective = True
@@ -45,7 +45,8 @@ class LocalEngine:
         eos_token_ids: Sequence[int],
         max_sequences: int,
     ) -> None:
-        """`max_sequences` are decoded at a time on each rank. Raises UserError for a model that is not supported."""
+        """Build an engine that decodes `max_sequences` at a time on each rank. Raises UserError for a model that is not
+        supported."""
         self._shape = read_architecture(hf_config)
         check_vocabulary(eos_token_ids, self._shape.vocabulary)
         parameters = weights.allocate(self._shape, dtype, device)
@@ -56,7 +57,7 @@ class LocalEngine:
         self._submitted: list[Request] = []
         self._open: dict[str, _Open] = {}
         self._loads = [0] * distributed.world_size()
-        """Samples in flight on each rank."""
+        """Number of samples in flight on each rank."""
 
     @classmethod
     def check(cls, plan: EnginePlan) -> None:
@@ -81,7 +82,8 @@ class LocalEngine:
         )
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Raises UserError for a request that the model cannot serve; then none of `requests` is queued."""
+        """Queue the requests. Raises UserError for a request that the model cannot serve; then none of `requests` is
+        queued."""
         keys = [*self._open, *(request.key for request in requests)]
         if len(set(keys)) < len(keys):
             raise ValueError("request keys must be unique among those pending")
@@ -109,7 +111,8 @@ class LocalEngine:
         return len(self._open)
 
     def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Raises UserError, and serves nothing until the next load, when a weight is missing, unknown or misshapen."""
+        """Replace all weights. Raises UserError when a weight is missing, unknown or misshapen; the engine then serves
+        nothing until the next load."""
         if self._open:
             raise ValueError(f"new weights while {len(self._open)} requests are pending")
         self._version = None
@@ -118,7 +121,7 @@ class LocalEngine:
         self._version = version
 
     def close(self) -> None:
-        """Nothing outlives the object."""
+        """Do nothing, because nothing outlives the object."""
 
     def _check(self, request: Request) -> None:
         sampling, limit = request.sampling, self._shape.max_positions
@@ -146,7 +149,7 @@ class LocalEngine:
             raise UserError(f"request {request.key!r}: {'; '.join(faults)}")
 
     def _round(self) -> list[tuple[str, list[Rollout]]]:
-        """Decode for a while on every rank, then share what has finished; the groups that are complete now."""
+        """Decode one round on every rank, share what has finished, and return the groups that are now complete."""
         if self._version is None:
             raise ValueError("load_weights must come before the first poll()")
         self._deal_submitted()
@@ -180,13 +183,13 @@ class _Open:
 
     samples: int
     in_flight: list[int]
-    """On each rank: samples dealt to it and not finished."""
+    """Number of samples that each rank was dealt and has not finished."""
     rollouts: dict[int, Rollout] = field(default_factory=dict)
-    """The finished samples."""
+    """Finished samples by their number."""
 
 
 def check_vocabulary(eos_token_ids: Sequence[int], vocabulary: int) -> None:
-    """Raises UserError for tokens that a model with so many cannot end on."""
+    """Raise UserError for end-of-sequence ids outside a vocabulary of `vocabulary` tokens."""
     unknown = [token for token in eos_token_ids if not 0 <= token < vocabulary]
     if unknown:
         raise UserError(

@@ -1,4 +1,5 @@
-"""One token a row by inverse transform sampling, from one uniform number that only (sample seed, position) decides."""
+"""Sampling of one token per row by inverse transform, from a uniform number that only (sample seed, position)
+decides."""
 
 from __future__ import annotations
 
@@ -15,16 +16,17 @@ _ELEMENTS_AT_A_TIME = 1 << 25
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """Row-wise limits of the support; top-k comes first, top-p counts the mass that it leaves."""
+    """Limits on each row's support; top-k comes first, and top-p counts the mass that top-k leaves."""
 
     top_k: Tensor
-    """[rows] int64; the vocabulary's size keeps all."""
+    """Number of tokens to keep: [rows] int64; the vocabulary's size keeps all."""
     top_p: Tensor
-    """[rows] fp32; 1 keeps all."""
+    """Share of the mass to keep: [rows] fp32; 1 keeps all."""
 
 
 def uniforms(seeds: Tensor, positions: Tensor) -> Tensor:
-    """[rows] fp64 in [0, 1): output number `positions` of a SplitMix64 generator that starts at `seeds`, both int64."""
+    """Return uniform numbers [rows] fp64 in [0, 1): output number `positions` of a SplitMix64 generator that starts at
+    `seeds`, both [rows] int64."""
     mixed = seeds + (positions + 1) * _GOLDEN
     mixed = (mixed ^ _shift_right(mixed, 30)) * _MIX_1
     mixed = (mixed ^ _shift_right(mixed, 27)) * _MIX_2
@@ -35,9 +37,10 @@ def uniforms(seeds: Tensor, positions: Tensor) -> Tensor:
 def sample(
     logits: Tensor, temperatures: Tensor, uniform: Tensor, truncation: Truncation | None
 ) -> tuple[Tensor, Tensor]:
-    """Token ids [rows] int64 and their log-probs [rows] fp32 under the very distribution that they are drawn from.
+    """Sample token ids [rows] int64, and return them with their log-probs [rows] fp32 under the distribution that they
+    are drawn from.
 
-    `logits` [rows, vocabulary] any float dtype, `temperatures` [rows] fp32, `uniform` [rows] fp64.
+    `logits` is [rows, vocabulary] of any float dtype, `temperatures` [rows] fp32, and `uniform` [rows] fp64.
     """
     rows, vocabulary = logits.shape
     size = max(1, _ELEMENTS_AT_A_TIME // vocabulary)
@@ -56,9 +59,10 @@ def sample(
 
 
 def truncate(probabilities: Tensor, truncation: Truncation) -> Tensor:
-    """[rows, vocabulary] with everything outside top-k, then top-p, at 0 and the rest summing to 1 again.
+    """Return [rows, vocabulary] with everything outside top-k, then top-p, at 0 and the rest rescaled to sum to 1.
 
-    Top-p keeps the fewest most probable tokens whose mass reaches it; of equal ones those with smaller ids.
+    Top-p keeps the fewest most probable tokens whose mass reaches it; of equally probable tokens those with smaller
+    ids.
     """
     ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
     ranks = torch.arange(ordered.shape[1], device=ordered.device)
@@ -70,7 +74,7 @@ def truncate(probabilities: Tensor, truncation: Truncation) -> Tensor:
 
 
 def _shift_right(value: Tensor, bits: int) -> Tensor:
-    """Logical shift; torch's is arithmetic."""
+    """Shift right logically, because torch's own shift is arithmetic."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Which rank decodes which samples: every rank works this out alone and comes to the same result."""
+"""Distribution of samples over ranks: every rank computes it alone and comes to the same result."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 Share = tuple[int, int, range]
-"""(rank, request, its samples)"""
+"""Samples of one request for one rank: (rank, index of the request, sample numbers)."""
 
 
 def deal(samples: Sequence[int], loads: Sequence[int]) -> list[Share]:
-    """Shares of requests with `samples[i]` samples each, so that the ranks' `loads` (samples in flight) come out even.
+    """Deal requests of `samples[i]` samples each to the ranks, so that the ranks' `loads` (samples in flight) come out
+    even.
 
-    Neighbouring samples stay together: the prompt of a request is read on few ranks.
+    Neighbouring samples stay together, so that few ranks read the prompt of a request.
     """
     total = sum(samples)
     level = bisect_left(range(max(loads) + total), total, key=lambda level: sum(_room(loads, level)))

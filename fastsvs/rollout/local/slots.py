@@ -1,4 +1,4 @@
-"""What is known of each sequence in flight, one row a slot."""
+"""State of the sequences in flight, one row per slot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastsvs.rollout.local.sampling import Truncation
 
 
 class Slots:
-    """Every tensor is [slots, ...]; rows of slots not in use hold whatever was there before."""
+    """State of all slots. Every tensor is [slots, ...]; rows of unused slots hold stale values."""
 
     def __init__(self, slots: int, vocabulary: int, device: torch.device) -> None:
         def integers() -> Tensor:
@@ -20,11 +20,11 @@ class Slots:
 
         self._vocabulary = vocabulary
         self.tokens = integers()
-        """The last token of the sequence, which the decoder has not read yet."""
+        """Last token of each sequence, which the decoder has not read yet: [slots] int64."""
         self.positions = integers()
-        """Of that token."""
+        """Position of that token in its sequence: [slots] int64."""
         self.produced = integers()
-        """Response tokens so far."""
+        """Number of response tokens so far: [slots] int64."""
         self.seeds = integers()
         self.temperatures = torch.ones(slots, device=device)
         self._limits = integers()
@@ -34,11 +34,12 @@ class Slots:
         self._logprobs = torch.zeros(slots, 0, device=device)
         self._rows = torch.arange(slots, device=device)
         self._truncated = torch.zeros(slots, dtype=torch.bool)
-        """On the CPU, like the next: asking costs no wait for the device."""
+        """True where top-k or top-p limits a slot's support. It lies on the CPU, as `_lengths` does, so that reading it
+        needs no wait for the device."""
         self._lengths = torch.zeros(slots, dtype=torch.int64)
 
     def reserve(self, response_tokens: int) -> None:
-        """Room for responses so long; what is stored stays."""
+        """Make room for responses of `response_tokens` tokens; what is stored stays."""
         missing = response_tokens - self._ids.shape[1]
         if missing > 0:
             self._ids = torch.nn.functional.pad(self._ids, (0, missing))
@@ -62,7 +63,7 @@ class Slots:
         self._lengths[rows] = prompt_lengths.cpu()
 
     def append(self, rows: slice, ids: Tensor, logprobs: Tensor) -> None:
-        """One more token in each of `rows`: ids [rows] int64, logprobs [rows] fp32."""
+        """Add one token to each of `rows`: ids [rows] int64, logprobs [rows] fp32."""
         produced = self.produced[rows]
         self._ids[self._rows[rows], produced] = ids
         self._logprobs[self._rows[rows], produced] = logprobs
@@ -72,28 +73,29 @@ class Slots:
         self._lengths[rows] += 1
 
     def longest(self, active: int) -> int:
-        """Tokens of the longest of the first `active` sequences."""
+        """Return the number of tokens in the longest of the first `active` sequences."""
         return int(self._lengths[:active].max())
 
     def truncation(self, rows: slice) -> Truncation | None:
-        """None where no row limits its support: the usual case does not pay for sorting."""
+        """Return the limits of these rows, or None where no row limits its support, so that the usual case needs no
+        sorting."""
         return Truncation(self._top_k[rows], self._top_p[rows]) if bool(self._truncated[rows].any()) else None
 
     def done(self, active: int, eos_ids: Tensor) -> list[int]:
-        """Which of the first `active` sequences have ended, ascending."""
+        """Return the slots of the first `active` sequences that have ended, in ascending order."""
         stopped = (self.tokens[:active].unsqueeze(1) == eos_ids).any(1)
         full = self.produced[:active] >= self._limits[:active]
         return (stopped | full).nonzero().flatten().tolist()
 
     def responses(self, rows: Sequence[int]) -> list[tuple[list[int], list[float]]]:
-        """Ids and log-probs of the sequences in `rows`."""
+        """Return the ids and log-probs of the sequences in `rows`."""
         index = torch.tensor(rows, device=self.tokens.device)
         lengths = self.produced[index].tolist()
         ids, logprobs = self._ids[index, : max(lengths)].tolist(), self._logprobs[index, : max(lengths)].tolist()
         return [(ids[i][:length], logprobs[i][:length]) for i, length in enumerate(lengths)]
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
-        """Rows `sources` to rows `targets`, both [moved] int64."""
+        """Copy rows `sources` to rows `targets`, both [moved] int64."""
         for state in (
             self.tokens, self.positions, self.produced, self.seeds, self.temperatures,
             self._limits, self._top_k, self._top_p, self._ids, self._logprobs,

@@ -19,6 +19,8 @@ from fastsvs.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
+    """Parameters of one layer."""
+
     input_norm: Tensor
     """[hidden]"""
     qkv: Tensor
@@ -40,6 +42,8 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
+    """Parameters of the whole decoder."""
+
     embedding: Tensor
     """[vocabulary, hidden]"""
     layers: list[LayerWeights]
@@ -51,14 +55,16 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
+    """Place of one Hugging Face tensor in the fused parameters."""
+
     view: Tensor
-    """Where in a fused parameter; its shape is the source's, reshaped."""
+    """View of a fused parameter; its shape is the source's, reshaped."""
     shape: tuple[int, ...]
-    """Of the Hugging Face tensor."""
+    """Shape of the Hugging Face tensor."""
 
 
 def allocate(shape: Architecture, dtype: torch.dtype, device: torch.device) -> Weights:
-    """Uninitialised parameters."""
+    """Allocate uninitialised parameters."""
 
     def empty(*size: int) -> Tensor:
         return torch.empty(size, dtype=dtype, device=device)
@@ -83,7 +89,7 @@ def allocate(shape: Architecture, dtype: torch.dtype, device: torch.device) -> W
 
 
 def destinations(weights: Weights, shape: Architecture) -> dict[str, Destination]:
-    """Every Hugging Face name of the model, with its place."""
+    """Return the destination of every Hugging Face name of the model."""
     places = {"model.embed_tokens.weight": _whole(weights.embedding), "model.norm.weight": _whole(weights.norm)}
     if not shape.tied:
         places["lm_head.weight"] = _whole(weights.head)
@@ -94,7 +100,8 @@ def destinations(weights: Weights, shape: Architecture) -> dict[str, Destination
 
 
 def load(places: dict[str, Destination], tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Fill every place. `tensors` is read to its end in any case, as it may be a collective of several processes.
+    """Copy the tensors into their places. Reads `tensors` to its end in any case, as it may be a collective of several
+    processes.
 
     Raises UserError with all names that are unknown, missing, given twice or of the wrong shape.
     """
@@ -143,6 +150,7 @@ def _whole(parameter: Tensor) -> Destination:
 
 
 def _interleaved(parameter: Tensor, head_dim: int) -> Destination:
-    """Seen in Hugging Face's order: [heads, half, pair, ...] over storage of [heads, pair, half, ...]."""
+    """Return a view in Hugging Face's order, [heads, half, pair, ...], of storage in the order [heads, pair, half,
+    ...]."""
     pairs = parameter.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2)
     return Destination(pairs, tuple(parameter.shape))

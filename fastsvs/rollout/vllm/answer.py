@@ -1,4 +1,4 @@
-"""What a server may answer to a request for samples. Everything else is a fault of the server, not data."""
+"""Valid answers of a server to a request for samples. Any other answer is a fault of the server, not data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIVERGED = (
 
 
 OWN_WEIGHTS = "default"
-"""What vLLM calls the version of weights that nobody brought it."""
+"""Name that vLLM gives to the version of weights that nobody sent it."""
 
 
 class NonsenseError(Exception):
@@ -32,18 +32,25 @@ class AbortedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
+    """Facts that an answer must agree with."""
+
     samples: int
     max_tokens: int
     stop_token_ids: Collection[int]
     vocabulary: int
     version: int
-    """Of the oldest weights that may have been used."""
+    """Version of the oldest weights that may have been used."""
     own_weights: bool = False
-    """The server loaded its weights itself, which it calls `default`: they are of that version."""
+    """True where the server loaded its weights itself. It calls their version `default`, which then stands for
+    `version`."""
 
 
 def read_rollouts(answer: Any, expected: Expected) -> list[Rollout]:
-    """In sample order. Raises NonsenseError, AbortedError, or FloatingPointError when the model has diverged."""
+    """Return the rollouts of an answer in sample order.
+
+    Raises NonsenseError for an answer that is not valid, AbortedError when the server gave the request up, and
+    FloatingPointError when the model has diverged.
+    """
     try:
         choices = sorted(answer["choices"], key=lambda choice: choice["index"])
         _demand([choice["index"] for choice in choices] == list(range(expected.samples)), "wrong number of samples")
@@ -86,7 +93,7 @@ def _finish_reason(reason: str, ids: list[int], expected: Expected) -> Literal["
 
 
 def _versions(spans: list[dict[str, Any]], tokens: int, expected: Expected) -> tuple[int, bool]:
-    """Of the first token's weights, and whether later ones come from others."""
+    """Return the version of the first token's weights, and whether later tokens come from other weights."""
     ends = [0, *(span["end"] for span in spans)]
     _demand([span["start"] for span in spans] == ends[:-1] and ends[-1] == tokens, "weight versions with gaps")
     named = [span["version"] for span in spans]

@@ -1,4 +1,4 @@
-"""HTTP to vLLM servers: samples, health, and nothing that changes weights."""
+"""HTTP client of vLLM servers for samples and health; nothing here changes weights."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from fastsvs.rollout.vllm.dispatch import Call
 
 GENERATE = "/inference/v1/generate"
 HEALTH = "/health"
-"""Answers as long as the HTTP front lives."""
+"""Route that answers as long as the HTTP front end lives."""
 PAUSED = "/is_paused"
-"""Its answer comes from the engine behind the front, which a new batch, but no weight update, lets speak."""
+"""Route whose answer comes from the engine behind the front end; the engine answers between batches, but not during a
+weight update."""
 PROCESSED = "processed_logprobs"
 SETTINGS = "/server_info?config_format=json"
 CONNECT_SECONDS = 10.0
 SETTINGS_SECONDS = 60.0
-"""vLLM looks around in its system first."""
+"""Longest wait for a server's settings, in seconds: vLLM first collects facts about its system."""
 BYTES_PER_TOKEN = 512
-"""No answer needs more."""
+"""Upper bound on the bytes of an answer per token."""
 LARGEST_SEED = 2**62
-"""vLLM's are signed 64-bit, and sample i of a request gets seed + i."""
+"""Bound on a request's seed: vLLM's seeds are signed 64-bit integers, and sample i of a request gets seed + i."""
 
 
 class UnreachableError(Exception):
-    """No connection, or one that broke."""
+    """The server could not be reached, or the connection broke."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ class Endpoint:
     url: str
     api_key: str = field(repr=False)
     incarnation: int
-    """Counts its starts, and wakings: after one it holds no weights of ours."""
+    """Number of its starts and wake-ups so far; after each it holds none of the trainer's weights."""
 
 
 class Client:
-    """To be made, used and closed inside one running event loop."""
+    """HTTP client, to be created, used and closed inside one running event loop."""
 
     def __init__(
         self,
@@ -57,7 +58,8 @@ class Client:
         max_sequence_tokens: int,
         own_weights: bool = False,
     ) -> None:
-        """`vocabulary`: number of token ids that the model can sample; for the others see VllmEngine."""
+        """Open a session. `vocabulary` is the number of token ids that the model can sample; for the other arguments
+        see VllmEngine."""
         self._stop = frozenset(stop_token_ids)
         self._vocabulary = vocabulary
         self._max_sequences = max_sequences
@@ -75,7 +77,7 @@ class Client:
         await self._session.close()
 
     async def generate(self, endpoint: Endpoint, call: Call, version: int) -> list[Rollout]:
-        """The call's rollouts in sample order. Being cancelled makes the server stop working on it.
+        """Return the call's rollouts in sample order. Cancelling this makes the server stop working on the call.
 
         Raises UnreachableError; NonsenseError; AbortedError; EngineFailure for a request that the server finds wrong;
         FloatingPointError when the model has diverged.
@@ -92,7 +94,7 @@ class Client:
         return read_rollouts(_parse(answer), expected)
 
     async def warm_up(self, endpoint: Endpoint) -> None:
-        """Sample a token: the first request is the one that compiles."""
+        """Sample one token, because the first request is the one that compiles."""
         sampling = {"max_tokens": 1, "detokenize": False}
         status, answer = await self._post(
             endpoint, {"token_ids": [0], "sampling_params": sampling}, 64 * BYTES_PER_TOKEN
@@ -101,8 +103,8 @@ class Client:
             raise NonsenseError(f"answered with status {status}: {_excerpt(answer)}")
 
     async def check_settings(self, endpoint: Endpoint) -> None:
-        """Of a server that somebody else started. Raises EngineFailure for those under which its samples would be
-        wrong or our requests refused; otherwise as `probe`."""
+        """Check the settings of a server that somebody else started. Raises EngineFailure for settings under which its
+        samples would be wrong or our requests refused; otherwise raises as `probe` does."""
         answer = _parse(await self._ask("GET", endpoint, SETTINGS, SETTINGS_SECONDS))
         try:
             model, scheduler = (answer["vllm_config"][part] for part in ("model_config", "scheduler_config"))
@@ -122,12 +124,13 @@ class Client:
             raise EngineFailure(f"the server at {endpoint.url} was started for something else: {'; '.join(faults)}")
 
     async def probe(self, endpoint: Endpoint, path: str, timeout: float) -> None:
-        """Raises UnreachableError, NonsenseError for a server that says it is not well, TimeoutError when it says
-        nothing for `timeout` seconds."""
+        """Ask for `path` to check that the server is well. Raises UnreachableError without a connection, NonsenseError
+        when the server answers that it is not well, and TimeoutError when it does not answer within `timeout`
+        seconds."""
         await self._ask("GET", endpoint, path, timeout)
 
     async def command(self, endpoint: Endpoint, path: str, timeout: float) -> None:
-        """POST to a route without a body. Raises as `probe` does."""
+        """Send a POST without a body to `path`. Raises as `probe` does."""
         await self._ask("POST", endpoint, path, timeout)
 
     async def _ask(self, method: str, endpoint: Endpoint, path: str, timeout: float) -> bytes:

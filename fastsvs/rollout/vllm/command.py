@@ -15,34 +15,36 @@ from fastsvs.errors import UserError
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 SERVER = "fastsvs.vllm_server"
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_")
-"""A server is a job of its own: these would make it join ours."""
+"""Beginnings of environment variables that a server, which is a job of its own, must not inherit: they would make it
+join ours."""
 
 Options = Mapping[str, str | int | float | bool]
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What servers of one node have in common."""
+    """Settings that all servers of one node share."""
 
     model: str
     """Folder with config.json, or hub id."""
     loads_weights: bool
-    """From there; otherwise they come from the trainer before the first request."""
+    """True where servers load their weights from `model`; False where the trainer sends them before the first
+    request."""
     dtype: str
     tensor_parallel: int
     max_sequences: int
     max_sequence_tokens: int
     options: Options
-    """Further vLLM options, over ours."""
+    """Further vLLM options, which override ours."""
     further: tuple[str, ...]
-    """And words of the command line."""
+    """Further words of the command line."""
     host: str
     api_key: str
     devices: tuple[str, ...]
     """GPUs of this node, as CUDA_VISIBLE_DEVICES names them; none on a CPU."""
     servers: int
     sleeps: bool
-    """The servers share GPUs with the trainer and give them back while it trains."""
+    """True where the servers share GPUs with the trainer and free them while it trains."""
 
 
 def command(launch: Launch, port: int) -> list[str]:
@@ -72,7 +74,8 @@ def command(launch: Launch, port: int) -> list[str]:
 
 
 def as_flags(options: Options) -> list[str]:
-    """`True` is a flag alone, `False` leaves it out; the rest are values."""
+    """Turn options into command-line words: `True` becomes a flag alone, `False` is left out, and other values follow
+    their flag."""
     return [
         part
         for name, value in options.items()
@@ -82,7 +85,7 @@ def as_flags(options: Options) -> list[str]:
 
 
 def environment(launch: Launch, index: int, inherited: Mapping[str, str]) -> dict[str, str]:
-    """For server `index` of the node. The key goes here: command lines are public."""
+    """Return the environment of server `index` of the node. The key goes here, because command lines are public."""
     kept = {name: value for name, value in inherited.items() if not name.startswith(TORCHRUN_VARIABLES)}
     own = {"VLLM_API_KEY": launch.api_key, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
     if launch.devices:
@@ -98,7 +101,7 @@ def environment(launch: Launch, index: int, inherited: Mapping[str, str]) -> dic
 
 
 def bound_cores(cores: Sequence[int], index: int, servers: int, tensor_parallel: int) -> str:
-    """vLLM's notation for the cores of each process of server `index`: an even share of `cores`, at least one."""
+    """Return the cores of each process of server `index` in vLLM's notation: an even share of `cores`, at least one."""
     processes = servers * tensor_parallel
     share = max(1, len(cores) // processes)
     first = index * tensor_parallel
@@ -109,9 +112,9 @@ def bound_cores(cores: Sequence[int], index: int, servers: int, tensor_parallel:
 
 
 def private_address(host: str) -> str:
-    """`host` as an address to bind to; `auto` is that of the interface towards the job's main node.
+    """Return `host` as an address to bind to; `auto` is that of the interface towards the job's main node.
 
-    Raises UserError for a public one: no key guards vLLM's routes for weights.
+    Raises UserError for a public one, because no key guards vLLM's routes for weights.
     """
     if host == "auto":
         return _address_towards(os.environ.get("MASTER_ADDR", "127.0.0.1"))

@@ -1,4 +1,5 @@
-"""Which server samples what: least loaded first, a group together, every sample counted exactly once. No I/O."""
+"""Assignment of samples to servers: least loaded first, a group together, every sample counted exactly once. It does no
+I/O."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from fastsvs.rollout.engine import Request, Rollout
 
 @dataclass(eq=False, slots=True)
 class Group:
-    """A request whose samples are not all there."""
+    """A request whose samples have not all arrived."""
 
     request: Request
     rollouts: dict[int, Rollout] = field(default_factory=dict)
     server: str | None = None
-    """That has its prompt in the prefix cache."""
+    """Server that has the group's prompt in its prefix cache."""
 
 
 @dataclass(eq=False, slots=True)
@@ -28,16 +29,17 @@ class Call:
 
 
 class Dispatcher:
-    """Not thread-safe. A call is either waiting, or in flight on one server, or gone; only its completion counts."""
+    """Queue of calls, which is not thread-safe. A call is either waiting, or in flight on one server, or gone; its
+    samples count only when it completes."""
 
     def __init__(self, samples_per_call: int, window: int) -> None:
-        """A server gets new calls while fewer than `window` samples are in flight on it."""
+        """Create an empty queue. A server gets new calls while fewer than `window` samples are in flight on it."""
         self._samples_per_call = samples_per_call
         self._window = window
         self._waiting: deque[Call] = deque()
         self._in_flight: dict[Call, str] = {}
         self._loads: Counter[str] = Counter()
-        """Samples in flight on each server."""
+        """Number of samples in flight on each server."""
         self._groups: dict[str, Group] = {}
 
     def add(self, request: Request) -> None:
@@ -47,7 +49,7 @@ class Dispatcher:
         self._waiting += [Call(group, range(start, min(start + step, request.samples))) for start in starts]
 
     def drop(self, keys: Collection[str]) -> list[Call]:
-        """Forget these groups; the calls in flight that nobody needs any more."""
+        """Forget these groups, and return their calls in flight, which nobody needs any more."""
         gone = {id(group) for key in keys if (group := self._groups.pop(key, None))}
         self._waiting = deque(call for call in self._waiting if id(call.group) not in gone)
         cancelled = [call for call in self._in_flight if id(call.group) in gone]
@@ -56,7 +58,7 @@ class Dispatcher:
         return cancelled
 
     def assign(self, servers: Collection[str]) -> list[tuple[Call, str]]:
-        """The calls that can go out now, each with the server it is now in flight on."""
+        """Assign waiting calls to `servers`, and return those that can go out now, each with its server."""
         assigned = []
         while self._waiting:
             free = [server for server in sorted(servers) if self._loads[server] < self._window]
@@ -71,7 +73,8 @@ class Dispatcher:
         return assigned
 
     def complete(self, call: Call, rollouts: list[Rollout]) -> list[Rollout] | None:
-        """Count the samples of a call in flight; all of its group's, in sample order, when these were the last."""
+        """Count the samples of a call in flight. Return all samples of its group, in sample order, when these were the
+        last, else None."""
         self._land(call)
         group = call.group
         group.rollouts.update(zip(call.samples, rollouts, strict=True))
@@ -81,7 +84,7 @@ class Dispatcher:
         return [group.rollouts[sample] for sample in range(group.request.samples)]
 
     def give_back(self, call: Call) -> None:
-        """A call in flight failed: it waits again, before all others."""
+        """Put a call that failed in flight back, before all others that wait."""
         self._land(call)
         self._waiting.appendleft(call)
 
@@ -89,11 +92,11 @@ class Dispatcher:
         return [call for call, where in self._in_flight.items() if where == server]
 
     def load(self, server: str) -> int:
-        """Samples in flight on it."""
+        """Return the number of samples in flight on `server`."""
         return self._loads[server]
 
     def waiting(self) -> int:
-        """Samples that no server has yet."""
+        """Return the number of samples that no server has yet."""
         return sum(len(call.samples) for call in self._waiting)
 
     def _land(self, call: Call) -> None:

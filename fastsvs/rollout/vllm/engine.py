@@ -1,4 +1,4 @@
-"""The `Engine` whose samples come from vLLM servers: a plain object for the main rank, an event loop behind it."""
+"""The `Engine` whose samples come from vLLM servers: a plain object for the main rank, with an event loop behind it."""
 
 from __future__ import annotations
 
@@ -28,20 +28,22 @@ from fastsvs.rollout.vllm.server import Server
 
 T = TypeVar("T")
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 2.0
-"""vLLM raises lower ones and refuses higher ones; 0 is greedy."""
+"""Bounds of the temperature: vLLM raises lower ones and refuses higher ones; 0 is greedy."""
 QUEUED_SHARE = 2
-"""Samples in flight on a server, in multiples of those it decodes at a time: it never waits for us."""
+"""Samples in flight on a server, as a multiple of those it decodes at a time, so that it never waits for the
+trainer."""
 ANSWER_SECONDS = 30.0
 CLOSE_SECONDS = 60.0
 
 
 @ENGINES.register("vllm")
 class VllmEngine:
-    """Not collective: the main rank alone calls it. Weights come by `fastsvs.sync`, which asks for `endpoints`.
+    """An `Engine` on vLLM servers. It is not collective: the main rank alone calls it. Weights come through
+    `fastsvs.sync`, which asks for `endpoints`.
 
     Sample i of a request is seeded with seed + i. Two runs with the same requests on as many servers give the same
-    samples as far as vLLM's arithmetic does not depend on the company of a sequence in its batch: at fp32 a sampled
-    token then differs only where rounding decides, and from there on the rest of that response.
+    samples as far as vLLM's arithmetic does not depend on the other sequences in a batch. At fp32 a sampled token then
+    differs only where rounding decides, and from there on the rest of that response.
     """
 
     collective = False
@@ -59,18 +61,19 @@ class VllmEngine:
         shares_devices: bool = False,
         own_weights: bool = False,
     ) -> None:
-        """Starts all servers; `endpoints` waits for them.
+        """Start all servers; `endpoints` waits for them.
 
-        `vocabulary`: number of token ids; `max_sequences`: that one server decodes at a time; `max_sequence_tokens`:
-        longest prompt with its response; `shares_devices`: with the trainer, which wants them between rollouts;
-        `own_weights`: the servers load them when they start, nobody brings any.
+        `vocabulary` is the number of token ids, `max_sequences` the number of sequences that one server decodes at a
+        time, and `max_sequence_tokens` the longest prompt with its response. `shares_devices` is True where servers use
+        the trainer's GPUs, which the trainer needs between rollouts. `own_weights` is True where servers load their
+        weights when they start, and nobody sends any.
         """
         self._vocabulary = vocabulary
         self._shares_devices = shares_devices
         self._max_sequence_tokens = max_sequence_tokens
         self._open: dict[str, Request] = {}
         self._results: queue.SimpleQueue[tuple[Request, list[Rollout]] | None] = queue.SimpleQueue()
-        """None: something else happened."""
+        """Finished groups; None wakes the reader when the engine has failed."""
         self._error: BaseException | None = None
         self._loaded = False
         self._counters: dict[str, float] = {}
@@ -104,8 +107,8 @@ class VllmEngine:
 
     @classmethod
     def build(cls, spec: EngineSpec) -> VllmEngine:
-        """With the servers of `spec.rollout` on the main rank, without any on the others; the first rank of another
-        node runs that node's servers for the main rank."""
+        """Build the engine with the servers of `spec.rollout` on the main rank, and without any on the others. The
+        first rank of another node runs that node's servers for the main rank."""
         config = spec.rollout.server
         nodes = read_nodes(spec.rollout)
         main, elsewhere = distributed.is_main(), spec.rollout.placement != "external" and bool(others(nodes))
@@ -130,7 +133,8 @@ class VllmEngine:
         return engine
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Raises UserError for a request that no server can serve; then none of `requests` is queued."""
+        """Queue the requests. Raises UserError for a request that no server can serve; then none of `requests` is
+        queued."""
         if not self._loaded:
             raise ValueError("weights must be published before the first request")
         keys = [*self._open, *(request.key for request in requests)]
@@ -146,7 +150,8 @@ class VllmEngine:
         self._tell(lambda: self._fleet.abort(gone))
 
     def poll(self, timeout: float) -> list[tuple[str, list[Rollout]]]:
-        """Raises EngineFailure when no server is left, FloatingPointError when the model has diverged."""
+        """Return finished groups as `Engine` says. Raises EngineFailure when no server is left, FloatingPointError when
+        the model has diverged."""
         finished: list[tuple[str, list[Rollout]]] = []
         deadline = time.monotonic() + timeout
         while self._open:
@@ -170,43 +175,43 @@ class VllmEngine:
         raise TypeError("weights reach vLLM servers through fastsvs.sync.BroadcastSync")
 
     def endpoints(self, timeout: float) -> list[Endpoint]:
-        """All servers that are up, so that they receive weights within `timeout` seconds from now.
+        """Return all servers that are up, ready to receive weights within `timeout` seconds from now.
 
-        Waits up to `timeout` seconds for those being restarted; when none is up, until one has started. Raises
+        Waits up to `timeout` seconds for those being restarted; when none is up, waits until one has started. Raises
         EngineFailure when there will be none.
         """
         return self._ask(self._fleet.endpoints(timeout), None)
 
     def report_failure(self, endpoint: Endpoint, reason: str) -> None:
-        """Restart this server, if it is ours; its requests go elsewhere."""
+        """Restart this server if it is ours; its requests go to other servers."""
         self._tell(lambda: self._fleet.report_failure(endpoint, reason))
 
     def weights_loaded(self, endpoint_names: Collection[str], version: int) -> None:
-        """These of the servers that `endpoints` gave now hold `version`: they may get requests."""
+        """Note that these of the servers that `endpoints` returned now hold `version` and may get requests."""
         self._loaded = True
         self._tell(lambda: self._fleet.weights_loaded(endpoint_names, version))
 
     def stale(self) -> bool:
-        """A healthy server does not hold the current version: it gets no requests before the next publish. Raises
-        EngineFailure when no server is left."""
+        """Return True when a healthy server does not hold the current version; it gets no requests before the next
+        publish. Raises EngineFailure when no server is left."""
         if self._error:
             raise self._error
         return self._ask(_value(self._fleet.stale), ANSWER_SECONDS)
 
     def sleep(self) -> None:
-        """Servers that share GPUs with the trainer give their memory back until `endpoints` wakes them for weights;
+        """Have servers that share GPUs with the trainer free their memory until `endpoints` wakes them for weights;
         others do nothing. No request may be pending."""
         if self._shares_devices:
             self._ask(self._fleet.sleep(), ANSWER_SECONDS * 5)
 
     def metrics(self) -> dict[str, float]:
-        """What was counted since the last call, and what is the case now."""
+        """Return what was counted since the last call, and gauges of the present state."""
         gauges, counters = self._ask(_value(self._fleet.metrics), ANSWER_SECONDS)
         since, self._counters = self._counters, counters
         return gauges | {name: float(value - since.get(name, 0.0)) for name, value in counters.items()}
 
     def close(self) -> None:
-        """Ends all servers of ours and waits until they are gone."""
+        """End all servers of ours, and wait until they are gone."""
         if self._thread.is_alive():
             self._tell(self._stop.set)
             self._thread.join(CLOSE_SECONDS)

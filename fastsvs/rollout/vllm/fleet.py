@@ -1,4 +1,4 @@
-"""All servers and all requests of a run, in one event loop: who gets what, and what happens when one fails."""
+"""All servers and all requests of a run in one event loop: which server gets what, and what happens when one fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Finished = Callable[[Request, list[Rollout]], None]
 
 
 class Fleet:
-    """All methods run in the event loop in which it was made."""
+    """The servers of a run. All methods run in the event loop in which it was created."""
 
     def __init__(
         self,
@@ -34,7 +34,8 @@ class Fleet:
         finished: Finished,
         failed: Callable[[BaseException], None],
     ) -> None:
-        """`finished` is called with each complete group, `failed` at most once, with what ends the engine."""
+        """Start all servers. `finished` is called with each complete group, and `failed` at most once, with the error
+        that ends the engine."""
         self._client = client
         self._config = config
         self._dispatcher = dispatcher
@@ -43,18 +44,18 @@ class Fleet:
         self._members = {server.name: Member(server, client, config, api_key, self._on_change) for server in servers}
         self._version: int | None = None
         self._offered: dict[str, int] = {}
-        """Incarnation of each server as the last `endpoints` gave it."""
+        """Incarnation of each server as the last `endpoints` returned it."""
         self._calls: dict[Call, asyncio.Task[None]] = {}
         self._change = asyncio.Event()
         self._error: BaseException | None = None
         self._patience: asyncio.TimerHandle | None = None
-        """Runs while all servers left are external ones that do not answer."""
+        """Timer that runs while all servers left are external ones that do not answer."""
         self._tokens = 0
         self._resent = 0
         self._lives = [self._start(member.live()) for member in self._members.values()]
 
     async def close(self) -> None:
-        """Give all requests up and end the servers that are ours."""
+        """Give up all requests, and end the servers that are ours."""
         for task in [*self._calls.values(), *self._lives]:
             task.cancel()
         await asyncio.gather(*self._calls.values(), *self._lives, return_exceptions=True)
@@ -70,20 +71,21 @@ class Fleet:
         self._send()
 
     async def sleep(self) -> None:
-        """Have all servers give their GPU memory back, weights included."""
+        """Have all servers free their GPU memory, weights included."""
         for member in self._up():
             member.asleep = True
         await self._command("/sleep?level=2")
 
     async def wake(self) -> None:
-        """Afterwards they need weights."""
+        """Wake all servers, which then need weights."""
         await self._command("/wake_up")
         for member in self._up():
             if member.asleep:
                 member.wake()
 
     async def endpoints(self, timeout: float) -> list[Endpoint]:
-        """See VllmEngine. While they receive weights their engines need not answer health checks."""
+        """Return the servers as `VllmEngine.endpoints` does. While they receive weights, their engines need not answer
+        health checks."""
         if not self._members:
             raise ValueError("only the main rank's engine has servers")
         with suppress(TimeoutError):
@@ -118,7 +120,7 @@ class Fleet:
         return self._version is not None and any(member.version != self._version for member in self._up())
 
     def metrics(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Gauges, and counters since the start."""
+        """Return gauges, and counters since the start."""
         members = self._members.values()
         gauges: dict[str, float] = {
             "rollout/servers": len(self._up()),
@@ -216,7 +218,7 @@ class Fleet:
         self._change = asyncio.Event()
 
     async def _command(self, path: str) -> None:
-        """POST it to all servers that are up; those that fail are restarted."""
+        """Send a POST of `path` to all servers that are up; those that fail are restarted."""
         members = [member for member in self._up() if member.endpoint]
         calls = [self._client.command(member.endpoint, path, COMMAND_SECONDS) for member in members if member.endpoint]
         for member, result in zip(members, await asyncio.gather(*calls, return_exceptions=True), strict=True):

@@ -20,17 +20,21 @@ START_POLL_SECONDS = 0.5
 PROBE_SECONDS = 2.0
 LONGEST_BACKOFF_SECONDS = 30.0
 DOUBTS = 3
-"""Times in a row that requests fail on a server which passes its health check; then it counts as failed."""
+"""Number of times in a row that requests may fail on a server that passes its health check; then it counts as
+failed."""
 AWAY_SECONDS = 30.0
-"""An external server that has not answered for so long is not waited for any more."""
+"""Longest wait for an external server to answer, in seconds."""
 PORT_TRIES = 3
 PORT_TAKEN = "address already in use"
 
 State = Literal["starting", "up", "away", "lost"]
-"""`away`: an external server that does not answer. `lost`: failed once more than it may."""
+"""State of a server. `away` is an external server that does not answer; `lost` is one that failed once more than it
+may."""
 
 
 class StartError(Exception):
+    """The server did not start."""
+
     pass
 
 
@@ -40,21 +44,23 @@ class Member:
     def __init__(
         self, server: Server, client: Client, config: ServerConfig, api_key: str, changed: Callable[[Member], None]
     ) -> None:
-        """`changed` is called after every change that matters to who waits or wants to send."""
+        """Prepare to run `server`. `changed` is called after every change that waiting or sending code needs to know
+        of."""
         self.name = server.name
         self.ours = server.ours
         self.state: State = "starting"
         self.endpoint: Endpoint | None = None
-        """While it is up."""
+        """Endpoint of the server while it is up, else None."""
         self.version: int | None = None
-        """Of the weights that it is known to hold."""
+        """Version of the weights that it is known to hold."""
         self.updating_until = 0.0
-        """Till then it may be receiving weights, and its engine need not answer."""
+        """Time until which it may be receiving weights, so that its engine need not answer; in seconds of the monotonic
+        clock."""
         self.asleep = False
         self.restarts = 0
         self.incarnation = 0
         self.failure = ""
-        """Why it is not up."""
+        """Reason why it is not up."""
         self._server = server
         self._client = client
         self._config = config
@@ -68,7 +74,7 @@ class Member:
         self._down_since: float | None = None
 
     def serves(self, version: int | None) -> bool:
-        """It may get requests for weights of this version."""
+        """Return True when it may get requests for weights of this version."""
         up = self.state == "up" and not self.asleep and self._suspicion is None and self._reported is None
         return up and version is not None and self.version == version
 
@@ -79,28 +85,28 @@ class Member:
             self._alarm.set()
 
     def suspect(self, reason: str) -> None:
-        """A request failed: nothing new goes there before a health check has passed."""
+        """Note that a request failed: the server gets nothing new before it has passed a health check."""
         self._suspicion = reason
         self._alarm.set()
 
     def answered(self) -> None:
-        """A request succeeded."""
+        """Note that a request succeeded."""
         self._doubts = 0
 
     def wake(self) -> None:
-        """It is awake, without its weights: for who brings them that is as good as a restart."""
+        """Mark it as awake and without its weights; to the weight sync that is as good as a restart."""
         assert self.endpoint is not None
         self.asleep, self.version = False, None
         self.incarnation += 1
         self.endpoint = replace(self.endpoint, incarnation=self.incarnation)
 
     def unavailable_seconds(self) -> float:
-        """In all, without its first start."""
+        """Return the seconds that it has been unavailable in all, without its first start."""
         running = 0.0 if self._down_since is None else time.monotonic() - self._down_since
         return self._unavailable + running
 
     async def live(self) -> None:
-        """Returns when it is lost."""
+        """Run the server until it is lost."""
         try:
             while self.state != "lost":
                 if self.restarts > 1:
@@ -162,7 +168,7 @@ class Member:
             raise StartError(f"failed its first request: {self._server.exited() or error!r}") from error
 
     async def _watch(self) -> str:
-        """Until it fails: why."""
+        """Watch the server until it fails, and return the reason."""
         assert self.endpoint is not None
         period = min(PROBE_SECONDS, self._config.stall_timeout_seconds / 4)
         heard = time.monotonic()

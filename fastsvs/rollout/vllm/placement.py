@@ -1,4 +1,4 @@
-"""From a job's configuration to the servers that this process starts, or finds."""
+"""The servers that this process starts or finds, from a job's configuration."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def servers_of(spec: EngineSpec, api_key: str, nodes: Nodes, control: Control | None) -> list[Server]:
-    """All servers of the job; `control` reaches those on other nodes, and is None when there are none.
+    """Return all servers of the job; `control` reaches those on other nodes, and is None when there are none.
 
-    Raises UserError for servers that cannot be, EngineFailure when a node does not answer.
+    Raises UserError for servers that cannot be started, EngineFailure when a node does not answer.
     """
     if spec.rollout.placement == "external":
         return external_servers(spec.rollout.server)
@@ -34,19 +34,19 @@ def servers_of(spec: EngineSpec, api_key: str, nodes: Nodes, control: Control | 
 
 
 def serve_node(spec: EngineSpec, nodes: Nodes, control: Control) -> None:
-    """Run this node's servers for the main rank until that says that it is over. Raises EngineFailure when the main
-    rank is silent."""
+    """Run this node's servers for the main rank until the main rank ends them. Raises EngineFailure when the main rank
+    is silent."""
     serve(control, nodes.own, lambda api_key: local_servers(spec, api_key, nodes.own))
 
 
 def others(nodes: Nodes) -> list[int]:
-    """Nodes other than this one with servers of the job."""
+    """Return the nodes other than this one that have servers of the job."""
     return [node for node in nodes.with_servers if node != nodes.own]
 
 
 def check_servers(rollout: RolloutConfig, here: bool) -> None:
-    """Raises UserError for servers that this job cannot start; of the nodes and GPUs that they need only `here`, where
-    this process stands on one of the job's nodes."""
+    """Raise UserError for servers that this job cannot start. Checks the nodes and GPUs that they need only if `here`,
+    where this process runs on one of the job's nodes."""
     if rollout.placement == "external":
         return
     if not here:
@@ -59,7 +59,8 @@ def check_servers(rollout: RolloutConfig, here: bool) -> None:
 
 
 def count_servers(config: ServerConfig, devices: int) -> int:
-    """Servers of a node with so many GPUs (0: on its CPU). Raises UserError when they need more."""
+    """Return the number of servers of a node with `devices` GPUs (0: on its CPU). Raises UserError when they need
+    more."""
     count = config.count or max(1, devices // config.tensor_parallel)
     if devices and count * config.tensor_parallel > devices:
         raise UserError(
@@ -74,7 +75,7 @@ def external_servers(config: ServerConfig) -> list[Server]:
 
 
 def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalServer]:
-    """Those of this node, which is the job's `node`th."""
+    """Return the servers of this node, which is number `node` of the job."""
     config = spec.rollout.server
     devices = visible_devices() if spec.device.type == "cuda" else ()
     count = count_servers(config, len(devices))
@@ -101,7 +102,7 @@ def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalSe
 
 
 def shares_devices(spec: EngineSpec) -> bool:
-    """Trainer and servers have the same GPUs."""
+    """Return True when trainer and servers use the same GPUs."""
     trains = spec.weights is None
     return trains and spec.device.type == "cuda" and spec.rollout.placement == "colocated"
 

@@ -21,38 +21,38 @@ from fastsvs.rollout.vllm.server import Server
 
 LOOK_SECONDS = 0.2
 ANSWER_SECONDS = 60.0
-"""An agent that has not obeyed by then counts as gone."""
+"""Longest wait for an agent to obey, in seconds; then it counts as gone."""
 OFFER_SECONDS = 600.0
-"""All nodes of a job need not start at once."""
+"""Longest wait for another node to begin, in seconds: all nodes of a job need not start at once."""
 API_KEY = "api_key"
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 60.0
-"""Without a heartbeat for so long the main rank counts as gone."""
+"""Longest time without a heartbeat, in seconds; then the main rank counts as gone."""
 
 
 class Control:
-    """What the main rank and the agents of the nodes share."""
+    """Keys and values that the main rank and the agents of the nodes share."""
 
     def __init__(self, store: dist.Store) -> None:
-        """`store` is the job's own: a copy is made, for threads may not share a connection."""
+        """Copy `store`, which is the job's own, because threads may not share a connection."""
         self._store = dist.PrefixStore("rollout servers", store.clone())  # type: ignore[attr-defined]
 
     def put(self, key: str, value: object) -> None:
         self._store.set(key, json.dumps(value))
 
     def get(self, key: str) -> object:
-        """None if it is not there."""
+        """Return the value of `key`, or None if there is none."""
         return json.loads(self._store.get(key)) if self._store.check([key]) else None
 
     def servers_of(self, node: int) -> list[RemoteServer]:
-        """Those that the agent of `node` offers. Raises EngineFailure when it does not."""
+        """Return the servers that the agent of `node` offers. Raises EngineFailure when it offers none in time."""
         names = asyncio.run(self.wait(f"{node}/servers", OFFER_SECONDS))
         if not isinstance(names, list):
             raise EngineFailure(f"node {node} of the job has offered no rollout server within {OFFER_SECONDS:g} s")
         return [RemoteServer(name, self) for name in names]
 
     async def wait(self, key: str, seconds: float) -> object:
-        """None if it is not there by then."""
+        """Wait up to `seconds` for `key`, and return its value, or None if there is none by then."""
         deadline = time.monotonic() + seconds
         while (value := self.get(key)) is None and time.monotonic() < deadline:
             await asyncio.sleep(LOOK_SECONDS)
@@ -61,7 +61,7 @@ class Control:
 
 @dataclass
 class RemoteServer:
-    """The main rank's hold of a server that the agent of another node runs."""
+    """The main rank's handle on a server that the agent of another node runs."""
 
     name: str
     control: Control
@@ -92,7 +92,7 @@ class RemoteServer:
 
 
 class Heartbeat:
-    """On the main rank: keeps the agents going until it is stopped, or this process dies."""
+    """Thread of the main rank that keeps the agents going until it is stopped or this process dies."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
@@ -115,7 +115,7 @@ class Heartbeat:
 
 
 def serve(control: Control, node: int, servers: Callable[[str], Sequence[Server]]) -> None:
-    """The agent of `node`: offers and runs its `servers`, which need the job's API key, until the main rank ends it."""
+    """Offer and run the `servers` of `node` as its agent until the main rank ends it; they need the job's API key."""
 
     async def run() -> None:
         api_key = await control.wait(API_KEY, OFFER_SECONDS)
@@ -129,9 +129,9 @@ def serve(control: Control, node: int, servers: Callable[[str], Sequence[Server]
 
 
 async def obey(control: Control, servers: Sequence[Server]) -> None:
-    """Runs `servers` as the main rank orders until that says that it is over.
+    """Run `servers` as the main rank orders until it says that the job is over.
 
-    Raises EngineFailure when the main rank falls silent. No server is left in either case.
+    Raises EngineFailure when the main rank falls silent. No server is left running in either case.
     """
     done = {server.name: 0 for server in servers}
     beat, heard = None, time.monotonic()
@@ -149,7 +149,7 @@ async def obey(control: Control, servers: Sequence[Server]) -> None:
 
 
 async def _follow(control: Control, server: Server, done: int) -> int:
-    """Carry out the newest order if it is not `done`; its number."""
+    """Carry out the newest order unless it is `done`, and return its number."""
     order = control.get(f"{server.name}/order")
     if isinstance(order, dict) and order["number"] > done:
         await server.stop()

@@ -1,4 +1,4 @@
-"""Where rollout servers come from: processes of ours on this machine, or URLs that somebody else keeps alive."""
+"""Rollout servers: processes of ours on this machine, or URLs that somebody else keeps alive."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ class Server(Protocol):
 
     name: str
     ours: bool
-    """It may be killed and started again."""
+    """True where the server may be killed and started again."""
 
     @property
     def trace(self) -> str:
-        """Where to look when it fails."""
+        """Return where to look when the server fails."""
 
     async def start(self) -> str:
-        """Start its process, unless it is somebody else's; the URL at which it will answer."""
+        """Start the server's process, unless it is somebody else's, and return the URL at which it will answer."""
 
     def exited(self) -> str | None:
-        """Why its process is gone, None as long as it runs."""
+        """Return the reason why its process is gone, or None while it runs."""
 
     async def stop(self) -> None:
-        """End its process and all that this started, however it is: returns when nothing is left."""
+        """End its process and everything that it started, whatever their state; return when nothing is left."""
 
 
 @dataclass
 class ExternalServer:
+    """A server that somebody else keeps alive."""
+
     name: str
     url: str
     ours: bool = False
@@ -54,7 +56,7 @@ class ExternalServer:
         return None
 
     async def stop(self) -> None:
-        """It is not ours to end."""
+        """Do nothing, because the server is not ours to end."""
 
 
 @dataclass
@@ -65,7 +67,7 @@ class LocalServer:
     launch: Launch
     index: int
     log: Path
-    """All its starts append to it."""
+    """Log file, to which every start of the server appends."""
     ours: bool = True
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _log_start: int = field(default=0, init=False)
@@ -98,7 +100,7 @@ class LocalServer:
         return f"its process ended with status {self._process.returncode}, the last it said was\n{self.tail()}"
 
     def tail(self) -> str:
-        """The last lines of the log since the last start."""
+        """Return the last TAIL_LINES lines of the log since the last start."""
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return "\n".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 GRACE_SECONDS = 5.0
-"""From SIGTERM to SIGKILL."""
+"""Time from SIGTERM to SIGKILL, in seconds."""
 TRACKER_SECONDS = 3.0
 CHECK_SECONDS = 0.2
 PR_SET_PDEATHSIG = 1
@@ -45,7 +45,7 @@ def main(owner: int, arguments: list[str]) -> int:
 
 
 def terminate(command: "subprocess.Popen[bytes]") -> None:
-    """Ask, and wait for a while."""
+    """Send SIGTERM to the command's process group, and wait up to GRACE_SECONDS for the command to end."""
     with suppress(ProcessLookupError):
         os.killpg(command.pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
@@ -54,9 +54,10 @@ def terminate(command: "subprocess.Popen[bytes]") -> None:
 
 
 def kill_descendants() -> None:
-    """Killing children makes their children ours, until there are none left.
+    """Kill all descendants: killing children makes their children ours, until there are none left.
 
-    Python's resource trackers get a moment: they remove the shared memory of the dead, and then end by themselves.
+    Python's resource trackers get up to TRACKER_SECONDS: they remove the shared memory of the dead processes, and then
+    end by themselves.
     """
     deadline = time.monotonic() + TRACKER_SECONDS
     while pids := children(os.getpid()):
