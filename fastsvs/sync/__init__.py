@@ -1,6 +1,6 @@
-"""Weights from the policy to the rollout engines, once per policy version.
+"""Transfer of weights from the policy to the rollout engines, once per policy version.
 
-Light: vLLM's workers import `fastsvs.sync.receiver`, and this with it.
+It must stay light: vLLM's workers import `fastsvs.sync.receiver`, and this package with it.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from fastsvs.sync.local import LocalSync
 from fastsvs.sync.transports import TransportName
 
 SERVER_ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}
-"""Without it vLLM has no routes for weights."""
+"""Environment variables of a server; without them vLLM has no routes for weights."""
 
 
 class WeightSync(Protocol):
-    """Several ranks call every method together."""
+    """Way to bring the policy's weights to the engines. All ranks call every method together."""
 
     def publish(self, version: int) -> None:
-        """Bring all engines to the policy's weights, which have this version; nothing happens where they hold it."""
+        """Bring all engines to the policy's weights, which have this version; do nothing where they hold it already."""
 
     def metrics(self) -> dict[str, float]:
-        """`sync/...` of the last publish, on the main rank."""
+        """Return the metrics `sync/...` of the last publish, on the main rank."""
 
     def close(self) -> None: ...
 
 
 def transport_for(placement: Literal["colocated", "dedicated", "external"], device: torch.device) -> TransportName:
-    """Two processes cannot meet in NCCL on one GPU: where servers share the trainer's, memory is shared too."""
+    """Choose the transport: shared memory where servers share the trainer's GPUs, because NCCL cannot connect two
+    processes on one GPU."""
     return "ipc" if placement == "colocated" and device.type == "cuda" else "broadcast"
 
 
 def server_arguments(transport: TransportName = "broadcast") -> list[str]:
-    """Command-line options of a vLLM server that `BroadcastSync` with the same transport can reach."""
+    """Return the command-line options of a vLLM server that `BroadcastSync` with the same transport can reach."""
     backend = json.dumps({"backend": f"fastsvs_{transport}"})
     return ["--worker-extension-cls", "fastsvs.sync.receiver.Extension", "--weight-transfer-config", backend]
 

@@ -1,4 +1,5 @@
-"""Weights from the policy to vLLM servers, over HTTP for control and a group of their own for the bytes."""
+"""Transfer of weights from the policy to vLLM servers: HTTP for control, and a process group of its own for the
+bytes."""
 
 from __future__ import annotations
 
@@ -20,21 +21,24 @@ from fastsvs.sync.sender import Outcome, Sender
 from fastsvs.sync.transports import Slots, TransportName, slot_bytes
 
 CPU_BUCKET_BYTES = 64 << 20
-"""More only leaves the caches on a CPU."""
+"""Largest bucket on a CPU, in bytes: a larger one does not stay in the caches."""
 
 
 class BucketSource(Protocol):
+    """Source of weights that are sent in buckets."""
+
     def weight_specs(self) -> list[TensorSpec]:
-        """Every tensor to send, in order."""
+        """Return the specs of all tensors to send, in order."""
 
     def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor]) -> Iterator[list[Tensor] | None]:
-        """Collective: on the main rank each bucket's pieces, which lie in one of two `slots` or stay valid as long."""
+        """Yield each bucket's pieces on the main rank, and None on the others. Collective. Pieces lie in one of the two
+        `slots`, or stay valid for as long."""
 
 
 class BroadcastSync:
-    """Keeps all servers of `fleet` at the version of `source`.
+    """A sync that keeps all servers of `fleet` at the version of `source`.
 
-    `transport`: "broadcast" (gloo on CPUs, NCCL on GPUs), or "ipc" for servers on the trainer's own GPUs or CPU.
+    `transport` is "broadcast" (gloo on CPUs, NCCL on GPUs), or "ipc" for servers on the trainer's own GPUs or CPU.
     """
 
     def __init__(
@@ -52,9 +56,9 @@ class BroadcastSync:
         self._metrics: dict[str, float] = {}
 
     def publish(self, version: int) -> None:
-        """Send the weights to the servers that do not hold this version. All ranks together.
+        """Send the weights to the servers that do not hold this version. All ranks call it together.
 
-        Raises WeightSyncError when the servers could not be brought to it, with the reasons.
+        Raises WeightSyncError, with the reasons, when the servers could not be brought to it.
         """
         begin = perf_counter()
         for attempt in range(self._config.attempts):
@@ -69,7 +73,7 @@ class BroadcastSync:
         raise WeightSyncError(f"weights of version {version} did not reach the rollout servers: {outcome.reason}")
 
     def metrics(self) -> dict[str, float]:
-        """Of the last publish that sent something; on the main rank."""
+        """Return the metrics of the last publish that sent something, on the main rank."""
         return dict(self._metrics)
 
     def close(self) -> None:
@@ -99,7 +103,8 @@ class BroadcastSync:
 
     @contextmanager
     def _open_slots(self) -> Iterator[Slots]:
-        """Given back afterwards on a GPU, whose memory others need; on a CPU new memory costs more than sending."""
+        """Open the slots for one update. On a GPU they are freed afterwards, because others need the memory; on a CPU
+        they are kept, because new memory costs more than sending."""
         holds_buffers = self._sender is not None or self._shares_gpus()
         if self._slots is None:
             size = slot_bytes(self._buckets) if holds_buffers else 0
@@ -116,7 +121,8 @@ class BroadcastSync:
             self._slots = None
 
     def _told(self, step: Callable[[Sender], Outcome]) -> Outcome:
-        """What the step gave on the main rank, on every rank. An exception there ends the others too."""
+        """Run `step` on the main rank, and return its outcome on every rank. An exception there ends the other ranks
+        too."""
         outcome, error = Outcome("done"), None
         if self._sender is not None:
             try:
@@ -129,11 +135,12 @@ class BroadcastSync:
         return outcome
 
     def _shares_gpus(self) -> bool:
-        """Every rank's GPU may have workers that read its memory; on CPUs they read the main rank's."""
+        """Return True where every rank's GPU may have workers that read its memory; on CPUs workers read the main
+        rank's memory."""
         return self._transport == "ipc" and self._device.type == "cuda"
 
     def _handles(self, slots: Slots) -> dict[str, list[dict[str, Any]]]:
-        """By device, on the main rank."""
+        """Return the handles of the shared slots by device, on the main rank."""
         if self._transport != "ipc" or not slots.buffers[0].numel():
             return {}
         own = {device_key(self._device): slots.handles()}
@@ -144,7 +151,8 @@ class BroadcastSync:
         return {key: handles for part in parts for key, handles in part.items()}
 
     def _offer(self, index: int, slots: Slots, pieces: Sequence[Tensor] | None) -> None:
-        """The whole bucket in the slot that workers read: the main rank's, and on GPUs also all others'."""
+        """Put the whole bucket into the slot that workers read: the main rank's slot, and on GPUs also those of all
+        other ranks."""
         if pieces is not None:
             slot = slots.buffers[index % 2][: self._buckets[index].nbytes]
             for place, piece in zip(slot.split([len(piece) for piece in pieces]), pieces, strict=True):

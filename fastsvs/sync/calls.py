@@ -14,6 +14,8 @@ SLOWEST_POLL = 2e-3
 
 
 class Deadline:
+    """Time at which an update must be over."""
+
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
@@ -21,20 +23,23 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
-        """Raises TimeoutError once it has passed."""
+        """Raise TimeoutError once the deadline has passed."""
         if not self.left():
             raise TimeoutError("the update took longer than sync.timeout_seconds")
 
 
 class ServersFailedError(Exception):
+    """Calls on some servers failed."""
+
     def __init__(self, failures: dict[str, RefusedError | UnreachableError]) -> None:
         super().__init__("; ".join(f"{name}: {error}" for name, error in failures.items()))
         self.failures = failures
-        """By the server's name."""
+        """Failures by the server's name."""
 
 
 class Calls(Generic[T]):
-    """Runs `call(routes)` for each of `servers` from now on. The threads do not hold up the end of the process."""
+    """Calls `call(routes)` that run for each of `servers` from now on. The threads do not delay the end of the
+    process."""
 
     def __init__(self, servers: Sequence[Routes], call: Callable[[Routes], T]) -> None:
         self._results: dict[str, T] = {}
@@ -47,12 +52,12 @@ class Calls(Generic[T]):
             thread.start()
 
     def check(self) -> None:
-        """Raises ServersFailedError when a call has failed by now."""
+        """Raise ServersFailedError when a call has failed by now."""
         if self._failures:
             raise ServersFailedError(dict(self._failures))
 
     def settle(self, seconds: float) -> dict[str, RefusedError | UnreachableError]:
-        """The failures after waiting up to so long for all to end; a call that has not ended is one."""
+        """Wait up to `seconds` for all calls to end, and return the failures; a call that has not ended is one."""
         deadline = Deadline(seconds)
         for thread in self._threads.values():
             thread.join(deadline.left())
@@ -62,11 +67,12 @@ class Calls(Generic[T]):
         return running | dict(self._failures)
 
     def done(self) -> dict[str, T]:
-        """What has come so far, by the server's name."""
+        """Return the results that have come so far, by the server's name."""
         return dict(self._results)
 
     def results(self, deadline: Deadline) -> list[T]:
-        """In the order of the servers. Raises ServersFailedError."""
+        """Wait for all calls, and return their results in the order of the servers. Raises ServersFailedError when one
+        failed."""
         if failures := self.settle(deadline.left()):
             raise ServersFailedError(failures)
         return [self._results[name] for name in self._threads]
@@ -81,7 +87,7 @@ class Calls(Generic[T]):
 
 
 def wait_until(done: Callable[[], bool], check: Callable[[], None]) -> None:
-    """Sleep until `done`; `check` raises what ends the wait."""
+    """Sleep until `done` returns True; `check` raises what ends the wait early."""
     pause, since_check = 5e-5, 0.0
     while not done():
         time.sleep(pause)

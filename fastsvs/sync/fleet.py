@@ -1,4 +1,4 @@
-"""What the weight sync needs of rollout servers; `rollout.vllm` keeps them alive."""
+"""What the weight sync needs of rollout servers, which `rollout.vllm` keeps alive."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class Endpoint(Protocol):
 
     @property
     def incarnation(self) -> int:
-        """Counts its restarts: after one it holds no weights of ours."""
+        """Return the number of its restarts; after each it holds none of the trainer's weights."""
 
 
 @runtime_checkable
 class ServerFleet(Protocol):
-    """Called on the main rank alone."""
+    """All rollout servers. The main rank alone calls the methods."""
 
     def endpoints(self, timeout: float) -> Sequence[Endpoint]:
-        """All servers that are up and healthy; waits up to `timeout` seconds for those that are being restarted. Raises
-        when the limit of restarts is used up."""
+        """Return all servers that are up and healthy. Waits up to `timeout` seconds for those that are being restarted,
+        and raises when the limit of restarts is used up."""
 
     def report_failure(self, endpoint: Endpoint, reason: str) -> None:
         """Restart this server."""
 
     def weights_loaded(self, endpoint_names: Collection[str], version: int) -> None:
-        """These servers hold this version and may get requests again."""
+        """Note that these servers hold this version and may get requests again."""
 
     def stale(self) -> bool:
-        """Some healthy server does not hold the version that was loaded last."""
+        """Return True when some healthy server does not hold the version that was loaded last."""
 
 
 class WeightSyncError(EngineFailure):

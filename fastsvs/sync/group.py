@@ -1,4 +1,4 @@
-"""The group that weights travel through: gloo or NCCL for the bytes, and a store for who has joined and who gave up.
+"""The process group for weights: gloo or NCCL for the bytes, and a store that says who has joined and who gave up.
 
 Rank 0 is the trainer's main rank, the others are rollout workers; both sides run this file.
 """
@@ -24,7 +24,7 @@ ABORT_SECONDS = 10.0
 
 
 def serve_store(address: str, timeout: float) -> tuple[TCPStore, int]:
-    """The store and its port, bound to `address` alone."""
+    """Open a store that is bound to `address` alone, and return it with its port."""
     listening = socket.create_server((address, 0))
     port = listening.getsockname()[1]
     store = TCPStore(
@@ -47,22 +47,23 @@ def announce(store: TCPStore, rank: int) -> None:
 
 
 def missing(store: TCPStore, size: int) -> list[int]:
-    """Ranks that have not announced themselves."""
+    """Return the ranks that have not announced themselves."""
     return [rank for rank in range(1, size) if not store.check([_joined(rank)])]
 
 
 def local_address(remote: str) -> str:
-    """This machine's address on the way to `remote`."""
+    """Return this machine's address on the way to `remote`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((socket.gethostbyname(remote), 9))  # sends nothing
         return probe.getsockname()[0]
 
 
 class Group:
-    """Rank `rank` of `size`, gloo on CPUs and NCCL on GPUs. Blocks until all have come.
+    """A process group of `size` ranks, gloo on CPUs and NCCL on GPUs; this process is rank `rank`. Creating it blocks
+    until all ranks have joined.
 
     `address` is this machine's in the group; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name an interface instead.
-    `timeout` seconds limit the meeting and, on CPUs, every operation.
+    `timeout` seconds limit the joining and, on CPUs, every operation.
     """
 
     def __init__(
@@ -82,10 +83,10 @@ class Group:
         return work
 
     def abandon(self) -> None:
-        """Use the group no more, whatever is going on in it.
+        """Stop using the group, whatever is going on in it.
 
-        NCCL gives up at once, and a process that ended before it has would be aborted. gloo cannot be interrupted: its
-        last operation runs into its timeout on a thread.
+        NCCL gives up at once. This waits for it, because a process that ended earlier would be aborted. gloo cannot be
+        interrupted: its last operation runs into its timeout on a thread.
         """
         held: list[object] = [self._group, self._pending]
         thread = threading.Thread(target=_let_go, args=(self._group, held), daemon=True)
@@ -130,7 +131,7 @@ def _let_go(group: Any, held: list[object]) -> None:
 
 
 def given_up(store: TCPStore) -> Callable[[], None]:
-    """A check that raises ConnectionAbortedError when rank 0 has given the update up, or is gone."""
+    """Return a check that raises ConnectionAbortedError when rank 0 has given the update up, or is gone."""
 
     def check() -> None:
         try:

@@ -1,4 +1,4 @@
-"""Servers that read the weights themselves when they start: nothing is sent."""
+"""The sync for servers that read the weights themselves when they start: nothing is sent."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from fastsvs.sync.fleet import ServerFleet
 
 
 class LoadedSync:
-    """Lets servers have requests once they are up. Collective like any `WeightSync`; the main rank alone acts."""
+    """A sync that lets servers have requests once they are up. It is collective like any `WeightSync`; the main rank
+    alone acts."""
 
     def __init__(self, fleet: ServerFleet, timeout_seconds: float) -> None:
-        """`timeout_seconds`: longest wait for servers that are being restarted while others are up."""
+        """Wait at most `timeout_seconds` for servers that are being restarted while others are up."""
         self._fleet = fleet
         self._timeout = timeout_seconds
 

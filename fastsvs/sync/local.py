@@ -1,4 +1,4 @@
-"""Weights from the policy to an engine in the same processes."""
+"""Transfer of weights from the policy to an engine in the same processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 class TensorSource(Protocol):
     def hf_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Collective: every full tensor under its Hugging Face name."""
+        """Yield every full tensor under its Hugging Face name. Collective."""
 
 
 class WeightLoader(Protocol):
@@ -18,7 +18,7 @@ class WeightLoader(Protocol):
 
 
 class LocalSync:
-    """Keeps `engine` at the version of `source`; all ranks hold all weights."""
+    """A sync that keeps `engine` at the version of `source`; all ranks hold all weights."""
 
     def __init__(self, source: TensorSource, engine: WeightLoader) -> None:
         self._source = source

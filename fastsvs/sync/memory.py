@@ -15,14 +15,14 @@ from torch import Tensor
 
 
 def device_key(device: torch.device) -> str:
-    """Processes with the same key can share memory on this device."""
+    """Return a key of the device; processes with the same key can share memory on it."""
     if device.type == "cuda":
         return f"gpu {torch.cuda.get_device_properties(device).uuid}"
     return f"host {socket.gethostname()}"
 
 
 class SharedMemory:
-    """`tensor` [nbytes] uint8 on `device`; keep this object while others use it."""
+    """Memory of `tensor` [nbytes] uint8 on `device`; keep this object while others use it."""
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
         self._file: int | None = None
@@ -34,7 +34,7 @@ class SharedMemory:
             self.tensor = torch.from_file(_path(os.getpid(), self._file), True, nbytes, dtype=torch.uint8)
 
     def handle(self) -> dict[str, Any]:
-        """For `open_memory` in another process."""
+        """Return the handle for `open_memory` in another process."""
         if self._file is not None:
             return {"pid": os.getpid(), "file": self._file, "nbytes": self.tensor.numel()}
         shared = self.tensor.untyped_storage()._share_cuda_()
@@ -49,14 +49,15 @@ class SharedMemory:
 
 
 class Pool:
-    """Buffers for the same use again and again. On CPUs fresh memory costs more than what is done with it."""
+    """Buffers that are used again and again, because on CPUs fresh memory costs more than the work that is done in
+    it."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._buffers: list[Tensor] = []
 
     def take(self, nbytes: int) -> Tensor:
-        """[nbytes] uint8, of which nobody else holds a view."""
+        """Return a buffer [nbytes] uint8; nobody else holds a view of it."""
         if self._device.type != "cpu":  # torch's own allocator does it
             return torch.empty(nbytes, dtype=torch.uint8, device=self._device)
         free = [buffer for buffer in self._buffers if _references(buffer) == 1]
@@ -69,13 +70,13 @@ class Pool:
 
 
 def _references(buffer: Tensor) -> int:
-    """Tensors that lie in this one's memory, itself included."""
+    """Count the tensors that lie in this one's memory, itself included."""
     storage = buffer.untyped_storage()
     return torch._C._storage_Use_Count(storage._cdata) - 1
 
 
 def open_memory(handle: dict[str, Any], device: torch.device) -> Tensor:
-    """[nbytes] uint8: the other process's memory itself, not a copy."""
+    """Return the other process's memory itself, not a copy: [nbytes] uint8."""
     if "file" in handle:
         return torch.from_file(_path(handle["pid"], handle["file"]), True, handle["nbytes"], dtype=torch.uint8)
     rest = [base64.b64decode(x["bytes"]) if isinstance(x, dict) else x for x in handle["cuda"]]

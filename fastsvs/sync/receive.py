@@ -20,7 +20,8 @@ MISMATCH = "checksums differ between trainer and server:"
 
 @dataclass(kw_only=True)
 class InitInfo:
-    """How a worker finds the trainer: it is rank `rank_offset` + its own number among its server's workers."""
+    """What a worker needs to find the trainer. Its rank is `rank_offset` + its own number among its server's
+    workers."""
 
     master_address: str
     master_port: int
@@ -32,7 +33,7 @@ class InitInfo:
 
 @dataclass(kw_only=True)
 class UpdateInfo:
-    """What is about to be sent."""
+    """Description of the tensors that are about to be sent."""
 
     names: list[str]
     dtype_names: list[str]
@@ -41,11 +42,11 @@ class UpdateInfo:
     """Number of the update within the group."""
     verify: bool = False
     handles: dict[str, list[dict]] = field(default_factory=dict)
-    """Shared memory alone: the sender's two slots, by device."""
+    """Handles of the sender's two slots by device, for shared memory alone."""
 
 
 class BroadcastReceiver:
-    """Buckets by broadcast: the next one arrives while one is loaded."""
+    """A receiver of buckets by broadcast: the next one arrives while one is loaded."""
 
     def __init__(self, info: InitInfo, worker: int, device: torch.device) -> None:
         self._join(info, worker, device)
@@ -53,8 +54,8 @@ class BroadcastReceiver:
         self._group = Group(self._store, self._rank, info.world_size, address, info.timeout_seconds, device)
 
     def receive(self, info: UpdateInfo, load: Load) -> None:
-        """Raises ValueError when a tensor did not arrive as it was sent, TimeoutError and ConnectionError when not all
-        came; then the group is of no more use."""
+        """Receive all buckets and load them. Raises ValueError when a tensor did not arrive as it was sent,
+        TimeoutError or ConnectionError when not all came; then the group is of no more use."""
         specs = read_specs(info.names, info.dtype_names, info.shapes)
         deadline = Deadline(self._info.timeout_seconds)
 
@@ -80,7 +81,8 @@ class BroadcastReceiver:
         announce(self._store, self._rank)
 
     def _buffers(self, info: UpdateInfo, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Tensor]:
-        """Memory that no view is left of: an engine may keep some until it has a layer's other tensors."""
+        """Yield each bucket in memory that no view is left of: an engine may keep views until it has a layer's other
+        tensors."""
         incoming = self._begin(buckets[0])
         for following in [*buckets[1:], None]:
             works, buffer = incoming
@@ -98,7 +100,7 @@ class BroadcastReceiver:
 
 
 class MemoryReceiver(BroadcastReceiver):
-    """Buckets in memory that the trainer shares: of the same GPU, or of the same machine on CPUs."""
+    """A receiver of buckets in memory that the trainer shares: on the same GPU, or on CPUs on the same machine."""
 
     def __init__(self, info: InitInfo, worker: int, device: torch.device) -> None:
         self._join(info, worker, device)
@@ -123,7 +125,7 @@ class MemoryReceiver(BroadcastReceiver):
 
 
 def load_buckets(buckets: Sequence[Bucket], buffers: Iterator[Tensor], load: Load, verify: bool) -> list[int]:
-    """Hand the tensors of each bucket to `load`; their checksums, if these are wanted."""
+    """Hand the tensors of each bucket to `load`, and return their checksums if `verify`, else []."""
     sums = []
     for bucket, buffer in zip(buckets, buffers, strict=True):
         tensors = bucket.views(buffer)
@@ -133,7 +135,7 @@ def load_buckets(buckets: Sequence[Bucket], buffers: Iterator[Tensor], load: Loa
 
 
 def compare(specs: Sequence[TensorSpec], found: Sequence[int], expected: Sequence[int]) -> None:
-    """Raises ValueError with the names of the tensors whose checksums differ."""
+    """Raise ValueError with the names of the tensors whose checksums differ."""
     differing = [spec.name for spec, a, b in zip(specs, found, expected, strict=True) if a != b]
     if differing:
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""

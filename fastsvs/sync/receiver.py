@@ -1,7 +1,7 @@
 """Weight transfer engines for vLLM's workers: `fastsvs_broadcast` and `fastsvs_ipc`.
 
-Loaded there with `--worker-extension-cls fastsvs.sync.receiver.Extension`: importing this file registers them. It needs
-vLLM and torch only.
+Workers load this file with `--worker-extension-cls fastsvs.sync.receiver.Extension`; importing it registers the
+engines. It needs vLLM and torch only.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from fastsvs.sync.receive import BroadcastReceiver, InitInfo, MemoryReceiver, Up
 
 
 class Extension:
-    """What vLLM mixes into its workers; the import is what matters."""
+    """Empty class that vLLM mixes into its workers; the import of this file is what matters."""
 
 
 class BroadcastEngine(WeightTransferEngine):
-    """Receives in the trainer's group: gloo on CPUs, NCCL on GPUs."""
+    """An engine that receives in the trainer's process group: gloo on CPUs, NCCL on GPUs."""
 
     init_info_cls = InitInfo
     update_info_cls = UpdateInfo
@@ -72,14 +72,14 @@ class BroadcastEngine(WeightTransferEngine):
 
 
 class MemoryEngine(BroadcastEngine):
-    """Reads the memory of a trainer process on the same GPU (on CPUs: on the same machine)."""
+    """An engine that reads the memory of a trainer process on the same GPU (on CPUs: on the same machine)."""
 
     receiver_cls = MemoryReceiver
 
 
 def _pack_heads(model: nn.Module) -> None:
-    """On CPUs layers compute with a packed copy of their weight. A head that is tied to the embedding gets no weights
-    of its own, so reloading leaves it with the old copy."""
+    """Pack the weights of the heads again. On CPUs layers compute with a packed copy of their weight. A head that is
+    tied to the embedding gets no weights of its own, so reloading leaves it with the old copy."""
     for module in model.modules():
         if isinstance(module, ParallelLMHead):
             module.quant_method.process_weights_after_loading(module)

@@ -23,11 +23,11 @@ class RefusedError(Exception):
 
 
 class UnreachableError(Exception):
-    """No answer: the server is dead, hung, or cut off."""
+    """The server did not answer: it is dead, hung, or cut off."""
 
 
 class Routes:
-    """One server's. Methods raise RefusedError, and after at most `timeout` seconds UnreachableError."""
+    """Routes of one server. Methods raise RefusedError, and after at most `timeout` seconds UnreachableError."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -40,7 +40,7 @@ class Routes:
         return True
 
     def workers(self, timeout: float) -> int:
-        """Processes that hold weights: tensor x pipeline x data parallel."""
+        """Return the number of processes that hold weights: tensor x pipeline x data parallel."""
         return int(self._call("GET", "/get_world_size?include_dp=true", timeout)["world_size"])
 
     def init_transfer(self, info: Mapping[str, Any], timeout: float) -> None:
@@ -54,7 +54,7 @@ class Routes:
         self._call("POST", "/resume", timeout)
 
     def start_update(self, timeout: float) -> None:
-        """Also where an earlier update was begun and never brought to an end."""
+        """Begin an update, also where an earlier one was begun and never brought to an end."""
         try:
             self._call("POST", "/start_weight_update", timeout)
         except RefusedError as error:
@@ -64,7 +64,7 @@ class Routes:
             self._call("POST", "/start_weight_update", timeout)
 
     def update(self, info: Mapping[str, Any], timeout: float) -> None:
-        """Returns when all workers have received and loaded the tensors that `info` describes."""
+        """Have all workers receive and load the tensors that `info` describes; return when they have."""
         self._call("POST", "/update_weights", timeout, {"update_info": info})
 
     def finish_update(self, version: int, timeout: float) -> None:
@@ -74,7 +74,7 @@ class Routes:
         return self._call("GET", "/weight_info", timeout)["weight_version"]
 
     def sleep(self, level: Literal[1, 2], timeout: float) -> None:
-        """Give GPU memory back: 1 keeps the weights in host memory, 2 drops them."""
+        """Free GPU memory: level 1 keeps the weights in host memory, level 2 drops them."""
         self._call("POST", f"/sleep?{urlencode({'level': level, 'mode': 'wait'})}", timeout)
 
     def wake_up(self, tags: Sequence[Literal["weights", "kv_cache"]], timeout: float) -> None:
@@ -103,7 +103,7 @@ class Routes:
 
 
 def _message(answer: str) -> str:
-    """What is in vLLM's error objects; otherwise the answer's beginning."""
+    """Return the message in vLLM's error objects, or else the answer's beginning."""
     try:
         found = json.loads(answer)
         return str(found["error"]["message"] if isinstance(found["error"], dict) else found["error"])

@@ -26,25 +26,25 @@ from fastsvs.sync.routes import RefusedError, Routes, UnreachableError
 from fastsvs.sync.transports import TRANSPORTS, BroadcastTransport, MemoryTransport, TransportName
 
 GRACE_SECONDS = 30.0
-"""For servers to answer after an update was given up, or less with a shorter time limit."""
+"""Longest wait for servers to answer after an update was given up, in seconds; less with a shorter time limit."""
 PROBE_SECONDS = 3.0
-"""For a dead worker to show in its server's health."""
+"""Longest wait for a dead worker to show in its server's health, in seconds."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a step of the main rank, for the ranks that only take part."""
+    """Outcome of a step of the main rank, for the ranks that only take part."""
 
     kind: Literal["current", "ready", "done", "failed", "fatal"]
     reason: str = ""
 
 
 class Sender:
-    """`prepare`, `begin`, `send` every bucket, `finish`.
+    """Sender of one update at a time: call `prepare`, `begin`, `send` for every bucket, and `finish`.
 
-    What a server or the network does is no exception but an outcome, and after a failure `send` does nothing, so that
-    the other ranks' pass over the weights can run to its end.
+    What a server or the network does is no exception but an outcome. After a failure `send` does nothing, so that the
+    other ranks' pass over the weights can run to its end.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Sender:
         self.servers = 0
 
     def prepare(self, version: int) -> Outcome:
-        """Meet the servers that lack this version; "current" when there are none."""
+        """Connect to the servers that lack this version; the outcome is "current" when there are none."""
         self._failure = self._calls = None
         endpoints = self._fleet.endpoints(self._config.timeout_seconds)
         lacking = [e for e in endpoints if self._held.get(_key(e)) != version]
@@ -85,7 +85,7 @@ class Sender:
         return self._failure or Outcome("ready")
 
     def begin(self, handles: Mapping[str, list[dict[str, Any]]]) -> Outcome:
-        """`handles`: of the slots that workers can open, by device."""
+        """Pause the servers and begin the update. `handles` are those of the slots that workers can open, by device."""
         self._sums: list[int] = []
         with self._failing():
             self._everywhere(lambda server, left: server.pause("keep", left))
@@ -95,7 +95,7 @@ class Sender:
         return self._failure or Outcome("ready")
 
     def send(self, index: int, pieces: Sequence[Tensor]) -> None:
-        """The bucket before it is with all workers when this returns; this one is on its way."""
+        """Begin to send a bucket; when this returns, all workers have the bucket before it."""
         if self._failure is None:
             with self._failing():
                 self._open.begin(index, pieces)
@@ -134,7 +134,7 @@ class Sender:
             self._calls.check()
 
     def _connect(self, endpoints: Sequence[Endpoint]) -> None:
-        """A group with all workers of these servers, one after the other in rank."""
+        """Form a group with all workers of these servers, whose ranks follow the order of the servers."""
         self.close()
         counts = self._everywhere(lambda server, left: server.workers(left))
         offsets = {e.name: 1 + sum(counts[:index]) for index, e in enumerate(endpoints)}
@@ -168,7 +168,7 @@ class Sender:
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """What a server or the network can cause ends the update, not the run."""
+        """Turn what a server or the network can cause into a failure of the update, which does not end the run."""
         try:
             yield
         except (ServersFailedError, OSError, RuntimeError) as error:
@@ -178,7 +178,7 @@ class Sender:
             raise
 
     def _give_up(self, error: Exception) -> Outcome:
-        """Tear the group down, wait for the servers to come out of it, and report those that do not or are dead."""
+        """Close the group, wait for the servers to leave it, and report those that do not or are dead."""
         self.close()
         for receiver in self._receivers:
             self._held.pop(_key(receiver.endpoint), None)  # it may have loaded a part of the new ones
@@ -196,7 +196,7 @@ class Sender:
         return Outcome("failed", reason)
 
     def _dead(self, lost: set[str]) -> list[Endpoint]:
-        """Receivers that are `lost`, or that say within a while that they are not healthy."""
+        """Return the receivers that are `lost`, or whose health check fails within PROBE_SECONDS."""
         end = time.monotonic() + PROBE_SECONDS
         while True:
             health = Calls(self._receivers, lambda server: server.healthy(PROBE_SECONDS))
@@ -218,6 +218,7 @@ def _key(endpoint: Endpoint) -> tuple[str, int]:
 
 
 def _address(endpoints: Sequence[Endpoint]) -> str:
-    """This machine's address that all servers reach: a private interface's as soon as one of them is elsewhere."""
+    """Return this machine's address that all servers reach: a private interface's as soon as one of them is on another
+    machine."""
     addresses = [local_address(urlsplit(endpoint.url).hostname or "127.0.0.1") for endpoint in endpoints]
     return next((address for address in addresses if not address.startswith("127.")), addresses[0])

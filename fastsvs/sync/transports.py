@@ -18,32 +18,33 @@ from fastsvs.sync.memory import SharedMemory
 
 TransportName = Literal["broadcast", "ipc"]
 Check = Callable[[], None]
-"""Raises what must end a wait: a deadline that passed, a server that failed."""
+"""Function that raises what must end a wait: a deadline that passed, a server that failed."""
 
 
 class Transport(Protocol):
-    """Lives as long as the set of receivers; after an exception only `close` is allowed."""
+    """Way to move bytes to a set of receivers; it lives as long as the set. After an exception only `close` is
+    allowed."""
 
     def init_info(self) -> dict[str, Any]:
-        """What workers need to join, but for their ranks."""
+        """Return what workers need to join, except for their ranks."""
 
     def join(self, check: Check) -> None:
-        """Meet the workers, who have been told to join."""
+        """Wait until the workers, which have been told to join, have joined."""
 
     def begin(self, index: int, pieces: Sequence[Tensor]) -> None:
         """Start to send bucket `index`; its pieces must stay as they are until all workers have it."""
 
     def wait(self, check: Check, under_way: int) -> None:
-        """Until all buckets but the last `under_way` are with all workers."""
+        """Wait until all workers have all buckets but the last `under_way`."""
 
     def send_sums(self, sums: Sequence[int]) -> None: ...
 
     def close(self) -> None:
-        """Workers that still wait for something are told to give up."""
+        """Close the transport, and tell workers that still wait for something to give up."""
 
 
 class _Store:
-    """What both transports have: the store that workers join."""
+    """Base of both transports: the store that workers join."""
 
     def __init__(self, address: str, workers: int, timeout: float, device: torch.device) -> None:
         self._address, self._size, self._timeout, self._device = address, workers + 1, timeout, device
@@ -62,7 +63,7 @@ class _Store:
         wait_until(lambda: not missing(self._store, self._size), check)
 
     def number_update(self) -> int:
-        """A new number for the update that begins."""
+        """Return a new number for the update that begins."""
         self._store.delete_key(f"sums/{self._update}")
         self._update += 1
         return self._update
@@ -75,7 +76,7 @@ class _Store:
 
 
 class BroadcastTransport(_Store):
-    """gloo on CPUs, NCCL on GPUs."""
+    """Transport by broadcast: gloo on CPUs, NCCL on GPUs."""
 
     def __init__(self, address: str, workers: int, timeout: float, device: torch.device) -> None:
         super().__init__(address, workers, timeout, device)
@@ -106,7 +107,7 @@ class BroadcastTransport(_Store):
 
 
 class MemoryTransport(_Store):
-    """Workers copy each bucket out of memory that lies ready for them."""
+    """Transport by shared memory: workers copy each bucket out of memory that lies ready for them."""
 
     def __init__(self, address: str, workers: int, timeout: float, device: torch.device) -> None:
         super().__init__(address, workers, timeout, device)
