@@ -20,7 +20,8 @@ ANSWER_NAMES = (
     *("expected_answer", "gold_answer", "gt_answer", "gt", "gold", "target", "label"),
 )
 SOLUTION_NAMES = ("solution", "rationale", "extra_info.answer", "response", "completion", "output")
-"""Worked solutions; one of them gives the answer too where no answer column exists and it ends in a mark."""
+"""Names of columns with worked solutions. Such a column gives the answer too where no answer column exists and the
+solution ends in a mark."""
 
 _MARKED = re.compile(r"####\s*([^\n]+?)\s*\Z")
 _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
@@ -29,7 +30,7 @@ _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where one table keeps what a problem needs; nested columns as `a.b`."""
+    """Columns of one table that hold what a problem needs; a nested column is `a.b`."""
 
     question: str
     answer: str
@@ -41,7 +42,7 @@ class Columns:
 
 
 def find_columns(table: Table, question: str | None, answer: str | None) -> Columns:
-    """The columns of `table`, explicit names first. Raises UserError listing the columns when one is not found."""
+    """Find the columns of `table`, explicit names first. Raises UserError listing the columns when one is not found."""
     solution = _first_filled(table, SOLUTION_NAMES)
     found_question = _explicit(table, question, "question") or _first_filled(table, QUESTION_NAMES)
     found_answer = _explicit(table, answer, "answer") or _first_filled(table, ANSWER_NAMES) or solution
@@ -57,7 +58,7 @@ def find_columns(table: Table, question: str | None, answer: str | None) -> Colu
 
 
 def pick(row: Row, name: str) -> Any:
-    """The value at `name`, where dots step into nested columns; None where there is none."""
+    """Return the value at `name`, where dots step into nested columns, or None where there is none."""
     value: Any = row
     for part in [name] if name in row else name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -65,7 +66,7 @@ def pick(row: Row, name: str) -> Any:
 
 
 def read_messages(value: Sequence[Any], where: str) -> tuple[Message, ...]:
-    """Chat turns from role/content or from/value objects. Raises UserError for anything else."""
+    """Read chat turns from role/content or from/value objects. Raises UserError for anything else."""
     messages = []
     for turn in value:
         role = turn.get("role", turn.get("from")) if isinstance(turn, Mapping) else None
@@ -77,7 +78,8 @@ def read_messages(value: Sequence[Any], where: str) -> tuple[Message, ...]:
 
 
 def read_question(value: Any, where: str) -> tuple[str, str | None]:
-    """(question, system message) from a text or from chat turns with one user message; the question may be empty."""
+    """Return (question, system message) from a text or from chat turns with at most one user message; the question may
+    be empty. Raises UserError for anything else."""
     if value is None or isinstance(value, str):
         return value or "", None
     if not isinstance(value, Sequence):
@@ -91,7 +93,7 @@ def read_question(value: Any, where: str) -> tuple[str, str | None]:
 
 
 def read_answer(value: Any, where: str, marked_only: bool = False) -> tuple[str, str | None]:
-    """(final answer, the worked solution around it), both unwrapped; the answer is empty where there is none.
+    """Return (final answer, the worked solution around it), the answer unwrapped and empty where there is none.
 
     Takes the end of a GSM8K text (`#### N`), the last `\\boxed{}`, or the value itself unless `marked_only`; lists are
     joined with commas. Removes `$...$`, `\\(...\\)`, `\\[...\\]` around the whole and a trailing full stop.
@@ -112,7 +114,7 @@ def read_answer(value: Any, where: str, marked_only: bool = False) -> tuple[str,
 
 
 def last_boxed(text: str) -> str | None:
-    """What the last `\\boxed{...}` or `\\fbox{...}` with balanced braces holds."""
+    """Return what the last `\\boxed{...}` or `\\fbox{...}` with balanced braces holds, or None."""
     for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))):
         depth = 1
         for position in range(match.end(), len(text)):
@@ -150,7 +152,8 @@ def _unwrap(text: str) -> str:
 
 
 def _listed(text: str) -> list[Any] | None:
-    """The list that `text` writes out (`["34"]`, `['a', 'b']`); intervals such as `[-2,7]` are texts."""
+    """Return the list that `text` writes out (`["34"]`, `['a', 'b']`), or None; intervals such as `[-2,7]` are
+    texts."""
     if not re.match(r"""\[\s*["']""", text):
         return None
     for parse in (json.loads, literal_eval):
@@ -173,7 +176,7 @@ def _explicit(table: Table, name: str | None, kind: str) -> str | None:
 
 
 def _first_filled(table: Table, names: Sequence[str]) -> str | None:
-    """The first of `names` that some row fills; capital letters do not matter."""
+    """Return the first of `names` that some row fills; capital letters do not matter."""
     spelled = {column.lower(): column for column in reversed(table.columns())}
     for name in names:
         head, dot, tail = name.partition(".")

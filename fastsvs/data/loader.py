@@ -14,14 +14,14 @@ from fastsvs.data.sources import Row, Table, read_tables
 from fastsvs.errors import UserError
 
 NO_PROBLEMS = "none"
-"""The data path of a run whose stage makes its own tasks."""
+"""Data path of a run whose stage makes its own tasks."""
 CHAT_NAMES = ("messages", "conversations", "dialogue", "chat")
 PROMPT_NAMES = ("prompt", "question", "problem", "instruction", "query")
 COMPLETION_NAMES = ("completion", "response", "output", "solution", "answer", "chosen")
 
 
 def load_problems(config: DataConfig) -> tuple[list[Problem], LoadReport]:
-    """The problems at `config.path` in the order of its rows; ids are `<table>/<row>`.
+    """Load the problems at `config.path` in the order of its rows; ids are `<table>/<row>`.
 
     Rows without a question or an answer are left out and counted. Raises UserError for unreadable data, for columns
     that are not found, and when no problem is left.
@@ -69,8 +69,8 @@ def load_problems(config: DataConfig) -> tuple[list[Problem], LoadReport]:
 
 
 def load_dialogues(config: SftDataConfig) -> tuple[list[Dialogue], LoadReport]:
-    """Supervised examples: chat turns, or prompt and completion (texts or chat turns), in the order of the rows.
-    A problem set's question and worked solution are such a pair.
+    """Load supervised examples: chat turns, or prompt and completion (texts or chat turns), in the order of the rows. A
+    problem set's question and worked solution are such a pair.
 
     Raises UserError for unreadable data, missing columns, and a dialogue without an assistant turn.
     """

@@ -1,4 +1,4 @@
-"""From a problem to the token ids that a policy reads, and from a dialogue to ids with a loss mask."""
+"""Encoding of problems as the token ids that a policy reads, and of dialogues as ids with a loss mask."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ PROMPTS = Registry[PromptFn]("prompt")
 
 @PROMPTS.register("chat")
 def chat_prompt(question: str, config: DataConfig, mode: Mode) -> list[Message]:
-    """The system prompt if there is one, then one user message: question and suffix."""
+    """Return the system prompt if there is one, then one user message: question and suffix."""
     system = [{"role": "system", "content": config.system_prompt}] if config.system_prompt else []
     return [*system, {"role": "user", "content": question + config.suffix}]
 
 
 @PROMPTS.register("merf")
 def motivated_prompt(question: str, config: DataConfig, mode: Mode) -> list[Message]:
-    """MeRF (arXiv 2506.18485): in training the prompt begins with the rules of the reward, in evaluation not."""
+    """Begin the prompt with the rules of the reward in training, not in evaluation (MeRF, arXiv 2506.18485). Raises
+    UserError without `data.rules`."""
     if config.rules is None:
         raise UserError("data.prompt=merf tells the policy what is rewarded: say it in data.rules")
     if mode == "eval":
@@ -46,7 +47,8 @@ def motivated_prompt(question: str, config: DataConfig, mode: Mode) -> list[Mess
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face folder or hub id. Raises UserError when it cannot chat or cannot stop."""
+    """Load the tokenizer of a Hugging Face folder or hub id. Raises UserError when there is none, or when it has no
+    chat template or no end token."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # files, hub and tokenizer code raise all sorts; each means there is no tokenizer
@@ -62,14 +64,15 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[int, ...]:
-    """Ids of the chat up to the point where the assistant begins to write."""
+    """Return the token ids of the chat up to the point where the assistant begins to write."""
     return _render(tokenizer, messages, generation_prompt=True)
 
 
 def encode_problems(
     problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase, config: DataConfig, mode: Mode
 ) -> tuple[list[tuple[Problem, tuple[int, ...]]], LoadReport]:
-    """Each problem with its prompt's ids; prompts over `config.max_prompt_tokens` are left out and counted.
+    """Return each problem with its prompt's token ids; prompts over `config.max_prompt_tokens` are left out and
+    counted.
 
     Raises UserError when none is left.
     """
@@ -90,11 +93,11 @@ def encode_problems(
 
 
 def encode_dialogue(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """(ids [tokens], loss mask [tokens]): true on what the assistant writes, up to and with its end token.
+    """Return (ids [tokens], loss mask [tokens]): the mask is True on what the assistant writes, its end token included.
 
-    An assistant turn is what the template adds to the chat before it with the generation prompt. What follows the
-    end token (a line break in ChatML) is never sampled, so it carries no loss. Raises UserError for a template under
-    which the chat before a turn is not a prefix of the chat with it.
+    An assistant turn is what the template adds to the chat before it with the generation prompt. What follows the end
+    token (a line break in ChatML) is never sampled, so it carries no loss. Raises UserError for a template under which
+    the chat before a turn is not a prefix of the chat with it.
     """
     ids: tuple[int, ...] = ()
     mask: list[bool] = []
@@ -120,7 +123,7 @@ def encode_dialogue(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue) -> t
 def encode_dialogues(
     dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, max_tokens: int, path: str
 ) -> tuple[list[tuple[tuple[int, ...], tuple[bool, ...]]], LoadReport]:
-    """All dialogues as (ids, loss mask); those over `max_tokens` are left out and counted.
+    """Return all dialogues as (ids, loss mask); those over `max_tokens` are left out and counted.
 
     Raises UserError when none is left.
     """

@@ -1,4 +1,4 @@
-"""What a problem is, wherever it came from."""
+"""Problems and dialogues, wherever they come from."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """One supervised example: train on the assistant's turns."""
+    """A supervised example: the assistant's turns are learned."""
 
     messages: tuple[Message, ...]

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """rows = kept + all that was left out."""
+    """Counts of a data set's rows: `rows` = `kept` + `left_out`."""
 
     path: str
     rows: int
     kept: int
     what: str = "problems"
     columns: tuple[str, ...] = ()
-    """Per table, the columns that were read."""
+    """Columns that were read, one text per table."""
     duplicates: int = 0
-    """Rows whose question stood in an earlier row."""
+    """Number of rows whose question stood in an earlier row."""
     conflicting: int = 0
-    """Those of `duplicates` that give another answer than the first."""
+    """Number of `duplicates` that give another answer than the first row."""
     duplicates_kept: bool = False
     incomplete: int = 0
-    """Rows without a question or an answer."""
+    """Number of rows without a question or an answer."""
     first_incomplete: tuple[str, ...] = ()
     over_length: int = 0
     max_tokens: int | None = None
@@ -33,7 +33,7 @@ class LoadReport:
         return duplicates + self.incomplete + self.over_length + self.over_limit
 
     def describe(self) -> list[str]:
-        """One line per fact, for the console and the run's log."""
+        """Return one line per fact, for the console and the run's log."""
         lines = [f"{self.path}: {self.kept:,} {self.what} of {self.rows:,} rows"]
         lines += [f"  {columns}" for columns in self.columns]
         if self.duplicates:

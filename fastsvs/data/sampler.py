@@ -1,4 +1,4 @@
-"""Which problems a step trains on, as a pure function of (seed, step): a resumed run needs no sampler state."""
+"""The problems of a step as a pure function of (seed, step), so that a resumed run needs no sampler state."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from fastsvs.seeding import derive_seed
 
 
 class EpochSampler:
-    """Shuffled epochs laid end to end; a step takes the next `per_step` problems, across an epoch's end if need be.
-    Of no problems it takes none."""
+    """A sampler of shuffled epochs laid end to end. A step takes the next `per_step` problems, across an epoch's end if
+    need be, and none where there are no problems."""
 
     def __init__(self, problems: int, per_step: int, seed: int) -> None:
         self._problems = problems
@@ -17,7 +17,7 @@ class EpochSampler:
         self._seed = seed
 
     def select(self, step: int) -> list[int]:
-        """Indices of the problems of step 0, 1, 2, ..."""
+        """Return the indices of the problems of `step`, which counts from 0."""
         positions = range(step * self._per_step, (step + 1) * self._per_step) if self._problems else ()
         orders: dict[int, np.ndarray] = {}
         selected = []

@@ -1,4 +1,4 @@
-"""Rows in: a parquet, json or jsonl file, a folder of them, or a hub id, as plain dictionaries."""
+"""Rows of a parquet, json or jsonl file, of a folder of them, or of a hub id, as plain dictionaries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The rows of one file or hub split. `name` starts the ids of its rows, `where` stands in messages."""
+    """The rows of one file or hub split. `name` begins the ids of its rows; `where` names the table in messages."""
 
     name: str
     where: str
@@ -30,7 +30,8 @@ class Table:
 
 
 def read_tables(path: str, split: str) -> list[Table]:
-    """All tables at `path`, the files of a folder in sorted order. Raises UserError for unreadable or empty data."""
+    """Read all tables at `path`, the files of a folder in sorted order. Raises UserError for unreadable or empty
+    data."""
     local = Path(path).expanduser()
     if local.is_dir():
         tables = _read_folder(local)

@@ -42,21 +42,21 @@ OPERATIONS: tuple[Operation, ...] = ("+", "-", "*", "/")
 _DEFAULT_SIZES = {"train": 4096, "heldout": 200, "sft": 40_000, "skills": 40_000, "azr_sft": 40_000}
 _SYNTHESIS_SHARE = 0.3
 _SLIP_SHARE = 0.25
-"""Of the steps in solutions to learn from."""
+"""Share of steps that slip in solutions to learn from."""
 _SLIPS = (-10, -3, -2, -1, 1, 2, 3, 10)
 _STEP_WEIGHTS = (2, 2, 1)
-"""How often a problem takes one, two and three steps."""
+"""Relative frequency of problems of one, two and three steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Computation:
-    """`start`, then each (operation, operand) in turn; all values are integers in 0..LARGEST."""
+    """A computation: `start`, then each (operation, operand) in turn; all values are integers in 0..LARGEST."""
 
     start: int
     steps: tuple[Step, ...]
 
     def values(self) -> list[int]:
-        """The value after each step."""
+        """Return the value after each step."""
         values, value = [], self.start
         for operation, operand in self.steps:
             value = _apply(value, operation, operand)
@@ -73,14 +73,14 @@ class Computation:
 
 
 def problems(path: str, limit: int | None) -> list[Problem]:
-    """The first `limit` problems of `tiny:train` or `tiny:heldout`, all with different questions."""
+    """Return the first `limit` problems of `tiny:train` or `tiny:heldout`, all with different questions."""
     split: Split = "heldout" if _checked(path, ("train", "heldout")) == "heldout" else "train"
     return list(islice(_problems(split), limit or _DEFAULT_SIZES[split]))
 
 
 def dialogues(path: str, limit: int | None) -> list[Dialogue]:
-    """The first `limit` dialogues of `tiny:sft`, `tiny:skills` or `tiny:azr_sft`, or the first `limit` problems of
-    `tiny:train` with their solutions."""
+    """Return the first `limit` dialogues of `tiny:sft`, `tiny:skills` or `tiny:azr_sft`, or the first `limit` problems
+    of `tiny:train` with their solutions."""
     split = _checked(path, ("sft", "skills", "azr_sft", "train"))
     if split == "train":
         return [dialogue(problem.question, problem.solution or "") for problem in problems(path, limit)]
@@ -100,9 +100,9 @@ def dialogue(asked: str, written: str) -> Dialogue:
 
 
 def solve(question: str) -> int | None:
-    """The answer to a problem told in this task's sentences, even mixed from several stories.
+    """Return the answer to a problem told in this task's sentences, even mixed from several stories.
 
-    None for any other text, and where a division is not exact or a value leaves 0..LARGEST.
+    Returns None for any other text, and where a division is not exact or a value leaves 0..LARGEST.
     """
     *steps, ask = re.split(r"(?<=\.) ", question)
     value = None
@@ -120,7 +120,7 @@ def solve(question: str) -> int | None:
 
 
 def write_problem(computation: Computation, story: Story, name: str) -> str:
-    """The computation as a word problem."""
+    """Write the computation as a word problem."""
     sentences = [story.start.format(n=computation.start, name=name)]
     for operation, operand in computation.steps:
         sentences.append(_sentence(story, operation).format(n=operand, they=PEOPLE[name]))
@@ -128,7 +128,7 @@ def write_problem(computation: Computation, story: Story, name: str) -> str:
 
 
 def write_solution(computation: Computation, story: Story, slips: Random | None = None) -> str:
-    """One line a step, the unit at the last, then the boxed answer: enough to rebuild a problem from.
+    """Write one line per step, the unit at the last, then the boxed answer: enough to rebuild a problem from.
 
     With `slips`, a step's result may be off; the next step starts from it.
     """
@@ -142,7 +142,7 @@ def write_solution(computation: Computation, story: Story, slips: Random | None 
 
 
 def draw_computation(random: Random, split: Split) -> Computation:
-    """A computation of `split`: operations uniform among those that stay in range."""
+    """Draw a computation of `split`, with operations uniform among those that stay in range."""
     while True:
         start = random.randint(2, LARGEST_START)
         value, steps = start, []
@@ -227,7 +227,7 @@ def _read(template: str, sentence: str) -> re.Match[str] | None:
 
 @cache
 def _pattern(template: str) -> re.Pattern[str]:
-    """`template` as an expression whose only group is the number."""
+    """Compile `template` to an expression whose only group is the number."""
     people = "(?:" + "|".join(PEOPLE) + ")"
     pronouns = "(?:" + "|".join(sorted(set(PEOPLE.values()))) + ")"
     return re.compile(

@@ -1,7 +1,8 @@
 """The tiny model's folder without weights: a byte-level BPE tokenizer, chat template and configuration of Qwen2 type.
 
-Trained on the tiny task's own text, which is the same at every call, so the folder is too. Pre-tokenization is Qwen2's
-(single digits, words with the blank before them): transformers and vLLM rebuild it from the model type alone.
+The tokenizer is trained on the tiny task's own text, which is the same at every call, so the folder is too.
+Pre-tokenization is Qwen2's (single digits, words with the blank before them): transformers and vLLM rebuild it from the
+model type alone.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def write_model_folder(folder: Path) -> None:
 
 
 def build_tokenizer() -> Qwen2Tokenizer:
-    """Nearly every word of the stories is one token; any other text falls back to bytes."""
+    """Train the tokenizer: nearly every word of the stories is one token, and any other text falls back to bytes."""
     words = Tokenizer(models.BPE())
     qwen2 = Qwen2Tokenizer().backend_tokenizer
     words.normalizer, words.pre_tokenizer, words.decoder = qwen2.normalizer, qwen2.pre_tokenizer, qwen2.decoder
@@ -61,7 +62,8 @@ def build_tokenizer() -> Qwen2Tokenizer:
 
 
 def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2Config:
-    """1.24 M parameters, 4.98 MB in fp32; heads, kv heads and vocabulary divide by two for tensor parallelism."""
+    """Return the configuration: 1.24 M parameters, 4.98 MB in fp32; heads, kv heads and vocabulary divide by two for
+    tensor parallelism."""
     return Qwen2Config(
         architectures=["Qwen2ForCausalLM"],
         vocab_size=VOCABULARY,

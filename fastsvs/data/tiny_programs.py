@@ -35,7 +35,7 @@ Skill = Callable[[Random, Computation], Dialogue]
 
 
 def program_dialogues() -> Iterator[Dialogue]:
-    """Dialogues without end, the same at every call."""
+    """Yield dialogues without end, the same at every call."""
     random = Random(derive_seed("tiny", "azr_sft"))
     while True:
         skill = random.choice(SKILLS)
@@ -43,7 +43,7 @@ def program_dialogues() -> Iterator[Dialogue]:
 
 
 def write_program(steps: Sequence[Step]) -> str:
-    """The steps as a function of x, with the parentheses that Python needs."""
+    """Write the steps as a function of x, with the parentheses that Python needs."""
     text, sum_before = "x", False
     for operation, operand in steps:
         product = operation in "*/"
@@ -96,7 +96,7 @@ SKILLS: tuple[Skill, ...] = (
 
 
 def write_hint(steps: Sequence[Step]) -> str:
-    """The operations in words, without their numbers."""
+    """Return the operations in words, without their numbers."""
     return ", ".join(WORDS[operation] for operation, _ in steps)
 
 
@@ -112,7 +112,7 @@ def _proposing(template: str, random: Random, computation: Computation) -> Dialo
 
 
 def _inputs(random: Random, computation: Computation) -> list[int]:
-    """Starts of a few, the computation's own among them, which all stay in range."""
+    """Draw up to INPUTS starts, the computation's own among them, from which all values stay in range."""
     possible = [start for start in range(1, LARGEST + 1) if start != computation.start]
     fitting = [start for start in possible if all(0 <= value <= LARGEST for value in _run(start, computation.steps))]
     others = random.sample(fitting, min(INPUTS - 1, len(fitting)))
@@ -120,7 +120,7 @@ def _inputs(random: Random, computation: Computation) -> list[int]:
 
 
 def _work(random: Random, value: int, steps: Sequence[tuple[str, int]], name: str) -> str:
-    """A line for each step, and the result in its block; after a slip the work goes on from there."""
+    """Write a line for each step, and the result in its block; after a slip the work goes on from the wrong value."""
     lines = []
     for operation, operand in steps:
         right = _run(value, [(operation, operand)])[-1]
@@ -131,7 +131,7 @@ def _work(random: Random, value: int, steps: Sequence[tuple[str, int]], name: st
 
 
 def _run(value: int, steps: Sequence[tuple[str, int]]) -> list[int]:
-    """The value after each step; division rounds down."""
+    """Return the value after each step; division rounds down."""
     values = []
     for operation, operand in steps:
         value = {"+": value + operand, "-": value - operand, "*": value * operand, "/": value // operand}[operation]

@@ -29,7 +29,8 @@ from fastsvs.seeding import derive_seed
 VERIFICATION_TEMPLATE = "{question}\n{response}\nIs it right?"
 FEEDBACK_TEMPLATE = "{question}\n{response}\nHow is it?"
 REFINEMENT_TEMPLATE = "{question}\n{response}\n{feedback}\nWrite it right."
-"""What configs/tiny_verification.txt, tiny_feedback.txt and tiny_refinement.txt hold."""
+"""Template that configs/tiny_refinement.txt holds, as tiny_verification.txt and tiny_feedback.txt hold the other
+two."""
 ALL_RIGHT = "All steps are right."
 WRONG_STEPS = ("The first step is wrong.", "The second step is wrong.", "The third step is wrong.")
 
@@ -37,7 +38,7 @@ Skill = Callable[[Random, Computation, Story], Dialogue]
 
 
 def skill_dialogues(split: Split = "train") -> Iterator[Dialogue]:
-    """Dialogues without end, the same at every call."""
+    """Yield dialogues without end, the same at every call."""
     random = Random(derive_seed("tiny", "skills", split))
     skills, weights = zip(*SHARES.items(), strict=True)
     while True:
@@ -79,11 +80,12 @@ def refinement(random: Random, computation: Computation, story: Story) -> Dialog
 
 
 SHARES: dict[Skill, float] = {solving: 0.2, writing: 0.1, verification: 0.35, feedback: 0.2, refinement: 0.15}
-"""How often each skill comes."""
+"""Share of each skill among the dialogues."""
 
 
 def judge_steps(computation: Computation, response: str) -> str:
-    """The feedback that a solution of this task deserves: it ends where the first result is not the computation's."""
+    """Write the feedback that a solution of this task deserves; it ends at the first result that is not the
+    computation's."""
     results = _results(response)
     for place, value in enumerate(computation.values()):
         if results[place] != value:
@@ -92,7 +94,7 @@ def judge_steps(computation: Computation, response: str) -> str:
 
 
 def _checks(computation: Computation, response: str) -> list[str]:
-    """Every step as it should be, and what the response made of it."""
+    """Return a line per step: the step as it should be, and the result that the response gave."""
     values = [computation.start, *computation.values()]
     steps = zip(values, computation.steps, values[1:], _results(response), strict=False)
     return [f"{before}{operation}{operand}={after} and {said}" for before, (operation, operand), after, said in steps]
@@ -103,7 +105,7 @@ def _results(response: str) -> list[int]:
 
 
 def _response(random: Random, computation: Computation, story: Story, right: bool) -> str:
-    """A solution whose answer is right, or one whose slips make it wrong."""
+    """Write a solution whose answer is right, or one whose slips make it wrong."""
     if right:
         return write_solution(computation, story)
     while True:

@@ -12,6 +12,8 @@ PEOPLE = {"Tom": "He", "Ann": "She", "Ben": "He", "Eva": "She", "Max": "He", "Mi
 
 
 class Story(NamedTuple):
+    """The unit of a story, and its sentences."""
+
     unit: str
     start: str
     add: str
