@@ -23,11 +23,11 @@ SHOWN = (
     *("distinct_answers/original", "distinct_answers/variant", "distinct_text/original", "variants_valid"),
     *("variants_positive", "variants_new", "variant_novelty"),
 )
-"""Of the figures of a step, those that its line shows."""
+"""Figures of a step that its line shows."""
 
 
 def analyze_models(before: str, after: str, tolerance: float, out: Path | None) -> dict[str, Any]:
-    """Two models, runs or checkpoints: how many values differ, in all, by kind of weight and by layer."""
+    """Compare two models, runs or checkpoints: how many values differ, in all, by kind of weight and by layer."""
     update = difference(open_weights(before), open_weights(after), tolerance)
     result = {"before": before, "after": after, "tolerance": tolerance, **_tables(update)}
     for title in ("total", "by_module", "by_layer"):
@@ -39,7 +39,7 @@ def analyze_models(before: str, after: str, tolerance: float, out: Path | None) 
 
 
 def analyze_run(run: Path, tolerance: float, out: Path | None) -> dict[str, Any]:
-    """Every step's samples, and every checkpoint that is kept against the model that the run began with."""
+    """Analyze every step's samples, and compare every kept checkpoint with the model that the run began with."""
     job = read_job(run)
     steps = {step: experience_figures(read_jsonl(path)) for step, path in samples_by_step(run).items()}
     _show("samples by step", SHOWN, steps)
@@ -57,7 +57,7 @@ def analyze_run(run: Path, tolerance: float, out: Path | None) -> dict[str, Any]
 
 
 def analyze_step(run: Path, step: int, model: str, out: Path | None) -> dict[str, Any]:
-    """What `model` makes of the responses that a step of the run learned from, token by token."""
+    """Analyze under `model` the responses that a step of the run learned from, token by token."""
     figures = token_figures(run, step, model)
     result = {"run": str(run), "step": step, "model": model, "figures": figures}
     if distributed.is_main():
@@ -68,13 +68,13 @@ def analyze_step(run: Path, step: int, model: str, out: Path | None) -> dict[str
 
 
 def samples_by_step(run: Path) -> dict[int, Path]:
-    """The samples files of a run, in order."""
+    """Return the samples files of a run by step, in order."""
     found = {int(path.stem.removeprefix("step_")): path for path in run.glob("samples/step_*.jsonl")}
     return {step: found[step] for step in sorted(found)}
 
 
 def difference(before: StoredWeights, after: StoredWeights, tolerance: float) -> WeightUpdate:
-    """Tensor by tensor. Raises UserError for models of different architectures."""
+    """Compare two models tensor by tensor. Raises UserError for models of different architectures."""
     return compare(paired(before.hf_weights(), after.hf_weights()), tolerance)
 
 

@@ -32,25 +32,27 @@ class Architecture:
     ffn: int
     heads: int
     groups: int
-    """Key/value heads; each serves `heads // groups` query heads."""
+    """Number of key/value heads; each serves `heads // groups` query heads."""
     head_dim: int
     vocabulary: int
     max_positions: int
     tied: bool
-    """The output weight is the embedding."""
+    """True where the output weight is the embedding."""
     qkv_bias: bool
     qk_norm: bool
     norm_epsilon: float
     initializer_range: float
 
     def padded_vocabulary(self, tensor_parallel: int) -> int:
-        """Rows of the embedding with padding: the same for all usual layouts, so that checkpoints move between them."""
+        """Return the number of rows of the embedding with padding: the same for all usual layouts, so that checkpoints
+        move between them."""
         multiple = lcm(VOCABULARY_MULTIPLE, tensor_parallel)
         return -(-self.vocabulary // multiple) * multiple
 
 
 def load_hf_config(path: str) -> PretrainedConfig:
-    """The model config in the folder or of the hub id `path`; a folder with nothing but config.json will do."""
+    """Load the model config in the folder or of the hub id `path`; a folder with nothing but config.json will do.
+    Raises UserError where none can be read."""
     try:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
@@ -61,7 +63,7 @@ def load_hf_config(path: str) -> PretrainedConfig:
 
 
 def read_architecture(hf: PretrainedConfig) -> Architecture:
-    """Raises UserError for a model that would be computed wrongly."""
+    """Read the architecture. Raises UserError for a model that would be computed wrongly."""
     if hf.model_type not in SUPPORTED:
         raise UserError(f"model type {hf.model_type!r} is not supported; supported: {', '.join(SUPPORTED)}")
     _reject_unsupported_features(hf)
@@ -83,8 +85,8 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
 
 
 def check_layout(architecture: Architecture, config: PolicyConfig, world_size: int | None = None) -> None:
-    """Raises UserError with every reason why the model cannot be split as `config` says, or else for a world over which
-    the parts cannot be spread (None: one of any size)."""
+    """Raise UserError with every reason why the model cannot be split as `config` says, or else for a world of
+    processes over which the parts cannot be spread (None: one of any size)."""
     tensor, pipeline = config.tensor_parallel, config.pipeline_parallel
     faults = [
         f"policy.{key}={parts} does not divide the model's {what} ({number}); "
@@ -107,14 +109,14 @@ def check_layout(architecture: Architecture, config: PolicyConfig, world_size: i
 
 
 def rotary_table(hf: PretrainedConfig, positions: int) -> Tensor:
-    """[2, positions, head_dim] fp32 on the CPU: cosine and sine, as transformers computes them."""
+    """Return [2, positions, head_dim] fp32 on the CPU: cosine and sine, as transformers computes them."""
     inverse, scale = rotary_frequencies(hf)
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), inverse).repeat(1, 2)
     return torch.stack([angles.cos(), angles.sin()]) * scale
 
 
 def rotary_frequencies(hf: PretrainedConfig) -> tuple[Tensor, float]:
-    """[head_dim / 2] fp32 radians a position on the CPU, and the factor on cosine and sine."""
+    """Return the frequencies, [head_dim / 2] fp32 radians a position on the CPU, and the factor on cosine and sine."""
     parameters: dict[str, Any] = hf.rope_parameters
     if parameters["rope_type"] != "default":
         return ROPE_INIT_FUNCTIONS[parameters["rope_type"]](hf, device=torch.device("cpu"))

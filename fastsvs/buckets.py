@@ -15,8 +15,8 @@ from torch import Tensor
 
 CHUNK = 1 << 20
 PIECE_BYTES = 32 << 20
-"""Tensors of this size travel in an operation of their own, so that they can be sent from where they lie. For smaller
-ones an operation costs more than a copy does."""
+"""Size in bytes from which a tensor travels in an operation of its own, so that it can be sent from where it lies. For
+smaller ones an operation costs more than a copy does."""
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -35,7 +35,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Neighbours that travel in one buffer."""
+    """Neighbouring tensors that travel in one buffer."""
 
     tensors: tuple[TensorSpec, ...]
 
@@ -44,14 +44,14 @@ class Bucket:
         return sum(spec.nbytes for spec in self.tensors)
 
     def views(self, buffer: Tensor) -> list[tuple[str, Tensor]]:
-        """The named tensors that lie in `buffer` [nbytes] uint8."""
+        """Return the named tensors that lie in `buffer` [nbytes] uint8."""
         parts = buffer.split([spec.nbytes for spec in self.tensors])
         return [
             (spec.name, part.view(spec.dtype).view(spec.shape)) for spec, part in zip(self.tensors, parts, strict=True)
         ]
 
     def pieces(self) -> list[Bucket]:
-        """What travels in one operation each: large tensors alone, runs of small ones together."""
+        """Return what travels in one operation each: large tensors alone, runs of small ones together."""
         runs: list[list[TensorSpec]] = []
         for spec in self.tensors:
             if runs and max(spec.nbytes, runs[-1][-1].nbytes) < PIECE_BYTES:
@@ -62,8 +62,8 @@ class Bucket:
 
 
 def plan_buckets(specs: Iterable[TensorSpec], bucket_bytes: int) -> list[Bucket]:
-    """Cut after every tensor that makes a bucket larger than `bucket_bytes`: so a bucket exceeds it by at most one
-    tensor, and none is cut. This is the packed format of vLLM's own NCCL engine."""
+    """Cut the specs after every tensor that makes a bucket larger than `bucket_bytes`. A bucket then exceeds it by at
+    most one tensor, and no tensor is cut. This is the packed format of vLLM's own NCCL engine."""
     buckets: list[Bucket] = []
     pending: list[TensorSpec] = []
     size = 0
@@ -77,7 +77,7 @@ def plan_buckets(specs: Iterable[TensorSpec], bucket_bytes: int) -> list[Bucket]
 
 
 def describe(specs: Sequence[TensorSpec]) -> dict[str, Any]:
-    """The specs as JSON, under the names of vLLM's update routes."""
+    """Return the specs as JSON, under the names of vLLM's update routes."""
     return {
         "names": [spec.name for spec in specs],
         "dtype_names": [str(spec.dtype).removeprefix("torch.") for spec in specs],
@@ -86,7 +86,7 @@ def describe(specs: Sequence[TensorSpec]) -> dict[str, Any]:
 
 
 def read_specs(names: Sequence[str], dtype_names: Sequence[str], shapes: Sequence[Sequence[int]]) -> list[TensorSpec]:
-    """Inverse of `describe`. Raises ValueError for lists of unequal length and for what is no dtype."""
+    """Read the specs that `describe` wrote. Raises ValueError for lists of unequal length and for what is no dtype."""
     dtypes = [getattr(torch, name, None) for name in dtype_names]
     if not len(names) == len(dtypes) == len(shapes):
         raise ValueError(f"{len(names)} names, {len(dtypes)} dtypes and {len(shapes)} shapes do not describe tensors")
@@ -101,8 +101,8 @@ def is_dtype(value: object) -> bool:
 
 
 def checksum(tensor: Tensor) -> int:
-    """Sum over the tensor's words, each times an odd number that depends on its place, modulo 2^64 and signed: a
-    changed word and swapped words both change it."""
+    """Sum the tensor's words, each times an odd number that depends on its place, modulo 2^64 and signed: a changed
+    word and swapped words both change it."""
     words = tensor.detach().reshape(-1).view(WORDS[tensor.element_size()])
     total = torch.zeros((), dtype=torch.int64, device=tensor.device)
     for start in range(0, len(words), CHUNK):

@@ -1,4 +1,4 @@
-"""CheckpointHooks: what becomes of the weights from time to time, given those that the run began with."""
+"""Checkpoint hooks, which replace the weights from time to time, given those that the run began with."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from fastsvs.registry import Registry
 from fastsvs.seeding import derive_seed
 
 CheckpointHook = Callable[[str, Tensor, Tensor], Tensor]
-"""(Hugging Face name, first, current) -> weights to go on with; fp32, whole tensors. Must not depend on the rank."""
+"""Function (Hugging Face name, first, current) -> weights to go on with; fp32, whole tensors. It must not depend on the
+rank."""
 HOOKS = Registry[Callable[[MergingConfig, int], CheckpointHook | None]]("checkpoint hook")
-"""From the configuration and a seed of the step."""
+"""Functions that make a hook from the configuration and a seed of the step."""
 
 
 @HOOKS.register("none")
@@ -31,18 +32,19 @@ def no_hook(config: MergingConfig, seed: int) -> None:
 
 @HOOKS.register("merge")
 def merge(config: MergingConfig, seed: int) -> CheckpointHook:
-    """Iterative model merging (arXiv 2503.02103): average with the first weights, of randomly kept changes (DARE)."""
+    """Average the weights with the first ones, over randomly kept changes (iterative model merging, arXiv 2503.02103;
+    DARE)."""
     return MergePlan(config.weight, config.drop, seed).merge
 
 
 def is_due(job: TrainJob, step: int) -> bool:
-    """Whether the weights after so many steps are to be replaced."""
+    """Return True when the weights after `step` steps are to be replaced."""
     return job.merging.hook != "none" and step > 0 and step % job.merging.every == 0
 
 
 def apply(job: TrainJob, policy: Policy, scratch: Path, step: int) -> None:
-    """Replace the policy's weights. Collective. They go by way of a checkpoint in the folder `scratch`, where the fp32
-    weights of any layout come together; it is removed again."""
+    """Replace the policy's weights by those that the hook makes. Collective. They go by way of a checkpoint in the
+    folder `scratch`, where the fp32 weights of any layout come together; it is removed again."""
     hook = HOOKS.get(job.merging.hook)(job.merging, derive_seed(job.run.seed, "checkpoint hook", step))
     if hook is None:
         return
@@ -60,7 +62,7 @@ def apply(job: TrainJob, policy: Policy, scratch: Path, step: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class HookedWeights:
-    """A WeightSource: what the hook makes of two others."""
+    """A WeightSource of the weights that the hook makes from two others."""
 
     hook: CheckpointHook
     first: WeightSource

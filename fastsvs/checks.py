@@ -1,4 +1,4 @@
-"""What can be wrong with a training job beyond its single keys, found before anything is built."""
+"""Checks of a training job beyond its single keys, made before anything is built."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage
 
 
 def longest_sequence(job: TrainJob) -> int:
+    """Return the number of tokens in training's longest prompt with its longest response."""
     responses = (job.rollout.max_response_tokens, job.selfplay.max_synthesis_tokens or 0)
     return job.data.max_prompt_tokens + max(responses)
 
 
 def longest_request(job: TrainJob) -> int:
-    """Of training and of evaluation."""
+    """Return the number of tokens in the longest prompt with its longest response, of training and of evaluation."""
     return max(longest_sequence(job), job.data.max_prompt_tokens + (job.evaluation.max_response_tokens or 0))
 
 
 def check_lengths(job: TrainJob) -> None:
-    """Every prompt with its longest response must fit one micro-batch."""
+    """Check that every prompt with its longest response fits one micro-batch. Raises UserError where it does not."""
     if longest_sequence(job) > job.policy.tokens_per_micro_batch:
         raise UserError(
             f"data.max_prompt_tokens ({job.data.max_prompt_tokens}) + longest response make sequences of "
@@ -37,8 +38,8 @@ def check_lengths(job: TrainJob) -> None:
 
 
 def check_policy(model: ModelConfig, policy: PolicyConfig, processes: int | None, updates: int) -> PretrainedConfig:
-    """The model's configuration. Raises UserError for a model, a layout on so many processes (None: on as many as it
-    takes) or a schedule of so many updates with which no policy can be built."""
+    """Return the model's configuration. Raises UserError where no policy can be built: for the model, for its layout on
+    `processes` processes (None: on as many as it takes), or for a schedule of `updates` updates."""
     hf_config = load_hf_config(model.path)
     check_layout(read_architecture(hf_config), policy, processes)
     check_schedule(policy.optimizer, updates)
@@ -46,7 +47,8 @@ def check_policy(model: ModelConfig, policy: PolicyConfig, processes: int | None
 
 
 def check_names(job: TrainJob) -> None:
-    """Every plug-in that the job names exists, and they go together. Raises UserError for those that do not."""
+    """Check that every plug-in that the job names exists, and that they go together. Raises UserError for those that do
+    not."""
     check_dedicated(job.rollout)
     ENGINES.get(job.rollout.engine)
     ADVANTAGES.get(job.algorithm.advantage)
@@ -63,7 +65,8 @@ def check_names(job: TrainJob) -> None:
 
 
 def check_staleness(job: TrainJob) -> None:
-    """Rollouts beside the update need an engine of its own processes, and a correction for their older weights."""
+    """Check that rollouts beside the update have an engine with processes of its own, and a correction for their older
+    weights. Raises UserError where they do not."""
     if not job.train.staleness:
         return
     if ENGINES.get(job.rollout.engine).collective:
@@ -84,7 +87,8 @@ def check_staleness(job: TrainJob) -> None:
 
 
 def check_fits_model(job: TrainJob, hf: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The model must have positions for the longest sequence and an embedding for every token."""
+    """Check that the model has positions for the longest sequence and an embedding for every token. Raises UserError
+    where it does not."""
     if longest_sequence(job) > hf.max_position_embeddings:
         raise UserError(
             f"sequences of up to {longest_sequence(job)} tokens, but {job.model.path} has positions for "

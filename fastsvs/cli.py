@@ -16,11 +16,12 @@ from fastsvs import __version__, config, shipped
 from fastsvs.errors import UserError
 
 SAMPLES = 10_000
-"""Responses of each run in a report, if the command line names no other number."""
+"""Number of each run's responses in a report, if the command line names no other."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0 when done, 2 with a message when something outside the program is wrong."""
+    """Run a command, and return its exit status: 0 when done, 2 with a message when something outside the program is
+    wrong."""
     options = _parse(arguments)
     # Read when torch loads: threads that wait for one another must sleep, or busy cores spin instead of working.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -163,7 +164,7 @@ def _doctor(_options: argparse.Namespace) -> None:
 
 
 def _load(schema: type[config.Job], options: argparse.Namespace, changes: Sequence[str] = ()) -> config.Job:
-    """The job that the command line names; to a terminal or a log, that the libraries come next."""
+    """Load the job that the command line names, and say on stderr that the libraries come next."""
     job = config.load(schema, options.config, [*changes, *options.overrides])
     if os.environ.get("RANK", "0") == "0":
         print(f"fastsvs: {options.config} is valid; loading PyTorch and Megatron-core", file=sys.stderr, flush=True)
@@ -171,13 +172,14 @@ def _load(schema: type[config.Job], options: argparse.Namespace, changes: Sequen
 
 
 def _say(text: str) -> None:
-    """Once, however many processes torchrun started."""
+    """Print `text` once, however many processes torchrun started."""
     if os.environ.get("RANK", "0") == "0":
         print(text)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Overrides may stand on both sides of an option, where argparse alone takes the first ones only."""
+    """Parse the command line. Overrides may stand on both sides of an option, where argparse alone takes the first ones
+    only."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):

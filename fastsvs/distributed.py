@@ -16,8 +16,8 @@ T = TypeVar("T")
 def initialize(timeout_seconds: float = 1800.0, trainers: int | None = None) -> None:
     """Join the job that torchrun started, or make a world of one. Collectives time out after `timeout_seconds`.
 
-    `trainers`: only the first so many processes of the job train and may call this; the world is theirs. The others
-    meet them in `store()` alone.
+    With `trainers`, only the job's first `trainers` processes train and may call this, and the world is theirs. The
+    others meet them in `store()` alone.
     """
     if dist.is_initialized():
         return
@@ -33,15 +33,16 @@ def initialize(timeout_seconds: float = 1800.0, trainers: int | None = None) -> 
 
 
 def leave() -> None:
-    """At the end of a process that has done its part: threads of the group that outlive it can abort it."""
+    """Leave the process group at the end of a process, which threads of the group could abort if they outlived its
+    work."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 @cache
 def store() -> dist.Store:
-    """Keys and values that all processes of the job share, whatever their part in it; a missing one is waited for at
-    most 30 minutes."""
+    """Return the key-value store that all processes of the job share, whatever their part in it. A missing key is
+    waited for at most 30 minutes."""
     if launched_world_size() is None:
         return dist.HashStore()
     shared, _rank, _world_size = next(dist.rendezvous("env://", timeout=timedelta(minutes=30)))
@@ -61,7 +62,7 @@ def world_size() -> int:
 
 
 def launched_world_size() -> int | None:
-    """Processes that torchrun started, before they have joined; None for a plain start."""
+    """Return the number of processes that torchrun started, even before they have joined; None for a plain start."""
     return int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None
 
 
@@ -70,7 +71,7 @@ def is_main() -> bool:
 
 
 def gather(value: T) -> list[T]:
-    """Every rank's `value`, in rank order, on every rank."""
+    """Return every rank's `value`, in rank order, on every rank. Collective."""
     if world_size() == 1:
         return [value]
     values: list[T] = [value] * world_size()
@@ -79,7 +80,8 @@ def gather(value: T) -> list[T]:
 
 
 def agree(value: T) -> T:
-    """The main rank's `value`, on every rank: for facts that ranks could see differently, such as files."""
+    """Return the main rank's `value` on every rank, for facts that ranks could see differently, such as files.
+    Collective."""
     if world_size() == 1:
         return value
     box = [value]

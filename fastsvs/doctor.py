@@ -21,7 +21,7 @@ from fastsvs.errors import UserError
 
 GIB = 2**30
 OPEN_FILES = 4096
-"""A rollout on servers holds a connection for every response that is under way."""
+"""Number of open files that a run may need: a rollout on servers holds a connection for every response under way."""
 SHARED_MEMORY = GIB
 MEMORY = 4 * GIB
 DISK = 10 * GIB
@@ -29,7 +29,8 @@ DISK = 10 * GIB
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: `good`; `without`, which runs can do; or `lacks`, which some or all runs cannot."""
+    """One line of the report: `good`; `without`, where runs can do without it; or `lacks`, where some or all runs
+    cannot."""
 
     name: str
     state: Literal["good", "without", "lacks"]
@@ -53,7 +54,7 @@ def examine() -> None:
 
 
 def findings() -> Iterator[Finding]:
-    """Look at everything, what is quick first."""
+    """Look at everything, and yield the quick findings first."""
     yield python()
     yield bytecode(sys.dont_write_bytecode)
     yield open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
@@ -80,7 +81,7 @@ def findings() -> Iterator[Finding]:
 
 
 def python() -> Finding:
-    """Hold Python against the versions that are tested."""
+    """Compare Python with the versions that are tested."""
     found = ".".join(map(str, sys.version_info[:3]))
     if (3, 11) <= sys.version_info[:2] <= (3, 13):
         return Finding("Python", "good", found)
@@ -107,7 +108,7 @@ def open_files(soft: int, hard: int) -> Finding:
 
 
 def shared_memory(folder: Path) -> Finding:
-    """Judge what processes share: NCCL's and vLLM's buffers between the ranks of a machine."""
+    """Judge the shared memory, which holds NCCL's and vLLM's buffers between the ranks of a machine."""
     if not folder.is_dir():
         return Finding("/dev/shm", "without", "this system has none, and needs none")
     free = shutil.disk_usage(folder).free
@@ -118,7 +119,7 @@ def shared_memory(folder: Path) -> Finding:
 
 
 def disk(folder: Path) -> Finding:
-    """Judge the disk on which runs are left."""
+    """Judge the disk that runs are written to."""
     free = shutil.disk_usage(folder).free
     found = f"{free / GIB:.0f} GiB free in {folder}"
     if free >= DISK:
@@ -227,7 +228,7 @@ def accelerator() -> Iterator[Finding]:
 
 
 def package(name: str, distributions: tuple[str, ...], otherwise: str, cure: str) -> Finding:
-    """Say which of some packages is installed; none is a must."""
+    """Say which of some packages is installed; none of them is required."""
     for distribution in distributions:
         if found := _version(distribution):
             return Finding(name, "good", f"{distribution} {found}")
@@ -235,7 +236,7 @@ def package(name: str, distributions: tuple[str, ...], otherwise: str, cure: str
 
 
 def sandbox() -> Finding:
-    """Start the sandbox and see which walls stand around programs that a model writes."""
+    """Start the sandbox, and say which walls stand around programs that a model writes."""
     from fastsvs.config import SandboxConfig
     from fastsvs.sandbox import Sandbox
 
@@ -260,7 +261,7 @@ def _driver() -> str | None:
 
 
 def _wanted(name: str) -> str:
-    """What this package asks for, `torch>=2.11,<2.16`."""
+    """Return what this package asks for, such as `torch>=2.11,<2.16`."""
     needs = requires("fastsvs") or []
     return next((need for need in needs if re.match(rf"{name}\b", need)), name)
 

@@ -1,4 +1,4 @@
-"""`--dry-run`: the run's own preflight, and what it is told beyond that: size, tensors and memory of the model."""
+"""`--dry-run`: the run's own preflight, and facts about the model beyond it: size, tensors and memory."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ WIDTH = {"fp32": 4, "bf16": 2}
 
 
 def check_train(job: TrainJob) -> str:
-    """What the job would do, as its resolved configuration under a comment. Raises UserError for the first thing that
-    would stop it."""
+    """Return what the job would do, as its resolved configuration under comments. Raises UserError for the first thing
+    that would stop it."""
     processes = distributed.launched_world_size() and read_nodes(job.rollout).trainers
     checked = preflight(job, processes)
     return _report([*checked.inputs.facts, *describe_model(job, checked.hf_config, processes)], job)
 
 
 def check_sft(job: SftJob) -> str:
-    """As `check_train`."""
+    """Check a fine-tuning job as `check_train` does."""
     processes = distributed.launched_world_size()
     checked = sft.preflight(job, processes)
     return _report([*checked.facts, *describe_model(job, checked.hf_config, processes)], job)
 
 
 def check_self(job: SelfJob) -> str:
-    """As `check_train`."""
+    """Check a job of `fastsvs self` as `check_train` does."""
     processes = distributed.launched_world_size()
     inputs = self_job.preflight(job, processes)
     return _report([*inputs.facts, *describe_model(job, inputs.hf_config, processes)], job)
 
 
 def check_eval(job: EvalJob) -> str:
-    """As `check_train`. What is to be evaluated must be there."""
+    """Check an evaluation job as `check_train` does. The model to evaluate must be there."""
     inputs = evaluation_job.preflight(job, here=distributed.launched_world_size() is not None)
     return _report([*inputs.facts, f"{job.model.path}: step {inputs.stored.step}"], job)
 
 
 def describe_model(job: TrainJob | SftJob | SelfJob, hf: PretrainedConfig, processes: int | None) -> list[str]:
-    """Size, layout, and the memory that each of the training `processes` needs (None: as many as the layout takes).
-    Raises UserError where the trainer would not know the model's tensors."""
+    """Describe the model's size and layout, and the memory that each of the training `processes` needs (None: as many
+    as the layout takes). Raises UserError where the trainer would not know the model's tensors."""
     architecture, policy = read_architecture(hf), job.policy
     check_tensors(hf, architecture)
     stages = [_stage_parameters(architecture, policy, stage) for stage in range(policy.pipeline_parallel)]
@@ -63,7 +63,8 @@ def describe_model(job: TrainJob | SftJob | SelfJob, hf: PretrainedConfig, proce
 
 
 def check_tensors(hf: PretrainedConfig, architecture: Architecture) -> None:
-    """The mapping must name every tensor of transformers' own model with its shape, and no other."""
+    """Check that the mapping names every tensor of transformers' own model with its shape, and no other. Raises
+    UserError where it does not."""
     with torch.device("meta"):
         reference = AutoModelForCausalLM.from_config(hf)
     theirs = {name: tuple(tensor.shape) for name, tensor in reference.named_parameters()}
@@ -86,7 +87,8 @@ def _stage_parameters(architecture: Architecture, policy: PolicyConfig, stage: i
 def _memory_facts(
     architecture: Architecture, policy: PolicyConfig, stages: Sequence[int], processes: int | None
 ) -> list[str]:
-    """An estimate: fp32 gradients, Adam's moments and bf16's fp32 masters; activations of the largest micro-batch."""
+    """Estimate the memory of a rank: weights, fp32 gradients, Adam's moments and bf16's fp32 masters, and the
+    activations of the largest micro-batch."""
     width = WIDTH[policy.dtype]
     model_parallel = policy.tensor_parallel * policy.pipeline_parallel
     data_parallel = max(1, (processes or model_parallel) // model_parallel)
@@ -104,9 +106,9 @@ def _memory_facts(
 
 
 def _activation_bytes(architecture: Architecture, policy: PolicyConfig, width: int) -> float:
-    """Tensors kept for backward: with recompute one input a layer, attention's output where it is left out, and the
-    inside of one layer; else all insides.
-    A pipeline keeps as many micro-batches in flight as it has stages."""
+    """Estimate the bytes of the tensors kept for backward. With recompute these are one input a layer, attention's
+    output where it is left out, and the inside of one layer; without it all insides. A pipeline keeps as many
+    micro-batches in flight as it has stages."""
     a, tensor = architecture, policy.tensor_parallel
     layers = a.layers // policy.pipeline_parallel
     sharded = tensor if policy.sequence_parallel else 1

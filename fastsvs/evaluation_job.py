@@ -28,20 +28,20 @@ from fastsvs.telemetry import StepProgress
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an evaluation reads, checked before anything is built."""
+    """Inputs of an evaluation, checked before anything is built."""
 
     stored: StoredWeights
     tokenizer: PreTrainedTokenizerBase
     problems: Mapping[str, Sequence[EncodedProblem]]
     judges: Mapping[str, SelfVerification | None]
-    """By set, as the problems."""
+    """Judge of each set, by the set's name as in `problems`; None where the model does not vote."""
     folder: EvaluationFolder
     facts: Sequence[str]
 
 
 def run_evaluation(job: EvalJob) -> dict[str, Any]:
-    """Sample, verify, estimate, set by set; what is done already is not done again. What `summary.json` holds, on every
-    rank."""
+    """Sample, verify and estimate set by set, and return what `summary.json` holds, on every rank. What is done already
+    is not done again."""
     distributed.initialize(job.timeout_seconds)
     inputs = preflight(job)
     folder = inputs.folder
@@ -52,7 +52,7 @@ def run_evaluation(job: EvalJob) -> dict[str, Any]:
 
 
 def answer_sets(job: EvalJob, inputs: Inputs, folder: EvaluationFolder) -> dict[str, Any]:
-    """See `run_evaluation`."""
+    """Answer all chosen sets, and return what `summary.json` holds, on every rank."""
     done = distributed.agree({name: folder.answered(name) for name in job.chosen})
     if any(len(done[name]) < len(inputs.problems[name]) for name in job.chosen):
         with open_engine(
@@ -77,8 +77,8 @@ def answer_sets(job: EvalJob, inputs: Inputs, folder: EvaluationFolder) -> dict[
 
 
 def preflight(job: EvalJob, here: bool = True) -> Inputs:
-    """Raises UserError for what cannot be read or evaluated; `here` is false where the evaluation may run elsewhere.
-    Of weights only what they are is read, and nothing is written."""
+    """Read and check what the evaluation needs. Raises UserError for what cannot be read or evaluated; `here` is False
+    where the evaluation may run elsewhere. It reads only the description of the weights, and writes nothing."""
     check_placement(job.rollout, "an evaluation")
     engine = ENGINES.get(job.rollout.engine)
     stored = open_weights(job.model.path)
@@ -105,7 +105,8 @@ def answer_set(
     done: list[Answered],
     opened: OpenEngine,
 ) -> list[Answered]:
-    """The problems of one set, each written as soon as it is answered; nothing on ranks that did not roll out."""
+    """Answer the problems of one set, and write each as soon as it is answered. Returns [] on ranks that did not roll
+    out."""
     total = len(inputs.problems[name])
     folder.open_set(name, done)
     main = distributed.is_main()
@@ -141,7 +142,7 @@ def answer_set(
 
 
 def longest_sequence(job: EvalJob) -> int:
-    """Tokens of the longest prompt with its response, of solutions and of votes on them."""
+    """Return the number of tokens in the longest prompt with its response, of solutions and of votes on them."""
     lengths = []
     for plan in job.chosen.values():
         lengths.append(plan.data.max_prompt_tokens + response_limit(plan, job.rollout))
@@ -155,7 +156,7 @@ def response_limit(plan: EvaluationSet, rollout: RolloutConfig) -> int:
 
 
 def vote_limits(plan: EvaluationSet, verify: SelfVerificationConfig, rollout: RolloutConfig) -> tuple[int, int]:
-    """Tokens of the prompt and of the response where the model votes on a response."""
+    """Return the most tokens of the prompt and of the response where the model votes on a response."""
     limit = response_limit(plan, rollout)
     return verify.max_prompt_tokens or plan.data.max_prompt_tokens + limit, verify.max_response_tokens or limit
 
@@ -163,7 +164,7 @@ def vote_limits(plan: EvaluationSet, verify: SelfVerificationConfig, rollout: Ro
 def self_verification(
     plan: EvaluationSet, rollout: RolloutConfig, tokenizer: PreTrainedTokenizerBase
 ) -> SelfVerification | None:
-    """Raises UserError for a template that cannot be used."""
+    """Return the judge of a set, or None where it has none. Raises UserError for a template that cannot be used."""
     if plan.verify is None:
         return None
     return SelfVerification(

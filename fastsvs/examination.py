@@ -1,4 +1,4 @@
-"""A step looked at more closely, every so many steps: `dynamics/...` in metrics.jsonl."""
+"""A closer look at a step, every so many steps: `dynamics/...` in metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fastsvs.session import Session
 
 
 def is_due(session: Session, step: int) -> bool:
-    """Every `dynamics.every` steps, the first and the last among them; `step` counts from 0."""
+    """Return True every `dynamics.every` steps, the first and the last step among them; `step` counts from 0."""
     every = session.job.dynamics.every
     return every > 0 and (step % every == 0 or step + 1 == session.job.run.steps)
 
 
 def examine(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of the policy before its update, the batch that it is about to learn from, and the step's samples as the main
-    rank records them. Collective; draws no random numbers."""
+    """Return figures of the policy before its update, of the batch that it is about to learn from, and of the step's
+    samples as the main rank records them. Collective; draws no random numbers."""
     figures = experience_figures(rows) | update_figures(session)
     if len(batch):
         figures |= policy_figures(session.policy, batch, session.job.dynamics, session.job.rollout.temperature)
@@ -32,7 +32,8 @@ def examine(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -
 
 
 def policy_figures(policy: Policy, batch: Batch, config: DynamicsConfig, temperature: float) -> dict[str, float]:
-    """Entropy of every response token, and the ranks of some responses' hidden states. Collective."""
+    """Return figures of the entropy of every response token, and of the ranks of some responses' hidden states.
+    Collective."""
     chosen = spread(batch.kinds, config.ranked_responses)
     seen = policy.examine(
         batch,
@@ -49,7 +50,7 @@ def policy_figures(policy: Policy, batch: Batch, config: DynamicsConfig, tempera
 
 
 def update_figures(session: Session) -> dict[str, float]:
-    """The weights against those that the run began with; on the main rank."""
+    """Compare the weights with those that the run began with. Collective; the main rank alone gets the figures."""
     current = session.policy.hf_weights()
     if not distributed.is_main():
         for _ in current:
@@ -61,7 +62,8 @@ def update_figures(session: Session) -> dict[str, float]:
 
 
 def spread(kinds: Sequence[str], count: int) -> list[int]:
-    """Up to `count` samples, as many of each kind as there are, evenly over its samples."""
+    """Choose up to `count` samples, as evenly over the kinds as their numbers allow, and evenly over each kind's
+    samples."""
     places: dict[str, list[int]] = {}
     for sample, kind in enumerate(kinds):
         places.setdefault(kind, []).append(sample)

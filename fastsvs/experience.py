@@ -1,4 +1,4 @@
-"""One step's experience: begun, made on every rank or on the main one alone, and its batch brought to all."""
+"""One step's experience: it is begun, made on every rank or on the main one alone, and its batch is brought to all."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from fastsvs.session import Session
 
 @dataclass(frozen=True, slots=True)
 class Made:
+    """An experience, and the batch that was made of it."""
+
     experience: Experience
     batch: Batch
     memory: dict[str, Any]
-    """Of stage and sampler, now that they know how the step went."""
+    """State of stage and sampler, now that they know how the step went."""
 
 
 Underway = Running[Made]
-"""A step's experience on its way."""
+"""Experience of a step that is being made."""
 
 
 def begin(session: Session, step: int, version: int) -> Underway:
-    """Give the engine the policy's weights, which are of `version`, and start the rollout of `step`."""
+    """Give the engine the policy's weights, which have this `version`, and start the rollout of `step`."""
     session.sync.publish(version)
 
     def work(cancelled: Callable[[], bool]) -> Made:
@@ -56,7 +58,8 @@ def begin(session: Session, step: int, version: int) -> Underway:
 
 
 def share(made: Made | None, engine: Engine) -> Batch:
-    """The batch on every rank: with an engine that the main rank drives, it alone has `made`. Collective."""
+    """Return the batch on every rank. Collective. With an engine that the main rank drives, that rank alone has
+    `made`."""
     if engine.collective or distributed.world_size() == 1:
         assert made is not None
         return made.batch
@@ -68,8 +71,8 @@ def share(made: Made | None, engine: Engine) -> Batch:
 
 
 def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:
-    """The experience's counters, the engine's, and how old the weights were that sampled what the policy of `version`
-    learns from."""
+    """Return the experience's counters, the engine's metrics, and how much older than the policy's `version` the
+    weights were that sampled what it learns from."""
     rollouts = [rollout for group in made.experience.groups for rollout in group.rollouts]
     facts = made.experience.counters | ({} if engine.collective else cast(RemoteEngine, engine).metrics())
     facts["time/verification"] = made.experience.idle_seconds
@@ -80,7 +83,8 @@ def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:
 
 
 def speeds(made: Made, learned: Batch, times: Mapping[str, float]) -> dict[str, float]:
-    """What the step came to in a second of its own, and what it learned from in one of its update."""
+    """Return the response tokens sampled per second of the step, and the tokens learned from per second of its
+    update."""
     played = [*made.experience.groups, *made.experience.discarded]
     sampled = sum(len(rollout.response_ids) for group in played for rollout in group.rollouts)
     trained = int(learned.response_lengths.sum())
@@ -92,7 +96,7 @@ def speeds(made: Made, learned: Batch, times: Mapping[str, float]) -> dict[str, 
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """A batch as a few flat arrays; a prompt once for all samples of its group."""
+    """A batch as a few flat arrays, with a prompt once for all samples of its group."""
 
     prompts: np.ndarray
     prompt_lengths: np.ndarray

@@ -18,7 +18,7 @@ from fastsvs.policy.stored import StoredWeights, open_trained
 
 
 def export_run(run: Path, out: Path) -> int:
-    """Write the folder `out`, which must not exist yet; the step that was exported."""
+    """Write the folder `out`, which must not exist yet, and return the step that was exported."""
     if (launched_world_size() or 1) > 1:
         raise UserError("fastsvs export takes one process, whatever the run had: start it without torchrun")
     if out.exists():
@@ -29,14 +29,14 @@ def export_run(run: Path, out: Path) -> int:
 
 
 def write_hf_folder(stored: StoredWeights, out: Path, weights: Iterable[tuple[str, Tensor]] | None = None) -> None:
-    """Weights (others of the same names and dtype, if given), config, tokenizer and what generation stops on."""
+    """Write weights (others of the same names and dtype, if given), config, tokenizer and what generation stops on."""
     dtype = stored.dtype or stored.hf_config.dtype or torch.float32
     save_hf(weights or stored.hf_weights(), stored.hf_config, stored.architecture, dtype, out)
     write_companions(stored.model, out)
 
 
 def write_companions(model: ModelConfig, out: Path) -> None:
-    """What a folder needs beside config and weights: the tokenizer of `model`, and what generation stops on."""
+    """Write what a folder needs besides config and weights: the tokenizer of `model`, and what generation stops on."""
     try:
         load_tokenizer(model.tokenizer or model.path).save_pretrained(out)
         _copy_generation_config(model.path, out)
@@ -45,7 +45,7 @@ def write_companions(model: ModelConfig, out: Path) -> None:
 
 
 def _copy_generation_config(model_path: str, out: Path) -> None:
-    """The model's own, with all tokens that it ends on, if it has one."""
+    """Copy the model's own generation config, with all tokens that it ends on, if it has one."""
     try:
         generation = GenerationConfig.from_pretrained(model_path)
     except OSError:

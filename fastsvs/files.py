@@ -28,7 +28,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def check_folder(key: str, folder: Path) -> None:
-    """Raises UserError where `folder`, which the configuration's `key` names, is none or cannot be made or written."""
+    """Raise UserError where `folder`, which the configuration's `key` names, is no folder or cannot be made or
+    written."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
     if not nearest.is_dir():
         raise UserError(f"{key}: {nearest} is a file; name a folder")
@@ -38,7 +39,8 @@ def check_folder(key: str, folder: Path) -> None:
 
 def lock(folder: Path) -> IO[str]:
     """Keep other processes from writing into `folder` until the returned file is closed or this process ends, however
-    it ends. Raises UserError when another one does. Where the file system has no locks, nobody is kept out."""
+    it ends. Raises UserError when another process holds the lock. Where the file system has no locks, nobody is kept
+    out."""
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".lock", "w")  # noqa: SIM115 (it stays open)
     try:
@@ -73,7 +75,7 @@ def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a last line cut off by a kill is left out. Empty when the file does not exist."""
+    """Return all whole lines; a last line cut off by a kill is left out. Returns [] when the file does not exist."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")

@@ -19,7 +19,7 @@ EncodedProblem = tuple[Problem, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads: encoded problems and the facts to show about them."""
+    """Inputs of a run: encoded problems and the facts to show about them."""
 
     tokenizer: PreTrainedTokenizerBase
     problems: Sequence[EncodedProblem]
@@ -28,7 +28,7 @@ class Inputs:
 
 
 def read_inputs(job: TrainJob) -> Inputs:
-    """Tokenizer and problems, with every count of what was left out. Raises UserError when nothing remains."""
+    """Read tokenizer and problems, with every count of what was left out. Raises UserError when nothing remains."""
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
     problems, facts = ([], []) if job.data.path == NO_PROBLEMS else read_problems(job.data, tokenizer, "train")
     if job.evaluation.path is None:
@@ -50,12 +50,13 @@ def read_problems(
 
 
 def longest_prompt(problems: Sequence[EncodedProblem]) -> int:
-    """Tokens of the longest prompt; 0 of none."""
+    """Return the number of tokens in the longest prompt, or 0 where there is none."""
     return max((len(prompt) for _, prompt in problems), default=0)
 
 
 def stop_token_ids(model_path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokenizer's end of sequence and what the model's generation_config.json, or else its config.json, ends on."""
+    """Return the tokenizer's end of sequence and what the model's generation_config.json, or else its config.json, ends
+    on. Raises UserError where none of them names a token."""
     try:
         declared = GenerationConfig.from_pretrained(model_path).eos_token_id
     except OSError:

@@ -18,10 +18,10 @@ from fastsvs.seeding import derive_seed
 
 @dataclass(frozen=True, slots=True)
 class MergePlan:
-    """theta = base + weight * keep(tuned - base)."""
+    """A merge: theta = base + weight * keep(tuned - base)."""
 
     weight: float = 0.5
-    """0 is the base, 1 the tuned model."""
+    """Weight of the difference: 0 gives the base, 1 the tuned model."""
     drop: float = 0.0
     """Share of the differences, chosen at random, that DARE sets to 0; the others grow by 1 / (1 - drop)."""
     seed: int = 0
@@ -33,7 +33,7 @@ class MergePlan:
             raise UserError(f"the share that a merge drops lies in [0, 1), got {self.drop}")
 
     def merge(self, name: str, base: Tensor, tuned: Tensor) -> Tensor:
-        """The merged tensor in fp32. What is dropped depends on `seed` and the tensor's name alone."""
+        """Return the merged tensor in fp32. What is dropped depends on `seed` and the tensor's name alone."""
         change = tuned.float() - base.float()
         if self.drop:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "merge", name))

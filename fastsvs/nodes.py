@@ -14,41 +14,41 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Nodes count from 0 in the order of their ranks; the last `serving` of them train nothing."""
+    """The nodes of a job, counted from 0 in the order of their ranks; the last `serving` of them train nothing."""
 
     count: int
     own: int
-    """This process's."""
+    """Number of this process's node."""
     ranks_per_node: int
     serving: int
     leads: bool
-    """This process is the first of its node."""
+    """True where this process is the first of its node."""
 
     @property
     def trainers(self) -> int:
-        """Processes that train."""
+        """Return the number of processes that train."""
         return (self.count - self.serving) * self.ranks_per_node
 
     @property
     def with_servers(self) -> range:
-        """The nodes on which servers run that this job starts."""
+        """Return the nodes on which servers run that this job starts."""
         return range(self.count - self.serving if self.serving else 0, self.count)
 
     @property
     def serves(self) -> bool:
-        """This process belongs to a node that only serves."""
+        """Return True when this process belongs to a node that only serves."""
         return self.own >= self.count - self.serving
 
 
 def check_dedicated(rollout: RolloutConfig) -> None:
-    """Raises UserError for nodes that are kept free for servers that there are not."""
+    """Raise UserError for nodes that are kept free for servers where the engine has no servers."""
     if rollout.placement == "dedicated" and rollout.engine == "local":
         raise UserError("rollout.placement: dedicated needs servers: set rollout.engine: vllm")
 
 
 def read_nodes(rollout: RolloutConfig) -> Nodes:
-    """The job that torchrun started (a plain start is one node with one process). Raises UserError when it has too few
-    nodes for the placement, or nodes of unequal size."""
+    """Read the nodes of the job that torchrun started (a plain start is one node with one process). Raises UserError
+    when it has too few nodes for the placement, or nodes of unequal size."""
     check_dedicated(rollout)
     world, local = launched_world_size() or 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     serving = rollout.nodes if rollout.placement == "dedicated" else 0

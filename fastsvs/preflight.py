@@ -1,4 +1,4 @@
-"""What a training run is checked for before anything is built or written: by the run and by its dry run alike."""
+"""Checks of a training run before anything is built or written, made by the run and by its dry run alike."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Checked:
 
 
 def preflight(job: TrainJob, processes: int | None) -> Checked:
-    """Raises UserError for the first thing that would stop the job, on so many training processes (None: on as many as
-    its layout takes, wherever they are). Needs no weights and no accelerator, and writes nothing."""
+    """Check the job on `processes` training processes (None: on as many as its layout takes, wherever they are). Raises
+    UserError for the first thing that would stop it. Needs no weights and no accelerator, and writes nothing."""
     check_names(job)
     check_lengths(job)
     check_staleness(job)
@@ -57,7 +57,7 @@ def preflight(job: TrainJob, processes: int | None) -> Checked:
 
 
 def requests(job: TrainJob, inputs: Inputs) -> dict[str, Asked]:
-    """What training and evaluation ask of the engine."""
+    """Return what training and evaluation ask of the engine, by section of the configuration."""
     rollout, evaluation = job.rollout, job.evaluation
     asked = {"rollout": Asked(rollout.temperature, longest_prompt(inputs.problems) + rollout.max_response_tokens)}
     if inputs.held_out:
@@ -67,7 +67,8 @@ def requests(job: TrainJob, inputs: Inputs) -> dict[str, Asked]:
 
 
 def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
-    """The experience stage by name; its questions go through the same PromptFn as the data set's."""
+    """Build the experience stage that the job names; its questions go through the same PromptFn as the data set's.
+    Raises UserError where stage and `data.path` do not go together."""
     prompt = PROMPTS.get(job.data.prompt)
     tools = StageTools(
         encode_question=lambda question: encode_prompt(tokenizer, prompt(question, job.data, "train")),
@@ -85,7 +86,7 @@ def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
 
 
 def build_sampler(job: TrainJob, inputs: Inputs) -> Sampler:
-    """The sampler by name."""
+    """Build the sampler that the job names."""
     tools = SamplerTools(
         [problem for problem, _ in inputs.problems],
         job.run.prompts_per_step,
@@ -99,5 +100,5 @@ def build_sampler(job: TrainJob, inputs: Inputs) -> Sampler:
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """The token ids of a text that goes on."""
+    """Return the token ids of a text that continues another one, without special tokens."""
     return tuple(tokenizer.encode(text, add_special_tokens=False)) if text else ()

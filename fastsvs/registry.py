@@ -32,7 +32,7 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def get(self, name: str) -> T:
-        """The plug-in called `name`, or the object at `module:object`. Raises UserError for an unknown one."""
+        """Return the plug-in called `name`, or the object at `module:object`. Raises UserError for an unknown one."""
         if ":" in name:
             return self._load(name)
         if name not in self._entries:

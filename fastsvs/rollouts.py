@@ -20,23 +20,25 @@ from fastsvs.rollout import Engine, RemoteEngine
 
 T = TypeVar("T")
 Work = Callable[[Callable[[], bool]], T]
-"""Called with a function that says whether the result is no longer wanted; it then raises CancelledError."""
+"""Function that does the work. It is called with a function that says whether the result is no longer wanted; then it
+raises CancelledError."""
 LOOK_SECONDS = 0.2
-"""Between two looks at the servers while the ranks wait."""
+"""Time between two looks at the servers while the ranks wait, in seconds."""
 CLOSE_SECONDS = 30.0
-"""Longest wait for cancelled work to end."""
+"""Longest wait for cancelled work to end, in seconds."""
 
 
 class Publisher(Protocol):
     def publish(self, version: int) -> None:
-        """Collective: give the policy's weights to every engine that does not hold `version`."""
+        """Give the policy's weights to every engine that does not hold `version`. Collective."""
 
 
 class Rollouts:
-    """Starts work on the engine. Every method is collective."""
+    """Starter of work on the engine. Every method is collective."""
 
     def __init__(self, engine: Engine, sync: Publisher, timeout_seconds: float) -> None:
-        """`timeout_seconds`: the ranks' longest wait for one another; the work itself may take longer."""
+        """Drive `engine`. `timeout_seconds` is the ranks' longest wait for one another; the work itself may take
+        longer."""
         self._engine = engine
         self._sync = sync
         self._timeout = timeout_seconds
@@ -44,7 +46,7 @@ class Rollouts:
         self._asked = perf_counter()
 
     def start(self, work: Work[T]) -> Running[T]:
-        """Begin, as far as the engine allows; nothing else may be at work."""
+        """Begin the work, as far as the engine allows; nothing else may be at work."""
         if any(not running.over() for running in self._running):
             raise ValueError("the engine is still at work")
         running: Running[T] = Running(work, self._engine, self._sync, self._timeout)
@@ -52,14 +54,14 @@ class Rollouts:
         return running
 
     def idle_share(self) -> float:
-        """Share of the time since the last call in which no work was done. On ranks that do the work."""
+        """Return the share of the time since the last call in which no work was done, on ranks that do the work."""
         since, self._asked = self._asked, perf_counter()
         busy = sum(running.seconds for running in self._running if running.over())
         self._running = [running for running in self._running if not running.over()]
         return 1 - busy / (self._asked - since)
 
     def close(self) -> None:
-        """Give up what is not done."""
+        """Cancel the work that is not done."""
         for running in self._running:
             running.cancel()
 
@@ -75,7 +77,7 @@ class Running(Generic[T]):
         self._cancelled = threading.Event()
         self._outcome: Future[T | None] = Future()
         self.seconds = 0.0
-        """What the work took, when it is over; 0 on ranks that stood by."""
+        """Duration of the work in seconds, once it is over; 0 on ranks that stood by."""
         self._thread = threading.Thread(target=self._run, name="rollouts", daemon=True)
         if not engine.collective and distributed.is_main():
             self._thread.start()
@@ -84,15 +86,16 @@ class Running(Generic[T]):
         return self._outcome.done()
 
     def result(self, version: int) -> T | None:
-        """What the work gave; None on ranks that stood by. `version`: see `wait`."""
+        """Return the result of the work, or None on ranks that stood by. For `version` see `wait`."""
         self.wait(version)
         return self._outcome.result()
 
     def wait(self, version: int) -> None:
-        """Until the work is over. `version` is that of the policy's weights as they are now: restarted servers get it.
+        """Wait until the work is over. `version` is that of the policy's weights as they are now: restarted servers get
+        it.
 
-        Raises what the work raised. On ranks that stood by that is a RuntimeError; on every rank it is EngineFailure
-        when a remote engine's work ended with something that a user can mend.
+        With a collective engine it raises what the work raised. With any other engine every rank raises EngineFailure
+        when the work ended with something that a user can mend, and RuntimeError when it ended with another exception.
         """
         if self._engine.collective:
             if not self.over():
@@ -122,7 +125,7 @@ class Running(Generic[T]):
             self._outcome.set_exception(error)
 
     def _order(self) -> _Order:
-        """What all ranks are to do next. The main rank looks after the servers until there is something."""
+        """Return what all ranks are to do next. The main rank watches the servers until there is something."""
         engine: RemoteEngine = self._engine  # type: ignore[assignment]
         heartbeat = monotonic() + self._timeout / 4
         while monotonic() < heartbeat:
@@ -142,11 +145,11 @@ class Running(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """From the main rank to all."""
+    """Order from the main rank to all."""
 
     kind: Literal["wait", "refresh", "over"]
     error: Exception | None = None
-    """The work is over and failed."""
+    """Error with which the work ended, if it failed."""
 
 
 _WAIT = _Order("wait")

@@ -17,11 +17,11 @@ from fastsvs.files import read_jsonl, write_json
 
 DEFAULT_SERIES = ("solve_rate/original", "solve_rate/verification")
 RATE = "solve_rate/"
-"""Series of this beginning are shares of right answers: the uncertainty is what is missing to 1."""
+"""Prefix of the series that are shares of right answers; the uncertainty is what is missing to 1."""
 
 
 def analyze_saturation(run: Path, names: Sequence[str], out: Path | None) -> dict[str, Any]:
-    """Two series of the run's metrics, solver first: fitted over all steps, and over the first third alone."""
+    """Fit two series of the run's metrics, solver first, over all steps and over the first third alone."""
     solver, verifier = names or DEFAULT_SERIES
     steps, series = read_series(run, (solver, verifier))
     third = len(steps) // 3
@@ -46,7 +46,8 @@ def analyze_saturation(run: Path, names: Sequence[str], out: Path | None) -> dic
 
 
 def read_series(run: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [points] that have all the metrics, and the uncertainties [series, points]."""
+    """Return the steps [points] that have all the metrics, and the uncertainties [series, points]. Raises UserError for
+    an unknown metric, or too few steps."""
     rows = read_jsonl(run / "metrics.jsonl")
     if not rows:
         raise UserError(f"{run} has no metrics.jsonl with a step in it")
@@ -71,7 +72,8 @@ def _title(name: str) -> str:
 
 
 def _figures(fit: Saturation, titles: Sequence[str]) -> dict[str, Any]:
-    """`gap`: first series less second. `speed_ratio`: alpha / beta, None where the second does not move."""
+    """Return the figures of a fit. `gap` is the first series less the second; `speed_ratio` is alpha / beta, or None
+    where the second does not move."""
     moved = [start - limit for start, limit in zip(fit.starts, fit.limits, strict=True)]
     curves: Mapping[str, Any] = {
         title: {"start": start, "limit": limit, "error": error}

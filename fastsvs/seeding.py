@@ -10,6 +10,6 @@ from hashlib import blake2b
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that is a pure function of `parts`."""
+    """Return a 63-bit seed that is a pure function of `parts`."""
     digest = blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

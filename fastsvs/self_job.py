@@ -1,9 +1,9 @@
-"""`fastsvs self`: SELF's rounds (arXiv 2310.00533). The model answers, comments and mends; learns what it approves of,
-with a share of the dialogues that taught it to comment and mend; and is the next round's model.
+"""`fastsvs self`: SELF's rounds (arXiv 2310.00533). In a round the model answers, comments and mends. It learns what it
+approves of, with a share of the dialogues that taught it to comment and mend, and becomes the next round's model.
 
-A run folder with a row of metrics.jsonl and a folder for every round: `chains.jsonl` (all responses and what became of
-them), `dialogues.jsonl` (what is learned), `counters.json`, `sft/` (a run of `fastsvs sft`), `model/`. What is there is
-not made again.
+A run folder holds metrics.jsonl with a row for every round, and a folder for every round: `chains.jsonl` (all responses
+and what became of them), `dialogues.jsonl` (what is learned), `counters.json`, `sft/` (a run of `fastsvs sft`),
+`model/`. What is there is not made again.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ Counters = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every round reads, checked before anything is built."""
+    """Inputs of every round, checked before anything is built."""
 
     hf_config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
     problems: Sequence[EncodedProblem]
     replay: Sequence[Sequence[Message]]
-    """Dialogues of which a share is learned again in every round; none without `evolution.replay`."""
+    """Dialogues from which every round learns a share again; none without `evolution.replay`."""
     stage: SelfStage
     folder: RunFolder
     facts: Sequence[str]
@@ -66,17 +66,17 @@ class Round:
 
     @property
     def counters(self) -> Path:
-        """Written last: with it the round's experience is complete."""
+        """Return the file of the counters. It is written last: with it the round's experience is complete."""
         return self.folder / "counters.json"
 
     @property
     def result(self) -> Path:
-        """The model that comes out of it."""
+        """Return the folder of the model that comes out of the round."""
         return self.folder / "model"
 
 
 def run_self(job: SelfJob) -> Path:
-    """All rounds that are not done yet; the folder of the last one's model."""
+    """Run all rounds that are not done yet, and return the folder of the last one's model."""
     distributed.initialize(job.run.timeout_seconds)
     main = distributed.is_main()
     inputs = preflight(job, distributed.world_size())
@@ -100,15 +100,16 @@ def run_self(job: SelfJob) -> Path:
 
 
 def open_round(job: SelfJob, number: int) -> Round:
-    """Round 1 begins with the job's model, every other with its forerunner's result."""
+    """Return a round. Round 1 begins with the job's model, every other with the result of the round before it."""
     root = Path(job.run.dir)
     before = root / f"round_{number - 1}" / "model"
     return Round(number, job.model if number == 1 else ModelConfig(path=str(before)), root / f"round_{number}")
 
 
 def preflight(job: SelfJob, processes: int | None) -> Inputs:
-    """Raises UserError for what cannot be read or used, by an engine or by the rounds' fine-tuning on so many processes
-    (None: on as many as their layout takes, wherever they are). Needs no weights and writes nothing."""
+    """Read and check what the rounds need. Raises UserError for what cannot be read or used, by an engine or by the
+    rounds' fine-tuning on `processes` processes (None: on as many as their layout takes, wherever they are). Needs no
+    weights and writes nothing."""
     check_placement(job.rollout, "fastsvs self")
     engine = ENGINES.get(job.rollout.engine)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
@@ -132,7 +133,8 @@ def preflight(job: SelfJob, processes: int | None) -> Inputs:
 
 
 def experience(job: SelfJob, this: Round, inputs: Inputs) -> Counters:
-    """The round's dialogues, made if they are not there. Raises UserError when the model approved of nothing."""
+    """Make the round's dialogues if they are not there, and return its counters. Raises UserError when the model
+    approved of nothing."""
     if not distributed.agree(this.counters.exists()):
         with hold(job, this, inputs.tokenizer) as opened:
             opened.run(lambda cancelled: make(job, this, inputs, opened, cancelled))
@@ -148,7 +150,7 @@ def experience(job: SelfJob, this: Round, inputs: Inputs) -> Counters:
 
 @contextmanager
 def hold(job: SelfJob, this: Round, tokenizer: PreTrainedTokenizerBase) -> Iterator[OpenEngine]:
-    """An engine with the round's model."""
+    """Open an engine with the round's model."""
     stored = open_model(this.model, job.run.seed)
     with open_engine(
         stored,
@@ -200,7 +202,7 @@ def make(job: SelfJob, this: Round, inputs: Inputs, opened: OpenEngine, cancelle
 
 
 def lesson(chain: Chain, data: DataConfig) -> list[Message]:
-    """The question as the model is asked it, and the refinement that it approved of."""
+    """Return the question as the model is asked it, and the refinement that it approved of."""
     assert chain.refinement is not None
     asked = PROMPTS.get(data.prompt)(chain.question, data, "train")
     return [*asked, {"role": "assistant", "content": chain.refinement}]
@@ -209,12 +211,12 @@ def lesson(chain: Chain, data: DataConfig) -> list[Message]:
 def replayed(
     dialogues: Sequence[Sequence[Message]], learned: int, share: float, random: Random
 ) -> list[Sequence[Message]]:
-    """As many that they are `share` of all beside `learned` others, as far as there are so many."""
+    """Draw so many dialogues that they are `share` of all beside `learned` others, as far as there are so many."""
     return random.sample(dialogues, min(len(dialogues), round(learned * share / (1 - share))))
 
 
 def tuning(job: SelfJob, this: Round) -> SftJob:
-    """The round's fine-tuning."""
+    """Return the job of the round's fine-tuning."""
     return SftJob(
         model=this.model,
         data=SftDataConfig(path=str(this.dialogues), max_tokens=job.evolution.max_example_tokens),
@@ -225,7 +227,7 @@ def tuning(job: SelfJob, this: Round) -> SftJob:
 
 
 def describe(number: int, counters: Counters) -> str:
-    """What a round made, in a line."""
+    """Say in a line what a round made."""
 
     def share(name: str) -> str:
         return f"{counters[name]:.0%}" if name in counters else "-"

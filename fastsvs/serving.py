@@ -11,7 +11,8 @@ from fastsvs.session import training_spec
 
 
 def serve(job: TrainJob, nodes: Nodes) -> None:
-    """Until the main rank says that it is over; the first process of the node does it, the others have nothing to do.
+    """Run this node's servers until the main rank says that the job is over. The first process of the node does it; the
+    others have nothing to do.
 
     Raises EngineFailure when the main rank falls silent.
     """

@@ -32,6 +32,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Session:
+    """Everything that a training run holds open."""
+
     job: TrainJob
     inputs: Inputs
     folder: RunFolder
@@ -40,7 +42,7 @@ class Session:
     stage: Stage
     verifier: Verifier
     judges: Mapping[str, Judge]
-    """Beside the verifier."""
+    """Judges besides the verifier, by name."""
     engine: Engine
     policy: Policy
     reference: Policy | None
@@ -49,14 +51,14 @@ class Session:
     loss: CompleteLoss
     sampling: SamplingParams
     memory: dict[str, Any] = field(default_factory=dict)
-    """What stage, sampler and plug-ins carry from step to step, as of the last step that was learned from."""
+    """State that stage, sampler and plug-ins carry from step to step, as of the last step that was learned from."""
 
     @property
     def held_out(self) -> Sequence[EncodedProblem]:
         return self.inputs.held_out
 
     def tasks(self, step: int) -> list[Task]:
-        """What a step begins with; steps count from 0."""
+        """Return the tasks that a step begins with; steps count from 0."""
         draws = self.sampler.draw(step)
         asked = [self.inputs.problems[draw.index] for draw in draws]
         tasks = original_tasks(asked, self.job.rollout.samples_per_prompt)
@@ -86,7 +88,7 @@ class Session:
         return encode_text(self.inputs.tokenizer, text)
 
     def resume(self) -> int:
-        """Load the newest checkpoint; the number of steps already done."""
+        """Load the newest checkpoint, and return the number of steps already done."""
         newest = distributed.agree(checkpoint.latest(self.folder.checkpoints))
         state: dict[str, Any] = checkpoint.load(self.policy, newest) if newest else {"step": 0}
         start = state["step"]
@@ -104,8 +106,8 @@ class Session:
         return step % run.save_every == 0 or step == run.steps or checkpoint_hooks.is_due(self.job, step)
 
     def save(self, step: int) -> None:
-        """Write the checkpoint of a step, unless it is there; of the weights that a checkpoint hook makes, where one is
-        due."""
+        """Write the checkpoint of a step, unless it is there. Where a checkpoint hook is due, it holds the weights that
+        the hook makes."""
         checkpoints, state = self.folder.checkpoints, {"step": step, "memory": self.memory}
         newest = distributed.agree(checkpoint.latest(checkpoints))
         if newest and checkpoint.step_of(newest) == step:
@@ -116,7 +118,7 @@ class Session:
         give_back()
 
     def make_room(self) -> None:
-        """For the update, where rollout servers share the trainer's GPUs."""
+        """Have rollout servers that share the trainer's GPUs free their memory for the update."""
         if distributed.is_main() and not self.engine.collective:
             cast(RemoteEngine, self.engine).sleep()
 

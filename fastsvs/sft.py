@@ -28,7 +28,8 @@ Example = tuple[np.ndarray, np.ndarray]
 
 
 def sft(job: SftJob) -> Path:
-    """Train on the job's dialogues, resuming what its run folder holds; the folder of the run, or of the export."""
+    """Train on the job's dialogues, resuming what its run folder holds. Returns the folder of the run, or of the
+    export."""
     distributed.initialize(job.run.timeout_seconds)
     main = distributed.is_main()
     checked = preflight(job, distributed.world_size())
@@ -75,7 +76,7 @@ class Checked:
 
 
 def preflight(job: SftJob, processes: int | None) -> Checked:
-    """As `fastsvs.preflight` for training with rewards."""
+    """Check the job as `fastsvs.preflight` does for training with rewards."""
     check_example_length(job)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     main = distributed.is_main()
@@ -87,7 +88,7 @@ def preflight(job: SftJob, processes: int | None) -> Checked:
 
 
 def load_examples(job: SftJob) -> tuple[list[Example], list[str]]:
-    """Encoded examples, and what was left out. Raises UserError when nothing remains."""
+    """Return encoded examples, and facts about what was left out. Raises UserError when nothing remains."""
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
     dialogues, loaded = load_dialogues(job.data)
     encoded, kept = encode_dialogues(dialogues, tokenizer, job.data.max_tokens, job.data.path)
@@ -95,7 +96,7 @@ def load_examples(job: SftJob) -> tuple[list[Example], list[str]]:
 
 
 def check_example_length(job: SftJob) -> None:
-    """The longest example must fit one micro-batch."""
+    """Check that the longest example fits one micro-batch. Raises UserError where it does not."""
     if job.data.max_tokens > job.policy.tokens_per_micro_batch:
         raise UserError(
             f"data.max_tokens ({job.data.max_tokens}) is over policy.tokens_per_micro_batch "
@@ -104,7 +105,8 @@ def check_example_length(job: SftJob) -> None:
 
 
 def supervised_batch(examples: Sequence[Example]) -> Batch:
-    """From the first learned token on, an example is the response; the advantage is 1 on learned tokens, else 0."""
+    """Build a batch in which an example's response begins with its first learned token; the advantage is 1 on learned
+    tokens, else 0."""
     firsts = [int(mask.argmax()) for _, mask in examples]
     responses = [ids[first:] for (ids, _), first in zip(examples, firsts, strict=True)]
     learned = [mask[first:] for (_, mask), first in zip(examples, firsts, strict=True)]
@@ -122,5 +124,5 @@ def supervised_batch(examples: Sequence[Example]) -> Batch:
 
 @token_level
 def negative_log_likelihood(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
-    """-log p of each learned token."""
+    """Return -log p of each learned token."""
     return TokenLoss(loss=-terms.logprobs * terms.advantages, metrics={})

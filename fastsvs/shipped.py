@@ -1,7 +1,7 @@
 """What comes with the code: the configurations, and the tiny model that those of the tiny task train.
 
 A checkout has them in `configs/` and `models/` at its top, an installed package in the same folders under
-`fastsvs/share/`. A path of a configuration such as `models/tiny` is looked for where one stands, then here.
+`fastsvs/share/`. A path of a configuration such as `models/tiny` is looked for in the working folder, then here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from fastsvs.errors import UserError
 
 PREFIX = "fastsvs:"
-"""Before the name of a shipped configuration, `fastsvs:tiny_svs`, `fastsvs:eval/paper`."""
+"""Prefix of the name of a shipped configuration, as in `fastsvs:tiny_svs` and `fastsvs:eval/paper`."""
 _HERE = Path(__file__).parent
 _INSTALLED = _HERE / "share"
 
@@ -31,20 +31,22 @@ def missing(path: str | Path) -> str:
 
 
 def elsewhere(path: str, error: Exception) -> str:
-    """Say why a model cannot be read; of what is no folder, that it was sought as one before the hub was asked."""
+    """Say why a model cannot be read; where `path` is no folder, also that it was looked for as one before the hub was
+    asked."""
     reason = f"{type(error).__name__}: {error}"
     return reason if Path(path).exists() else f"{missing(path)}, and as the id of a model on the hub: {reason}"
 
 
 def configurations() -> dict[str, str]:
-    """Name every shipped configuration, with the first line that it says of itself."""
+    """Return the name of every shipped configuration, with the first line that it says of itself."""
     folder = _root() / "configs"
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
     return {name: path.read_text(encoding="utf-8").partition("\n")[0].strip("# ") for name, path in files.items()}
 
 
 def find_configuration(name: str) -> Path:
-    """Return the file of a shipped configuration, named with or without `fastsvs:`. Raises UserError."""
+    """Return the file of a shipped configuration, named with or without `fastsvs:`. Raises UserError for an unknown
+    one."""
     bare = name.removeprefix(PREFIX).removesuffix(".yaml")
     known = list(configurations())
     if bare not in known:
@@ -58,8 +60,8 @@ def find_configuration(name: str) -> Path:
 
 
 def copy_configuration(name: str, to: Path | None) -> Path:
-    """Write a shipped configuration to a new file, in the working folder if none is named; what it extends it goes on
-    to extend. Raises UserError for a file that exists."""
+    """Write a shipped configuration to a new file, in the working folder if none is named. The copy goes on extending
+    what the original extends. Raises UserError for a file that exists."""
     source = find_configuration(name)
     beside = source.parent.relative_to(_root() / "configs")
     target = to or Path(source.name)

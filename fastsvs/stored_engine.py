@@ -1,4 +1,4 @@
-"""A rollout engine that holds stored weights, of whatever kind the engine is: for work without a policy to train."""
+"""A rollout engine of any kind that holds stored weights, for work without a policy to train."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class OpenEngine:
     engine: Engine
     verifier: Verifier
     step: int
-    """Of the weights."""
+    """Step of the weights, which is also their version."""
 
     def run(self, work: Callable[[Callable[[], bool]], T]) -> T | None:
-        """What `work` gives; None on ranks that did not roll out. Collective; see `Rollouts`."""
+        """Run `work`, and return its result, or None on ranks that did not roll out. Collective; see `Rollouts`."""
         return self.rollouts.start(work).result(self.step)
 
 
@@ -54,7 +54,8 @@ def open_engine(
     folder: Path,
     timeout_seconds: float,
 ) -> Iterator[OpenEngine]:
-    """`longest`: tokens of the longest prompt with its response. `folder`: where servers may leave files."""
+    """Open an engine with the stored weights. `longest` is the number of tokens in the longest prompt with its
+    response; `folder` is where servers may leave files."""
     stop = stop_token_ids(stored.model.path, tokenizer)
     with ExitStack() as stack:
         verifier = stack.enter_context(Verifier(verification))
@@ -75,7 +76,8 @@ def open_engine(
 
 @contextmanager
 def loadable(stored: StoredWeights, folder: Path) -> Iterator[str]:
-    """Where servers can load the weights from: their own place, or for a checkpoint `folder` as long as they run."""
+    """Yield where servers can load the weights from: their own place, or for a checkpoint `folder` for as long as they
+    run."""
     if stored.step == 0 and stored.dtype is None:
         path = Path(stored.model.path)
         yield str(path.absolute()) if path.is_dir() else stored.model.path
@@ -91,7 +93,7 @@ def loadable(stored: StoredWeights, folder: Path) -> Iterator[str]:
 
 
 def chosen_dtype(choice: Literal["auto", "fp32", "bf16"], stored: StoredWeights) -> torch.dtype:
-    """`auto` is the dtype that the model was trained or stored in."""
+    """Return the chosen dtype; `auto` is the dtype that the model was trained or stored in, with bf16 for fp16."""
     if choice != "auto":
         return DTYPES[choice]
     dtype = stored.dtype or stored.hf_config.dtype or torch.float32
@@ -99,7 +101,7 @@ def chosen_dtype(choice: Literal["auto", "fp32", "bf16"], stored: StoredWeights)
 
 
 def check_placement(rollout: RolloutConfig, what: str) -> None:
-    """Servers that hold stored weights are started for them alone."""
+    """Raise UserError unless servers are started for the stored weights alone (`colocated`)."""
     if rollout.placement != "colocated":
         raise UserError(
             f"rollout.placement={rollout.placement}: {what} starts servers of its own, on the nodes that it runs on "

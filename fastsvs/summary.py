@@ -1,4 +1,4 @@
-"""What a training run tells at its end, computed from the files of the run."""
+"""Summary of a training run at its end, computed from the files of the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN_PROBLEMS = 3
 
 
 def conclude(session: Session) -> dict[str, Any]:
-    """Write `summary.json` and `curves.png` and show the result; the summary, on every rank."""
+    """Write `summary.json` and `curves.png`, show the result, and return the summary on every rank."""
     folder, run = session.folder, session.job.run
     metrics = folder.metrics()
     evaluations = folder.evaluations()
@@ -42,10 +42,10 @@ def conclude(session: Session) -> dict[str, Any]:
 
 
 def sample_rows(step: int, experience: Experience, config: SelfPlayConfig) -> Iterator[dict[str, Any]]:
-    """One object a group: what the policy read and wrote, verdicts, rewards, and whether it was learned from.
+    """Yield one object per group: what the policy read and wrote, verdicts, rewards, and whether it was learned from.
 
     `rejections` holds, for each response that was to write a problem, why the problem was not solved; None if it was.
-    `notes`: what a judge said of each response beside its verdict.
+    `notes` holds what a judge said of each response besides its verdict.
     """
     trained = {group.task.key for group in experience.groups}
     groups = [*experience.groups, *experience.discarded]
@@ -90,7 +90,7 @@ def _pass_rates(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _self_made_problems(session: Session) -> Iterator[dict[str, Any]]:
-    """Rewarded problems of the latest steps, each from another source, with the solution it was written from."""
+    """Yield rewarded problems of the latest steps, each from another source, with the solution it was written from."""
     sources: set[str] = set()
     for step in range(session.job.run.steps, 0, -1):
         groups = {row["key"]: row for row in read_jsonl(session.folder.root / "samples" / f"step_{step}.jsonl")}

@@ -1,4 +1,4 @@
-"""What a model makes of the responses of a run's step, token by token: entropy and the rank of its hidden states."""
+"""Token-by-token analysis of the responses of a run's step under a model: entropy and the rank of its hidden states."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from fastsvs.selfplay import SYNTHESIS, load_template
 from fastsvs.selfplay.svs import PLACEHOLDER
 
 Sample = tuple[str, Sequence[int], Sequence[int]]
-"""Kind, prompt ids, response ids."""
+"""Sample: (kind, prompt ids, response ids)."""
 
 
 def token_figures(run: Path, step: int, model: str) -> dict[str, float]:
-    """Figures of `dynamics/entropy...` and `dynamics/effective_rank...`, over the responses that `step` learned from,
-    under `model` (a model, a run or a checkpoint of the run's architecture). Responses are tokenized again from their
-    text, which may cut them into other tokens than those that were sampled. Raises UserError where nothing was learned.
-    """
+    """Return the figures `dynamics/entropy...` and `dynamics/effective_rank...`, over the responses that `step` learned
+    from, under `model` (a model, a run or a checkpoint of the run's architecture). Responses are tokenized again from
+    their text, which may cut them into other tokens than those that were sampled. Raises UserError where nothing was
+    learned."""
     job = read_job(run)
     if not isinstance(job, TrainJob):
         raise UserError(f"{run} is a run of fastsvs sft: it has no samples")
@@ -55,7 +55,7 @@ def token_figures(run: Path, step: int, model: str) -> dict[str, float]:
 
 
 def read_samples(run: Path, step: int, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Iterator[Sample]:
-    """Those that the step learned from, as the policy read and wrote them."""
+    """Yield the samples that the step learned from, as the policy read and wrote them."""
     rows = {row["key"]: row for row in read_jsonl(run / "samples" / f"step_{step}.jsonl")}
     template = load_template(job.selfplay.template) if any(row["kind"] == SYNTHESIS for row in rows.values()) else ""
     prompt = PROMPTS.get(job.data.prompt)
@@ -77,7 +77,7 @@ def read_samples(run: Path, step: int, job: TrainJob, tokenizer: PreTrainedToken
 
 
 def batch_of(samples: Sequence[Sample]) -> Batch:
-    """Nothing but the tokens: no rewards."""
+    """Build a batch of nothing but the tokens: no rewards."""
     tokens = sum(len(response) for _, _, response in samples)
     return Batch(
         prompt_ids=[np.array(prompt, dtype=np.int64) for _, prompt, _ in samples],

@@ -23,7 +23,8 @@ from fastsvs.telemetry import memory, training_facts
 
 
 def train(job: TrainJob) -> dict[str, Any]:
-    """Run the job to its last step, resuming what its run folder holds; the summary that `summary.json` keeps."""
+    """Run the job to its last step, resuming what its run folder holds, and return the summary that `summary.json`
+    keeps."""
     with open_session(job) as session:
         start, ahead = session.resume(), None
         hold_out(session, start)
@@ -40,10 +41,10 @@ def train(job: TrainJob) -> dict[str, Any]:
 
 
 def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dict[str, Any], Underway | None]:
-    """Publish, roll out, play, learn. `begun` is the step's rollout if it is under way.
+    """Publish weights, roll out, play and learn. `begun` is the step's rollout if it is under way.
 
-    Returns the step's row of metrics, where steps count from 1; and under `train.staleness` the rollout of the next
-    step, which goes on from the weights of before this step's update.
+    Returns the step's row of metrics, where steps count from 1. Under `train.staleness` it also returns the rollout of
+    the next step, which uses the weights from before this step's update; otherwise None.
     """
     times: dict[str, float] = {}
     overlaps = session.job.train.staleness and step + 1 < session.job.run.steps
@@ -80,7 +81,8 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
 
 
 def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
-    """As many optimizer steps as `samples_per_update` asks for, with their metrics. No samples, no step."""
+    """Take as many optimizer steps as `samples_per_update` asks for, and return their metrics. Takes none without
+    samples."""
     algorithm, temperature = session.job.algorithm, session.job.rollout.temperature
     updates = split_updates(batch, algorithm.samples_per_update, derive_seed(session.job.run.seed, "updates", step))
     if len(updates) > 1 and batch.old_logprobs is None:
@@ -103,8 +105,8 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
 
 
 def hold_out(session: Session, step: int, ahead: Underway | None = None) -> None:
-    """Evaluate on the held-out problems before training, after it, and every `evaluation.every` steps; once each.
-    A rollout that is under way comes first."""
+    """Evaluate on the held-out problems before training, after it, and every `evaluation.every` steps; each time once.
+    A rollout that is under way is finished first."""
     config, run = session.job.evaluation, session.job.run
     due = step in (0, run.steps) or (config.every and step % config.every == 0)
     if not session.held_out or not due or session.evaluated(step):
@@ -132,7 +134,7 @@ def hold_out(session: Session, step: int, ahead: Underway | None = None) -> None
 
 @contextmanager
 def kept(session: Session, step: int) -> Iterator[None]:
-    """Should the engine fail for good, the `step` steps that are done stay."""
+    """Save the `step` steps that are done when the engine fails for good, and pass its EngineFailure on."""
     try:
         yield
     except EngineFailure:

@@ -1,4 +1,5 @@
-"""What a step's batch is worth: rewards, what they leave out, advantages. On every rank, with the policy at hand."""
+"""Valuation of a step's batch: rewards, the groups that they leave out, and advantages. It runs on every rank, with the
+policy at hand."""
 
 from __future__ import annotations
 
@@ -20,16 +21,18 @@ SLOTS = ("reward", "advantage")
 
 @dataclass(frozen=True, slots=True)
 class Valued:
+    """A batch with its rewards and advantages."""
+
     batch: Batch
-    """What is learned from, advantages set."""
+    """Batch to learn from, with its advantages."""
     metrics: dict[str, float]
     rewards: Tensor | None = None
-    """[samples] of the whole batch, before anything was left out; None where they are the stage's own."""
+    """Rewards [samples] of the whole batch, before anything was left out; None where they are the stage's own."""
     kept: Tensor | None = None
-    """[samples] bool of the whole batch; None where all of it is learned from."""
+    """Mask [samples] bool of the whole batch, True where it is learned from; None where all of it is."""
 
     def record(self, experience: Experience) -> Experience:
-        """The experience that the batch was made of, as it was valued: for the sample log and the counters."""
+        """Return the experience that the batch was made of, as it was valued, for the sample log and the counters."""
         if self.rewards is None or self.kept is None:
             return experience
         rewards = iter(self.rewards.tolist())
@@ -47,7 +50,8 @@ class Valued:
 
 
 def value(session: Session, batch: Batch) -> Valued:
-    """Collective. Where rewards are not the stage's own, groups with equal rewards teach nothing and are left out."""
+    """Value the batch. Collective. Where rewards are not the stage's own, groups with equal rewards teach nothing and
+    are left out."""
     config = session.job.algorithm
     probe = PolicyProbe(session.policy, session.job.rollout.temperature)
     contexts = {
@@ -68,7 +72,7 @@ def value(session: Session, batch: Batch) -> Valued:
 
 
 def unequal(rewards: Tensor, groups: Tensor) -> Tensor:
-    """[samples] bool: of groups whose rewards are not all the same."""
+    """Return a mask [samples] bool, True in groups whose rewards are not all the same."""
     _, index = groups.unique(return_inverse=True)
     count = int(index.max()) + 1 if len(index) else 0
     low = rewards.new_full((count,), torch.inf).scatter_reduce(0, index, rewards, "amin")
@@ -77,7 +81,7 @@ def unequal(rewards: Tensor, groups: Tensor) -> Tensor:
 
 
 class PolicyProbe:
-    """The policy before its update; what was found of a batch is kept, so that two questions take one pass."""
+    """The policy before its update. What was found for a batch is kept, so that two questions take one pass."""
 
     def __init__(self, policy: Policy, temperature: float) -> None:
         self._policy = policy
@@ -103,7 +107,7 @@ class PolicyProbe:
         return torch.stack(list(seen.hidden.values()))
 
     def logprobs_of(self, batch: Batch) -> Tensor | None:
-        """[response_tokens], if they are known."""
+        """Return the log-probs [response_tokens] of the batch if they are known, else None."""
         if self._seen is None:
             return None
         seen, found = self._seen

@@ -48,9 +48,10 @@ class WorkerPool(Generic[Reply]):
         environment: Mapping[str, str] | None = None,
         greet: Callable[[Any], None] = lambda greeting: None,
     ) -> None:
-        """A worker is `python -m module SOCKET ARGUMENTS...`: it says that it is ready (`greet` sees how), then answers
-        every message with one. `read` makes a reply of an answer; a worker that dies over a request leaves `lost`.
-        `environment` is all that it gets to see of one; the trainer's when not given."""
+        """Prepare the pool. A worker is `python -m module SOCKET ARGUMENTS...`: it first says that it is ready, in a
+        message that `greet` gets, then answers every message with one. `read` makes a reply of an answer; when a worker
+        dies over a request, the reply is `lost`. `environment` is the whole environment of a worker; without it a
+        worker gets the trainer's."""
         self._module = module
         self._arguments = [str(argument) for argument in arguments]
         self._size = size
@@ -61,15 +62,15 @@ class WorkerPool(Generic[Reply]):
         self._workers: dict[Connection, _Worker[Reply]] = {}
         self._failed_starts = 0
         self._submitted: SimpleQueue[Request[Reply] | None] = SimpleQueue()
-        """None: the pool is closed."""
+        """Submitted requests; None closes the pool."""
         self._waiting: deque[Request[Reply]] = deque()
         self._closed = False
         self._bell, self._ring = Pipe(duplex=False)
-        """Wakes the thread when something was submitted."""
+        """Pipe that wakes the thread when something was submitted."""
         self._thread: Thread | None = None
 
     def submit(self, message: Any) -> Future[Reply]:
-        """The reply to come; it raises UserError when workers cannot be started."""
+        """Submit `message`, and return the reply to come; it raises UserError when workers cannot be started."""
         request: Request[Reply] = Request(json.dumps(message).encode(), Future())
         if self._thread is None:
             self._closed = False
@@ -79,7 +80,7 @@ class WorkerPool(Generic[Reply]):
         return request.reply
 
     def close(self) -> None:
-        """End all workers; what they have not answered is cancelled."""
+        """End all workers, and cancel what they have not answered."""
         if self._thread is not None:
             self._tell(None)
             self._thread.join()
@@ -90,7 +91,7 @@ class WorkerPool(Generic[Reply]):
         self._ring.send_bytes(b"!")
 
     def _serve(self) -> None:
-        """The thread: sleeps until a worker or a submission has something to say."""
+        """Run the thread, which sleeps until a worker or a submission has something to say."""
         while not self._closed:
             try:
                 self._start(min(self._size, len(self._waiting) + len(self._busy())) - len(self._workers))
@@ -128,7 +129,7 @@ class WorkerPool(Generic[Reply]):
                     worker.request = self._waiting.popleft()
 
     def _take_in(self) -> None:
-        """Wait for news: a submission, or a worker that is ready, has an answer, or has died, be it idle."""
+        """Wait for news: a submission, or a worker that is ready, has an answer, or has died, even while idle."""
         for connection in wait([self._bell, *self._workers]):
             if connection is self._bell:
                 self._collect_submitted()
@@ -174,7 +175,7 @@ class WorkerPool(Generic[Reply]):
             request.reply.set_exception(error)
 
     def _drop_all(self) -> list[Request[Reply]]:
-        """End all workers; the requests that nobody will answer any more."""
+        """End all workers, and return the requests that nobody will answer any more."""
         dropped = [*(worker.request for worker in self._busy() if worker.request is not None), *self._waiting]
         self._waiting.clear()
         self._end(list(self._workers.values()))
@@ -193,6 +194,6 @@ class _Worker(Generic[Reply]):
     process: subprocess.Popen[bytes]
     connection: Connection
     ready: bool = False
-    """It has imported what it needs, and has said so."""
+    """True once the worker has imported what it needs, and has said so."""
     request: Request[Reply] | None = None
-    """What it is at work on."""
+    """Request that the worker is at work on."""
