@@ -29,8 +29,7 @@ from fastsvs.seeding import derive_seed
 VERIFICATION_TEMPLATE = "{question}\n{response}\nIs it right?"
 FEEDBACK_TEMPLATE = "{question}\n{response}\nHow is it?"
 REFINEMENT_TEMPLATE = "{question}\n{response}\n{feedback}\nWrite it right."
-"""Template that configs/tiny_refinement.txt holds, as tiny_verification.txt and tiny_feedback.txt hold the other
-two."""
+"""Contents of configs/tiny_refinement.txt; tiny_verification.txt and tiny_feedback.txt hold the two templates above."""
 ALL_RIGHT = "All steps are right."
 WRONG_STEPS = ("The first step is wrong.", "The second step is wrong.", "The third step is wrong.")
 

@@ -17,7 +17,7 @@ class SamplingParams:
     top_p: float = 1.0
     top_k: int = -1
     max_tokens: int = 8192
-    """Longest response, the end-of-sequence token included."""
+    """Longest response in tokens, the end-of-sequence token included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
 
 GIVEN_UP = "given_up"
 ABORT_SECONDS = 10.0
-"""Longest wait for NCCL to give a group up."""
+"""Longest wait for NCCL to give a group up, in seconds."""
 
 
 def serve_store(address: str, timeout: float) -> tuple[TCPStore, int]:

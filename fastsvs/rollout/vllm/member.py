@@ -23,7 +23,7 @@ DOUBTS = 3
 """Number of times in a row that requests may fail on a server that passes its health check; then it counts as
 failed."""
 AWAY_SECONDS = 30.0
-"""Longest wait for an external server to answer, in seconds."""
+"""Longest wait for an external server to answer before it counts as away, in seconds."""
 PORT_TRIES = 3
 PORT_TAKEN = "address already in use"
 
