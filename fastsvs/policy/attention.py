@@ -1,9 +1,9 @@
 """Causal attention within the sequences of a packed row, by the fastest implementation that this process can use.
 
-Which one that is follows from what imports, the device, the dtype and the head size, and is settled once a process:
-nothing is tried out while training. All of them keep queries, keys, values, output and log-sum-exps for the backward
-pass, and all but `sdpa` take the groups of keys and values as they are. Their backward passes on a GPU add up dQ in no
-fixed order: two updates from the same state differ in the last bits.
+The choice follows from the modules that import, the device, the dtype and the head size. It is made once per process,
+without trials during training. All implementations keep queries, keys, values, output and log-sum-exps for the backward
+pass. All but `torch_varlen` and, on a GPU, `sdpa` take grouped keys and values without repeating them. On a GPU their
+backward passes add up dQ in no fixed order, so two updates from the same state differ in the last bits.
 """
 
 from __future__ import annotations
@@ -22,34 +22,36 @@ from torch.nn import functional as F
 
 
 class Packing(Protocol):
-    """What is asked of a packed row of tokens (`policy.modules.PackedSequences`)."""
+    """The part of a packed row that attention reads (see `policy.modules.PackedSequences`)."""
 
     lengths: Sequence[int]
-    """[sequences] in row order."""
+    """Length of each sequence in tokens, [sequences] in row order."""
     bounds: Tensor
-    """[sequences + 1] int32: where each sequence starts, and the end."""
+    """Start of each sequence in the row, then the end of the row, [sequences + 1] int32."""
 
 
 Attention = Callable[[Tensor, Tensor, Tensor, Packing], Tensor]
-"""(query [tokens, heads, head_dim], key and value [tokens, groups, head_dim], packing) -> [tokens, heads, head_dim]."""
+"""Function (query [tokens, heads, head_dim], key and value [tokens, groups, head_dim], packing) -> [tokens, heads,
+head_dim]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """An attention of 16-bit floating point, and what it asks for."""
+    """An attention for 16-bit floating point, and what it needs."""
 
     run: Attention
     module: str
-    """It is there when this imports."""
+    """Name of the module whose import shows that the implementation is installed."""
     capabilities: range
     """Major compute capabilities of the devices that it has kernels for."""
     largest_head: int
+    """Largest head_dim that it has kernels for."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
     """Attend causally within each sequence, with scores scaled by head_dim ** -0.5.
 
-    `query` [tokens, heads, head_dim], `key` and `value` [tokens, groups, head_dim]; gives [tokens, heads, head_dim].
+    `query` is [tokens, heads, head_dim], `key` and `value` [tokens, groups, head_dim], the result as `query`.
     """
     name = chosen(query.device, query.dtype, query.shape[-1])
     return (IMPLEMENTATIONS[name].run if name in IMPLEMENTATIONS else sdpa)(query, key, value, packing)
@@ -63,8 +65,8 @@ def chosen(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
 
 
 def choose(capability: int | None, dtype: torch.dtype, head_dim: int, present: Collection[str]) -> str:
-    """Return the first of IMPLEMENTATIONS, those `present`, that serves this major compute capability (None: no GPU),
-    dtype and head size, or `sdpa`, which serves all."""
+    """Return the first of the IMPLEMENTATIONS `present` that serves this major compute capability (None: no GPU), dtype
+    and head size. Return `sdpa`, which serves all, when there is none."""
     if capability is None or dtype not in (torch.bfloat16, torch.float16) or head_dim % 8:
         return sdpa.__name__
     suitable = (
@@ -82,7 +84,7 @@ def available() -> frozenset[str]:
 
 
 def flash_attention_3(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """Take the `hopper` package of Dao-AILab/flash-attention."""
+    """Attend with the `hopper` package of Dao-AILab/flash-attention."""
     from flash_attn_interface import flash_attn_varlen_func
 
     bounds, longest = packing.bounds, max(packing.lengths)
@@ -90,7 +92,7 @@ def flash_attention_3(query: Tensor, key: Tensor, value: Tensor, packing: Packin
 
 
 def flash_attention_4(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """Take the package `flash-attn-4`, whose kernels are compiled at the first call."""
+    """Attend with the package `flash-attn-4`, whose kernels are compiled at the first call."""
     from flash_attn.cute import flash_attn_varlen_func
 
     bounds, longest = packing.bounds, max(packing.lengths)
@@ -109,9 +111,10 @@ def flash_attention_4(query: Tensor, key: Tensor, value: Tensor, packing: Packin
 
 
 def cudnn(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """Take cuDNN by way of its Python frontend, which plans a graph for each number of sequences and longest length.
+    """Attend with cuDNN through its Python frontend, which plans a graph for each number of sequences and longest
+    length.
 
-    Both are rounded up, so that fewer are planned: sequences without tokens stand at the end.
+    Both numbers are rounded up, so that fewer graphs are planned. Sequences without tokens fill up the end.
     """
     from cudnn.sdpa.fwd.torch_op import sdpa as packed_attention
 
@@ -132,7 +135,7 @@ def cudnn(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor
 
 
 def flash_attention_2(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """Take the package `flash-attn`."""
+    """Attend with the package `flash-attn`."""
     from flash_attn.flash_attn_interface import flash_attn_varlen_func
 
     bounds, longest = packing.bounds, max(packing.lengths)
@@ -140,7 +143,7 @@ def flash_attention_2(query: Tensor, key: Tensor, value: Tensor, packing: Packin
 
 
 def torch_varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """Take the FlashAttention 2 that torch brings along, whose interface wants as many heads of keys as of queries."""
+    """Attend with the FlashAttention 2 of torch itself, whose interface needs as many heads of keys as of queries."""
     from torch.nn.attention.varlen import varlen_attn
 
     bounds, longest = packing.bounds, max(packing.lengths)
@@ -149,8 +152,8 @@ def torch_varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing) ->
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """Take torch's own for any device and dtype: neighbours of equal length form one dense batch without a copy or
-    padding."""
+    """Attend with torch's scaled_dot_product_attention, on any device and dtype. Neighbours of equal length form one
+    dense batch without a copy or padding."""
     if query.is_cuda:  # there the fused kernel of fp32 wants as many heads of keys; the other keeps all scores
         key, value = _repeat(key, query), _repeat(value, query)
     runs = [(length, len(list(run))) for length, run in groupby(packing.lengths)]
@@ -177,7 +180,7 @@ IMPLEMENTATIONS = {
 
 
 def _imports(module: str) -> bool:
-    """Tell whether the module imports. One that is there and broken counts as absent."""
+    """Check whether the module imports. A module that is installed but broken counts as absent."""
     try:
         import_module(module)
     except Exception:  # whatever a library raises that was built for another torch or driver
@@ -186,7 +189,7 @@ def _imports(module: str) -> bool:
 
 
 def _output(result: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """Return the output alone: some versions give the log-sum-exps along with it."""
+    """Return the output alone; some versions give the log-sum-exps along with it."""
     return result[0] if isinstance(result, tuple) else result
 
 

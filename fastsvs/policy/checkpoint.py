@@ -1,8 +1,8 @@
 """Checkpoints that survive a kill at any moment: `root/step_00000012/` is whole, or it does not exist.
 
-Each rank writes its part of the training state as safetensors into a hidden folder; the main rank adds manifest.json
-(the trainer's own state, size and SHA-256 of every file), flushes and renames. `root` is on storage that all ranks see.
-A checkpoint loads onto any layout; see `training_state`.
+Each rank writes its part of the training state as safetensors into a hidden folder. The main rank adds manifest.json
+(the trainer's own state, size and SHA-256 of every file), flushes the files and renames the folder. `root` is on
+storage that all ranks see. A checkpoint loads onto any layout; see `training_state`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fastsvs.policy.policy import Policy
 
 T = TypeVar("T")
 Files = dict[str, dict[str, Any]]
-"""File name to {"bytes", "sha256"}."""
+"""Facts about the files of a checkpoint: file name -> {"bytes": size, "sha256": hex digest}."""
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -42,8 +42,8 @@ PUBLISHED = re.compile(r"step_(\d{8,})")
 def save(policy: Policy, root: Path, step: int, state: Mapping[str, Any], keep: int) -> None:
     """Write `root/step_<step>` and remove all but the newest `keep` checkpoints. Collective.
 
-    `state` is the trainer's own, JSON, and comes back from `load`. Raises UserError on every rank when the disk refuses
-    (full, read-only); the earlier checkpoints are then as they were.
+    `state` is the trainer's own state in JSON values; `load` returns it. Raises UserError on every rank when the disk
+    refuses (full, read-only); the earlier checkpoints then stay as they were.
     """
     name = f"step_{step:08d}"
     draft = root / f".{name}.draft"
@@ -70,26 +70,26 @@ def save(policy: Policy, root: Path, step: int, state: Mapping[str, Any], keep: 
 
 
 def latest(root: Path) -> Path | None:
-    """The newest checkpoint in `root`, or None. `load` says if it is damaged."""
+    """Return the newest checkpoint in `root`, or None. Only `load` finds out whether it is damaged."""
     found = all_of(root)
     return found[-1] if found else None
 
 
 def all_of(root: Path) -> list[Path]:
-    """The checkpoints in `root`, oldest first."""
+    """Return the checkpoints in `root`, oldest first."""
     return [root / name for name in _published(root)]
 
 
 def step_of(path: Path) -> int:
-    """The step of a checkpoint, by its name."""
+    """Return the step of a checkpoint, read from its name."""
     return int(path.name.removeprefix("step_"))
 
 
 def load(policy: Policy, path: Path) -> dict[str, Any]:
-    """Restore weights, optimizer and scheduler, whatever layout `policy` has; the `state` that was saved. Collective.
+    """Restore weights, optimizer and scheduler onto any layout of `policy`, and return the saved `state`. Collective.
 
     A policy without an optimizer takes the weights alone. Raises UserError on every rank when a file is missing,
-    truncated or altered, or when the checkpoint is of another model; `policy` is then as it was.
+    truncated or altered, or when the checkpoint is of another model; `policy` then stays as it was.
     """
     failure = _damage_report(path)
     manifest = _on_all(partial(_read_manifest, path), failure)[distributed.rank()]
@@ -102,10 +102,10 @@ def load(policy: Policy, path: Path) -> dict[str, Any]:
 
 
 def open_masters(path: Path, architecture: Architecture) -> tuple[int, training_state.SavedTensors]:
-    """The step of a checkpoint and its fp32 weights, for a process that needs no more of it.
+    """Return the step of a checkpoint and its fp32 weights, for a process that needs nothing else of it.
 
-    Raises UserError as `load`. Under torchrun every rank may call it; the main rank alone reads everything to compare
-    checksums.
+    Raises UserError in the same cases as `load`. Under torchrun every rank may call it; only the main rank reads all
+    files to compare their checksums.
     """
     try:
         manifest = _read_manifest(path)
@@ -151,14 +151,14 @@ def _prune(root: Path, keep: int) -> None:
 
 
 def _remove(checkpoint: Path) -> None:
-    """In one step as far as readers see; what a kill leaves behind goes with the next save."""
+    """Remove a checkpoint in one step as readers see it. What a kill leaves behind is removed by the next save."""
     hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
     checkpoint.rename(hidden)
     shutil.rmtree(hidden)
 
 
 def _published(root: Path) -> list[str]:
-    """Names of the checkpoints in `root`, oldest first."""
+    """Return the names of the checkpoints in `root`, oldest first."""
     found = [match for match in map(PUBLISHED.fullmatch, os.listdir(root) if root.is_dir() else ()) if match]
     return [match.group() for match in sorted(found, key=lambda match: int(match.group(1)))]
 
@@ -205,7 +205,8 @@ def _on_main(action: Callable[[], object], failure: str) -> None:
 
 
 def _on_all(action: Callable[[], T], failure: str) -> list[T]:
-    """What `action` returned on each rank. Raises UserError on all of them if it failed on one."""
+    """Run `action` on every rank, and return the results of all ranks. Raises UserError on all of them if it failed on
+    one."""
     outcome: tuple[T | None, str | None]
     try:
         outcome = action(), None

@@ -1,7 +1,7 @@
 """Megatron-core without CUDA: its hard-coded `cuda` devices point to the CPU while `redirect()` is active.
 
-Its fp32 matrix products then go to oneDNN, not to MKL, torch's choice: MKL leaves half the vector width of an AMD core
-unused. GPU runs never import this file.
+Its fp32 matrix products then go to oneDNN instead of MKL, which torch would choose: MKL leaves half the vector width of
+an AMD core unused. GPU runs never import this file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def redirect() -> Iterator[None]:
-    """Everything that asks for a CUDA device inside gets the CPU. May be nested."""
+    """Give the CPU to everything inside that asks for a CUDA device. Calls may be nested."""
     with ExitStack() as stack:
         for target, name, replacement in _replacements():
             stack.enter_context(mock.patch.object(target, name, replacement))
@@ -49,7 +49,8 @@ _MATMULS = {torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.__matmul__
 
 
 def _suits_onednn(left: Tensor, right: Tensor) -> bool:
-    """The operator has no gradient of its own: it serves the inside of autograd functions and passes without any."""
+    """Check whether oneDNN's operator can compute this fp32 product. The operator has no gradient of its own, so it
+    serves only the inside of autograd functions and passes without gradients."""
     tracked = torch.is_grad_enabled() and (left.requires_grad or right.requires_grad)
     plain = left.dtype == right.dtype == torch.float32 and left.ndim >= 2 and right.ndim == 2
     return _ONEDNN and plain and not tracked

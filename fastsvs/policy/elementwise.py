@@ -1,6 +1,6 @@
 """RMSNorm, SwiGLU and rotary positions as single autograd steps: Liger's kernels on CUDA, in-place torch elsewhere.
 
-Composed from autograd's own operations they would take several times as many passes over memory.
+Built from autograd's own operations, they would take several times as many passes over memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension [..., hidden]; fp32 inside."""
+    """Return x / sqrt(mean(x^2) + epsilon) * weight over the last dimension of `x` [..., hidden], normalised in
+    fp32."""
     if x.is_cuda:
         from liger_kernel.ops.rms_norm import LigerRMSNormFunction
 
@@ -23,7 +24,7 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) * up of [..., 2 * width], the gate first."""
+    """Return silu(gate) * up [..., width] of `gate_up` [..., 2 * width], which holds the gate first."""
     if gate_up.is_cuda:
         from liger_kernel.ops.swiglu import LigerSiLUMulFunction
 
@@ -32,7 +33,8 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 
 def rotate(query: Tensor, key: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor]:
-    """`query` and `key` [tokens, heads, head_dim], each token turned by its angles `rotary` [2, tokens, head_dim]."""
+    """Return `query` [tokens, heads, head_dim] and `key` [tokens, groups, head_dim], with each token rotated by its
+    angles. `rotary` [2, tokens, head_dim] holds the cosines and sines of the angles."""
     if query.is_cuda:
         from liger_kernel.ops.rope import LigerRopeFunction
 

@@ -1,4 +1,4 @@
-"""A Hugging Face model folder from a stream of whole tensors."""
+"""Writes a Hugging Face model folder from a stream of whole tensors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def save_hf(
     dtype: torch.dtype,
     folder: Path,
 ) -> None:
-    """Collective through `weights`; the main rank writes. Files appear in `folder` only when all are complete."""
+    """Write a Hugging Face model folder with the tensors of `weights`, in `dtype`, on the main rank. Every rank must
+    consume `weights`, which is collective. Files appear in `folder` only when all are complete. Raises UserError when
+    they cannot be written."""
     if not distributed.is_main():
         for _ in weights:
             pass
@@ -52,7 +54,7 @@ def save_hf(
 
 
 def _shard_plan(architecture: Architecture, dtype: torch.dtype) -> list[list[str]]:
-    """Names of each file's tensors, in the order in which they come."""
+    """Return the names of each file's tensors, in the order in which they come."""
     files: list[list[str]] = [[]]
     size = 0
     for name, shape in hf_shapes(architecture).items():

@@ -1,4 +1,5 @@
-"""Megatron-core without what it imports and FastSvS does not use, which takes every process seconds to start."""
+"""Imports Megatron-core without packages that FastSvS does not use, which would add seconds to the start of every
+process."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ from unittest import mock
 import torch
 
 LOGGERS = ("tensorboard", "wandb")
-"""Megatron imports them wherever they are installed; ours are imported when a run asks for them."""
+"""Names of packages that Megatron imports wherever they are installed; ours are imported when a run asks for them."""
 
 
 @contextmanager
 def lean_imports() -> Iterator[None]:
-    """Inside, loggers seem absent and `torch.compile` leaves functions as they are: what Megatron compiles are fusions
-    that the policy's configuration turns off, and to compile any imports the whole of inductor."""
+    """Hide the loggers inside, and make `torch.compile` return functions unchanged. Megatron compiles only fusions that
+    the policy's configuration turns off, and compiling any of them imports the whole of inductor."""
     hidden = [name for name in LOGGERS if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not to be found
     try:

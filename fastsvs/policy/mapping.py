@@ -24,7 +24,7 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 class Merge(Enum):
-    """How cuts of Hugging Face tensors become one Megatron tensor."""
+    """The ways in which cuts of Hugging Face tensors become one Megatron tensor."""
 
     SINGLE = "single"
     STACK = "stack"
@@ -33,22 +33,23 @@ class Merge(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One Megatron parameter."""
+    """One Megatron parameter, and the Hugging Face tensors that it is merged from."""
 
     name: str
-    """Under its stage's own layer numbers."""
+    """Name of the parameter, with its stage's own layer numbers."""
     stage: int
+    """Pipeline stage that holds the parameter."""
     sources: tuple[str, ...]
     """Hugging Face names, in the order in which they are merged."""
     cut: int | None = None
-    """Dimension that tensor parallelism cuts; None is replicated."""
+    """Dimension that tensor parallelism cuts; None for a replicated parameter."""
     merge: Merge = Merge.SINGLE
     copy: bool = False
-    """A second place of a tensor that another entry owns: loaded, never read back."""
+    """Flag of a second place of a tensor that another entry owns: it is loaded, but never read back."""
 
 
 def hf_shapes(architecture: Architecture) -> dict[str, Shape]:
-    """Every tensor of the Hugging Face checkpoint, in the order of `entries`: name to shape."""
+    """Return the shape of every tensor of the Hugging Face checkpoint by name, in the order of `entries`."""
     a = architecture
     query, group = a.heads * a.head_dim, a.groups * a.head_dim
     shapes: dict[str, Shape] = {EMBEDDING: (a.vocabulary, a.hidden)}
@@ -74,7 +75,7 @@ def hf_shapes(architecture: Architecture) -> dict[str, Shape]:
 
 
 def entries(architecture: Architecture, pipeline_parallel: int) -> Iterator[Entry]:
-    """All Megatron parameters of all stages, in the order of the network."""
+    """Yield all Megatron parameters of all stages, in the order of the network."""
     last = pipeline_parallel - 1
     yield Entry("embedding.word_embeddings.weight", 0, (EMBEDDING,), cut=0)
     for layer in range(architecture.layers):
@@ -109,8 +110,8 @@ def _layer_entries(architecture: Architecture, layer: int, layers_per_stage: int
 def cut_range(
     architecture: Architecture, entry: Entry, source: str, shape: Shape, tensor_parallel: int, rank: int
 ) -> tuple[int, int]:
-    """[start, end) along `entry.cut` of `source`, whole shape `shape`, that lies on `rank`; for the embedding and the
-    head it may reach beyond the tensor, into the padding of the vocabulary."""
+    """Return the part [start, end) of `source` along `entry.cut` that lies on `rank`; `shape` is the shape of the whole
+    tensor. For the embedding and the head the part may reach beyond the tensor, into the padding of the vocabulary."""
     assert entry.cut is not None
     size = architecture.padded_vocabulary(tensor_parallel) if source in (EMBEDDING, HEAD) else shape[entry.cut]
     part = size // tensor_parallel
@@ -118,7 +119,7 @@ def cut_range(
 
 
 def merge(entry: Entry, cuts: Sequence[Tensor], architecture: Architecture) -> Tensor:
-    """The rank's Megatron tensor from the rank's cuts of `entry.sources`."""
+    """Return the rank's Megatron tensor, merged from the rank's cuts of `entry.sources`."""
     if entry.merge is Merge.SINGLE:
         return cuts[0]
     if entry.merge is Merge.STACK:
@@ -128,7 +129,7 @@ def merge(entry: Entry, cuts: Sequence[Tensor], architecture: Architecture) -> T
 
 
 def split(entry: Entry, tensor: Tensor, architecture: Architecture) -> list[Tensor]:
-    """Inverse of `merge`."""
+    """Return the rank's cuts of `entry.sources` from its Megatron tensor: the inverse of `merge`."""
     if entry.merge is Merge.SINGLE:
         return [tensor]
     if entry.merge is Merge.STACK:
@@ -149,9 +150,11 @@ class Parts:
     """Dimension along which the parts follow one another."""
 
     def join(self) -> Tensor:
+        """Return the whole tensor, which is the part itself when there is only one."""
         return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, dim=self.cut)
 
     def join_into(self, whole: Tensor) -> None:
+        """Copy the parts into `whole`, one after another."""
         start = 0
         for part in self.parts:
             whole.narrow(self.cut, start, part.shape[self.cut]).copy_(part)
@@ -159,14 +162,15 @@ class Parts:
 
     @property
     def shape(self) -> Shape:
+        """Return the shape of the whole tensor."""
         sizes = list(self.parts[0].shape)
         sizes[self.cut] = sum(part.shape[self.cut] for part in self.parts)
         return tuple(sizes)
 
 
 def hf_parts(entry: Entry, shards: Sequence[Tensor], architecture: Architecture) -> list[Parts]:
-    """The Hugging Face tensors of an entry, from its Megatron shards on all tensor-parallel ranks (on any one rank, for
-    a replicated entry). They may share memory with the shards."""
+    """Return the Hugging Face tensors of an entry, from its Megatron shards on all tensor-parallel ranks (on any one
+    rank for a replicated entry). They may share memory with the shards."""
     columns = zip(*(split(entry, shard, architecture) for shard in shards), strict=True)
     found = []
     for source, column in zip(entry.sources, columns, strict=True):
@@ -178,12 +182,12 @@ def hf_parts(entry: Entry, shards: Sequence[Tensor], architecture: Architecture)
 
 
 def join(entry: Entry, shards: Sequence[Tensor], architecture: Architecture) -> list[tuple[str, Tensor]]:
-    """The whole tensors themselves."""
+    """Return the names and whole Hugging Face tensors of an entry, from the same shards as `hf_parts`."""
     return [(parts.name, parts.join()) for parts in hf_parts(entry, shards, architecture)]
 
 
 def _without_padding(parts: Sequence[Tensor], rows: int) -> list[Tensor]:
-    """The first `rows` rows of all parts together."""
+    """Return the parts of the first `rows` rows of all parts together."""
     starts = [sum(len(part) for part in parts[:index]) for index in range(len(parts))]
     return [part[: rows - start] for start, part in zip(starts, parts, strict=True) if start < rows]
 
@@ -191,7 +195,7 @@ def _without_padding(parts: Sequence[Tensor], rows: int) -> list[Tensor]:
 def megatron_shapes(
     architecture: Architecture, tensor_parallel: int, pipeline_parallel: int, stage: int
 ) -> dict[str, Shape]:
-    """Every parameter that each rank of `stage` holds: name to shape of its shard."""
+    """Return the shape of the shard of every parameter that each rank of `stage` holds, by name."""
     whole = hf_shapes(architecture)
     shapes = {}
     for entry in entries(architecture, pipeline_parallel):

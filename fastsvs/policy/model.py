@@ -18,6 +18,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def transformer_config(architecture: Architecture, config: PolicyConfig) -> TransformerConfig:
+    """Return Megatron's configuration for this architecture and layout."""
     dtype = DTYPES[config.dtype]
     recompute = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
     return TransformerConfig(
@@ -62,7 +63,7 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
 
 
 class PolicyModel(GPTModel):
-    """One pipeline stage."""
+    """One pipeline stage of the policy, as a Megatron GPTModel."""
 
     def __init__(self, architecture: Architecture, config: TransformerConfig) -> None:
         tensor, pipeline = config.tensor_model_parallel_size, config.pipeline_model_parallel_size
@@ -78,9 +79,12 @@ class PolicyModel(GPTModel):
         )
 
     def forward(self, tokens: Tensor, sequences: PackedSequences, rows: Tensor) -> Tensor:
-        """Of one packed row `tokens` [tokens] int64: on the last stage the normed hidden states at `rows`, [rows,
-        hidden], alike on every tensor-parallel rank, with a gradient that is summed over these ranks; on other stages
-        what the next one takes."""
+        """Return this stage's output for one packed row `tokens` [tokens] int64.
+
+        The last stage returns the normed hidden states at `rows` as [rows, hidden]. They are equal on every
+        tensor-parallel rank, and their gradient is summed over these ranks. Other stages return the input of the next
+        one.
+        """
         embedded = self.embedding(input_ids=tokens[None], position_ids=None) if self.pre_process else None
         hidden = self.decoder(hidden_states=embedded, attention_mask=None, packed_seq_params=sequences)
         if not self.post_process:
@@ -91,6 +95,6 @@ class PolicyModel(GPTModel):
 
     @property
     def head(self) -> Tensor:
-        """[vocabulary shard, hidden] output weight; on the last stage only."""
+        """Return the output weight [vocabulary shard, hidden]. It exists only on the last stage."""
         shared = self.share_embeddings_and_output_weights
         return self.shared_embedding_or_output_weight() if shared else self.output_layer.weight

@@ -26,21 +26,22 @@ from fastsvs.policy.recompute import Kept, keep
 
 @dataclass
 class PackedSequences(PackedSeqParams):
-    """Which tokens of a packed row of `tokens` tokens belong together, and their rotary angles."""
+    """The sequences of a packed row of `tokens` tokens, and the rotary angles of its tokens."""
 
     qkv_format: str = "thd"
     lengths: Sequence[int] = ()
-    """[sequences] in row order; equal lengths side by side run fastest on a CPU."""
+    """Length of each sequence in tokens, [sequences] in row order; equal lengths side by side run fastest on a CPU."""
     bounds: Tensor = None  # type: ignore[assignment]
-    """[sequences + 1] int32: where each sequence starts, and the end."""
+    """Start of each sequence in the row, then the end of the row, [sequences + 1] int32."""
     rotary: Tensor = None  # type: ignore[assignment]
-    """[2, tokens, head_dim]: cosine and sine at each token's position, in the model's dtype."""
+    """Cosine and sine at each token's position, [2, tokens, head_dim] in the model's dtype."""
     kept: dict[int, Kept] | None = None
-    """By layer what the recomputation takes from the first pass; None where it computes attention again."""
+    """Attention of each layer that the recomputation takes from the first pass, by layer number; None where it computes
+    attention again."""
 
 
 def block_spec(layers: int, *, qk_norm: bool) -> TransformerBlockSubmodules:
-    """The decoder of one pipeline stage with `layers` layers."""
+    """Return the specification of one pipeline stage's decoder with `layers` layers."""
     layer = get_gpt_layer_local_spec(qk_layernorm=qk_norm, normalization="RMSNorm")
     parts = layer.submodules
     parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
@@ -53,7 +54,7 @@ def block_spec(layers: int, *, qk_norm: bool) -> TransformerBlockSubmodules:
 
 
 class RMSNorm(nn.Module):
-    """RMSNorm whose weight knows whether it works on a part of the sequence."""
+    """RMSNorm whose weight is marked when it works on a part of the sequence (sequence parallelism)."""
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float, **_: Any) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class RMSNorm(nn.Module):
 
 
 class SwiGLU(MLP):
-    """down(silu(gate(x)) * up(x)); `linear_fc1` gives [gate, up]."""
+    """Gated MLP down(silu(gate(x)) * up(x)); `linear_fc1` gives [gate, up]."""
 
     def __init__(self, config: TransformerConfig, **_: Any) -> None:
         projections = MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
@@ -96,7 +97,8 @@ class RotaryPackedAttention(nn.Module):
         packed_seq_params: PackedSequences,
         **_: Any,
     ) -> Tensor:
-        """`query` [tokens, heads, head_dim], `key` and `value` [tokens, groups, head_dim] -> [tokens, all heads]."""
+        """Return the attention output [tokens, heads * head_dim] of `query` [tokens, heads, head_dim] and of `key` and
+        `value` [tokens, groups, head_dim]."""
         sequences = packed_seq_params
         query, key = rotate(query, key, sequences.rotary)
         attention = partial(attend, packing=sequences)

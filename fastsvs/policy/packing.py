@@ -1,4 +1,4 @@
-"""Which samples share a packed row: micro-batches under a token budget, balanced over data-parallel ranks.
+"""Plans which samples share a packed row: micro-batches under a token budget, balanced over data-parallel ranks.
 
 Samples of one kind have correlated lengths and gradients, so each micro-batch gets its even share of every kind.
 """
@@ -17,12 +17,12 @@ from fastsvs.errors import UserError
 def plan(
     lengths: Sequence[int], kinds: Sequence[str], tokens_per_micro_batch: int, data_parallel: int
 ) -> list[list[list[int]]]:
-    """Samples of each micro-batch of each data-parallel rank: `[data_parallel][micro_batch][sample]`.
+    """Return the samples of each micro-batch of each data-parallel rank: `[data_parallel][micro_batch][sample]`.
 
-    `lengths` are the tokens of each whole sequence and `kinds` its experience kind, [samples] each. Every sample is in
-    exactly one micro-batch, ascending there; no micro-batch has more than `tokens_per_micro_batch` tokens; all ranks
-    have the same number of micro-batches, at least one, and as few as this way of dealing allows; of each kind any two
-    micro-batches differ by one sample at most. A pure function of its arguments.
+    `lengths` [samples] are the tokens of each whole sequence, and `kinds` [samples] its experience kind. Every sample
+    is in exactly one micro-batch, in ascending order. No micro-batch has more than `tokens_per_micro_batch` tokens. All
+    ranks have the same number of micro-batches: at least one, and as few as this way of dealing allows. The numbers of
+    samples of one kind in any two micro-batches differ by at most one. The result depends on the arguments alone.
 
     With fewer samples than micro-batches some are empty: a rank runs an empty one without loss or gradient, but still
     takes part in every collective.
@@ -46,7 +46,7 @@ def plan(
 
 
 def _deal(lengths: Sequence[int], kinds: Sequence[str], count: int) -> list[list[int]]:
-    """Longest sample first into the least filled bin that may still take one of its kind."""
+    """Deal the samples, longest first, each into the least filled bin that may still take one of its kind."""
     bins: list[list[int]] = [[] for _ in range(count)]
     filled = np.zeros(count, dtype=np.int64)
     held = {kind: np.zeros(count, dtype=np.int64) for kind in kinds}

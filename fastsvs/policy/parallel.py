@@ -24,7 +24,7 @@ from fastsvs.errors import UserError
 
 
 def megatron_device() -> AbstractContextManager[None]:
-    """Megatron runs inside this: on a machine without CUDA its device calls go to the CPU."""
+    """Return the context that Megatron runs in: on a machine without CUDA its device calls go to the CPU."""
     if torch.cuda.is_available():
         return nullcontext()
     from fastsvs.policy import cpu
@@ -33,7 +33,8 @@ def megatron_device() -> AbstractContextManager[None]:
 
 
 def initialize_model_parallel(config: PolicyConfig) -> None:
-    """Megatron's groups for this layout, once per process; a second policy must have the same layout."""
+    """Create Megatron's process groups for this layout, once per process. Raises UserError when an earlier policy of
+    this process has another layout."""
     distributed.initialize()
     if not mpu.model_parallel_is_initialized():
         mpu.initialize_model_parallel(
@@ -53,7 +54,8 @@ def initialize_model_parallel(config: PolicyConfig) -> None:
 
 
 def distribute_gradients(model: nn.Module, config: TransformerConfig) -> DistributedDataParallel:
-    """Gradients in one fp32 buffer, summed over data-parallel ranks when the schedule ends."""
+    """Wrap the model so that its gradients lie in one fp32 buffer, summed over data-parallel ranks when the schedule
+    ends."""
     settings = DistributedDataParallelConfig(grad_reduce_in_fp32=True, use_distributed_optimizer=True)
     wrapped = DistributedDataParallel(config, settings, model)
     config.no_sync_func = wrapped.no_sync
@@ -64,7 +66,8 @@ def distribute_gradients(model: nn.Module, config: TransformerConfig) -> Distrib
 def build_optimizer(
     model: DistributedDataParallel, config: OptimizerConfig, transformer: TransformerConfig, total_updates: int
 ) -> tuple[MegatronOptimizer, OptimizerParamScheduler]:
-    """AdamW on fp32 masters, sharded over data-parallel ranks, and its schedule over `total_updates` steps."""
+    """Return AdamW on fp32 masters, sharded over data-parallel ranks, and its schedule over `total_updates` steps.
+    Raises UserError as `check_schedule` does."""
     check_schedule(config, total_updates)
     optimizer = get_megatron_optimizer(
         MegatronOptimizerConfig(
@@ -105,7 +108,8 @@ def build_optimizer(
 
 
 def gradient_norm(optimizer: MegatronOptimizer) -> float:
-    """Return the 2-norm of the gradient over all ranks. Megatron's own waits for the GPU once a parameter."""
+    """Return the 2-norm of the gradient over all ranks. Megatron's own function waits for the GPU once per
+    parameter."""
     grads = [grad for part in optimizer.chained_optimizers for grad in part.get_main_grads_for_grad_norm()]
     square = torch.nn.utils.get_total_norm(grads).to(distributed.device()) ** 2
     dist.all_reduce(square, group=optimizer.get_grad_stats_parallel_group())
@@ -113,7 +117,7 @@ def gradient_norm(optimizer: MegatronOptimizer) -> float:
 
 
 def clip_gradients(optimizer: MegatronOptimizer, norm: float, limit: float) -> None:
-    """Scale gradients of this 2-norm down to `limit`, where it is exceeded."""
+    """Scale gradients whose 2-norm is `norm` down to `limit`, where they exceed it."""
     coefficient = limit / (norm + 1e-6)
     if coefficient < 1:
         grads = [p.grad for part in optimizer.chained_optimizers for p in part.get_parameters() if p.grad is not None]
@@ -125,8 +129,8 @@ def _finalize(model: list[DistributedDataParallel], _token_count: Tensor | None,
 
 
 def check_schedule(config: OptimizerConfig, total_updates: int) -> None:
-    """Raises UserError for learning rates that no schedule over `total_updates` steps has; a policy that is not to
-    learn, with 0 of them, has none."""
+    """Raise UserError for learning rates that no schedule over `total_updates` steps can have. A policy that is not to
+    learn has 0 of them, and passes."""
     if not total_updates:
         return
     if config.warmup_steps >= total_updates:

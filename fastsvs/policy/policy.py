@@ -36,26 +36,27 @@ from fastsvs.policy.stream import stream_buckets, weight_specs
 from fastsvs.policy.weights import WeightSource, hf_weights, load_weights, open_source
 
 HiddenLook = Callable[[list[Tensor]], Tensor]
-"""Of some samples' hidden states, [tokens, hidden] each (the last layer's, normed, before each response token):
-[samples, figures]."""
+"""Function from the hidden states of some samples, [tokens, hidden] each, to their figures [samples, figures]. The
+states are the last layer's, normed, before each response token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The same on every rank."""
+    """The findings of `Policy.examine`, the same on every rank."""
 
     logprobs: Tensor
-    """[response_tokens] fp32 on the CPU."""
+    """Log-probs of the response tokens, [response_tokens] fp32 on the CPU."""
     entropy: Tensor
-    """[response_tokens] fp32 on the CPU, nats."""
+    """Entropies of the response tokens in nats, [response_tokens] fp32 on the CPU."""
     mean_logprobs: Tensor
-    """[response_tokens] fp32 on the CPU: of log p over the vocabulary; 0 when not asked for."""
+    """Means of log p over the vocabulary, [response_tokens] fp32 on the CPU; 0 when not asked for."""
     hidden: dict[int, Tensor]
-    """What was found of the hidden states of each sample that was asked for, [figures]."""
+    """Figures [figures] of the hidden states of each sample that was asked for, by sample."""
 
 
 class Policy:
-    """Every method is collective: all ranks call it with the same arguments and get the same results."""
+    """The policy of a run. Every method is collective: all ranks call it with the same arguments and get the same
+    results."""
 
     def __init__(
         self,
@@ -67,10 +68,11 @@ class Policy:
         max_sequence_tokens: int,
         weights: WeightSource | None = None,
     ) -> None:
-        """`total_updates` 0 makes a frozen policy (a reference): no gradients, no optimizer.
+        """Build the model and load its weights. With `total_updates` 0 the policy is frozen (a reference): it has no
+        gradients and no optimizer.
 
-        `max_sequence_tokens` bounds prompt + response. `weights` stand in for the model's own. Raises UserError when
-        the model or its weights cannot be read, is of an unknown architecture, or does not fit the layout.
+        `max_sequence_tokens` bounds prompt + response. `weights` replace the model's own. Raises UserError when the
+        model or its weights cannot be read, when its architecture is unknown, or when it does not fit the layout.
         """
         distributed.initialize()
         self.config = config
@@ -92,7 +94,7 @@ class Policy:
                 )
 
     def log_probs(self, batch: Batch, temperature: float) -> Tensor:
-        """[response_tokens] fp32 on the CPU."""
+        """Return the log-probs of the response tokens, [response_tokens] fp32 on the CPU."""
         return self.examine(batch, temperature).logprobs
 
     @torch.no_grad()
@@ -104,8 +106,8 @@ class Policy:
         look: HiddenLook | None = None,
         certainty: bool = False,
     ) -> Examination:
-        """What the policy makes of the batch as it is. `look` sees the hidden states of each of `samples`, where they
-        are, and its figures come back for them. `certainty` asks for the mean log-probs."""
+        """Examine the batch with the policy as it is. `look` gets the hidden states of each of `samples`, on the rank
+        that has them, and its figures come back in the result. `certainty` asks for the mean log-probs."""
         tokens = int(batch.response_lengths.sum())
         flat = torch.zeros(3, tokens)
         hidden_figures: dict[int, Tensor] = {}
@@ -141,10 +143,10 @@ class Policy:
         temperature: float,
         schedule_step: int | None = None,
     ) -> dict[str, float]:
-        """One optimizer step on sum over samples and tokens of token_weights[sample] * loss[token].
+        """Make one optimizer step on the sum over samples and tokens of token_weights[sample] * loss[token].
 
-        `token_weights` [samples]. The learning rate is the schedule's at `schedule_step`, by default the number of
-        updates so far: a training step of several updates is one step of it. Returns the metrics of
+        `token_weights` are [samples]. The learning rate is the schedule's at `schedule_step`, by default the number of
+        updates so far: a training step of several updates is one step of the schedule. Returns the metrics of
         `accumulate_gradients`, grad_norm (before clipping) and learning_rate. Raises FloatingPointError, with unchanged
         weights, when the gradient is not finite.
         """
@@ -170,9 +172,10 @@ class Policy:
         token_weights: Tensor,
         temperature: float,
     ) -> dict[str, float]:
-        """The gradient that `update` steps along, reduced over all ranks, in Megatron's buffers.
+        """Compute the gradient for `update`, reduced over all ranks, in Megatron's buffers.
 
-        Returns loss, and as means over all response tokens entropy (nats), entropy/<kind> and the loss's metrics.
+        Returns the loss; as means over the response tokens, entropy (nats), entropy/<kind> and the loss's metrics; and
+        the largest values of the metrics whose names end in LARGEST.
         """
         objective = Objective(batch, loss, algorithm, token_weights, temperature, self.architecture.vocabulary)
         rows, count = self._rows(batch, keep_attention=self.config.recompute == "all_but_attention")
@@ -184,16 +187,18 @@ class Policy:
         return {name: total / _tokens_behind(name, batch) for name, total in sums.items()}
 
     def hf_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Whole tensors under their Hugging Face names, layer by layer, on every rank, in the policy's dtype. They may
-        share memory with the policy: copy what is to outlive the next update."""
+        """Yield whole tensors under their Hugging Face names, layer by layer, on every rank, in the policy's dtype.
+        They may share memory with the policy: copy what must outlive the next update."""
         return hf_weights(dict(self.stage.named_parameters()), self.architecture)
 
     def weight_specs(self) -> list[TensorSpec]:
-        """What `stream_weights` sends, from the model's configuration alone."""
+        """Return the specs of the tensors that `stream_weights` sends. They follow from the model's configuration
+        alone."""
         return weight_specs(self.architecture, DTYPES[self.config.dtype])
 
     def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor] = ()) -> Iterator[list[Tensor] | None]:
-        """Every bucket's pieces on the main rank, which passes two `slots`; see `policy.stream`."""
+        """Yield every bucket's pieces on the main rank, which passes two `slots`, and None elsewhere; see
+        `policy.stream`."""
         return stream_buckets(dict(self.stage.named_parameters()), self.architecture, buckets, slots)
 
     def export(self, folder: str | Path) -> None:
@@ -220,7 +225,8 @@ class Policy:
 
 
 def _speaks_for_its_row() -> bool:
-    """One rank per row: every tensor-parallel rank of the last stage sees the same results."""
+    """Check whether this rank reports its row. One does per row, as every tensor-parallel rank of the last stage has
+    the same results."""
     return mpu.is_pipeline_last_stage() and mpu.get_tensor_model_parallel_rank() == 0
 
 
@@ -229,7 +235,8 @@ def _combine_ranks(report: dict[str, float]) -> dict[str, float]:
 
 
 def _tokens_behind(metric: str, batch: Batch) -> int:
-    """What `metric` is divided by: the loss carries its own weights, and the largest value is no sum."""
+    """Return the number of tokens that `metric` is divided by. It is 1 for the loss, which carries its own weights, and
+    for a largest value, which is no sum."""
     if metric == "loss" or metric.endswith(LARGEST):
         return 1
     lengths = batch.response_lengths.tolist()

@@ -1,9 +1,9 @@
-"""Recomputation that leaves attention out: of each layer its output and log-sum-exps are kept, and it runs once.
+"""Recomputation that leaves attention out: attention runs once, and each layer's output and log-sum-exps are kept.
 
 A layer's backward pass computes the layer again from its input. Attention is the part of it that grows with the square
 of the length, while what it keeps grows with the length: at 64k tokens it is most of the work and little of the memory.
-Its queries, keys and values are not kept: the second pass makes them again, and they are handed to the backward pass in
-place of those that it saved, so this works with any attention that differentiates.
+Its queries, keys and values are not kept. The second pass makes them again and hands them to the backward pass in place
+of those that it saved, so this works with any attention that differentiates.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Inputs = tuple[Tensor, Tensor, Tensor]
 
 
 class Kept:
-    """One attention after its first pass, whose inputs are gone."""
+    """One attention after its first pass. It keeps all that the backward pass needs except the inputs."""
 
     def __init__(self, attention: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: Inputs) -> None:
-        """Run it on `inputs`."""
+        """Run the attention on `inputs`."""
         self._inputs: list[Tensor] = []
-        """The inputs of the second pass while its backward pass runs."""
+        """Inputs of the second pass, while its backward pass runs."""
         self._gradients: list[Tensor] = []
         with torch.enable_grad(), saved_tensors_hooks(_Forget(inputs), _Recall(self._inputs)):
             anchor = torch.empty(0, requires_grad=True)  # what makes the rest differentiable
             self.output = attention(*_Source.apply(anchor, self._gradients, *inputs))
 
     def backward(self, inputs: Inputs, gradient: Tensor) -> list[Tensor]:
-        """Return the gradients of `inputs`, the same numbers as in the first pass, given the output's."""
+        """Return the gradients of `inputs`, given the output's. `inputs` are the same numbers as in the first pass."""
         self._inputs.extend(inputs)
         torch.autograd.backward(self.output, gradient)
         self._inputs.clear()
@@ -43,8 +43,8 @@ class Kept:
 def keep(
     attention: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: Inputs, kept: dict[int, Kept], layer: int
 ) -> Tensor:
-    """Return the output of a layer's attention: in the first pass, without gradients, by running and keeping it in
-    `kept`; in the second by taking it from there."""
+    """Return the output of a layer's attention. The first pass, without gradients, runs the attention and keeps it in
+    `kept`; the second pass takes it from there."""
     if not torch.is_grad_enabled():
         kept[layer] = Kept(attention, inputs)
         return kept[layer].output.detach()
@@ -52,7 +52,7 @@ def keep(
 
 
 class _Source(torch.autograd.Function):
-    """Where the first pass's inputs come from: it takes their gradients and keeps nothing else."""
+    """The source of the first pass's inputs in autograd's graph. It collects their gradients and keeps nothing else."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, gradients: list[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -80,7 +80,7 @@ class _Second(torch.autograd.Function):
 
 
 class _Forget:
-    """Saves the number of an input in place of the input."""
+    """Pack hook that saves the number of an input in place of the input."""
 
     def __init__(self, inputs: Inputs) -> None:
         self.places = {_place(x): number for number, x in enumerate(inputs)}
@@ -90,6 +90,8 @@ class _Forget:
 
 
 class _Recall:
+    """Unpack hook that returns the second pass's input for the number that `_Forget` saved."""
+
     def __init__(self, inputs: list[Tensor]) -> None:
         self.inputs = inputs
 

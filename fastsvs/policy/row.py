@@ -15,27 +15,29 @@ from fastsvs.policy.modules import PackedSequences
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All tensors but `places` are on the policy's device."""
+    """One packed row. All tensors but `places` are on the policy's device."""
 
     samples: list[int]
-    """Of the batch, in row order."""
+    """Indices of the samples in the batch, in row order."""
     tokens: Tensor
-    """[tokens] int64: prompt and response of each sample, then padding."""
+    """Token ids, [tokens] int64: prompt and response of each sample, then padding."""
     sequences: PackedSequences
     predictors: Tensor
-    """[response_tokens] int64: where in the row the token before each response token is."""
+    """Place in the row of the token before each response token, [response_tokens] int64."""
     targets: Tensor
-    """[response_tokens] int64 token ids."""
+    """Ids of the response tokens, [response_tokens] int64."""
     places: Tensor
-    """[response_tokens] int64, on the CPU: where in the batch's flat tensors each response token is."""
+    """Place of each response token in the batch's flat tensors, [response_tokens] int64, on the CPU."""
     sequence: Tensor
-    """[response_tokens] int64: which of `samples` each response token belongs to."""
+    """Index in `samples` of the sample of each response token, [response_tokens] int64."""
 
 
 def pack(batch: Batch, samples: Sequence[int], rotary: Tensor, multiple: int, *, keep_attention: bool = False) -> Row:
-    """The given samples in order of length (see `PackedSequences.lengths`), padded to a multiple of `multiple` tokens.
+    """Pack the given samples in order of length (see `PackedSequences.lengths`), padded to a multiple of `multiple`
+    tokens.
 
-    `rotary` [2, positions, head_dim] lies on the device that the row goes to. `keep_attention`: see `policy.recompute`.
+    `rotary` [2, positions, head_dim] lies on the device that the row goes to. For `keep_attention` see
+    `policy.recompute`.
     """
     prompts = np.array([len(ids) for ids in batch.prompt_ids], dtype=np.int64)
     responses = np.array([len(ids) for ids in batch.response_ids], dtype=np.int64)
@@ -69,5 +71,5 @@ def pack(batch: Batch, samples: Sequence[int], rotary: Tensor, multiple: int, *,
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The numbers start, start + 1, ... of each pair, one pair after another; int64."""
+    """Return the numbers start, start + 1, ... of each pair of start and length, one pair after another; int64."""
     return np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())

@@ -1,4 +1,4 @@
-"""One pass of the pipeline over packed micro-batches: log-probs only, or the gradient of a policy loss.
+"""One pass of the pipeline over packed micro-batches, for log-probs only or for the gradient of a policy loss.
 
 The objective is the sum over all samples and response tokens of token_weights[sample] * loss[token]. The weights hold
 the whole normalisation, so the gradient does not depend on how the batch is cut into ranks, micro-batches and rows.
@@ -31,29 +31,31 @@ from fastsvs.policy.row import Row
 
 Reports = list[dict[str, Tensor]]
 RowHead = Callable[[PolicyModel, Row, Tensor], tuple[Tensor, dict[str, Tensor]]]
-"""(model, row, hidden states of its predictors) -> (scalar to differentiate, what to report); on the last stage."""
+"""Function of the last stage: (model, row, hidden states of its predictors) -> (scalar to differentiate, what to
+report)."""
 
 Evaluated = tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]
-"""(objective with gradient, log-probs, entropy, metrics), all but the first [response_tokens] without gradient."""
+"""Tuple (objective with gradient, log-probs, entropy, metrics); all but the first are [response_tokens] without
+gradient."""
 LARGEST = "_max"
-"""The names of metrics that are the largest of all tokens, not their mean, end so."""
+"""Ending of the names of metrics that are the largest value of all tokens, not their mean."""
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What one update minimises."""
+    """The objective that one update minimises."""
 
     batch: Batch
     loss: PolicyLoss
     algorithm: AlgorithmConfig
     token_weights: Tensor
-    """[samples]"""
+    """Weight of each sample's tokens in the objective, [samples]."""
     temperature: float
     vocabulary: int
 
     def __call__(self, model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The row's part of the objective; of its tokens the sums of loss, entropy, entropy/<kind> and the metrics, and
-        what is LARGEST."""
+        """Return the row's part of the objective, and what to report of its tokens: the sums of loss, entropy,
+        entropy/<kind> and the metrics, and the values that are LARGEST."""
         if not row.samples:
             return hidden.sum(), {}
         take = self._in_one_pass if is_token_level(self.loss) else self._by_way_of_logprobs
@@ -66,7 +68,8 @@ class Objective:
         return objective, report | {name: values.sum() for name, values in per_token.items()}
 
     def _in_one_pass(self, model: PolicyModel, row: Row, hidden: Tensor) -> Evaluated:
-        """The head's gradient goes straight into Megatron's buffer, where there is one."""
+        """Evaluate a loss that looks at each token alone, together with its gradient. The head's gradient goes straight
+        into Megatron's buffer, where there is one."""
         inputs = TokenInputs(
             advantages=self._pick(self.batch.advantages, row),
             weights=self._weights(row),
@@ -88,7 +91,7 @@ class Objective:
         return result.loss, result.logprobs, result.entropy, result.metrics
 
     def _fused(self, row: Row) -> PolicyLossSettings | TokenLossFunction:
-        """What the kernel takes the loss for: settings it knows, or a function of each token."""
+        """Return the loss as the kernel takes it: settings that it knows, or a function of each token."""
         if isinstance(self.loss, CompleteLoss) and self.loss.built_in:
             return loss_settings(self.algorithm)
 
@@ -99,18 +102,19 @@ class Objective:
         return loss
 
     def _by_way_of_logprobs(self, model: PolicyModel, row: Row, hidden: Tensor) -> Evaluated:
+        """Evaluate a loss of whole sequences on differentiable log-probs."""
         logprobs, entropy = token_statistics(model, row, hidden, self.temperature, self.vocabulary)
         result = self.loss(self._terms(row, logprobs, entropy, slice(None)), self.algorithm)
         return (self._weights(row) * result.loss).sum(), logprobs.detach(), entropy.detach(), result.metrics
 
     def _rollout_kl(self, row: Row, logprobs: Tensor) -> Tensor:
-        """k3 estimate of KL(engine, policy before the update), [response_tokens]."""
+        """Return the k3 estimate of KL(engine, policy before the update), [response_tokens]."""
         old = self._pick_if(self.batch.old_logprobs, row)
         log_ratio = clamped_log_ratio(logprobs if old is None else old, self._pick(self.batch.rollout_logprobs, row))
         return torch.expm1(log_ratio) - log_ratio
 
     def _terms(self, row: Row, logprobs: Tensor, entropy: Tensor, tokens: slice | Tensor) -> TokenTerms:
-        """Of these of the row's response tokens."""
+        """Return what the loss gets for `tokens`, some of the row's response tokens."""
         old = self._pick_if(self.batch.old_logprobs, row)
         reference = self._pick_if(self.batch.reference_logprobs, row)
         return TokenTerms(
@@ -125,11 +129,11 @@ class Objective:
         )
 
     def _weights(self, row: Row) -> Tensor:
-        """[response_tokens]"""
+        """Return the weights of the row's response tokens in the objective, [response_tokens]."""
         return self.token_weights[row.samples].to(row.sequence.device)[row.sequence]
 
     def _pick(self, flat: Tensor, row: Row) -> Tensor:
-        """The row's part of a tensor over all response tokens, on its device."""
+        """Return the row's part of a tensor over all response tokens, on the row's device."""
         return flat[row.places].to(row.sequence.device)
 
     def _pick_if(self, flat: Tensor | None, row: Row) -> Tensor | None:
@@ -146,7 +150,7 @@ class Objective:
 def token_statistics(
     model: PolicyModel, row: Row, hidden: Tensor, temperature: float, vocabulary: int
 ) -> tuple[Tensor, Tensor]:
-    """(log-probs, entropies) of the row's response tokens, [response_tokens] fp32 each."""
+    """Return log-probs and entropies in nats of the row's response tokens, [response_tokens] fp32 each."""
     return linear_logprob_entropy(
         hidden, model.head, row.targets, temperature=temperature, vocab_size=vocabulary, group=model.tp_group
     )
@@ -155,14 +159,15 @@ def token_statistics(
 def mean_logprobs(
     model: PolicyModel, row: Row, hidden: Tensor, logprobs: Tensor, temperature: float, vocabulary: int
 ) -> Tensor:
-    """[response_tokens] fp32: means over the vocabulary, given the log-probs of the tokens."""
+    """Return the means of log p over the vocabulary, [response_tokens] fp32, given the log-probs of the tokens."""
     return linear_mean_logprob(
         hidden, model.head, row.targets, logprobs, temperature=temperature, vocab_size=vocabulary, group=model.tp_group
     )
 
 
 def run_pipeline(model: nn.Module, rows: Iterator[Row], count: int, head: RowHead, *, forward_only: bool) -> Reports:
-    """Drive `count` rows through Megatron's schedule; the last stage's reports in row order, elsewhere nothing."""
+    """Run `count` rows through Megatron's schedule. Returns the reports in row order on the last stage, and nothing
+    elsewhere."""
 
     def forward_step(rows: Iterator[Row], model: nn.Module) -> tuple[Tensor, Callable]:
         row = next(rows)
@@ -184,13 +189,14 @@ def run_pipeline(model: nn.Module, rows: Iterator[Row], count: int, head: RowHea
 
 
 def unwrap(model: nn.Module) -> PolicyModel:
+    """Return the policy's stage inside Megatron's wrapper."""
     stage = model if isinstance(model, PolicyModel) else model.module
     assert isinstance(stage, PolicyModel)
     return stage
 
 
 def combine(reports: Sequence[Mapping[str, Tensor | float]]) -> dict[str, float]:
-    """Of several rows or ranks: the sum of each metric, or the LARGEST."""
+    """Return the sum of each metric over several rows or ranks, or the largest value of a LARGEST one."""
     names = sorted({name for report in reports for name in report})
     return {
         name: (max if name.endswith(LARGEST) else fsum)(float(report[name]) for report in reports if name in report)

@@ -1,4 +1,4 @@
-"""Weights that lie on a disk, under Hugging Face names: of a model folder, a hub id, a run or one of its checkpoints.
+"""Stored weights under Hugging Face names: of a model folder, a hub id, a run or one of its checkpoints.
 
 Tensors are read one by one, whatever layout wrote them: nothing here needs a process group or a whole model in memory.
 """
@@ -25,36 +25,37 @@ from fastsvs.policy.weights import WeightSource, open_source
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """A `WeightSource`. A checkpoint's tensors are the optimizer's fp32 masters."""
+    """Stored weights as a `WeightSource`. A checkpoint's tensors are the optimizer's fp32 masters."""
 
     model: ModelConfig
-    """The model that these are weights of: its config.json and its tokenizer."""
+    """Model that the weights belong to: its config.json and its tokenizer."""
     step: int
-    """Of training; 0 for a plain model."""
+    """Training step that wrote the weights; 0 for a plain model."""
     hf_config: PretrainedConfig
     architecture: Architecture
     dtype: torch.dtype | None
-    """In which the policy used them; None: in which they are stored."""
+    """Dtype in which the policy used the weights; None for the one in which they are stored."""
     source: WeightSource
 
     @property
     def tokenizer(self) -> str:
-        """Where it is."""
+        """Return the folder or hub id of the tokenizer."""
         return self.model.tokenizer or self.model.path
 
     def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
-        """See `WeightSource`."""
+        """Read a tensor or a part of it; see `WeightSource`."""
         return self.source.read(name, cut, start, end)
 
     def hf_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """All of them, whole, in the order of the model's layers and in the dtype in which the policy used them."""
+        """Yield all tensors, whole, in the order of the model's layers and in the dtype in which the policy used
+        them."""
         for name in hf_shapes(self.architecture):
             tensor = self.read(name, None, 0, 0)
             yield name, tensor if self.dtype is None else tensor.to(self.dtype)
 
 
 def open_weights(path: str | Path) -> StoredWeights:
-    """Of a Hugging Face folder or hub id, of a run's newest checkpoint, or of one checkpoint of a run.
+    """Open the weights of a Hugging Face folder or hub id, of a run's newest checkpoint, or of one checkpoint of a run.
 
     Raises UserError when there is nothing that can be read, or when it is damaged.
     """
@@ -63,7 +64,7 @@ def open_weights(path: str | Path) -> StoredWeights:
 
 
 def open_trained(path: Path) -> StoredWeights:
-    """Of a run folder or a checkpoint; see `open_weights`."""
+    """Open the newest checkpoint of a run folder, or one checkpoint; see `open_weights`."""
     if (path / checkpoint.MANIFEST).exists():
         return _of_checkpoint(path, path.parent.parent)
     read_job(path)
@@ -74,14 +75,15 @@ def open_trained(path: Path) -> StoredWeights:
 
 
 def open_model(model: ModelConfig, seed: int) -> StoredWeights:
-    """What a run with this configuration begins with."""
+    """Open the weights that a run with this configuration begins with."""
     hf_config = load_hf_config(model.path)
     architecture = read_architecture(hf_config)
     return StoredWeights(model, 0, hf_config, architecture, None, open_source(model, architecture, seed))
 
 
 def read_job(run: Path) -> config.TrainJob | config.SftJob:
-    """The configuration of a run folder."""
+    """Read the configuration of a run folder. Raises UserError when the folder is no run, or a run of `fastsvs
+    self`."""
     path = run / "config.yaml"
     if not path.exists():
         raise UserError(f"{run} is not a run folder: it has no config.yaml")

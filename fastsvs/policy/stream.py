@@ -1,7 +1,7 @@
-"""The policy's weights as flat buckets of whole Hugging Face tensors on the main rank, two buckets of memory at a time.
+"""The policy's weights as flat buckets of whole Hugging Face tensors on the main rank, in the memory of two buckets.
 
 Within the stage that owns a tensor, tensor-parallel ranks send their shards to the first of them, which lays the tensor
-out in the bucket's buffer; stages behind the first send their part of the buffer to the main rank. What the caller does
+out in the bucket's buffer. Stages behind the first send their part of the buffer to the main rank. What the caller does
 with one bucket (broadcast it) overlaps the gathering of the next.
 """
 
@@ -20,7 +20,8 @@ from fastsvs.policy.mapping import Entry, Parts, entries, hf_parts, hf_shapes
 
 
 def weight_specs(architecture: Architecture, dtype: torch.dtype) -> list[TensorSpec]:
-    """Every tensor that travels, in order: a function of the model alone, the same for all layouts."""
+    """Return the specs of all tensors that are sent, in order. They depend on the model alone, and are the same for all
+    layouts."""
     return [TensorSpec(name, shape, dtype) for name, shape in hf_shapes(architecture).items()]
 
 
@@ -30,12 +31,13 @@ def stream_buckets(
     buckets: Sequence[Bucket],
     slots: Sequence[Tensor] = (),
 ) -> Iterator[list[Tensor] | None]:
-    """One item for each bucket: on the main rank its pieces, each [bytes] uint8, elsewhere None.
+    """Yield one item for each bucket: on the main rank its pieces, each [bytes] uint8, elsewhere None.
 
     `tensors` is what this rank's stage holds under its parameter names. Collective: every rank takes every item. A
-    piece that is one tensor of the first stage, and whole on the main rank, is that tensor itself; the others lie in
-    the two `slots` [largest bucket] uint8 that the main rank passes, in turn, at their place in the bucket. They keep
-    their content until the item after next is asked for. Raises ValueError for a tensor that is not as its spec says.
+    piece that is one tensor of the first stage, and whole on the main rank, is that tensor itself. The others lie at
+    their place in the bucket, in one of the two `slots` [largest bucket] uint8 that the main rank passes; the slots are
+    used in turn. Pieces keep their content until the item after next is asked for. Raises ValueError for a tensor that
+    does not match its spec.
     """
     if mpu.get_data_parallel_rank():
         yield from (None for _ in buckets)
@@ -65,8 +67,8 @@ def stream_buckets(
 def _stage_tensors(
     tensors: dict[str, Tensor], architecture: Architecture, pipeline: int, stage: int
 ) -> Iterator[Parts | None]:
-    """The stage's whole tensors, in order; the first tensor-parallel rank alone gets them. An entry is gathered when
-    its first tensor is asked for."""
+    """Yield the stage's whole tensors in order on the first tensor-parallel rank, and None on the others. An entry is
+    gathered when its first tensor is asked for."""
     for entry in entries(architecture, pipeline):
         if entry.stage == stage and not entry.copy:
             shards = _gather_to_first(entry, tensors[entry.name].detach())
@@ -74,7 +76,8 @@ def _stage_tensors(
 
 
 def _gather_to_first(entry: Entry, shard: Tensor) -> list[Tensor]:
-    """[] on the ranks that only send."""
+    """Return the shards of all tensor-parallel ranks (one shard of a replicated entry), or [] on the ranks that only
+    send."""
     ranks, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
     if entry.cut is None or ranks == 1:
         return [] if rank else [shard]
@@ -89,7 +92,8 @@ def _of_stage(bucket: Bucket, stages: dict[str, int], stage: int) -> list[Tensor
 
 
 def _fill(specs: Sequence[TensorSpec], own: Iterator[Parts | None], place: Tensor) -> Tensor:
-    """The piece with the next tensors of `own`, which must be those of `specs`, at its start."""
+    """Fill the start of the piece `place` with the next tensors of `own`, which must be those of `specs`. Returns
+    `place`, or a tensor that is the whole piece itself."""
     for (name, view), spec in zip(Bucket(tuple(specs)).views(place[: _size(specs)]), specs, strict=True):
         parts = next(own)
         assert parts is not None
@@ -127,7 +131,8 @@ def _send_to_main(
 
 
 def _receive(bucket: Bucket, stages: dict[str, int], buffer: Tensor) -> list[dist.Work]:
-    """What other stages send into the bucket: they follow one another there, after the first stage's tensors."""
+    """Start to receive what other stages send into the bucket, one stage after another, after the first stage's
+    tensors."""
     group = mpu.get_pipeline_model_parallel_group()
     start, works = 0, []
     for stage in range(mpu.get_pipeline_model_parallel_world_size()):

@@ -1,9 +1,9 @@
-"""What an update changes: fp32 masters and Adam moments, as pieces that any layout can be put together from.
+"""Training state that an update changes: fp32 masters and Adam moments, in pieces from which any layout can be built.
 
-Every rank gives exactly what it owns: for each parameter of its stage the stretch of its tensor-parallel shard, flat,
+Each rank stores exactly what it owns: for each parameter of its stage, the flat stretch of its tensor-parallel shard
 that the distributed optimizer keeps there. Names are Megatron's with the layer numbers of the whole network. Reading
-puts the stretches together to shards, those to Hugging Face tensors, and cuts these for the new layout: values only
-ever move, so they keep their bits. The weights are the masters rounded to the policy's dtype, and are not stored.
+joins the stretches into shards and the shards into Hugging Face tensors, and cuts these for the new layout. Values are
+only moved, so they keep their bits. The weights are the masters rounded to the policy's dtype, and are not stored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def pieces(policy: Policy) -> dict[str, Tensor]:
-    """`quantity/parameter/tensor-parallel rank/start` to flat fp32 CPU tensor: what this rank has to store."""
+    """Return what this rank has to store: `quantity/parameter/tensor-parallel rank/start` -> flat fp32 CPU tensor."""
     names = _stored_names(policy.architecture)
     rank = mpu.get_tensor_model_parallel_rank()
     found = {}
@@ -42,7 +42,7 @@ def pieces(policy: Policy) -> dict[str, Tensor]:
 
 
 def restore(policy: Policy, files: Sequence[Path], tensor_parallel: int, updates: int) -> None:
-    """Put back what all ranks' `pieces` in the safetensors `files` hold, written at that `tensor_parallel` after that
+    """Restore what all ranks' `pieces` in the safetensors `files` hold, written at that `tensor_parallel` after that
     many `updates`. A frozen policy takes the weights alone. Raises UserError when a piece is missing."""
     index = PieceIndex(files)
 
@@ -66,7 +66,7 @@ def restore(policy: Policy, files: Sequence[Path], tensor_parallel: int, updates
 
 
 def replace_weights(policy: Policy, source: WeightSource, *, keep_moments: bool) -> None:
-    """Go on from the weights of `source`, with Adam's moments or without. Collective."""
+    """Replace the policy's weights by those of `source`, and keep Adam's moments or drop them. Collective."""
     load_weights(policy.stage, policy.architecture, source)
     owned = {part.parameter: part for part in _owned_by_rank(policy)}
     for entry, shard in stage_shards(policy.architecture, source):
@@ -79,7 +79,7 @@ def replace_weights(policy: Policy, source: WeightSource, *, keep_moments: bool)
 
 
 def open_masters(files: Sequence[Path], tensor_parallel: int, architecture: Architecture) -> SavedTensors:
-    """The weights in fp32, see `restore`."""
+    """Open the saved fp32 weights; the arguments are those of `restore`."""
     return SavedTensors(PieceIndex(files), MASTER, architecture, tensor_parallel)
 
 
@@ -91,16 +91,17 @@ class Owned:
     start: int
     end: int
     master: nn.Parameter
-    """[end - start] fp32; shares memory with the parameter where that is fp32 too."""
+    """Master weights of the stretch, [end - start] fp32; they share memory with the parameter where that is fp32
+    too."""
     adam: torch.optim.Optimizer
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """Empty before the first update."""
+        """Return Adam's state of the stretch; it is empty before the first update."""
         return self.adam.state.get(self.master, {})
 
     def reset(self, updates: int) -> None:
-        """Moments 0 after `updates` steps, or the state of an optimizer that took none."""
+        """Set the state to moments of 0 after `updates` steps, or to that of an optimizer that took none."""
         self.adam.state.pop(self.master, None)
         if updates:
             moments = {moment: torch.zeros_like(self.master) for moment in MOMENTS}
@@ -111,11 +112,12 @@ class Owned:
             }
 
     def cut(self, shard: Tensor, into: Tensor) -> None:
+        """Copy the stretch out of a whole shard into `into`, [end - start]."""
         into.data.copy_(shard.reshape(-1)[self.start : self.end])
 
 
 class PieceIndex:
-    """Where each stretch of each shard lies; the files stay mapped, and only what is read is loaded."""
+    """Index of where each stretch of each shard lies. The files stay mapped, and only what is read is loaded."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = [safe_open(file, framework="pt") for file in files]
@@ -126,6 +128,7 @@ class PieceIndex:
                 self._pieces.setdefault(shard, []).append((int(start), number, key))
 
     def read(self, shard: str, shape: tuple[int, ...]) -> Tensor:
+        """Return a whole shard, joined from its stretches. Raises UserError when one is missing."""
         parts = [self._files[number].get_tensor(key) for _, number, key in sorted(self._pieces.get(shard, []))]
         flat = torch.cat(parts) if parts else torch.empty(0)
         if flat.numel() != torch.Size(shape).numel():
@@ -134,7 +137,7 @@ class PieceIndex:
 
 
 class SavedTensors:
-    """One quantity of a checkpoint as Hugging Face tensors: a WeightSource."""
+    """One quantity of a checkpoint as a `WeightSource` of Hugging Face tensors."""
 
     def __init__(self, index: PieceIndex, quantity: str, architecture: Architecture, tensor_parallel: int) -> None:
         self._index = index
@@ -146,6 +149,7 @@ class SavedTensors:
         self._joined: dict[str, Tensor] = {}
 
     def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
+        """Read a tensor or a part of it; see `WeightSource`."""
         if name not in self._joined:  # the tensors of one parameter are asked for one after the other
             self._joined = dict(self._join(name))
         whole = self._joined[name]
@@ -175,8 +179,8 @@ def _owned_by_rank(policy: Policy) -> Iterator[Owned]:
 
 
 def _stored_names(architecture: Architecture) -> dict[str, str]:
-    """Of this rank's parameters those that it stores, under their name in the whole network: a copy is its owner's to
-    store, and a replicated parameter the first tensor-parallel rank's."""
+    """Return the parameters that this rank stores: their name in its stage -> their name in the whole network. A copy
+    is stored by its owner, and a replicated parameter by the first tensor-parallel rank."""
     stage, first = mpu.get_pipeline_model_parallel_rank(), mpu.get_tensor_model_parallel_rank() == 0
     whole = {entry.sources: entry.name for entry in entries(architecture, 1)}
     return {

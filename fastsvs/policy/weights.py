@@ -24,13 +24,16 @@ from fastsvs.seeding import derive_seed
 
 
 class WeightSource(Protocol):
+    """A source of a model's tensors under their Hugging Face names."""
+
     def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
-        """The tensor, or its part [start, end) along dimension `cut`."""
+        """Return the tensor, or its part [start, end) along dimension `cut`."""
         ...
 
 
 class RandomWeights:
-    """Drawn per tensor name from the seed, so the same for every layout: norms 1, biases 0, the rest normal."""
+    """Random weights: norms are 1, biases 0, the rest normal. They are drawn per tensor name from the seed, so they are
+    the same for every layout."""
 
     def __init__(self, architecture: Architecture, seed: int) -> None:
         self._shapes = hf_shapes(architecture)
@@ -50,7 +53,7 @@ class RandomWeights:
 
 
 class SafetensorsWeights:
-    """A Hugging Face folder or hub id, sharded or not. Reads only the slices that are asked for."""
+    """Weights of a Hugging Face folder or hub id, sharded or not. Only the slices that are asked for are read."""
 
     def __init__(self, path: str, architecture: Architecture) -> None:
         folder = Path(path)
@@ -88,7 +91,7 @@ class SafetensorsWeights:
 
 
 def open_source(model: ModelConfig, architecture: Architecture, seed: int) -> WeightSource:
-    """What a run with this model begins with."""
+    """Return the source of the weights that a run with this model begins with."""
     if model.initialize == "random":
         return RandomWeights(architecture, seed)
     return SafetensorsWeights(model.path, architecture)
@@ -110,7 +113,7 @@ def load_weights(model: nn.Module, architecture: Architecture, source: WeightSou
 
 
 def stage_shards(architecture: Architecture, source: WeightSource) -> Iterator[tuple[Entry, Tensor]]:
-    """This rank's shard, read from `source`, of every parameter of its stage."""
+    """Yield every parameter of this rank's stage with this rank's shard of it, read from `source`."""
     tensor, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
     pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
     shapes = hf_shapes(architecture)
@@ -121,8 +124,9 @@ def stage_shards(architecture: Architecture, source: WeightSource) -> Iterator[t
 
 
 def hf_weights(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[tuple[str, Tensor]]:
-    """Whole Hugging Face tensors on every rank, layer by layer, of `tensors` (what each rank's stage holds under its
-    parameter names: weights or gradients). Collective. A tensor may share memory with the model: copy it to keep it."""
+    """Yield whole Hugging Face tensors on every rank, layer by layer. `tensors` is what each rank's stage holds under
+    its parameter names: weights or gradients. Collective. A tensor may share memory with the model: copy it to keep
+    it."""
     pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
     shapes = hf_shapes(architecture)
     example = next(iter(tensors.values()))
