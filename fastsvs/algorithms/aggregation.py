@@ -11,11 +11,12 @@ from torch import Tensor
 def aggregation_weights(
     lengths: Tensor, mode: Literal["token_mean", "sequence_mean", "dr_grpo"], max_response_tokens: int
 ) -> Tensor:
-    """Weight `[samples]` fp32 of every token of a sample; the objective is the weighted sum over all tokens.
+    """Return the weight of every token of a sample, `[samples]` fp32. The objective is the weighted sum over all
+    tokens.
 
-    `lengths` `[samples]` are the response lengths of the whole update, over all ranks and micro-batches: no split
-    changes the gradient. `token_mean`: 1 / tokens (DAPO, SvS). `sequence_mean`: 1 / (samples x own
-    length) (GRPO). `dr_grpo`: 1 / (samples x max_response_tokens) (arXiv 2503.20783).
+    `lengths` `[samples]` are the response lengths of the whole update, over all ranks and micro-batches, so that no
+    split changes the gradient. `token_mean` gives 1 / tokens (DAPO, SvS), `sequence_mean` 1 / (samples x own length)
+    (GRPO), and `dr_grpo` 1 / (samples x max_response_tokens) (arXiv 2503.20783).
     """
     own = lengths.double()
     match mode:

@@ -1,4 +1,4 @@
-"""From a step's groups to its training batch."""
+"""Builds a step's training batch from its groups."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:  # who only computes losses need not import engines and verifi
 
 
 def make_batch(groups: Sequence[Group]) -> Batch:
-    """All samples of all groups, in order, their advantages still 0; empty without groups.
+    """Return a batch of all samples of all groups, in order, with advantages of 0. It is empty without groups.
 
     The group is the unit of comparison: its index is the batch's group number. Raises UserError for a reward that is
-    not finite, ValueError for a group without rewards or a response without tokens or with another number of log-probs.
+    not finite. Raises ValueError for a group without a reward for each rollout, or a response without tokens or without
+    a log-prob for each token.
     """
     for group in groups:
         _check(group)

@@ -12,38 +12,39 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`samples` sequences of prompt + response. Every `[response_tokens]` tensor is the concatenation, sample after
-    sample, of one fp32 value per response token; all are on the CPU."""
+    """A training batch of `samples` sequences of prompt + response. Every `[response_tokens]` tensor is the
+    concatenation, sample after sample, of one fp32 value per response token; all are on the CPU."""
 
     prompt_ids: Sequence[np.ndarray]
-    """[samples] arrays of int64 token ids."""
+    """Prompts, [samples] arrays of int64 token ids."""
     response_ids: Sequence[np.ndarray]
-    """[samples] arrays of int64 token ids, none empty."""
+    """Responses, [samples] arrays of int64 token ids, none empty."""
     kinds: Sequence[str]
-    """[samples] experience kind: original, synthesis, variant (or a plug-in's own)."""
+    """Experience kind of each sample, [samples]: original, synthesis, variant (or a plug-in's own)."""
     groups: Tensor
-    """[samples] int64: samples of one prompt share a number."""
+    """Group number of each sample, [samples] int64; samples of one prompt share a number."""
     rewards: Tensor
-    """[samples] fp32."""
+    """Reward of each sample, [samples] fp32."""
     advantages: Tensor
-    """[response_tokens]"""
+    """Advantage of each response token, [response_tokens]."""
     rollout_logprobs: Tensor
-    """[response_tokens] as the engine sampled them."""
+    """Log-probs of the engine that sampled the tokens, [response_tokens]."""
     old_logprobs: Tensor | None = None
-    """[response_tokens] of the policy before the first update; None when the batch takes one update (ratio 1)."""
+    """Log-probs of the policy before the first update, [response_tokens]; None when the batch takes one update (ratio
+    1)."""
     reference_logprobs: Tensor | None = None
-    """[response_tokens] of the reference model; None without a KL term."""
+    """Log-probs of the reference model, [response_tokens]; None without a KL term."""
 
     def __len__(self) -> int:
         return len(self.response_ids)
 
     @property
     def response_lengths(self) -> Tensor:
-        """[samples] int64."""
+        """Return the length of each response in tokens, [samples] int64."""
         return torch.tensor([len(ids) for ids in self.response_ids], dtype=torch.int64)
 
     def select(self, samples: Sequence[int]) -> Batch:
-        """The given samples in the given order."""
+        """Return a batch of the given samples, in the given order."""
         ends = self.response_lengths.cumsum(0).tolist()
         starts = [0, *ends[:-1]]
         tokens = torch.cat([torch.arange(0), *(torch.arange(starts[i], ends[i]) for i in samples)])

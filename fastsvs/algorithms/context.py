@@ -1,4 +1,4 @@
-"""What rewards and advantages may look at beside the batch: the policy as it is before the step's update."""
+"""Context that rewards and advantages may use beside the batch: the policy as it is before the step's update."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from fastsvs.config import AlgorithmConfig
 
 @dataclass(frozen=True, slots=True)
 class TokenStatistics:
-    """`[response_tokens]` fp32 each, on the CPU, at the sampling temperature."""
+    """Statistics of response tokens, `[response_tokens]` fp32 each, on the CPU, at the sampling temperature."""
 
     logprobs: Tensor
+    """Log-probs of the tokens."""
     entropy: Tensor
-    """Nats."""
+    """Entropies in nats."""
     mean_logprobs: Tensor
-    """Mean of log p(v) over the vocabulary."""
+    """Means of log p(v) over the vocabulary."""
 
 
 class Probe(Protocol):
     """The policy before the update. Collective: every rank asks for the same."""
 
     vocabulary: int
-    """Entries of its vocabulary."""
+    """Number of entries of its vocabulary."""
     max_sequence_tokens: int
-    """Longest prompt with response that it takes."""
+    """Longest prompt + response that it takes, in tokens."""
 
     def tokens(self, batch: Batch) -> TokenStatistics:
-        """Of every response token of `batch`, which need not be the step's own."""
+        """Return the statistics of every response token of `batch`, which need not be the step's own batch."""
 
     def ranks(self, batch: Batch, window: int, stride: int) -> Tensor:
-        """`[samples, 3]` float64: effective rank, velocity and acceleration of each response's hidden states."""
+        """Return effective rank, velocity and acceleration of each response's hidden states, `[samples, 3]` float64."""
 
 
 class _NoPolicy:
-    """Of a context without one."""
+    """Probe of a context without a policy: it raises ValueError when it is asked."""
 
     vocabulary = 0
     max_sequence_tokens = 0
@@ -60,15 +61,16 @@ def _no_tokenizer(_: Any) -> Any:
 
 @dataclass(frozen=True)
 class Context:
-    """Of one step, the same on every rank."""
+    """Context of one step, the same on every rank."""
 
     config: AlgorithmConfig
     probe: Probe = _NO_POLICY
+    """Policy before the update."""
     decode: Callable[[Sequence[int]], str] = _no_tokenizer
-    """Token ids to text, special tokens left out."""
+    """Function from token ids to text, special tokens left out."""
     encode: Callable[[str], tuple[int, ...]] = _no_tokenizer
-    """Text to token ids, nothing added."""
+    """Function from text to token ids, nothing added."""
     memory: dict[str, Any] = field(default_factory=dict)
-    """What the plug-in leaves for its next steps: JSON, comes with every checkpoint."""
+    """State that the plug-in keeps for its next steps: JSON values, saved with every checkpoint."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """What the plug-in reports of this step, for metrics.jsonl."""
+    """Figures of this step that the plug-in reports, for metrics.jsonl."""

@@ -20,11 +20,12 @@ class CompleteLoss:
 
     @property
     def token_level(self) -> bool:
+        """Check whether the surrogate looks at each token alone."""
         return is_token_level(self.surrogate)
 
     @property
     def built_in(self) -> bool:
-        """The kernels know it by its settings."""
+        """Check whether the kernels know the loss by its settings."""
         return self.name in SURROGATES
 
     def __call__(self, terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
@@ -43,13 +44,14 @@ class CompleteLoss:
         )
 
     def describe(self) -> str:
+        """Describe in one line how the loss is computed."""
         if self.token_level:
             return f"policy loss {self.name}: in one pass with its gradient, three products with the output weight"
         return f"policy loss {self.name}: by way of log-probs, four products with the output weight"
 
 
 def policy_loss(config: AlgorithmConfig) -> CompleteLoss:
-    """The loss that `config` describes, checked now. Raises UserError for an unknown name or an empty range."""
+    """Return the loss that `config` describes. Raises UserError for an unknown name or an empty range."""
     surrogate = LOSSES.get(config.loss)
     _check_ranges(config)
     return CompleteLoss(config.loss, surrogate)

@@ -1,4 +1,4 @@
-"""A step's batch dealt into optimizer steps."""
+"""Divides a step's batch into optimizer steps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fastsvs.seeding import derive_seed
 
 
 def split_updates(batch: Batch, samples_per_update: int, seed: int) -> list[list[int]]:
-    """Sample indices of each of the ceil(samples / samples_per_update) updates.
+    """Return the sample indices of each of the ceil(samples / samples_per_update) updates.
 
-    Every sample is in exactly one update; sizes differ by at most one, and so do the counts of each kind: an update of
-    one kind alone, or a tail left out, would bias the step.
+    Every sample is in exactly one update. The sizes of updates differ by at most one, and so do their counts of each
+    kind: an update of one kind alone, or a tail left out, would bias the step.
     """
     random = Random(derive_seed(seed, "updates"))
     by_kind: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Where in its responses a policy is sure and where it is not."""
+"""Entropy of a policy's tokens: where in its responses it is sure, and where it is not."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ TENTHS = 10
 
 
 def entropy_figures(entropy: Tensor, lengths: Tensor, kinds: Sequence[str]) -> dict[str, float]:
-    """Of token entropies in nats [response_tokens], `lengths` and `kinds` [samples]: `entropy/<kind>/pNN`, percentiles
-    over the tokens of one kind and of `all`; `entropy_at/0.0` to `0.9`, the mean over the tokens of each tenth of their
-    responses."""
+    """Return figures of token entropies in nats [response_tokens], with `lengths` and `kinds` [samples].
+
+    `entropy/<kind>/pNN` are percentiles over the tokens of one kind and of `all`. `entropy_at/0.0` to `0.9` are means
+    over the tokens of each tenth of their responses.
+    """
     values = entropy.double()
     sample = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
     figures: dict[str, float] = {}
@@ -33,7 +35,8 @@ def entropy_figures(entropy: Tensor, lengths: Tensor, kinds: Sequence[str]) -> d
 
 
 def _quantiles(values: Tensor, points: Tensor) -> Tensor:
-    """Linear between neighbours, as numpy's; torch.quantile refuses more than 16 million values."""
+    """Return the quantiles at `points`, linear between neighbours as numpy's. torch.quantile refuses more than 16
+    million values."""
     ordered = values.sort().values
     place = points * (len(ordered) - 1)
     below, above = place.floor().long(), place.ceil().long()

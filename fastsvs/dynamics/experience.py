@@ -1,4 +1,4 @@
-"""What a step's samples say about difficulty, diversity and the problems that the policy makes up."""
+"""Figures of difficulty, of diversity and of the problems that the policy makes up, from a step's samples."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from typing import Any
 from fastsvs.evaluate.majority import votes
 
 Row = Mapping[str, Any]
-"""One object of samples/step_N.jsonl: a group."""
+"""One group: an object of samples/step_N.jsonl."""
 ANSWER_GRAM, QUESTION_GRAM = 4, 3
-"""Words in the n-grams by which responses, and problems, are compared."""
+"""Number of words in the n-grams by which responses, and problems, are compared."""
 
 
 def experience_figures(rows: Sequence[Row]) -> dict[str, float]:
-    """Of one step's groups. `solved/<kind>/<c>`: groups with c correct responses; `distinct_answers/<kind>`,
-    `answer_entropy/<kind>` (nats), `distinct_text/<kind>`: means over groups; `question_words/<kind>`;
-    `variants_valid`, `variants_positive`, `variants_new`, `variant_novelty`: see docs/dynamics.md."""
+    """Return figures of one step's groups.
+
+    `solved/<kind>/<c>` is the number of groups with c correct responses. `distinct_answers/<kind>`,
+    `answer_entropy/<kind>` (nats), `distinct_text/<kind>` and `question_words/<kind>` are means over groups. For
+    `variants_valid`, `variants_positive`, `variants_new` and `variant_novelty` see docs/dynamics.md.
+    """
     figures: dict[str, float] = {}
     for kind in dict.fromkeys(row["kind"] for row in rows):
         groups = [row for row in rows if row["kind"] == kind]
@@ -37,20 +40,20 @@ def experience_figures(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def distinct_grams(texts: Iterable[str], size: int = ANSWER_GRAM) -> float:
-    """Different n-grams of words over all n-grams of the texts (distinct-n, Li et al. 2016, arXiv 1510.03055); 1 when
-    the texts are too short to have any."""
+    """Return the number of different n-grams of words over the number of all n-grams of the texts (distinct-n, Li et
+    al. 2016, arXiv 1510.03055). It is 1 when the texts are too short to have any."""
     grams = [gram for text in texts for gram in _grams(text, size)]
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
 def novelty(question: str, source: str) -> float:
-    """1 - the share of the question's word 3-grams that the source has too: 0 for a copy, 1 for other words."""
+    """Return 1 - the share of the question's word 3-grams that the source has too: 0 for a copy, 1 for other words."""
     grams = set(_grams(_plain(question), QUESTION_GRAM))
     return 1 - len(grams & set(_grams(_plain(source), QUESTION_GRAM))) / len(grams) if grams else 0.0
 
 
 def _synthesis_figures(rows: Sequence[Row]) -> dict[str, float]:
-    """Shares of synthesis responses; nothing when there are none."""
+    """Return shares of the synthesis responses, or no figures when there are none."""
     by_key = {row["key"]: row for row in rows}
     synthesis = [row for row in rows if row["kind"] == "synthesis"]
     asked = sum(len(row["responses"]) for row in synthesis)

@@ -20,8 +20,8 @@ BATCH_BYTES = 256 << 20
 
 
 def rank_dynamics(hidden: Sequence[Tensor], window: int, stride: int) -> Tensor:
-    """[samples, 3] float64, in the order of `RANK_NAMES`, of the last `window` tokens of each sample's [tokens, hidden]
-    states. The prefixes have stride + 1, 2 stride + 1, ... tokens."""
+    """Return the figures RANK_NAMES of the last `window` tokens of each sample's [tokens, hidden] states, as [samples,
+    3] float64. The prefixes have stride + 1, 2 stride + 1, ... tokens."""
     result = torch.zeros(len(hidden), len(RANK_NAMES), dtype=torch.float64)
     for samples in _batches(hidden, window):
         states = [hidden[sample][-window:].double() for sample in samples]
@@ -30,7 +30,7 @@ def rank_dynamics(hidden: Sequence[Tensor], window: int, stride: int) -> Tensor:
 
 
 def rank_figures(ranks: Tensor, kinds: Sequence[str]) -> dict[str, float]:
-    """`<name>/<kind>`: means over the samples of a kind; `ranks` [samples, 3]."""
+    """Return `<name>/<kind>`, the means of `ranks` [samples, 3] over the samples of each kind."""
     figures: dict[str, float] = {}
     for kind in dict.fromkeys(kinds):
         means = ranks[torch.tensor([own == kind for own in kinds])].mean(dim=0)
@@ -39,7 +39,7 @@ def rank_figures(ranks: Tensor, kinds: Sequence[str]) -> dict[str, float]:
 
 
 def _rank_dynamics(states: Sequence[Tensor], stride: int) -> Tensor:
-    """[samples, 3], all samples in one batch."""
+    """Return `rank_dynamics` [samples, 3] of all samples, computed in one batch."""
     lengths = torch.tensor([len(state) for state in states])
     padded = pad_sequence(list(states), batch_first=True)
     gram = padded @ padded.mT
@@ -58,7 +58,7 @@ def _rank_dynamics(states: Sequence[Tensor], stride: int) -> Tensor:
 
 
 def _motion(series: Tensor) -> tuple[float, float]:
-    """Velocity and acceleration."""
+    """Return velocity and acceleration of a series of ranks."""
     counts = torch.arange(1, len(series) + 1)
     deltas = series[1:] - (series.cumsum(0) / counts)[:-1]
     velocity = float(deltas.mean()) if len(deltas) else 0.0
@@ -67,7 +67,8 @@ def _motion(series: Tensor) -> tuple[float, float]:
 
 
 def _effective_rank(gram: Tensor, lengths: Tensor) -> Tensor:
-    """[samples] of inner products [samples, tokens, tokens] of which the first `lengths` are real."""
+    """Return the effective ranks [samples] of inner products [samples, tokens, tokens], of which the first `lengths`
+    are real."""
     inside = (torch.arange(gram.shape[1], device=gram.device) < lengths[:, None]).to(gram.dtype)
     mask = inside[:, :, None] * inside[:, None, :]
     counts = lengths[:, None, None]
@@ -80,7 +81,7 @@ def _effective_rank(gram: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _batches(hidden: Sequence[Tensor], window: int) -> list[list[int]]:
-    """Samples of similar length together, as many as fit."""
+    """Return batches of samples of similar length, each with as many as fit."""
     order = sorted(range(len(hidden)), key=lambda sample: len(hidden[sample]))
     batches: list[list[int]] = []
     for sample in order:

@@ -13,38 +13,42 @@ from math import log
 import numpy as np
 
 FEWEST = 4
-"""Points that a fit needs: there are three parameters a curve, of which they share one."""
+"""Fewest points that a fit needs: a curve has three parameters, one of which the curves share."""
 SLOWEST, FASTEST = 0.1, 5.0
-"""Rates that are looked at: from this share of a lifetime in the whole series to so many lifetimes between two points.
-What is slower is a straight line in the series, what is faster a step."""
+"""Range of the rates searched: from this share of a lifetime in the whole series to so many lifetimes between two
+points. A slower curve is a straight line in the series, a faster one a step."""
 RATES = 120
 NARROWINGS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Saturation:
-    """`[series]` each, but the common rate."""
+    """A fit of several curves. Each tuple is `[series]`; the rate is common to all."""
 
     rate: float
-    """1 / step."""
+    """Common rate, in 1 / step."""
     starts: tuple[float, ...]
-    """At the first step of the series."""
+    """Values at the first step of the series."""
     limits: tuple[float, ...]
+    """Values that the curves approach."""
     errors: tuple[float, ...]
-    """Root mean square of what the curve leaves unexplained."""
+    """Root mean square of what each curve leaves unexplained."""
     bends: bool
-    """The best rate is not at an end of the range: the series tell their limits."""
+    """Flag that the best rate is not at an end of the range, so that the series tell their limits."""
 
     @property
     def half_life(self) -> float:
-        """Steps in which half of what is missing to the limits is gained."""
+        """Return the number of steps in which half of the way to the limits is covered."""
         return log(2) / self.rate
 
 
 def fit_saturation(steps: np.ndarray, series: np.ndarray) -> Saturation:
-    """Least squares over `series` [series, points] at `steps` [points], in rising order. Each series counts in units of
-    its own variance. For a given rate the curves are linear in their other parameters, so only the rate is searched:
-    on a grid, then by golden section. Raises ValueError for too few points and for a series that never changes."""
+    """Fit the curves by least squares to `series` [series, points] at `steps` [points], in rising order.
+
+    Each series counts in units of its own variance. For a given rate the curves are linear in their other parameters,
+    so only the rate is searched: on a grid, then by golden section. Raises ValueError for too few points and for a
+    series that never changes.
+    """
     if len(steps) < FEWEST:
         raise ValueError(f"{len(steps)} points are too few: a fit needs {FEWEST}")
     spread = series.std(axis=1)
@@ -68,7 +72,7 @@ def fit_saturation(steps: np.ndarray, series: np.ndarray) -> Saturation:
 
 
 def _solve(rate: float, times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best (limits, starts) [2, series] for a rate, and the sum of squares that they leave [series]."""
+    """Return the best (limits, starts) [2, series] for a rate, and the sum of squares that they leave [series]."""
     left = np.exp(-rate * times)
     basis = np.stack([1 - left, left], axis=1)
     parameters = np.linalg.lstsq(basis, values.T, rcond=None)[0]
@@ -76,7 +80,7 @@ def _solve(rate: float, times: np.ndarray, values: np.ndarray) -> tuple[np.ndarr
 
 
 def _narrow(low: float, high: float, times: np.ndarray, values: np.ndarray) -> float:
-    """Golden section for the rate between two neighbours of the grid's best."""
+    """Return the best rate between two neighbours of the grid's best, by golden section."""
     golden = (5**0.5 - 1) / 2
     for _ in range(NARROWINGS):
         first, second = high - golden * (high - low), low + golden * (high - low)

@@ -12,23 +12,26 @@ from torch import Tensor
 from fastsvs.errors import UserError
 
 TOLERANCE = 1e-5
-"""Smaller differences count as none in work on bf16 checkpoints (Mukherjee et al. 2025, arXiv 2505.11711)."""
+"""Largest difference that counts as none in work on bf16 checkpoints (Mukherjee et al. 2025, arXiv 2505.11711)."""
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)?\.?(\w+)\.(weight|bias)")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Of one tensor, or of several together."""
+    """The change of one tensor, or of several together."""
 
     values: int
+    """Number of values."""
     same: int
-    """Values that are equal bit for bit."""
+    """Number of values that are equal bit for bit."""
     same_in_bf16: int
-    """Equal after rounding both to bf16."""
+    """Number of values that are equal after rounding both to bf16."""
     within: int
-    """That differ by no more than the tolerance."""
+    """Number of values that differ by no more than the tolerance."""
     square_of_change: float
+    """Sum of the squares of the differences."""
     square_before: float
+    """Sum of the squares of the values before."""
 
     def __add__(self, other: Change) -> Change:
         return Change(
@@ -41,7 +44,7 @@ class Change:
         )
 
     def figures(self) -> dict[str, float]:
-        """Sparsities, and the norm of the change over that of the weights before."""
+        """Return the sparsities, and the norm of the change over that of the weights before."""
         before = self.square_before**0.5
         return {
             "sparsity/exact": self.same / self.values,
@@ -58,14 +61,15 @@ class WeightUpdate:
     tensors: dict[str, Change]
 
     def total(self) -> Change:
+        """Return the change of all tensors together."""
         return _sum(list(self.tensors.values()))
 
     def by_layer(self) -> dict[str, Change]:
-        """Under `0`, `1`, ...; what lies in no layer under its module."""
+        """Return the changes by layer, under `0`, `1`, ...; what lies in no layer is under its module."""
         return self._grouped(lambda name: match[1] if (match := _LAYER.fullmatch(name)) else module_of(name))
 
     def by_module(self) -> dict[str, Change]:
-        """Under `q_proj`, `q_proj bias`, `gate_proj`, `norm`, `embedding`, `head`, ..."""
+        """Return the changes by module, under `q_proj`, `q_proj bias`, `gate_proj`, `norm`, `embedding`, `head`, ..."""
         return self._grouped(module_of)
 
     def _grouped(self, key: Callable[[str], str]) -> dict[str, Change]:
@@ -76,15 +80,15 @@ class WeightUpdate:
 
 
 def compare(pairs: Iterable[tuple[str, Tensor, Tensor]], tolerance: float = TOLERANCE) -> WeightUpdate:
-    """Of (name, before, after), one tensor at a time."""
+    """Return the changes of the tensors in `pairs` (name, before, after), taken one at a time."""
     return WeightUpdate({name: change_of(old, new, tolerance) for name, old, new in pairs})
 
 
 def paired(
     before: Iterable[tuple[str, Tensor]], after: Iterable[tuple[str, Tensor]]
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Two models whose tensors come in the same order; no more than a pair of them is held. Raises UserError where they
-    are not of one architecture."""
+    """Yield (name, before, after) of two models whose tensors come in the same order. No more than one pair of tensors
+    is held. Raises UserError where the models are not of one architecture."""
     theirs = iter(after)
     for name, old in before:
         other, new = next(theirs, ("nothing", None))
@@ -97,7 +101,8 @@ def paired(
 
 
 def change_of(old: Tensor, new: Tensor, tolerance: float = TOLERANCE) -> Change:
-    """Two tensors of one shape; when one is bf16 the other is rounded to it first, so that storing is no change."""
+    """Return the change between two tensors of one shape. When one is bf16 the other is rounded to it first, so that
+    storing is no change."""
     if torch.bfloat16 in (old.dtype, new.dtype):
         old, new = old.bfloat16(), new.bfloat16()
     difference = new.double() - old.double()
@@ -112,7 +117,7 @@ def change_of(old: Tensor, new: Tensor, tolerance: float = TOLERANCE) -> Change:
 
 
 def module_of(name: str) -> str:
-    """The kind of weight that a Hugging Face name stands for."""
+    """Return the kind of weight that a Hugging Face name stands for."""
     if match := _LAYER.fullmatch(name):
         module, part = match[2], match[3]
         if module.endswith("norm"):

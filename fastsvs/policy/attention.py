@@ -2,7 +2,7 @@
 
 The choice follows from the modules that import, the device, the dtype and the head size. It is made once per process,
 without trials during training. All implementations keep queries, keys, values, output and log-sum-exps for the backward
-pass. All but `torch_varlen` and, on a GPU, `sdpa` take grouped keys and values without repeating them. On a GPU their
+pass. All but `torch_varlen` and, on a GPU, `sdpa` take grouped keys and values without repeating them. On a GPU the
 backward passes add up dQ in no fixed order, so two updates from the same state differ in the last bits.
 """
 

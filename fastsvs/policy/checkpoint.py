@@ -70,7 +70,7 @@ def save(policy: Policy, root: Path, step: int, state: Mapping[str, Any], keep: 
 
 
 def latest(root: Path) -> Path | None:
-    """Return the newest checkpoint in `root`, or None. Only `load` finds out whether it is damaged."""
+    """Return the newest checkpoint in `root`, or None. `load` finds out whether it is damaged."""
     found = all_of(root)
     return found[-1] if found else None
 

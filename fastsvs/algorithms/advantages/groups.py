@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def group_sizes_and_sums(values: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(index of each sample's group, group sizes, group sums) as `[samples]` int64, `[groups]` and `[groups]` float64.
+    """Return each sample's group, the group sizes and the group sums: `[samples]` int64, `[groups]` float64 and
+    `[groups]` float64.
 
     In float64 the sum of a group of equal fp32 rewards is exact, so its advantages are exactly 0.
     """

@@ -14,7 +14,8 @@ STD_EPSILON = 1e-6
 
 
 def group_relative(rewards: Tensor, groups: Tensor, normalize_by_std: bool) -> Tensor:
-    """`[samples]`: (r - mean of its group) / (std of its group + 1e-6), std with ddof 1, the division optional.
+    """Return (r - mean of its group) / (std of its group + 1e-6) for each sample, `[samples]`. The std has ddof 1, and
+    the division is optional.
 
     A group of one has mean 0 and std 1: its reward is its advantage.
     """
@@ -31,4 +32,5 @@ def group_relative(rewards: Tensor, groups: Tensor, normalize_by_std: bool) -> T
 
 @ADVANTAGES.register("grpo")
 def grpo(batch: Batch, context: Context) -> Tensor:
+    """Return group-relative advantages, `[samples]`."""
     return group_relative(batch.rewards, batch.groups, context.config.normalize_by_std)

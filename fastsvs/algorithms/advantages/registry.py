@@ -1,4 +1,4 @@
-"""What turns rewards into advantages, by name."""
+"""Functions that turn rewards into advantages, by name."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from fastsvs.errors import UserError
 from fastsvs.registry import Registry
 
 AdvantageFn = Callable[[Batch, Context], Tensor]
-"""Reads a batch whose advantages are not set yet (`rewards`, `groups`, `kinds`, log-probs) and returns `[samples]`,
-given to every token of the response, or `[response_tokens]`."""
+"""Function of a batch whose advantages are not set yet (`rewards`, `groups`, `kinds`, log-probs). It returns
+`[samples]`, given to every token of the response, or `[response_tokens]`."""
 
 ADVANTAGES = Registry[AdvantageFn]("advantage")
 
 
 def token_advantages(batch: Batch, context: Context) -> Tensor:
-    """`[response_tokens]` fp32 from the AdvantageFn that the configuration names.
+    """Return the advantages `[response_tokens]` fp32 from the AdvantageFn that the configuration names.
 
-    Each sample's value covers all of its own response tokens, whatever its kind. Raises UserError when the AdvantageFn
-    is unknown or returns another shape or a value that is not finite.
+    A sample's value is given to all of its own response tokens, whatever its kind. Raises UserError when the
+    AdvantageFn is unknown or returns another shape or a value that is not finite.
     """
     name = context.config.advantage
     advantages = ADVANTAGES.get(name)(batch, context).to(torch.float32)

@@ -12,7 +12,8 @@ from fastsvs.algorithms.context import Context
 
 
 def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
-    """`[samples]`: r minus the mean reward of the other samples of its group; a group of one keeps its reward."""
+    """Return each reward minus the mean reward of the other samples of its group, `[samples]`. A group of one keeps its
+    reward."""
     index, sizes, sums = group_sizes_and_sums(rewards, groups)
     values = rewards.double()
     others = (sizes - 1)[index]
@@ -22,4 +23,5 @@ def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
 
 @ADVANTAGES.register("rloo")
 def rloo(batch: Batch, context: Context) -> Tensor:
+    """Return leave-one-out advantages, `[samples]`."""
     return leave_one_out(batch.rewards, batch.groups)

@@ -14,10 +14,11 @@ VARIANCE_EPSILON = 1e-8
 
 
 def whitened_by_kind(rewards: Tensor, kinds: Tensor, lengths: Tensor) -> Tensor:
-    """`[samples]`: (r - mean) / sqrt(variance + 1e-8), both over all tokens of the sample's kind (task and role).
+    """Return (r - mean) / sqrt(variance + 1e-8) for each sample, `[samples]`, both over all tokens of its kind (task
+    and role).
 
-    With the whole reward on the last token and no discount every token's return is r, so a sample counts as often as
-    it has tokens; the variance has ddof 1. A kind of a single token keeps its reward.
+    With the whole reward on the last token and no discount, every token's return is r, so a sample counts as often as
+    it has tokens. The variance has ddof 1. A kind of a single token keeps its reward.
     """
     index, _, tokens = group_sizes_and_sums(lengths, kinds)
     values, weights = rewards.double(), lengths.double()
@@ -32,6 +33,7 @@ def whitened_by_kind(rewards: Tensor, kinds: Tensor, lengths: Tensor) -> Tensor:
 
 @ADVANTAGES.register("trr")
 def trr(batch: Batch, context: Context) -> Tensor:
+    """Return task-relative advantages, `[samples]`."""
     names = sorted(set(batch.kinds))
     kinds = torch.tensor([names.index(kind) for kind in batch.kinds], dtype=torch.int64)
     return whitened_by_kind(batch.rewards, kinds, batch.response_lengths)

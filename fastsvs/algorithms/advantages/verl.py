@@ -1,5 +1,8 @@
-"""VERL: advantages that follow the hidden states' effective rank (github.com/hf618/VERL; its paper's form: the whole
-response is shaped, where the released configuration shapes nothing and the code at most the last token)."""
+"""VERL: advantages that follow the effective rank of the hidden states (github.com/hf618/VERL).
+
+This is the paper's form, which shapes the whole response. The released configuration shapes nothing, and the released
+code shapes at most the last token.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ EPSILON = 1e-8
 
 @ADVANTAGES.register("verl")
 def verl(batch: Batch, context: Context) -> Tensor:
-    """The advantage of `verl.base`, shaped. Remembers the running means of rank, velocity and acceleration."""
+    """Return the advantages of `verl.base`, shaped, and remember the running means of rank, velocity and
+    acceleration."""
     config = context.config.verl
     advantages = ADVANTAGES.get(config.base)(batch, context)
     if not len(batch):
@@ -37,7 +41,7 @@ def verl(batch: Batch, context: Context) -> Tensor:
 
 
 def shaping(ranks: Tensor, means: Tensor, gain: float) -> Tensor:
-    """Phi `[samples]` of (rank, velocity, acceleration) `[samples, 3]` against their running means `[3]`.
+    """Return Phi `[samples]` from (rank, velocity, acceleration) `[samples, 3]` and their running means `[3]`.
 
     d_k = clamp((m_k - mu_k) / (|mu_k| + 1e-8), -5, 5) and beta = sigmoid(gain d_acceleration); then
     Phi = beta tanh(d_rank) + (1 - beta) tanh(d_velocity).
@@ -49,18 +53,19 @@ def shaping(ranks: Tensor, means: Tensor, gain: float) -> Tensor:
 
 
 def shaped_advantages(advantages: Tensor, bonus: Tensor, kappa: float) -> Tensor:
-    """A + min(relu(Phi), |A| / kappa): with kappa > 1 no sign flips; an advantage of 0 stays 0."""
+    """Return A + min(relu(Phi), |A| / kappa). With kappa > 1 no sign flips; an advantage of 0 stays 0."""
     return advantages + torch.minimum(bonus.clamp(min=0).to(advantages.dtype), advantages.abs() / kappa)
 
 
 def running_means(memory: Mapping[str, Any], config: VerlConfig) -> Tensor:
-    """`[3]`, of the steps before this one: 0 before the first, as in the VERL code."""
+    """Return the running means `[3]` of the steps before this one. They are 0 before the first, as in the VERL code."""
     means = torch.tensor(memory.get("means", [0.0] * 3), dtype=torch.float64)
     gathered = 1 - (1 - config.momentum) ** memory.get("steps", 0)
     return means / gathered if config.bias_correction and gathered else means
 
 
 def remember(memory: dict[str, Any], ranks: Tensor, config: VerlConfig) -> None:
+    """Add the means of this step's `ranks` `[samples, 3]` to the running means in `memory`."""
     means = torch.tensor(memory.get("means", [0.0] * 3), dtype=torch.float64)
     memory["means"] = torch.lerp(means, ranks.mean(dim=0), config.momentum).tolist()
     memory["steps"] = memory.get("steps", 0) + 1

@@ -1,5 +1,8 @@
-"""Policy losses, registered by name in `LOSSES`. Formulas that look at one token at a time stand in
-`fastsvs.kernels.token_loss`, next to the kernel that computes them; one that looks at sequences has a file here."""
+"""Policy losses, registered by name in `LOSSES`.
+
+Formulas that look at one token at a time are in `fastsvs.kernels.token_loss`, next to the kernel that computes them. A
+formula that looks at sequences has a file here.
+"""
 
 from fastsvs.algorithms.losses import gspo, token
 from fastsvs.algorithms.losses.registry import LOSSES

@@ -10,7 +10,8 @@ from fastsvs.kernels.token_loss import LOG_RATIO_LIMIT, clipped_surrogate
 
 @LOSSES.register("gspo")
 def gspo(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
-    """PPO's clip on `s_t = sg(s) p_t / sg(p_t)`, s the geometric mean of the sequence's token ratios.
+    """Return PPO's clipped loss of the ratio `s_t = sg(s) p_t / sg(p_t)`; s is the geometric mean of the sequence's
+    token ratios.
 
     With `sequence_mean` aggregation its gradient is that of the mean over sequences of the loss in s itself. The
     paper's range is far narrower than PPO's: clip_low 3e-4, clip_high 4e-4, no dual clip.

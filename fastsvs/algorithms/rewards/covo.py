@@ -1,8 +1,8 @@
-"""CoVo: an answer is worth as much as the way to it was steady (arXiv 2506.08745, section 3 and algorithm 1).
+"""CoVo: an answer is worth the more, the steadier the way to it was (arXiv 2506.08745, section 3 and algorithm 1).
 
 Before each step of a response the policy says how near every answer of the group is. Right answers tend to be the
-nearest from early on (consistency) and to stay so (volatility). One batch of (prompt + steps so far + lead-in, answer)
-is scored a step; it needs no verdict.
+nearest from early on (consistency) and to stay the nearest (volatility). One batch of (prompt + steps so far + lead-in,
+answer) is scored per training step. No verdict is needed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from fastsvs.verify.answers import canonical_answer
 
 @REWARDS.register("covo")
 def covo(batch: Batch, context: Context) -> Tensor:
-    """`[samples]`: of each answer the length of the mean of its responses' vectors; 0 without an answer.
+    """Return each sample's reward, `[samples]`: the length of the mean vector of the responses with its answer, or 0
+    without an answer.
 
-    Distances are those of the policy before the update, at the sampling temperature. A group with a single answer
-    leaves no choice: every state has it nearest, so it earns 1 (the released code: 0).
+    Distances are those of the policy before the update, at the sampling temperature. In a group with a single answer
+    every state has that answer nearest, so it earns 1 (0 in the released code).
     """
     config = context.config.covo
     token_text = cache(lambda token: context.decode([token]))
@@ -49,33 +50,39 @@ def covo(batch: Batch, context: Context) -> Tensor:
 
 
 def consistency_and_volatility(distances: np.ndarray, own: int) -> tuple[float, float]:
-    """Of `[states, answers]` distances: the share of states that have no answer nearer than column `own`, and the
-    place of the last state that has (counted from 1; 0 for none) over the number of states."""
+    """Return consistency and volatility of `[states, answers]` distances.
+
+    Consistency is the share of states that have no answer nearer than column `own`. Volatility is the place of the last
+    state that has one (counted from 1; 0 for none) over the number of states.
+    """
     deviates = distances.min(axis=1) < distances[:, own]
     last = int(np.flatnonzero(deviates)[-1]) + 1 if deviates.any() else 0
     return 1 - float(deviates.mean()), last / len(distances)
 
 
 def vector_reward(features: Sequence[tuple[float, float]]) -> float:
-    """|sum of Con (cos Vol, sin Vol)| / G over the (Con, Vol) of the G responses with one answer: in 0..1."""
+    """Return |sum of Con (cos Vol, sin Vol)| / G over the (Con, Vol) of the G responses with one answer. It lies in
+    0..1."""
     x = sum(consistency * math.cos(volatility) for consistency, volatility in features)
     y = sum(consistency * math.sin(volatility) for consistency, volatility in features)
     return math.hypot(x, y) / len(features)
 
 
 def curiosity(logprobs: Sequence[float], starts: Sequence[int]) -> float:
-    """Mean over the steps of d(s_i, s_i+1) - ln(KL(P, U) + 1): the mean surprise of a step's tokens (`logprobs` are
-    the response's), less what is owed to few of them: P is each token's share of the step's surprise, U even shares.
+    """Return the mean over the steps of d(s_i, s_i+1) - ln(KL(P, U) + 1), given the response's `logprobs`.
 
-    The released code has exp(d) for d and the third root of KL, and turns the mean into 0.4 when it exceeds 2.
+    d is the mean surprise of a step's tokens. The other term subtracts what is due to few of the tokens: P is each
+    token's share of the step's surprise, and U are even shares. The released code has exp(d) for d and the third root
+    of KL, and turns the mean into 0.4 when it exceeds 2.
     """
     ends = [*starts[1:], len(logprobs)]
     return fmean(_step_curiosity(-np.array(logprobs[a:b])) for a, b in zip(starts, ends, strict=True))
 
 
 def step_starts(texts: Sequence[str]) -> list[int]:
-    """Where steps begin among tokens, given as texts: at the first, and at the first that is not blank after one with
-    a line break. A token that spans a line break belongs to the line that it ends; blank lines to the step before."""
+    """Return the places where steps begin among tokens, given as texts: the first token, and the first one that is not
+    blank after one with a line break. A token that spans a line break belongs to the line that it ends, and blank lines
+    to the step before."""
     starts, written, broken = [0], False, False
     for place, text in enumerate(texts):
         if broken and text.strip():
@@ -87,38 +94,41 @@ def step_starts(texts: Sequence[str]) -> list[int]:
 
 
 def merge_steps(starts: Sequence[int], most: int) -> list[int]:
-    """At most `most` steps, each of as many neighbours as the others, or one more."""
+    """Return the starts of at most `most` steps, each merged from as many neighbouring steps as the others, or one
+    more."""
     count = min(len(starts), most)
     return [starts[place * len(starts) // count] for place in range(count)]
 
 
 Row = tuple[bytes, tuple[int, ...]]
-"""What is scored: the tokens of prompt and steps so far, int64, and those of an answer."""
+"""Pair to be scored: the token ids of prompt, steps so far and lead-in (bytes of int64), and those of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Response:
+    """The answer of a response, and its steps."""
+
     answer: str | None
     starts: list[int]
-    """Of its steps among its tokens; the states are what stands before them."""
+    """Places among the response's tokens where its steps begin. A state is what precedes such a place."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Responses to one prompt that give an answer which can be weighed."""
+    """The responses to one prompt whose answers can be scored."""
 
     batch: Batch
     lead: np.ndarray
     answers: dict[str, tuple[int, ...]]
-    """Token ids of each."""
+    """Token ids of each answer."""
     own: dict[int, str]
-    """Of each sample its answer."""
+    """Answer of each sample."""
     starts: dict[int, list[int]]
-    """Of each sample where the steps begin before which the answers are weighed."""
+    """Starts of the steps of each sample before which the answers are scored."""
     too_long: int
-    """States left out: with lead-in and longest answer they exceed what the policy takes."""
+    """Number of states left out: with lead-in and longest answer they exceed what the policy takes."""
     answers_too_long: int
-    """Responses whose answer does not even fit after the prompt: they count as without one."""
+    """Number of responses whose answer does not even fit after the prompt; they count as without one."""
 
     @classmethod
     def of(cls, batch: Batch, members: Sequence[int], samples: Sequence[_Response], context: Context) -> _Group:
@@ -134,19 +144,20 @@ class _Group:
         return cls(batch, np.array(lead, dtype=np.int64), answers, own, starts, too_long, len(given) - len(own))
 
     def rows(self) -> list[Row]:
-        """Nothing to score where there is no choice."""
+        """Return the rows to score. There are none where there is no choice of answers."""
         if len(self.answers) < 2:
             return []
         return [row for sample in self.own for state in self._states(sample) for row in state]
 
     def features(self, sample: int, distances: Mapping[Row, float]) -> tuple[float, float]:
-        """(consistency, volatility)"""
+        """Return (consistency, volatility) of a sample."""
         if len(self.answers) < 2:
             return 1.0, 0.0
         matrix = np.array([[distances[row] for row in state] for state in self._states(sample)])
         return consistency_and_volatility(matrix, list(self.answers).index(self.own[sample]))
 
     def scores(self, features: Mapping[int, tuple[float, float]]) -> dict[int, float]:
+        """Return the vector reward of each sample's answer."""
         of_answer = {
             answer: vector_reward([features[sample] for sample, own in self.own.items() if own == answer])
             for answer in self.answers
@@ -154,7 +165,7 @@ class _Group:
         return {sample: of_answer[own] for sample, own in self.own.items()}
 
     def _states(self, sample: int) -> list[list[Row]]:
-        """Of each state the rows of all answers."""
+        """Return the rows of all answers for each state of a sample."""
         prompt, response = self.batch.prompt_ids[sample], self.batch.response_ids[sample]
         states = [np.concatenate([prompt, response[:start], self.lead]).tobytes() for start in self.starts[sample]]
         return [[(state, ids) for ids in self.answers.values()] for state in states]
@@ -170,7 +181,7 @@ def _members(batch: Batch) -> list[list[int]]:
 
 
 def answer_distances(rows: Sequence[Row], probe: Probe) -> dict[Row, float]:
-    """-mean log p of the answer's tokens; responses that begin alike share their rows."""
+    """Return -mean log p of the answer's tokens for each row. Responses that begin alike share their rows."""
     distinct = list(dict.fromkeys(rows))
     if not distinct:
         return {}
@@ -190,7 +201,7 @@ def answer_distances(rows: Sequence[Row], probe: Probe) -> dict[Row, float]:
 
 
 def _bonuses(batch: Batch, samples: Sequence[_Response], answered: Mapping[int, object], probe: Probe) -> Tensor:
-    """`[samples]`, 0 without an answer."""
+    """Return the curiosity of each sample, `[samples]`, or 0 without an answer."""
     pieces = probe.tokens(batch).logprobs.split(batch.response_lengths.tolist())
     bonuses = [
         curiosity(piece.tolist(), samples[sample].starts) if sample in answered else 0.0

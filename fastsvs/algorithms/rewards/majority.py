@@ -17,7 +17,8 @@ from fastsvs.verify.answers import canonical_answer, majority_share
 
 @REWARDS.register("majority")
 def majority(batch: Batch, context: Context) -> Tensor:
-    """See `vote_rewards`. Reports the mean share of the majority and of the groups that were above the threshold."""
+    """Return the rewards of `vote_rewards`, `[samples]`. Reports the mean share of the majority, and the number of
+    groups above the threshold."""
     rewards = torch.zeros(len(batch))
     shares = []
     for group in batch.groups.unique():
@@ -33,9 +34,12 @@ def majority(batch: Batch, context: Context) -> Tensor:
 
 
 def vote_rewards(answers: Sequence[str | None], config: MajorityConfig) -> list[float]:
-    """1 for the most frequent answer of a group (of several, the first one given), else 0; under `soft` the share of
-    the group with the same answer. A response without an answer has no vote and earns 0. All 0, hence nothing to
-    learn, when the majority is not above the threshold."""
+    """Return 1 for the most frequent answer of a group (the first one given, if there are several), else 0. Under
+    `soft`, return the share of the group with the same answer.
+
+    A response without an answer has no vote and earns 0. When the majority is not above the threshold, all rewards are
+    0 and there is nothing to learn.
+    """
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes or majority_share(answers) <= config.threshold:
         return [0.0] * len(answers)
