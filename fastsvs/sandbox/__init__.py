@@ -1,4 +1,4 @@
-"""Runs programs that a model wrote, behind walls: one process a program, which can compute and nothing else."""
+"""Runs programs that a model wrote, each in an isolated process of its own that can compute and nothing else."""
 
 from fastsvs.sandbox.isolation import Walls
 from fastsvs.sandbox.pool import Outcome, Program, Sandbox, Status, same

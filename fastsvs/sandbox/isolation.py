@@ -1,4 +1,4 @@
-"""Walls around a process, as many as the system lets us build, each named when it stands."""
+"""Isolation of a process: builds as many walls around it as the system allows, and reports which of them stand."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ _NOBODY = 65534
 
 @dataclass(frozen=True, slots=True)
 class Walls:
-    """What stands around every program that a process runs."""
+    """The walls around every program that a process runs."""
 
     filter: bool
-    """Only system calls for memory and clocks: no files, network, processes or signals."""
+    """Filter that lets through only system calls for memory and clocks: no files, network, processes or signals."""
     network: bool
-    """A network without interfaces."""
+    """Network without interfaces."""
     processes: bool
-    """Processes of its own, which all end with the first."""
+    """Process space of its own, whose processes all end with the first."""
     files: bool
-    """An empty, read-only root."""
+    """Empty, read-only root directory."""
 
     @property
     def isolated(self) -> bool:
+        """Check whether programs are isolated: the filter of system calls stands."""
         return self.filter
 
     def describe(self) -> str:
-        """One line for the log of a run."""
+        """Describe the walls in one line for the log of a run."""
         walls = {
             "system calls for memory and clocks only (seccomp)": self.filter,
             "an empty read-only file system": self.files,
@@ -52,7 +53,8 @@ class Walls:
 
 
 def enclose() -> Walls:
-    """Build what can be built around this process, which goes on as a child of its own: the original waits for it."""
+    """Build the walls that the system allows around this process. In a process space of its own it goes on as a child,
+    and the original process waits for it."""
     die_with_parent()
     namespaces = _leave_namespaces()
     files = bool(namespaces & _NEWNS) and _succeeds(_enter_empty_root)
@@ -62,7 +64,8 @@ def enclose() -> Walls:
 
 
 def confine(memory_bytes: int, cpu_seconds: int) -> None:
-    """Take from this process all it does not need to compute. The last thing that trusted code does in it."""
+    """Take from this process everything that it does not need to compute, and limit its memory and CPU time. This is
+    the last thing that trusted code does in it."""
     for limit, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
@@ -79,12 +82,13 @@ def confine(memory_bytes: int, cpu_seconds: int) -> None:
 
 
 def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends (on Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _leave_namespaces() -> int:
-    """The namespaces that this process has now for itself."""
+    """Leave the shared namespaces, and return the flags of those that this process now has for itself (0 for none)."""
     if not hasattr(os, "fork") or sys.platform != "linux":
         return 0
     wanted = _NEWNS | _NEWPID | _NEWNET | _NEWIPC | _NEWUTS
@@ -101,7 +105,8 @@ def _leave_namespaces() -> int:
 
 
 def _enter_empty_root() -> None:
-    """A file system in memory, mounted where only this process sees it, made read-only while empty."""
+    """Enter an empty root: a file system in memory, mounted where only this process sees it and made read-only while
+    empty."""
     place = gettempdir().encode()
     flags = _NO_SUID | _NO_DEVICES | _NO_EXECUTION
     _mount(None, b"/", None, _RECURSIVE | _PRIVATE)
@@ -117,7 +122,8 @@ def _mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int) 
 
 
 def _go_on_as_child() -> None:
-    """The first process of the new process space; whoever called waits for its end and takes its exit status."""
+    """Continue as the first process of the new process space. The original process waits for its end and takes its exit
+    status."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)

@@ -1,4 +1,5 @@
-"""Programs in, outcomes out: two kinds of zygotes, which differ in nothing but the order of their sets."""
+"""Runs programs and returns their outcomes, with two kinds of zygotes that differ in nothing but the order of their
+sets."""
 
 from __future__ import annotations
 
@@ -17,48 +18,57 @@ from fastsvs.sandbox.values import Value, decode
 from fastsvs.workers import WorkerPool
 
 HASH_SEEDS = (0, 1)
-"""What a program makes of hashes (the order of a set of texts) differs between the two."""
+"""Hash seeds of the two kinds of zygotes: what a program makes of hashes (the order of a set of texts) differs between
+them."""
 
 
 class Status(StrEnum):
+    """How a program ended."""
+
     OK = "ok"
     ERROR = "error"
-    """The program raised."""
+    """Exception that the program raised."""
     TIMEOUT = "timeout"
     MEMORY = "memory"
     OUTPUT = "output"
-    """A result that is no plain data, or more than allowed."""
+    """Result that is no plain data, or more output than allowed."""
     FORBIDDEN = "forbidden"
-    """It asked the system for what no program may: ended at once."""
+    """System call that no program may make; the program was ended at once."""
     CRASHED = "crashed"
-    """Its process died, or wrote what is no outcome."""
+    """Death of the program's process, or a reply that is no outcome."""
     LOST = "lost"
-    """The process around it died."""
+    """Death of the process around the program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
+    """A program to run, and the calls to make."""
+
     source: str
     entry: str | None
-    """The function to call; None: the inputs are the results."""
+    """Function to call; None makes the inputs the results."""
     inputs: tuple[str, ...]
-    """The arguments of one call each, as literal text: `"'abc', [1, 2]"`."""
+    """Arguments of one call each, as literal text: `"'abc', [1, 2]"`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
+    """What running a program gave."""
+
     status: Status
     values: tuple[Value, ...] = ()
-    """What the calls returned, in order; those before the failure when there was one."""
+    """Results of the calls, in order; only those before the failure when there was one."""
     printed: str = ""
     printed_characters: int = 0
-    """Also those that `printed` leaves out."""
+    """Number of characters printed, including those that `printed` leaves out."""
     detail: str = ""
     seconds: float = 0.0
+    """Time that the program took, in seconds."""
 
 
 class Sandbox:
-    """For one thread at a time. Processes start with the first program and stay until `close`."""
+    """Runs programs in isolated processes, which start with the first program and stay until `close`. Only one thread
+    at a time may use it."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self._config = config
@@ -78,7 +88,7 @@ class Sandbox:
         ]
 
     def open(self) -> Walls:
-        """Start a process and see what stands around it. Raises UserError where programs would not be isolated, unless
+        """Start a process and return the walls around it. Raises UserError where programs would not be isolated, unless
         `sandbox.allow_unisolated` is set."""
         self.run([Program("", None, ("0",))])
         assert self._walls is not None
@@ -90,27 +100,31 @@ class Sandbox:
         return self._walls
 
     def submit(self, program: Program, seed: int | None = None) -> Future[Outcome]:
-        """`seed` 0 or 1 chooses the hash seed; else the program's own text does, so that a repeated run repeats it."""
+        """Start the program and return a future of its outcome. `seed` 0 or 1 chooses the hash seed. Without it the
+        program's own text does, so that a repeated run repeats it."""
         index = zlib.crc32(program.source.encode()) % len(HASH_SEEDS) if seed is None else seed
         return self._pools[index].submit(
             {"source": program.source, "entry": program.entry, "inputs": list(program.inputs)}
         )
 
     def submit_twice(self, program: Program) -> tuple[Future[Outcome], Future[Outcome]]:
-        """Under both hash seeds: `same` says whether the outcomes agree."""
+        """Start the program under both hash seeds; `same` says whether the outcomes agree."""
         return self.submit(program, seed=0), self.submit(program, seed=1)
 
     def run(self, programs: Sequence[Program]) -> list[Outcome]:
+        """Run the programs and return their outcomes, waiting for all of them."""
         outcomes = [self.submit(program) for program in programs]
         return [outcome.result() for outcome in outcomes]
 
     def repeat(self, programs: Sequence[Program]) -> list[tuple[Outcome, bool]]:
-        """Each program's outcome and whether it is the same under both hash seeds, in two processes."""
+        """Run each program under both hash seeds, in two processes. Return its outcome, and whether it is the same
+        under both."""
         pairs = [self.submit_twice(program) for program in programs]
         results = [(first.result(), second.result()) for first, second in pairs]
         return [(first, same(first, second)) for first, second in results]
 
     def close(self) -> None:
+        """End the processes."""
         for pool in self._pools:
             pool.close()
 
@@ -127,7 +141,7 @@ class Sandbox:
 
 
 def read_outcome(answer: Any) -> Outcome:
-    """Of JSON that the program may have forged: anything unexpected is CRASHED."""
+    """Read an outcome from JSON that the program may have forged; anything unexpected is CRASHED."""
     try:
         return Outcome(
             Status(answer["status"]),
@@ -142,4 +156,5 @@ def read_outcome(answer: Any) -> Outcome:
 
 
 def same(first: Outcome, second: Outcome) -> bool:
+    """Check whether two outcomes have the same status, values and printed text."""
     return (first.status, repr(first.values), first.printed) == (second.status, repr(second.values), second.printed)

@@ -17,9 +17,11 @@ MESSAGE_CHARACTERS = 300
 
 
 def run(job: dict[str, Any], output_characters: int, reply: int) -> None:
-    """`job`: source, entry (or None: the inputs are the results) and inputs, each the arguments of one call as literal
-    text. Writes the outcome as JSON to the file descriptor `reply`. Everything in here may be taken over by the
-    program; nothing that it can write does harm."""
+    """Run `job` and write its outcome as JSON to the file descriptor `reply`.
+
+    `job` has source, entry (None makes the inputs the results) and inputs, each the arguments of one call as literal
+    text. The program may take over everything in here; nothing that it can write does harm.
+    """
     printed = _Printed(output_characters)
     sys.stdout = sys.stderr = printed
     outcome = _outcome(job, output_characters)
@@ -52,7 +54,7 @@ def _outcome(job: dict[str, Any], output_characters: int) -> dict[str, Any]:
 
 
 def _describe(error: BaseException) -> str:
-    """The type and, as far as it can be had, the message: its own code may fail too."""
+    """Return the type of an error and, if it can be had, its message; the error's own code may fail too."""
     try:
         return f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS]
     except BaseException:
@@ -60,7 +62,7 @@ def _describe(error: BaseException) -> str:
 
 
 class _Printed(io.TextIOBase):
-    """Keeps the first characters and counts the rest."""
+    """Text stream that keeps the first `limit` characters and counts all of them."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

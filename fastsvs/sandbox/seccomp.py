@@ -1,7 +1,8 @@
-"""The kernel's own list of what a process may still ask of it: memory, clocks, and writing to what it has open.
+"""Filter of the system calls that a process may still make: for memory, clocks, and files that it has open.
 
-A filter in classic BPF, installed with prctl(2). It cannot be taken off again, and needs no privilege. What is neither
-allowed nor forbidden fails with EPERM; what is forbidden ends the process, so that an attempt is seen as one.
+It is a filter in classic BPF, installed with prctl(2). It cannot be taken off again, and needs no privilege. A call
+that is neither allowed nor forbidden fails with EPERM. A forbidden call ends the process, so that the attempt is seen
+as one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _NUMBER, _ARCHITECTURE, _PROTECTION = 0, 4, 32
 """Offsets in struct seccomp_data; the last is the low half of the third argument."""
 _EXECUTABLE = 4
 _X32 = 0x40000000
-"""System calls of x86-64's other ABI begin here."""
+"""First number of the system calls of x86-64's other ABI."""
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOWED = {
@@ -51,7 +52,7 @@ ALLOWED = {
     "getrandom": (318, 278),
 }
 NEVER_EXECUTABLE = {"mmap": (9, 222), "mprotect": (10, 226)}
-"""Allowed for memory without code."""
+"""System calls that are allowed for memory without code."""
 FORBIDDEN = {
     "socket": (41, 198),
     "connect": (42, 203),
@@ -85,12 +86,12 @@ FORBIDDEN_X86 = {"fork": 57, "vfork": 58}
 
 
 def supported() -> bool:
-    """Whether this kernel and machine have filters that we know the numbers for."""
+    """Check whether this kernel and machine have filters, and whether we know the numbers for them."""
     return sys.platform == "linux" and platform.machine() in ARCHITECTURES and _libc().prctl(_GET_SECCOMP) >= 0
 
 
 def install() -> None:
-    """From here on, for this process and what it becomes. Raises OSError when the kernel refuses."""
+    """Install the filter for this process and what it becomes. Raises OSError when the kernel refuses."""
     code = b"".join(_program(platform.machine()))
     buffer = ctypes.create_string_buffer(code)
     program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer)))

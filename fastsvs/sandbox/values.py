@@ -1,4 +1,4 @@
-"""Python's plain data as JSON and back, so that what a program returns can be looked at without running any of it."""
+"""Python's plain data as JSON and back, so that a program's results can be read without running any of its code."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from typing import Any
 DEEPEST = 50
 
 Value = Any
-"""None, bool, int, float, str, bytes, and lists, tuples, sets, frozensets and dicts of them."""
+"""Plain data: None, bool, int, float, str, bytes, and lists, tuples, sets, frozensets and dicts of them."""
 
 
 class NotPlainError(ValueError):
-    """The value is no plain data, or too much of it."""
+    """Error for a value that is no plain data, or too much of it."""
 
 
 def encode(value: Value, budget: int) -> Any:
-    """JSON that `decode` reads. Only exact types count: a subclass may be a liar. Elements of sets come sorted, so that
-    equal values have equal encodings. Raises NotPlainError, also for more than `budget` characters and elements."""
+    """Return JSON that `decode` reads. Only exact types count, as a subclass may lie about itself. Elements of sets are
+    sorted, so that equal values have equal encodings. Raises NotPlainError for a value that is not plain, and for more
+    than `budget` characters and elements."""
     return _Encoder(budget).encode(value, 0)
 
 
 def decode(tree: Any) -> Value:
-    """Raises ValueError for what `encode` does not give: the JSON may come from a program that forged it."""
+    """Return the value of JSON from `encode`. Raises ValueError for anything else, as the JSON may come from a program
+    that forged it."""
     try:
         return _decode(tree)
     except (TypeError, KeyError, RecursionError, OverflowError) as error:

@@ -1,7 +1,7 @@
-"""The process from which every program's process is forked: walled in once, with the standard library loaded.
+"""The process from which every program's process is forked: isolated once, with the standard library loaded.
 
 Started by `fastsvs.sandbox.pool` as `python -m fastsvs.sandbox.zygote SOCKET SECONDS MEMORY OUTPUT`. Forking takes a
-millisecond where starting Python takes twenty. It first tells which walls stand, then answers jobs, one at a time.
+millisecond where starting Python takes twenty. It first reports which walls stand, then answers jobs, one at a time.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ LIBRARY = (
 
 
 def main(socket: int, seconds: float, memory_bytes: int, output_characters: int) -> None:
+    """Answer jobs until the other end of `socket` is closed; each may take `seconds` and `memory_bytes`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in LIBRARY:
         importlib.import_module(name)
@@ -50,7 +51,7 @@ def main(socket: int, seconds: float, memory_bytes: int, output_characters: int)
 
 
 def _run(job: dict[str, Any], socket: int, seconds: float, memory_bytes: int, output_characters: int) -> dict[str, Any]:
-    """The outcome of a process that does nothing else."""
+    """Run a job in a process that does nothing else, and return its outcome."""
     theirs, ours = os.pipe()
     child = os.fork()
     if child == 0:
@@ -71,7 +72,8 @@ def _run(job: dict[str, Any], socket: int, seconds: float, memory_bytes: int, ou
 
 
 def _read(pipe: int, seconds: float, limit: int) -> bytes | None:
-    """All that is written until the other end closes; None when that takes too long. No more than `limit` bytes."""
+    """Read all that is written until the other end closes, and stop after about `limit` bytes. Return None when that
+    takes longer than `seconds`."""
     deadline = time.monotonic() + seconds
     data = b""
     while len(data) <= limit:

@@ -1,4 +1,4 @@
-"""What a run leaves and shows: run folder, loggers, progress, curves."""
+"""What a run writes and shows: run folder, loggers, progress, curves."""
 
 from fastsvs.telemetry.curves import draw_curves
 from fastsvs.telemetry.loggers import LOGGERS, Logger, check_loggers

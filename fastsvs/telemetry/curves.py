@@ -1,4 +1,4 @@
-"""The run in one picture: held-out pass@k, solve rates, entropy, and what was learned from."""
+"""Draws a run in one picture: held-out pass@k, solve rates, entropy, and what was learned from."""
 
 from __future__ import annotations
 

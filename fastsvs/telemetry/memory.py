@@ -1,4 +1,4 @@
-"""How much memory this process needs, and what it gives back."""
+"""Measures the memory of this process, and gives free memory back to the system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GIB = 1024**3
 
 
 def memory() -> dict[str, float]:
-    """`system/...` in GiB, since the start of the process."""
+    """Return the peak memory of this process since its start in GiB, as `system/...`."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = {"system/peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
     if torch.cuda.is_available():
@@ -22,8 +22,8 @@ def memory() -> dict[str, float]:
 
 
 def give_back() -> None:
-    """Free memory to the system, where the C library can. Tensors of ever new sizes leave holes between them, and a
-    process that holds 1 GiB would otherwise come to hold several."""
+    """Return free memory to the system, where the C library can. Tensors of ever new sizes leave holes between them,
+    and a process that holds 1 GiB would otherwise come to hold several."""
     if (libc := _libc()) is not None:
         libc.malloc_trim(0)
 

@@ -1,4 +1,4 @@
-"""What a job says while it goes on: a live bar on a terminal, lines elsewhere."""
+"""Progress of a job: a live bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class StepProgress:
-    """Shows step metrics under the names that the metrics file uses. Silent when not `enabled` (all ranks but one)."""
+    """Display of a job's steps and their metrics. It is silent when not `enabled` (all ranks but one)."""
 
     def __init__(self, title: str, total: int, done: int, enabled: bool, what: str = "step", lines: int = 0) -> None:
-        """`what` is counted up to `total`. Where there is no terminal about `lines` lines are shown, or one for every
-        count when that is 0."""
+        """Count `what` up to `total`. Where there is no terminal, about `lines` lines are shown, or one for every count
+        when that is 0."""
         self._console = Console(quiet=not enabled, soft_wrap=True)
         self._live = enabled and self._console.is_terminal
         self._total = total
@@ -39,18 +39,19 @@ class StepProgress:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """One line that stays above the bar."""
+        """Print one line that stays above the bar."""
         self._bar.console.print(text, highlight=False, markup=False, emoji=False)
 
     def advance(self, step: int, facts: str) -> None:
-        """Number `step` of the total is done."""
+        """Show that `step` of the total are done."""
         self._bar.update(self._task, completed=step, facts=facts)
         if not self._live and (step % self._every == 0 or step == self._total):
             self.say(f"{self._what} {step}/{self._total}  {facts}")
 
 
 def training_facts(row: Mapping[str, float]) -> str:
-    """The line of one training step: reward, entropy, what was solved, responses learned from of each kind."""
+    """Return the line of one training step: reward, entropy, what was solved, and the responses learned from of each
+    kind."""
     what = _solved(row) if "samples/original" in row else _solved_by_kind(row)
     reward = _show(row, "reward/original" if "reward/original" in row else "reward/mean", ".2f")
     return f"reward {reward}  entropy {_show(row, 'policy/entropy', '.3f')}  {what}  {_show(row, 'time/step', '.1f')} s"

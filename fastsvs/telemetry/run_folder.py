@@ -26,16 +26,16 @@ RESUMABLE = {
 }
 """Keys that may change between the sessions of one run: they do not alter what a step computes."""
 LAYOUT = {"policy.tensor_parallel", "policy.pipeline_parallel", "policy.sequence_parallel", "verifier.workers"}
-"""Keys of where the work runs: a run may be resumed on another layout, equal up to rounding."""
+"""Keys of the layout: a run may be resumed on another one, equal up to rounding."""
 ASIDE = ("rollout.server.", "rollout.placement", "rollout.nodes", "sync.", "dynamics.", "logging.")
-"""Beginnings of keys of which servers there are and how they are reached, and of what is looked at on the way."""
+"""Beginnings of the keys for servers and the ways to reach them, and for what is observed during a run."""
 
 
 class RunFolder:
-    """Only the main rank writes (`writable`); all ranks may read.
+    """The folder of a run. Only the main rank writes (`writable`); all ranks may read.
 
-    Making one checks that the folder is free or holds the same run, and writes nothing: `begin` does, once every part
-    of the run stands. Raises UserError for a folder with something else in it.
+    Making one checks that the folder is free or holds the same run, and writes nothing; `begin` writes, once every part
+    of the run is ready. Raises UserError for a folder with something else in it.
     """
 
     def __init__(self, job: TrainJob | SftJob | SelfJob, root: Path, writable: bool) -> None:
@@ -52,7 +52,8 @@ class RunFolder:
         check_loggers(job.logging)
 
     def begin(self, step: int) -> None:
-        """Record configuration and environment, and forget metrics of steps after `step`: they will be made again."""
+        """Record configuration and environment, and remove the metrics of steps after `step`, which will be made
+        again."""
         if not self._writable:
             return
         self._lock = self._lock or lock(self.root)
@@ -63,26 +64,30 @@ class RunFolder:
         self._loggers = Loggers(RunFacts(self.root, self._job.logging, self._job.model_dump(mode="json"), step))
 
     def close(self) -> None:
-        """End the loggers, and let another process write."""
+        """Close the loggers, and let another process write."""
         if self._loggers:
             self._loggers.close()
         if self._lock:
             self._lock.close()
 
     def metrics(self) -> list[dict[str, Any]]:
+        """Return the rows of metrics.jsonl."""
         return read_jsonl(self.metrics_path)
 
     def log(self, row: Mapping[str, Any]) -> None:
+        """Append a row to metrics.jsonl, and pass it to the loggers."""
         if self._writable:
             append_jsonl(self.metrics_path, row)
         if self._loggers:
             self._loggers.log(row["step"], {name: value for name, value in row.items() if name != "step"})
 
     def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write the samples of a step."""
         if self._writable:
             write_jsonl(self.root / "samples" / f"step_{step}.jsonl", rows)
 
     def write_evaluation(self, step: int, result: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write an evaluation and its samples, and pass its figures to the loggers."""
         if self._writable:
             write_jsonl(self.root / "evaluations" / f"step_{step}.samples.jsonl", rows)
             write_json(self.root / "evaluations" / f"step_{step}.json", result)
@@ -90,10 +95,11 @@ class RunFolder:
             self._loggers.log(step, dict(_scalars(result)))
 
     def evaluations(self) -> dict[int, dict[str, Any]]:
-        """All evaluations so far, by step."""
+        """Return all evaluations so far, by step."""
         return read_evaluations(self.root)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json."""
         if self._writable:
             write_json(self.root / "summary.json", summary)
 
@@ -112,7 +118,7 @@ class RunFolder:
 
 
 def _scalars(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Figures of an evaluation under `evaluation/`, the ends of intervals as `/low` and `/high`."""
+    """Yield the figures of an evaluation under `evaluation/`, the ends of intervals as `/low` and `/high`."""
     for name, value in result.items():
         if isinstance(value, Mapping):
             yield from ((f"evaluation/{name}" + ("" if part == "mean" else f"/{part}"), value[part]) for part in value)
@@ -121,6 +127,6 @@ def _scalars(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def read_evaluations(root: Path) -> dict[int, dict[str, Any]]:
-    """The evaluations in a run folder, by step."""
+    """Return the evaluations in a run folder, by step."""
     paths = {int(path.stem.removeprefix("step_")): path for path in root.glob("evaluations/step_*.json")}
     return {step: json.loads(paths[step].read_text(encoding="utf-8")) for step in sorted(paths)}

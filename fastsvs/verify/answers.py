@@ -1,4 +1,4 @@
-"""Which part of a response is its answer, and when two answers are plain integers that can simply be compared.
+"""Finds the answer in a response, and the answers that are plain integers and can simply be compared.
 
 Everything here is linear in the length of the response and runs in the trainer's own process.
 """
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 TAIL_CHARACTERS = 600
-"""How much of a response without a box is read, from its end."""
+"""Number of characters that are read from the end of a response without a box."""
 
 _TOKEN = re.compile(r"\\\\|\\[{}]|\\(?:boxed|fbox|framebox)\s*\{|[{}]")
 _BETWEEN_BOXES = re.compile(r"\s{0,9}\$?\s{0,9}(?:,|,?\s{0,9}(?:and|or|\\text\{\s?(?:and|or)\s?\}))\s{0,9}\$?\s{0,9}")
@@ -20,10 +20,11 @@ _INTEGER = re.compile(r"(?:\\?\$)?\s*(?:([+-])\s*)?(\d+|[1-9]\d{0,2}(?:,\d{3})+)
 
 
 def final_answer(response: str) -> str:
-    """What the response gives as its answer, after the last `</think>`.
+    """Return what the response gives as its answer, after the last `</think>`.
 
-    Its last box as `\\boxed{...}` (several, when only commas, `and` or `or` stand between them, become one list), else
-    what follows `####` on its last line (GSM8K's mark), boxed too, else its last `TAIL_CHARACTERS` characters.
+    This is its last box as `\\boxed{...}`; several boxes become one list when only commas, `and` or `or` stand between
+    them. Without a box it is what follows `####` at the start of the last line (GSM8K's mark), boxed too. Without that
+    it is the last `TAIL_CHARACTERS` characters.
     """
     text = response.rpartition("</think>")[2].strip()
     found = _boxes(text)
@@ -39,32 +40,34 @@ def final_answer(response: str) -> str:
 
 
 def boxed_content(answer: str) -> str | None:
-    """What stands in the box that is the whole of `answer`."""
+    """Return the content of the box that is the whole of `answer`, or None when `answer` is no box."""
     return answer[len("\\boxed{") : -1] if answer.startswith("\\boxed{") and answer.endswith("}") else None
 
 
 def canonical_answer(response: str) -> str | None:
-    """What stands in the response's last box, in one form: digits of an integer, else its text without white space.
-    None when it gives no answer."""
+    """Return the content of the response's last box in one form: the digits of an integer, else its text without white
+    space. Return None when the response gives no answer."""
     content = boxed_content(final_answer(response))
     return None if content is None else plain_integer(content) or "".join(without_full_stop(content).split())
 
 
 def majority_share(answers: Sequence[str | None]) -> float:
-    """Of a group's canonical answers the share of the most frequent one; none is no answer."""
+    """Return the share of the most frequent one among a group's canonical answers. None is a response without an
+    answer: it counts, but has no vote."""
     votes = Counter(answer for answer in answers if answer is not None)
     return max(votes.values(), default=0) / len(answers)
 
 
 def without_full_stop(text: str) -> str:
-    """The text without white space around it and without one full stop that ends it."""
+    """Return the text without white space around it and without one full stop that ends it."""
     return text.strip().removesuffix(".").rstrip()
 
 
 def plain_integer(text: str) -> str | None:
-    """The canonical digits of a plain integer ("1,234" or "\\textbf{(+01234)}" -> "1234"), None for anything else.
+    """Return the canonical digits of a plain integer ("1,234" or "\\textbf{(+01234)}" -> "1234"), or None for anything
+    else.
 
-    Digits, not an int: there is no limit to their number. "1,23" is no integer, it may be a list.
+    The digits are text, as there is no limit to their number. "1,23" is no integer, as it may be a list.
     """
     text = without_full_stop(text)
     if wrapped := _WRAPPER.fullmatch(text):
@@ -79,7 +82,7 @@ def plain_integer(text: str) -> str | None:
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, content) of the closed boxes that are not empty, in the order in which they close."""
+    """Return (start, end, content) of the closed boxes that are not empty, in the order in which they close."""
     open_braces: list[re.Match[str]] = []
     found = []
     for token in _TOKEN.finditer(text):

@@ -1,4 +1,4 @@
-"""What became of checking one answer."""
+"""The outcome of checking one answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
+    """The outcome of checking one answer."""
+
     CORRECT = "correct"
     WRONG = "wrong"
     UNVERIFIED = "unverified"
-    """The check itself failed (timeout, crash): counted and shown, earns no reward, and is never called wrong."""
+    """Failure of the check itself (timeout, crash): counted and shown, earns no reward, and is never called wrong."""

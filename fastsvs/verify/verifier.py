@@ -1,4 +1,4 @@
-"""From (response, answer) pairs to verdicts, at once or beside other work."""
+"""Turns (response, answer) pairs into verdicts, at once or beside other work."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from fastsvs.verify.verdict import Verdict
 from fastsvs.workers import WorkerPool
 
 Pending = Verdict | Future[Verdict]
-"""A verdict, or where it will be."""
+"""A verdict, or a future that will hold it."""
 FEWEST_WORKERS, MOST_WORKERS = 2, 16
-"""Where the configuration leaves their number to the machine."""
+"""Bounds of the number of workers, where the configuration leaves it to the machine."""
 
 
 class Verifier:
-    """Compares plain integers itself; everything else goes to math-verify in processes that can be killed.
+    """Checks answers: it compares plain integers itself, and sends all others to math-verify in processes that can be
+    killed.
 
-    The processes start with the first answer that needs them and stay until `close`. For one thread at a time.
+    The processes start with the first answer that needs them and stay until `close`. Only one thread at a time may use
+    it.
     """
 
     def __init__(self, config: VerifierConfig) -> None:
@@ -33,24 +35,25 @@ class Verifier:
 
     @property
     def facts(self) -> list[str]:
-        """What whoever starts a run is told."""
+        """Return the lines to show to whoever starts a run."""
         return [f"answers that are no plain integers are checked in up to {self._workers} processes a rank"]
 
     def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
-        """For each (response, gold answer) the verdict, or a future where a process checks it meanwhile.
+        """Return the verdict for each (response, gold answer), or a future while a process checks it.
 
-        Which of the two depends on the pair alone. Equal pairs of (final answer, gold answer) on their way together
-        are checked once. A future gives UNVERIFIED when the check took longer than the timeout, its process died, or
-        the gold answer cannot be parsed; it raises UserError when the processes cannot be started.
+        Which of the two depends on the pair alone. Equal pairs of (final answer, gold answer) that are under way
+        together are checked once. A future gives UNVERIFIED when the check took longer than the timeout, its process
+        died, or the gold answer cannot be parsed; it raises UserError when the processes cannot be started.
         """
         self._asked = {question: verdict for question, verdict in self._asked.items() if not verdict.done()}
         return [self._submit(final_answer(response), gold) for response, gold in pairs]
 
     def verify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """As `submit`, waiting for all of them."""
+        """Return the verdict for each pair as `submit` does, waiting for all of them."""
         return [settled(verdict) for verdict in self.submit(pairs)]
 
     def close(self) -> None:
+        """End the processes."""
         self._pool.close()
 
     def __enter__(self) -> Verifier:
@@ -71,19 +74,20 @@ class Verifier:
 
 
 def workers_of_machine() -> int:
-    """Half of the cores that this rank has of its node's; the others are the engine's and the trainer's."""
+    """Return half of this rank's share of the cores of its node, between FEWEST_WORKERS and MOST_WORKERS. The other
+    cores are the engine's and the trainer's."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(max(cores // ranks // 2, FEWEST_WORKERS), MOST_WORKERS)
 
 
 def settled(verdict: Pending) -> Verdict:
-    """The verdict, waiting for it where need be."""
+    """Return the verdict, waiting for it where necessary."""
     return verdict if isinstance(verdict, Verdict) else verdict.result()
 
 
 def compare(answer: str, gold: str) -> Verdict | None:
-    """The verdict when no mathematics is needed: two plain integers, or nothing written at all; else None."""
+    """Return the verdict when no mathematics is needed (two plain integers, or nothing written at all), else None."""
     if not answer:
         return Verdict.WRONG if gold.strip() else Verdict.UNVERIFIED
     expected = plain_integer(gold)

@@ -1,7 +1,7 @@
 """The process in which one answer at a time is compared with the right one by math-verify (sympy).
 
 Started by `fastsvs.workers` as `python -m fastsvs.verify.worker SOCKET SECONDS`. Some answers (power towers, huge
-factorials) keep sympy busy for ever inside C code that no Python handler interrupts. The deadline is therefore an
+factorials) keep sympy busy forever inside C code that no Python handler interrupts. The deadline is therefore an
 interval timer with the default action: the kernel ends this process. It runs only while an answer is being checked.
 """
 
@@ -22,13 +22,14 @@ from fastsvs.verify.answers import boxed_content, without_full_stop
 from fastsvs.verify.verdict import Verdict
 
 MEMORY_BYTES = 2 * 1024**3
-"""Address space of a worker."""
+"""Limit of a worker's address space, in bytes."""
 START_SECONDS = 120.0
-"""Limit for importing math-verify."""
+"""Limit for importing math-verify, in seconds."""
 
 
 def main(socket: int, seconds: float) -> None:
-    """Answer (answer, gold) with a verdict until the other end of the socket is closed."""
+    """Answer each (answer, gold) with a verdict until the other end of `socket` is closed. `seconds` limits each
+    check."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
@@ -49,9 +50,9 @@ def main(socket: int, seconds: float) -> None:
 
 
 def check(answer: str, gold: str) -> Verdict:
-    """Whether the answer (see `answers.final_answer`) is equal to the gold answer.
+    """Check whether the answer (see `answers.final_answer`) is equal to the gold answer.
 
-    UNVERIFIED when the gold answer cannot be parsed, when comparing fails, or when memory ran short on the way
+    Returns UNVERIFIED when the gold answer cannot be parsed, when comparing fails, or when memory ran short on the way
     (sympy and math-verify swallow MemoryError and would call the answer wrong).
     """
     from math_verify import verify
@@ -87,7 +88,7 @@ def _parse(text: str) -> list[Any]:
 
 
 def _peak_memory() -> int:
-    """Largest resident size of this process in bytes; 0 where the system does not tell."""
+    """Return the largest resident size of this process so far in bytes, or 0 where the system does not tell."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Where metrics go beside metrics.jsonl: one file a logger, registered by name in `LOGGERS`."""
+"""Loggers for metrics beside metrics.jsonl: one file each, registered by name in `LOGGERS`."""
 
 from fastsvs.telemetry.loggers import mlflow, tensorboard, wandb
 from fastsvs.telemetry.loggers.registry import LOGGERS, Logger, LoggerFactory, Loggers, check_loggers

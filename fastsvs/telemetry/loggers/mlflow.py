@@ -1,4 +1,4 @@
-"""MLflow, at MLFLOW_TRACKING_URI, or in files in the run folder when that is not set."""
+"""Logger for MLflow at MLFLOW_TRACKING_URI, or in files in the run folder when that is not set."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from fastsvs.files import write_atomic
 from fastsvs.telemetry.loggers.registry import LOGGERS, RunFacts
 
 PARAMETER_CHARACTERS = 500
-"""The most that every store takes."""
+"""Length of the longest parameter value that every store takes, in characters."""
 
 
 @LOGGERS.register("mlflow")
 class MlFlow:
-    """A resumed run goes on under its id; steps made again are there twice, with the same values."""
+    """Logger for MLflow. A resumed run continues under its id; steps made again are there twice, with the same
+    values."""
 
     def __init__(self, run: RunFacts) -> None:
         from mlflow.entities import Metric, Param
@@ -41,7 +42,7 @@ class MlFlow:
             self._client.log_batch(self._id, params=parameters[first : first + 100])
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """MLflow's names have no @: `pass@1` is `pass_at_1` there."""
+        """Log the values of a step. MLflow's names have no @: `pass@1` is `pass_at_1` there."""
         now = int(1000 * time.time())
         metrics = [self._metric(name.replace("@", "_at_"), float(value), now, step) for name, value in values.items()]
         self._client.log_batch(self._id, metrics=metrics)

@@ -1,4 +1,4 @@
-"""Loggers by name, and several of them as one that cannot hurt the run."""
+"""Loggers by name, and a wrapper around several of them whose failures cannot hurt the run."""
 
 from __future__ import annotations
 
@@ -14,33 +14,38 @@ from fastsvs.errors import UserError
 from fastsvs.registry import Registry
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
-"""What each built-in logger needs; its extra has the logger's name."""
+"""Package that each built-in logger needs; its extra has the logger's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a logger is told when it is opened."""
+    """The facts that a logger gets when it is opened."""
 
     folder: Path
-    """Of the run: what a logger must remember between sessions goes here."""
+    """Folder of the run; what a logger must remember between sessions goes here."""
     config: LoggingConfig
     parameters: Mapping[str, Any]
-    """The resolved configuration."""
+    """Resolved configuration."""
     step: int
-    """Done so far: later ones will be logged, again after a kill."""
+    """Number of steps done so far; later ones will be logged, again after a kill."""
 
     @property
     def name(self) -> str:
+        """Return the configured name of the run, or that of its folder."""
         return self.config.name or self.folder.name
 
 
 class Logger(Protocol):
+    """A receiver of a run's metrics."""
+
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def close(self) -> None: ...
 
 
 class LoggerFactory(Protocol):
+    """A function or class that opens a logger for a run."""
+
     def __call__(self, run: RunFacts) -> Logger: ...
 
 
@@ -48,7 +53,7 @@ LOGGERS: Registry[LoggerFactory] = Registry("logger")
 
 
 def check_loggers(config: LoggingConfig) -> None:
-    """Raises UserError for an unknown logger and for one whose package is missing."""
+    """Raise UserError for an unknown logger, and for one whose package is missing."""
     for name in config.loggers:
         LOGGERS.get(name)
         if name in PACKAGES and find_spec(PACKAGES[name]) is None:
@@ -56,7 +61,8 @@ def check_loggers(config: LoggingConfig) -> None:
 
 
 class Loggers:
-    """Every logger of a run. One that fails is shown once, and its rows are counted: a run does not end for it."""
+    """All loggers of a run. A logger that fails is shown once, and its missed rows are counted: the run does not end
+    for it."""
 
     def __init__(self, run: RunFacts) -> None:
         self._open: dict[str, Logger] = {}

@@ -1,4 +1,4 @@
-"""TensorBoard event files in the run folder."""
+"""Logger that writes TensorBoard event files in the run folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastsvs.telemetry.loggers.registry import LOGGERS, RunFacts
 
 @LOGGERS.register("tensorboard")
 class TensorBoard:
-    """Steps that are made again after a kill replace the earlier ones."""
+    """Logger for TensorBoard. Steps that are made again after a kill replace the earlier ones."""
 
     def __init__(self, run: RunFacts) -> None:
         from torch.utils.tensorboard import SummaryWriter

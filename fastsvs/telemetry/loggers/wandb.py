@@ -1,4 +1,4 @@
-"""Weights & Biases; its own variables choose server, account and mode (`WANDB_MODE=offline`)."""
+"""Logger for Weights & Biases; its own variables choose server, account and mode (`WANDB_MODE=offline`)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fastsvs.telemetry.loggers.registry import LOGGERS, RunFacts
 
 @LOGGERS.register("wandb")
 class WeightsAndBiases:
-    """A resumed run goes on under its id. Its history only grows: steps made again stand there twice, with the same
-    values, at the same `step`."""
+    """Logger for Weights & Biases. A resumed run continues under its id. Its history only grows: steps made again are
+    there twice, with the same values, at the same `step`."""
 
     def __init__(self, run: RunFacts) -> None:
         import wandb
