@@ -1,4 +1,4 @@
-"""What the operators take, checked and brought into one form."""
+"""Checks the arguments of the operators, and brings them into one form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from .rows_torch import IGNORE_INDEX, accumulation_dtype
 
 
 def check_linear(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """`targets` in one piece of memory, as the kernels read vectors."""
+    """Check hidden states, weight and targets, and return `targets` in one piece of memory, as the kernels read
+    vectors. Raises ValueError when shapes, dtypes or devices do not fit."""
     if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(
             f"hidden must be [tokens, hidden] and weight [vocab_shard, hidden], got {tuple(hidden.shape)} "
@@ -21,6 +22,8 @@ def check_linear(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def check_targets(targets: Tensor, like: Tensor) -> Tensor:
+    """Check that `targets` is int64 [rows] with the rows and the device of `like`, and return it in one piece of
+    memory. Raises ValueError when it is not."""
     if targets.shape != (len(like),) or targets.dtype != torch.int64 or targets.device != like.device:
         raise ValueError(
             f"targets must be int64 [{len(like)}] on {like.device}, one a row, got {targets.dtype} "
@@ -30,8 +33,9 @@ def check_targets(targets: Tensor, like: Tensor) -> Tensor:
 
 
 def kept_rows(targets: Tensor, temperature: float | Tensor, size: int) -> Tensor | None:
-    """Which rows have a target, None for all of them. Raises ValueError for a target outside 0..size-1 or a
-    temperature that is not above 0. On CUDA it waits for the device, once more for a temperature there."""
+    """Return the indices of the rows that have a target, or None for all rows. Raises ValueError for a target outside
+    0..size-1 or a temperature that is not above 0. On CUDA it waits for the device, once more for a temperature
+    there."""
     check_temperature(temperature)
     kept, valid = targets != IGNORE_INDEX, targets.clamp(0, size - 1) == targets
     with_target, inside = torch.stack([kept, valid]).sum(1).tolist()
@@ -45,14 +49,16 @@ def kept_rows(targets: Tensor, temperature: float | Tensor, size: int) -> Tensor
 
 
 def check_temperature(temperature: float | Tensor) -> None:
+    """Raise ValueError for a temperature that is not above 0."""
     if not (temperature > 0).all() if isinstance(temperature, Tensor) else not temperature > 0:
         raise ValueError("temperature must be above 0 everywhere")
 
 
 def inverse_temperature(temperature: float | Tensor, like: Tensor) -> Tensor | None:
-    """[tokens] in the accumulation dtype of `like` [tokens, ...], or None where it would change nothing.
+    """Return the inverse temperature [tokens] in the accumulation dtype of `like` [tokens, ...], or None where it would
+    change nothing.
 
-    Raises ValueError when there is not one for each token.
+    Raises ValueError when a tensor of temperatures does not have one for each token.
     """
     if not isinstance(temperature, Tensor):
         if temperature == 1:
@@ -64,15 +70,17 @@ def inverse_temperature(temperature: float | Tensor, like: Tensor) -> Tensor | N
 
 
 def pick(values: Tensor, rows: Tensor | slice | None) -> Tensor:
+    """Return the values of `rows`, or all values for None."""
     return values if rows is None else values[rows]
 
 
 def pick_if(values: Tensor | None, rows: Tensor | slice | None) -> Tensor | None:
+    """Return the values of `rows`, or None when there are no values."""
     return None if values is None else pick(values, rows)
 
 
 def spread(values: Tensor, rows: Tensor | None, length: int) -> Tensor:
-    """The opposite of `pick`: [length, ...], 0 elsewhere."""
+    """Spread the values of `rows` over [length, ...], with 0 elsewhere: the opposite of `pick`."""
     if rows is None:
         return values
     return values.new_zeros(length, *values.shape[1:]).index_copy_(0, rows, values)

@@ -14,8 +14,8 @@ WARPS = 4
 
 
 def assert_rows(targets: Tensor, temperature: Tensor | None, size: int) -> None:
-    """`targets` [rows] lie in 0..size-1 or are IGNORE_INDEX, and `temperature` [rows] is above 0. Where that is not so,
-    the process says it on stderr, and its next wait for the device raises RuntimeError."""
+    """Assert that `targets` [rows] lie in 0..size-1 or are IGNORE_INDEX, and that `temperature` [rows] is above 0.
+    Where that is not so, the process says it on stderr, and its next wait for the device raises RuntimeError."""
     rows = len(targets)
     if rows:
         stride = 1 if temperature is None else temperature.stride(0)

@@ -1,4 +1,4 @@
-"""The one place where a device gets its implementation: CUDA is Triton and cuBLAS, everything else plain torch."""
+"""The one place where a device gets its implementation: Triton and cuBLAS for CUDA, plain torch for everything else."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from .rows_torch import accumulation_dtype
 
 
 def row_kernels(like: Tensor) -> ModuleType:
-    """`rows_triton` or `rows_torch`: the same functions."""
+    """Return the module of the row kernels for `like`: `rows_triton` or `rows_torch`, which have the same functions."""
     if like.is_cuda and like.dtype != torch.float64:
         return importlib.import_module(".rows_triton", __package__)  # Triton is there only with CUDA
     return rows_torch
 
 
 def policy_kernels(like: Tensor) -> ModuleType:
-    """`token_loss_triton` or `token_loss`: both have `token_gradients`."""
+    """Return the module of the token losses for `like`: `token_loss_triton` or `token_loss`, which both have
+    `token_gradients`."""
     name = ".token_loss_triton" if like.is_cuda and like.dtype != torch.float64 else ".token_loss"
     return importlib.import_module(name, __package__)
 
 
 def check_rows(targets: Tensor, temperature: float | Tensor, size: int) -> None:
-    """Raises ValueError for a target that is neither in 0..size-1 nor IGNORE_INDEX and for a temperature that is not
-    above 0. On CUDA an assertion on the device takes its place, as nothing waits for the outcome."""
+    """Raise ValueError for a target that is neither in 0..size-1 nor IGNORE_INDEX, and for a temperature that is not
+    above 0. On CUDA an assertion on the device takes its place, so that nothing waits for the outcome."""
     if not targets.is_cuda:
         kept_rows(targets, temperature, size)
         return
@@ -41,21 +42,24 @@ def check_rows(targets: Tensor, temperature: float | Tensor, size: int) -> None:
 
 
 def new_tile(rows: int, columns: int, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Uninitialised [rows, columns] of logits or their gradient; rows start at multiples of 128 bytes or more."""
+    """Return an uninitialised tile [rows, columns] of logits or their gradient, whose rows start at multiples of 128
+    bytes or more."""
     stride = -(-columns // 64) * 64
     return like.new_empty(rows, stride, dtype=dtype)[:, :columns]
 
 
 def new_weight_grad(weight: Tensor, dtype: torch.dtype, written: int) -> Tensor:
-    """Like `weight` [columns, hidden]: uninitialised where it will be `written`, 0 from there on."""
+    """Return a gradient like `weight` [columns, hidden]: uninitialised in the first `written` columns, 0 from there
+    on."""
     gradient = torch.empty_like(weight, dtype=dtype)
     gradient[written:] = 0
     return gradient
 
 
 def write_product(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """out = left @ right, accumulated in fp32 at least and rounded to the dtype of `out`: once, as long as cuBLAS does
-    not add it up in parts, which it may where `out` has fewer tiles than the GPU multiprocessors."""
+    """Write left @ right into `out`. The product is accumulated in fp32 at least and rounded to the dtype of `out`. It
+    is rounded once, unless cuBLAS adds it up in parts, which it may do where `out` has fewer tiles than the GPU has
+    multiprocessors."""
     dtype = accumulation_dtype(left)
     if left.dtype == right.dtype == out.dtype and (left.is_cuda or out.dtype == dtype):
         torch.mm(left, right, out=out)
@@ -68,7 +72,7 @@ def write_product(left: Tensor, right: Tensor, out: Tensor) -> None:
 
 
 def add_product(left: Tensor, right: Tensor, total: Tensor) -> None:
-    """total += left @ right, accumulated in the dtype of `total`."""
+    """Add left @ right to `total`, accumulated in the dtype of `total`."""
     if left.dtype == right.dtype == total.dtype or not left.is_cuda:
         total.addmm_(left.to(total.dtype), right.to(total.dtype))
     else:
@@ -76,7 +80,8 @@ def add_product(left: Tensor, right: Tensor, total: Tensor) -> None:
 
 
 def scale(values: Tensor, factor: Tensor) -> None:
-    """values *= factor [] in place, `values` dense. A factor of 1 costs nothing, and no wait for the device."""
+    """Multiply dense `values` by `factor` [] in place. A factor of 1 costs nothing, and nothing waits for the
+    device."""
     if values.is_cuda and values.dtype != torch.float64:
         importlib.import_module(".scale_triton", __package__).scale(values, factor)
     elif values.is_cuda or factor != 1:
@@ -84,5 +89,5 @@ def scale(values: Tensor, factor: Tensor) -> None:
 
 
 def operand_dtype(like: Tensor) -> torch.dtype:
-    """Of the logits' gradient as it enters matrix products: tensor cores want the model's own."""
+    """Return the dtype of the logits' gradient in matrix products; tensor cores want the model's own."""
     return like.dtype if like.is_cuda else accumulation_dtype(like)

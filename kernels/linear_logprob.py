@@ -1,8 +1,8 @@
 """Log-probability and entropy of each token straight from hidden states and the (vocab-parallel) output weight.
 
-Forward takes whole rows of logits, a piece of the tokens at a time, and keeps four numbers a token; backward makes the
-logits again, a piece of the vocabulary at a time: four matrix products in all, for any loss. `linear_policy_loss` needs
-three, for losses that look at one token at a time.
+Forward takes whole rows of logits, a piece of the tokens at a time, and keeps four numbers per token. Backward makes
+the logits again, a piece of the vocabulary at a time. These are four matrix products in all, for any loss.
+`linear_policy_loss` needs three, for losses that look at one token at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def linear_logprob_entropy(
     group: dist.ProcessGroup | None = None,
     workspace_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """log p(target) and entropy in nats of softmax(hidden @ weight.T / temperature), without keeping logits.
+    """Return log p(target) and entropy in nats of softmax(hidden @ weight.T / temperature), without keeping logits.
 
     Args:
         hidden: [tokens, hidden], fp32, bf16, fp16 or fp64.
@@ -42,8 +42,8 @@ def linear_logprob_entropy(
         temperature: above 0; a number or [tokens].
         vocab_size: rows of the whole weight at and beyond it are padding and get probability 0.
         group: ranks that share the vocabulary, all with the same hidden states and targets; None for a whole weight.
-        workspace_bytes: of logits and their gradients alive at a time, as far as shapes allow; None for the device's
-            own value (`pieces`).
+        workspace_bytes: limit on logits and their gradients alive at a time, as far as shapes allow; None for the
+            device's own value (`pieces`).
 
     Returns:
         log-probabilities and entropies, [tokens] each, fp32 (fp64 for fp64 input), accumulated in that dtype, bitwise
@@ -62,7 +62,10 @@ def linear_logprob_entropy(
 
 
 class LinearLogprobEntropy(torch.autograd.Function):
-    """`rows` are those to compute, None for all; `inverse` is the inverse temperature of each of them."""
+    """Autograd function of `linear_logprob_entropy`.
+
+    `rows` are those to compute, None for all; `inverse` is the inverse temperature of each of them.
+    """
 
     @staticmethod
     def forward(

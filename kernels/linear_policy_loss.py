@@ -33,13 +33,16 @@ from .vocabulary import Vocabulary, vocabulary
 
 
 class PolicyLossResult(NamedTuple):
+    """The objective, and what it was computed from."""
+
     loss: Tensor
-    """Scalar: sum of weight * loss over tokens, differentiable once, in `hidden` and `weight`."""
+    """Scalar sum of weight * loss over tokens, differentiable once, in `hidden` and `weight`."""
     logprobs: Tensor
-    """[tokens]; as everything below without gradient, and 0 for tokens left out."""
+    """Log-probs of the targets, [tokens]; like everything below without gradient, and 0 for tokens left out."""
     entropy: Tensor
+    """Entropies in nats, [tokens]."""
     metrics: dict[str, Tensor]
-    """[tokens] each."""
+    """Metrics of the loss, [tokens] each."""
 
 
 def linear_policy_loss(
@@ -55,19 +58,19 @@ def linear_policy_loss(
     weight_grad: Tensor | None = None,
     workspace_bytes: int | None = None,
 ) -> PolicyLossResult:
-    """The objective sum_t weights[t] * loss[t] of the policy softmax(hidden @ weight.T / temperature).
+    """Return the objective sum_t weights[t] * loss[t] of the policy softmax(hidden @ weight.T / temperature).
 
     Args:
         hidden, weight, targets, temperature, vocab_size, group, workspace_bytes: as in `linear_logprob_entropy`.
-        inputs: [tokens] each.
-        loss: settings of a known loss, or a function of one's own; it must give each token's loss from that token's
-            log-prob and entropy alone.
+        inputs: what the loss needs of each token, [tokens] each.
+        loss: settings of a known loss, or the caller's own function, which must give each token's loss from that
+            token's log-prob and entropy alone.
         weight_grad: [vocab_shard, hidden] in the accumulation dtype, e.g. Megatron's `main_grad`. The gradient of
             `weight` is added to it during this call, autograd gets none, and the upstream gradient must be 1.
 
     Returns:
-        Values alike, bit for bit, on all ranks of `group`. The gradient of `hidden` is this rank's partial sum: the
-        caller reduces it over `group`. That of `weight` is complete for the shard.
+        Results that are equal, bit for bit, on all ranks of `group`. The gradient of `hidden` is this rank's partial
+        sum: the caller reduces it over `group`. That of `weight` is complete for the shard.
 
     Raises:
         ValueError: shapes, dtypes, devices, temperature, targets or settings do not fit.
@@ -103,25 +106,26 @@ def linear_policy_loss(
 
 @dataclass(frozen=True, slots=True)
 class _Policy:
-    """The rows that have a target, and how they are valued."""
+    """The rows that have a target, and what their loss is computed from."""
 
     x: Tensor
     weight: Tensor
-    """Without padding."""
+    """Output weight without padding, [vocabulary, hidden]."""
     targets: Tensor
     inverse: Tensor | None
     rows: Tensor | None
-    """Their places among all tokens; None for all of them."""
+    """Places of the rows among all tokens; None for all of them."""
     part: Vocabulary
     inputs: TokenInputs
-    """Of all tokens."""
+    """Inputs of all tokens."""
     loss: PolicyLossSettings | TokenLossFunction
 
     def group(
         self, pieces: list[slice], x_grad: Tensor | None, weight_grad: Tensor | None, fresh: bool
     ) -> list[PolicyLossResult]:
-        """Of one piece after the other. Writes the group's rows of `x_grad` and adds to `weight_grad`, or writes it if
-        it is `fresh`, where they are given."""
+        """Compute the pieces of a group one after the other, and return their results. Where they are given, the
+        group's rows of `x_grad` are written, and its part of the gradient is added to `weight_grad`, or written there
+        if that is `fresh`."""
         group, lengths = slice(pieces[0].start, pieces[-1].stop), [at.stop - at.start for at in pieces]
         if x_grad is None and weight_grad is None:
             return [self._piece(at, None) for at in pieces]
@@ -137,7 +141,7 @@ class _Policy:
         return results
 
     def _piece(self, at: slice, gradient: Tensor | None) -> PolicyLossResult:
-        """Writes the gradient of the logits, where it is wanted."""
+        """Compute one piece, and write the gradient of its logits into `gradient`, where that is wanted."""
         x, targets, inverse, part = self.x[at], self.targets[at], pick_if(self.inverse, at), self.part
         logits = new_tile(len(x), part.owned, x, accumulation_dtype(x))
         write_product(x, self.weight.t(), logits)
@@ -165,8 +169,8 @@ def _joined(pieces: list[PolicyLossResult], like: Tensor) -> PolicyLossResult:
 
 
 class _Differentiable(torch.autograd.Function):
-    """`value` with gradients that are known already; `unit`: part of them has gone elsewhere, so nothing may scale
-    them."""
+    """Autograd function of a `value` whose gradients are known already. With `unit` part of them has gone elsewhere, so
+    nothing may scale them."""
 
     @staticmethod
     def forward(

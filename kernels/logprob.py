@@ -23,7 +23,7 @@ def logprob_entropy(
     group: dist.ProcessGroup | None = None,
     inplace_backward: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """log p(target) and entropy in nats of softmax(logits / temperature).
+    """Return log p(target) and entropy in nats of softmax(logits / temperature).
 
     Args:
         logits: [tokens, vocab_shard], fp32, bf16, fp16 or fp64, columns contiguous, rows at any stride: entries
@@ -39,8 +39,8 @@ def logprob_entropy(
         `group`. Both are differentiable once; the gradient has the dtype of `logits`.
 
     Raises:
-        ValueError: shapes, strides, temperature or targets do not fit. What only a GPU knows, the values of targets and
-            of a temperature there, it is not asked for: an assertion on the device fails instead.
+        ValueError: shapes, strides, temperature or targets do not fit. The values of targets and of a temperature on a
+            GPU are not read back: an assertion on the device fails instead.
     """
     if logits.ndim != 2 or not logits.is_floating_point() or logits.stride(1) != 1:
         raise ValueError(
@@ -57,6 +57,8 @@ def logprob_entropy(
 
 
 class LogprobEntropy(torch.autograd.Function):
+    """Autograd function of `logprob_entropy`."""
+
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, targets: Tensor, inverse: Tensor | None, part: Vocabulary, inplace: bool

@@ -1,7 +1,7 @@
-"""Mean log-probability over the vocabulary, for self-certainty: from two inner products a token, without logits.
+"""Mean log-probability over the vocabulary, for self-certainty: from two inner products per token, without logits.
 
 sum_v log p_v = sum_v z_v - V log Z, and sum_v z_v = h . sum_v w_v: the mean of the weight's rows stands for all logits.
-log Z is what the target's logit and its log-prob leave: z_t - log p_t.
+log Z is the difference of the target's logit and its log-prob: z_t - log p_t.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ def linear_mean_logprob(
     vocab_size: int | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
-    """[tokens]: mean over the vocabulary of log softmax(hidden @ weight.T / temperature), fp32 (fp64 for fp64 input).
+    """Return the mean over the vocabulary of log softmax(hidden @ weight.T / temperature), [tokens] fp32 (fp64 for fp64
+    input).
 
     `logprobs` [tokens] are those of `targets` [tokens] int64 (none of them IGNORE_INDEX) that `linear_logprob_entropy`
-    gives for the same arguments, which are as there. No gradient. Raises ValueError when shapes do not fit.
+    gives for the same arguments, which are as there. The result has no gradient. Raises ValueError when shapes do not
+    fit.
     """
     targets = check_linear(hidden, weight, targets)
     part = vocabulary(len(weight), vocab_size, group)

@@ -1,4 +1,4 @@
-"""How much of tokens x vocabulary is alive at a time: rows and columns cut into pieces that fit a workspace."""
+"""Cuts rows and columns into pieces, so that what is alive of tokens x vocabulary fits a workspace."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from .rows_torch import accumulation_dtype
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """The sizes of pieces on a device."""
+
     workspace: int
     """Bytes of logits and of their gradients, where the caller does not say."""
     together: int
-    """Pieces of rows whose gradients enter one matrix product."""
+    """Number of pieces of rows whose gradients enter one matrix product."""
     least_rows: int
-    """Of a piece of whole rows, and `least_columns` of a tile, whatever the workspace."""
+    """Fewest rows of a piece of whole rows, whatever the workspace."""
     least_columns: int
+    """Fewest columns of a tile, whatever the workspace."""
     row_multiple: int
-    """Of a piece, but for the last: a matrix product computes whole tiles."""
+    """Divisor of the number of rows of each piece but the last, as a matrix product computes whole tiles."""
 
 
 CUDA = Limits(workspace=3600 << 20, together=4, least_rows=1024, least_columns=4096, row_multiple=128)
-"""Of a vocabulary of 152k in bf16: gradients of 8,192 tokens, made from the fp32 logits of 2,048 at a time. So many
-rows fill the multiprocessors evenly in both products that the gradients enter, and the fp32 gradient of the weight is
-read and written once for all of them."""
+"""Limits on a GPU. For a vocabulary of 152k in bf16 they give gradients of 8,192 tokens, made from the fp32 logits of
+2,048 at a time. So many rows fill the multiprocessors evenly in both products that the gradients enter. The fp32
+gradient of the weight is read and written once for all of them."""
 CPU = Limits(workspace=4 << 20, together=1, least_rows=64, least_columns=256, row_multiple=1)
-"""A tile of logits and its gradient stay in the cache of one core through their elementwise passes."""
+"""Limits on a CPU: a tile of logits and its gradient stay in the cache of one core through their elementwise passes."""
 
 
 def row_groups(rows: int, columns: int, like: Tensor, workspace: int | None) -> list[list[slice]]:
-    """Whole rows in near-equal groups of near-equal pieces: the gradients of a group and the logits of one of its
-    pieces fit `workspace` bytes (None: the device's own)."""
+    """Return whole rows in near-equal groups of near-equal pieces. The gradients of a group and the logits of one of
+    its pieces fit `workspace` bytes (None: the device's own)."""
     limits = _limits(like)
     row = columns * (accumulation_dtype(like).itemsize + limits.together * operand_dtype(like).itemsize)
     most = (workspace or limits.workspace) // row // limits.row_multiple * limits.row_multiple
@@ -43,13 +46,14 @@ def row_groups(rows: int, columns: int, like: Tensor, workspace: int | None) -> 
 
 
 def row_pieces(rows: int, columns: int, like: Tensor, workspace: int | None) -> list[slice]:
-    """Those of `row_groups`: matrix products of the same shapes give the same bits, whatever becomes of them."""
+    """Return the pieces of `row_groups` without the groups. Matrix products of the same shapes give the same bits,
+    whatever their results are used for."""
     return [piece for group in row_groups(rows, columns, like, workspace) for piece in group]
 
 
 def tiles(rows: int, columns: int, like: Tensor, workspace: int | None) -> tuple[list[slice], list[slice]]:
-    """Row spans and column spans whose tiles of logits fit `workspace` with their gradients: rows in one piece as long
-    as columns stay wide enough for an efficient matrix product."""
+    """Return row spans and column spans whose tiles of logits fit `workspace` bytes with their gradients. Rows stay in
+    one piece as long as columns stay wide enough for an efficient matrix product."""
     limits = _limits(like)
     entry = accumulation_dtype(like).itemsize + operand_dtype(like).itemsize
     entries = (workspace or limits.workspace) // entry
@@ -58,7 +62,7 @@ def tiles(rows: int, columns: int, like: Tensor, workspace: int | None) -> tuple
 
 
 def _near_equal(whole: slice, most: int, multiple: int) -> list[slice]:
-    """As many pieces as there must be, if none has more than `most` rows."""
+    """Return as few near-equal pieces as possible with at most `most` rows each."""
     rows = whole.stop - whole.start
     step = -(-rows // max(1, -(-rows // most)))
     return _spans(whole, -(-step // multiple) * multiple)

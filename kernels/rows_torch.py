@@ -15,7 +15,7 @@ IGNORE_INDEX = -100
 
 
 def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperature: Tensor | None) -> Tensor:
-    """[parts, 4, rows]: m, s, w and the target's y of each row over these columns, to be merged.
+    """Return m, s, w and the target's y of each row over these columns, [parts, 4, rows], to be merged.
 
     Args:
         logits: [rows, columns], any floating dtype, columns contiguous.
@@ -37,9 +37,10 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
 
 
 def merge_statistics(parts: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """([4, rows] of all parts together, log-probs [rows], entropies [rows]); 0 for rows without a target.
+    """Return the statistics [4, rows] of all parts together, the log-probs [rows] and the entropies [rows]. The last
+    two are 0 for rows without a target.
 
-    `parts` [parts, 4, rows] are merged in their order: the same parts give the same bits.
+    `parts` [parts, 4, rows] are merged in their order, so that the same parts give the same bits.
     """
     total, *others = parts
     for part in others:
@@ -63,7 +64,7 @@ def logits_gradient(
     entropy_grad: Tensor | None,
     out: Tensor,
 ) -> None:
-    """Writes dL/dlogits [rows, columns] into `out`, rounded to its dtype; rows without a target get 0.
+    """Write dL/dlogits [rows, columns] into `out`, rounded to its dtype; rows without a target get 0.
 
     dL/dz_i = (1[i=t] g - p_i (g + h (log p_i + H))) / T with g = dL/dlogp, h = dL/dH.
 
@@ -91,12 +92,13 @@ def logits_gradient(
 
 
 def _scaled(logits: Tensor, inverse_temperature: Tensor | None) -> Tensor:
-    """y in the accumulation dtype; `logits` itself where that changes nothing."""
+    """Return y in the accumulation dtype; it is `logits` itself where nothing changes."""
     y = logits.to(accumulation_dtype(logits))
     return y if inverse_temperature is None else y * inverse_temperature[:, None]
 
 
 def accumulation_dtype(like: Tensor) -> torch.dtype:
+    """Return the dtype in which sums over `like` are accumulated: fp64 for fp64, else fp32."""
     return torch.float64 if like.dtype == torch.float64 else torch.float32
 
 
@@ -112,7 +114,7 @@ def _finite(values: Tensor) -> Tensor:
 
 
 def _locate(targets: Tensor, first: int, columns: int) -> tuple[Tensor, Tensor]:
-    """Each target's column (0 if it is not here), and whether it is here."""
+    """Return each target's column (0 if it is not here), and whether it is here."""
     place = targets - first
     held = (place >= 0) & (place < columns) & (targets != IGNORE_INDEX)
     return torch.where(held, place, 0), held

@@ -26,6 +26,7 @@ UNDERFLOW = tl.constexpr(-200.0)
 
 
 def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperature: Tensor | None) -> Tensor:
+    """Return what `rows_torch.row_statistics` does."""
     rows, columns = logits.shape
     config = row_config("row_statistics", logits.dtype, columns)
     parts, span = _shares(columns, config, splits(rows, columns, config, logits.device))
@@ -51,6 +52,7 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
 
 
 def merge_statistics(parts: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `rows_torch.merge_statistics` does."""
     count, _, rows = parts.shape
     statistics = torch.empty(4, rows, dtype=torch.float32, device=parts.device)
     results = torch.empty(2, rows, dtype=torch.float32, device=parts.device)
@@ -71,6 +73,7 @@ def logits_gradient(
     entropy_grad: Tensor | None,
     out: Tensor,
 ) -> None:
+    """Write what `rows_torch.logits_gradient` does."""
     rows, columns = logits.shape
     config = row_config("logits_gradient", logits.dtype, columns)
     parts, span = _shares(columns, config, splits(rows, columns, config, logits.device))
@@ -114,7 +117,7 @@ def row_statistics_kernel(
     BLOCK: tl.constexpr,
     THREADS: tl.constexpr,
 ):
-    """Program row * parts + part: columns part * span up to span further."""
+    """Compute the statistics of columns part * span up to span further of a row, in program row * parts + part."""
     row = (tl.program_id(0) // parts).to(tl.int64)
     part = tl.program_id(0) % parts
     rows = tl.num_programs(0) // parts
@@ -159,7 +162,7 @@ def row_statistics_kernel(
 
 @triton.jit
 def _absorb(z, scale, maximum, sum_exp, sum_shifted):
-    """Adds z [BLOCK] to each thread's maximum, sum 2^d and sum d 2^d [THREADS], where d = (z - maximum) * scale."""
+    """Add z [BLOCK] to each thread's maximum, sum 2^d and sum d 2^d [THREADS], where d = (z - maximum) * scale."""
     VECTOR: tl.constexpr = 128 // z.dtype.primitive_bitwidth
     THREADS: tl.constexpr = maximum.shape[0]
     z = tl.reshape(z.to(tl.float32), [z.shape[0] // (THREADS * VECTOR), THREADS, VECTOR])
@@ -230,7 +233,7 @@ def logits_gradient_kernel(
     span,
     BLOCK: tl.constexpr,
 ):
-    """Program row * parts + part: columns part * span up to span further."""
+    """Write the gradient of columns part * span up to span further of a row, in program row * parts + part."""
     row = (tl.program_id(0) // parts).to(tl.int64)
     begin = tl.program_id(0) % parts * span
     end = tl.minimum(begin + span, columns)
@@ -278,7 +281,7 @@ def logits_gradient_kernel(
 
 @triton.jit
 def _softmax_gradient(y, base, slope, SLOPED: tl.constexpr):
-    """e^y (base + slope log2 e^y); 0 for an e^y of 0."""
+    """Return e^y (base + slope log2 e^y), or 0 for an e^y of 0."""
     y *= LOG2_E
     if SLOPED:
         y = tl.maximum(y, UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
@@ -287,7 +290,8 @@ def _softmax_gradient(y, base, slope, SLOPED: tl.constexpr):
 
 
 def _shares(columns: int, config: RowConfig, programs: int) -> tuple[int, int]:
-    """Parts of a row, at most `programs` and none empty, and the columns of each: whole blocks, but for the last."""
+    """Return the number of parts of a row, at most `programs` and none empty, and the columns of each: whole blocks,
+    but for the last."""
     span = triton.cdiv(columns, programs * config.block) * config.block
     return triton.cdiv(columns, span), span
 

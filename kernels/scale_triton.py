@@ -9,11 +9,11 @@ from torch import Tensor
 BLOCK = 4096
 WARPS = 8
 PROGRAMS = 1024
-"""Enough to fill any GPU, and few enough to end at once when there is nothing to do."""
+"""Number of programs: enough to fill any GPU, and few enough to end at once when there is nothing to do."""
 
 
 def scale(values: Tensor, factor: Tensor) -> None:
-    """As `dispatch.scale`."""
+    """Multiply `values` by `factor` [] in place, as `dispatch.scale` does."""
     count = values.numel()
     programs = min(triton.cdiv(count, BLOCK), PROGRAMS)
     if programs:

@@ -1,8 +1,9 @@
 """Launch configurations of the Triton kernels by kernel, element size and row length: looked up, never tuned in place.
 
-Chosen among what bench.kernels.tune measured on an H200, where nothing spills on sm_90a, sm_80 and sm_100 (see
-bench/codegen); the same on all of them, as long as no measurement tells them apart. What is both read and written goes
-faster in short spans: then the programs that run at a time, neighbours, work on a narrow window of memory.
+They were chosen among what bench.kernels.tune measured on an H200, where nothing spills on sm_90a, sm_80 and sm_100
+(see bench/codegen). They are the same on all of these, as long as no measurement tells them apart. What is both read
+and written goes faster in short spans: the programs that run at the same time are neighbours, and then work on a narrow
+window of memory.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ ANY_LENGTH = 1 << 31
 
 
 class RowConfig(NamedTuple):
+    """The launch configuration of a row kernel."""
+
     block: int
-    """Columns of a row taken at once."""
+    """Number of columns of a row that are taken at once."""
     warps: int
+    """Number of warps of a program."""
     span: int = ANY_LENGTH
-    """Columns of a row that one program takes at most."""
+    """Largest number of columns of a row that one program takes."""
 
 
 ROW_CONFIGS: dict[str, dict[int, dict[int, RowConfig]]] = {
@@ -33,20 +37,22 @@ ROW_CONFIGS: dict[str, dict[int, dict[int, RowConfig]]] = {
         4: {1024: RowConfig(1024, 4), ANY_LENGTH: RowConfig(2048, 4, 4096)},
     },
 }
-"""Kernel -> bytes of a logit -> longest row that a configuration is for, in rising order."""
+"""Configurations: kernel -> bytes of a logit -> longest row that a configuration is for, in rising order."""
 
 PROGRAMS_PER_PROCESSOR = 16
-"""Rows are split until so many programs wait for every streaming multiprocessor, which runs four or more at a time: the
-last ones to finish leave little of it idle."""
+"""Number of programs that wait for every streaming multiprocessor when rows are split. A multiprocessor runs four or
+more at a time, so the last ones to finish leave little of it idle."""
 
 
 def row_config(kernel: str, dtype: torch.dtype, columns: int) -> RowConfig:
+    """Return the configuration of this kernel for rows of `columns` logits of this dtype."""
     configs = ROW_CONFIGS[kernel][dtype.itemsize]
     return next(config for longest, config in configs.items() if columns <= longest)
 
 
 def splits(rows: int, columns: int, config: RowConfig, device: torch.device) -> int:
-    """Programs to share a row: more than one only when rows alone do not fill the device, or are longer than a span."""
+    """Return the number of programs that share a row. It is more than one only when rows alone do not fill the device,
+    or are longer than a span."""
     wanted = -(-PROGRAMS_PER_PROCESSOR * _processors(device) // max(rows, 1))
     most = max(1, columns // (2 * config.block))
     return max(-(-columns // config.span), min(wanted, most))

@@ -1,7 +1,7 @@
 """Policy losses that look at one token at a time, with importance correction, KL to a reference and entropy bonus.
 
-The formulas, differentiable, in plain torch; `token_loss_triton` is the same in one kernel, its gradient written out.
-All tensors are [tokens]. A loss comes with its metrics: detached [tokens] each.
+The formulas are differentiable and in plain torch. `token_loss_triton` has the same in one kernel, with the gradient
+written out. All tensors are [tokens]. A loss comes with its metrics, detached [tokens] each.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ Metrics = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class PolicyLossSettings:
+    """The settings of the losses that the kernels know."""
+
     loss: str = "ppo"
-    """`ppo` (also GRPO's, DAPO's, Dr.GRPO's and BNPO's), `cispo`, `sapo`."""
+    """Name of the loss: `ppo` (also GRPO's, DAPO's, Dr.GRPO's and BNPO's), `cispo` or `sapo`."""
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual_clip: float | None = 3.0
@@ -38,34 +40,39 @@ class PolicyLossSettings:
 
 @dataclass(frozen=True, slots=True)
 class TokenInputs:
-    """What the loss needs of each token beside the policy's log-prob and entropy; fp32."""
+    """The inputs of the loss for each token beside the policy's log-prob and entropy, [tokens] fp32 each."""
 
     advantages: Tensor
     weights: Tensor
-    """Of the token's loss in the objective (aggregation over tokens, sequences, ranks), with any further scale."""
+    """Weight of the token's loss in the objective (aggregation over tokens, sequences, ranks), with any further
+    scale."""
     old_logprobs: Tensor | None = None
-    """The policy before the batch's first update; None: it is this policy, and every ratio is 1."""
+    """Log-probs of the policy before the batch's first update; None when that is this policy, and every ratio is 1."""
     rollout_logprobs: Tensor | None = None
+    """Log-probs of the engine that sampled the tokens."""
     reference_logprobs: Tensor | None = None
+    """Log-probs of the reference model."""
 
     def at(self, rows: slice | Tensor) -> TokenInputs:
-        """Of these tokens, each in one piece of memory."""
+        """Return the inputs of these tokens, each in one piece of memory."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: value[rows].contiguous() for name, value in given.items() if value is not None})
 
 
 class TokenGradients(NamedTuple):
+    """The loss of each token, its gradients and its metrics."""
+
     loss: Tensor
-    """Without the weights."""
+    """Loss without the weights."""
     logprobs: Tensor
-    """d(weights * loss)/d(log-prob)."""
+    """Gradient d(weights * loss)/d(log-prob)."""
     entropy: Tensor | None
-    """d(weights * loss)/d(entropy); None where it is 0."""
+    """Gradient d(weights * loss)/d(entropy); None where it is 0."""
     metrics: Metrics
 
 
 TokenLossFunction = Callable[[Tensor, Tensor, "slice | Tensor"], tuple[Tensor, Metrics]]
-"""(log-probs, entropies, which tokens they are) -> (loss, metrics), differentiable."""
+"""Differentiable function (log-probs, entropies, which tokens they are) -> (loss, metrics)."""
 
 
 def token_gradients(
@@ -75,7 +82,8 @@ def token_gradients(
     inputs: TokenInputs,
     rows: slice | Tensor,
 ) -> TokenGradients:
-    """By autograd. `inputs` are those of all tokens, `rows` says which of them the others belong to."""
+    """Compute the loss and its gradients by autograd. `inputs` are those of all tokens; `rows` says which of them
+    `logprobs` and `entropy` belong to."""
     own = inputs.at(rows)
     with torch.enable_grad():
         at = logprobs.detach().requires_grad_(), entropy.detach().requires_grad_()
@@ -88,7 +96,8 @@ def token_gradients(
 def token_loss(
     settings: PolicyLossSettings, logprobs: Tensor, entropy: Tensor, inputs: TokenInputs
 ) -> tuple[Tensor, Metrics]:
-    """The whole loss of each token. Raises ValueError for an unknown name or a missing input."""
+    """Return the whole loss of each token, and its metrics. Raises ValueError for an unknown name or a missing
+    input."""
     if settings.loss not in SURROGATES:
         raise ValueError(f"unknown token-level loss {settings.loss!r}: known are {', '.join(SURROGATES)}")
     old = logprobs.detach() if inputs.old_logprobs is None else inputs.old_logprobs
@@ -99,7 +108,7 @@ def token_loss(
 
 
 def check(settings: PolicyLossSettings, rollout: Tensor | None, reference: Tensor | None) -> None:
-    """Raises ValueError when log-probs are missing that the loss needs."""
+    """Raise ValueError when log-probs are missing that the loss needs."""
     if settings.rollout_correction != "none" and rollout is None:
         raise ValueError(f"rollout_correction is {settings.rollout_correction!r}, but there are no rollout log-probs")
     if settings.kl_coefficient and reference is None:
@@ -116,7 +125,7 @@ def with_terms(
     rollout: Tensor | None,
     reference: Tensor | None,
 ) -> tuple[Tensor, Metrics]:
-    """A surrogate times its rollout weight, plus KL to the reference, minus entropy bonus."""
+    """Return a surrogate times its rollout weight, plus KL to the reference, minus entropy bonus; and the metrics."""
     check(settings, rollout, reference)
     weights, correction_metrics = rollout_weights(old, rollout, settings)
     total = loss if weights is None else loss * weights
@@ -132,13 +141,15 @@ def with_terms(
 
 
 def ppo(logprobs: Tensor, old: Tensor, advantages: Tensor, settings: PolicyLossSettings) -> tuple[Tensor, Metrics]:
-    """PPO's clipped surrogate (arXiv 1707.06347, equation 7)."""
+    """Return PPO's clipped surrogate (arXiv 1707.06347, equation 7), and its metrics."""
     return clipped_surrogate(clamped_log_ratio(logprobs, old).exp(), advantages, settings)
 
 
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, settings: PolicyLossSettings) -> tuple[Tensor, Metrics]:
-    """`max(-r A, -clip(r, 1 - clip_low, 1 + clip_high) A)`, for A < 0 at most `-dual_clip A`: DAPO's asymmetric range
-    (arXiv 2503.14476, equation 10) and the dual clip (1912.09729, equation 5)."""
+    """Return `max(-r A, -clip(r, 1 - clip_low, 1 + clip_high) A)`, for A < 0 at most `-dual_clip A`; and its metrics.
+
+    The asymmetric range is DAPO's (arXiv 2503.14476, equation 10). The dual clip is from arXiv 1912.09729, equation 5.
+    """
     low, high = 1 - settings.clip_low, 1 + settings.clip_high
     loss = torch.maximum(-ratio * advantages, -ratio.clamp(low, high) * advantages)
     at = ratio.detach()
@@ -154,8 +165,11 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, settings: PolicyLossSet
 
 
 def cispo(logprobs: Tensor, old: Tensor, advantages: Tensor, settings: PolicyLossSettings) -> tuple[Tensor, Metrics]:
-    """`-sg(clip(r, ratio_min, ratio_max)) A logp` (MiniMax-M1, arXiv 2506.13585, equation 4): the importance weight is
-    clipped, no token loses its gradient. The bounds are of the ratio itself, not distances from 1."""
+    """Return `-sg(clip(r, ratio_min, ratio_max)) A logp` (MiniMax-M1, arXiv 2506.13585, equation 4), and its metrics.
+
+    The importance weight is clipped, so no token loses its gradient. The bounds are of the ratio itself, not distances
+    from 1.
+    """
     ratio = clamped_log_ratio(logprobs.detach(), old).exp()
     loss = -ratio.clamp(settings.ratio_min, settings.ratio_max) * advantages * logprobs
     metrics = {
@@ -166,7 +180,8 @@ def cispo(logprobs: Tensor, old: Tensor, advantages: Tensor, settings: PolicyLos
 
 
 def sapo(logprobs: Tensor, old: Tensor, advantages: Tensor, settings: PolicyLossSettings) -> tuple[Tensor, Metrics]:
-    """`-A (4 / tau) sigmoid(tau (r - 1))`, tau by the sign of A (arXiv 2511.20347); the gradient at r = 1 is PPO's."""
+    """Return `-A (4 / tau) sigmoid(tau (r - 1))`, with tau by the sign of A (arXiv 2511.20347), and its metrics. The
+    gradient at r = 1 is PPO's."""
     ratio = clamped_log_ratio(logprobs, old).exp()
     tau = torch.full_like(ratio, settings.sapo_temperature_negative)
     tau = tau.masked_fill(advantages > 0, settings.sapo_temperature_positive)
@@ -178,10 +193,10 @@ SURROGATES = {"ppo": ppo, "cispo": cispo, "sapo": sapo}
 
 
 def rollout_weights(old: Tensor, rollout: Tensor | None, settings: PolicyLossSettings) -> tuple[Tensor | None, Metrics]:
-    """Detached weight of each token's loss, w = exp(old - rollout), None for 1; and its metrics.
+    """Return the detached weight of each token's loss, from w = exp(old - rollout), or None for 1; and its metrics.
 
-    `tis`: min(w, tis_cap) (truncated importance sampling). `icepop`: w inside icepop_range, 0 outside
-    (arXiv 2510.18855). `correction_limited` is the share of tokens truncated or masked.
+    `tis` gives min(w, tis_cap) (truncated importance sampling). `icepop` gives w inside icepop_range, and 0 outside
+    (arXiv 2510.18855). `correction_limited` is 1 for tokens that are truncated or masked: its mean is their share.
     """
     if settings.rollout_correction == "none":
         return None, {}
@@ -201,7 +216,7 @@ def rollout_weights(old: Tensor, rollout: Tensor | None, settings: PolicyLossSet
 
 
 def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: Literal["k1", "k2", "k3"]) -> Tensor:
-    """Estimates of KL(policy || reference) from the sampled token (http://joschu.net/blog/kl-approx.html): with
+    """Return estimates of KL(policy || reference) from the sampled token (http://joschu.net/blog/kl-approx.html): with
     d = reference - logprobs, k1 = -d, k2 = d^2 / 2, k3 = exp(d) - d - 1.
 
     As losses they differ: k1's gradient is zero in expectation, k2's is that of the KL on-policy, k3's is biased but
@@ -220,8 +235,8 @@ def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: Literal["k1", "k
 
 
 def ratio_metrics(now: Tensor, old: Tensor, rollout: Tensor | None) -> Metrics:
-    """`approx_kl` is the k3 estimate of KL(old || policy); `rollout_mismatch` compares trainer and engine at the same
-    weights."""
+    """Return metrics of the ratio. `approx_kl` is the k3 estimate of KL(old || policy). `rollout_mismatch` compares
+    trainer and engine at the same weights."""
     log_ratio = clamped_log_ratio(now, old)
     metrics = {
         "ratio": log_ratio.exp(),
@@ -232,5 +247,6 @@ def ratio_metrics(now: Tensor, old: Tensor, rollout: Tensor | None) -> Metrics:
 
 
 def clamped_log_ratio(logprobs: Tensor, baseline: Tensor) -> Tensor:
-    """`logprobs - baseline` within +-20, without gradient where it is cut (the SvS code's clamp, seen in verl too)."""
+    """Return `logprobs - baseline` within +-20, without gradient where it is cut (the SvS code's clamp, seen in verl
+    too)."""
     return (logprobs - baseline).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)

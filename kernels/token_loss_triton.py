@@ -1,6 +1,6 @@
 """The token losses of `token_loss` in one Triton kernel: value, metrics and slopes, with the derivatives written out.
 
-In place of some sixty launches on vectors. Only the shape of the loss is compiled in; its numbers are arguments.
+The kernel replaces some sixty launches on vectors. Only the form of the loss is compiled in; its numbers are arguments.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def token_gradients(
     inputs: TokenInputs,
     rows: slice | Tensor,
 ) -> TokenGradients:
-    """As `token_loss.token_gradients`, which a function of the user's own goes to."""
+    """Compute what `token_loss.token_gradients` does; a function of the user's own is passed on to that."""
     if callable(loss):
         return token_loss.token_gradients(loss, logprobs, entropy, inputs, rows)
     if loss.loss not in token_loss.SURROGATES:
@@ -78,7 +78,7 @@ def token_gradients(
 
 
 def metric_names(settings: PolicyLossSettings, inputs: TokenInputs) -> list[str]:
-    """In the order in which the kernel writes them."""
+    """Return the names of the metrics, in the order in which the kernel writes them."""
     names = ["ratio", "ratio_cut", "approx_kl"]
     if inputs.rollout_logprobs is not None:
         names += ["rollout_mismatch"]
@@ -122,7 +122,7 @@ def token_loss_kernel(
     ENTROPY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`out` [3 + metrics, tokens]: loss, slope in the log-prob, slope in the entropy, then the metrics."""
+    """Write `out` [3 + metrics, tokens]: loss, slope in the log-prob, slope in the entropy, then the metrics."""
     token = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     held = token < count
     now = tl.load(logprobs + token, mask=held, other=0.0)
@@ -207,7 +207,7 @@ def token_loss_kernel(
 
 @triton.jit
 def _excess(x):
-    """e^x - 1 - x; near 0 by its series, where the difference would be all rounding error."""
+    """Return e^x - 1 - x; near 0 by its series, where the difference would be all rounding error."""
     series = 1.0 / 362880
     series = 1.0 / 40320 + x * series
     series = 1.0 / 5040 + x * series
@@ -221,12 +221,12 @@ def _excess(x):
 
 @triton.jit
 def _clamp(x, low, high):
-    """NaN stays NaN."""
+    """Clamp x to low..high; NaN stays NaN."""
     return tl.where(x < low, low, tl.where(x > high, high, x))
 
 
 @triton.jit
 def _store(metric, values, held, count):
-    """Writes a metric; where the next one goes."""
+    """Write a metric, and return where the next one goes."""
     tl.store(metric, values, mask=held)
     return metric + count

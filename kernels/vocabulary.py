@@ -14,16 +14,19 @@ from .rows_torch import accumulation_dtype
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
+    """A rank's share of the vocabulary."""
+
     size: int
-    """Entries of all ranks together; what the weight has beyond is padding."""
+    """Number of entries of all ranks together; what the weight has beyond is padding."""
     first: int
+    """First entry of this rank."""
     owned: int
-    """Entries of this rank, from `first` on; 0 where it holds padding alone."""
+    """Number of entries of this rank, from `first` on; 0 where it holds padding alone."""
     group: dist.ProcessGroup | None
-    """None for a single rank."""
+    """Process group of the ranks that share the vocabulary; None for a single rank."""
 
     def statistics(self, logits: Tensor, targets: Tensor, inverse: Tensor | None) -> Tensor:
-        """[4, rows] of this rank's logits [rows, owned] (see `rows_torch`)."""
+        """Return the statistics [4, rows] of this rank's logits [rows, owned] (see `rows_torch`)."""
         if self.owned == 0:
             empty = torch.zeros(4, len(logits), dtype=accumulation_dtype(logits), device=logits.device)
             empty[0] = -torch.inf
@@ -33,9 +36,10 @@ class Vocabulary:
         return parts[0] if len(parts) == 1 else kernels.merge_statistics(parts, targets)[0]
 
     def merge(self, mine: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(statistics [4, rows], log-probs [rows], entropies [rows]) of all ranks from this rank's [4, rows].
+        """Return the statistics [4, rows], log-probs [rows] and entropies [rows] of all ranks, from this rank's
+        statistics [4, rows].
 
-        One all-gather of four numbers a row, merged in rank order: the same bits on every rank.
+        One all-gather sends four numbers per row. They are merged in rank order, so every rank gets the same bits.
         """
         everyone = mine[None]
         if self.group is not None:
@@ -45,7 +49,8 @@ class Vocabulary:
 
 
 def vocabulary(shard: int, size: int | None, group: dist.ProcessGroup | None) -> Vocabulary:
-    """`shard` entries on each rank of `group`, `size` in all (None: without padding).
+    """Return this rank's share when there are `shard` entries on each rank of `group`, and `size` in all (None: without
+    padding).
 
     Raises ValueError when the ranks do not have so many.
     """
