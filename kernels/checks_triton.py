@@ -26,6 +26,7 @@ def assert_rows(targets: Tensor, temperature: Tensor | None, size: int) -> None:
 
 @triton.jit(debug=True)
 def assert_rows_kernel(targets, temperature, temperature_stride, size, rows, BLOCK: tl.constexpr):
+    """Assert what `assert_rows` says, for BLOCK rows per program."""
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     target = tl.load(targets + row, mask=row < rows, other=IGNORED)
     inside = (target == IGNORED) | ((target >= 0) & (target < size))

@@ -42,7 +42,7 @@ def linear_logprob_entropy(
         temperature: above 0; a number or [tokens].
         vocab_size: rows of the whole weight at and beyond it are padding and get probability 0.
         group: ranks that share the vocabulary, all with the same hidden states and targets; None for a whole weight.
-        workspace_bytes: limit on logits and their gradients alive at a time, as far as shapes allow; None for the
+        workspace_bytes: bytes of logits and gradients alive at a time, as far as shapes allow; None for the
             device's own value (`pieces`).
 
     Returns:

@@ -1,8 +1,9 @@
 """A token-level policy loss and its gradient straight from hidden states and the (vocab-parallel) output weight.
 
-For a piece of the tokens at a time: logits -> row statistics -> loss and its slopes -> gradient of the logits; for
-several pieces together: -> gradients of hidden states and weight. A token's slopes need its own log-prob and entropy
-only, so nothing is computed twice: three matrix products, where a loss that is differentiated afterwards needs four.
+For one piece of the tokens at a time: logits -> row statistics -> loss and its slopes -> gradient of the logits. For
+several pieces together: gradient of the logits -> gradients of hidden states and weight. A token's slopes need only its
+own log-prob and entropy, so nothing is computed twice: this takes three matrix products, where a loss that is
+differentiated afterwards takes four.
 """
 
 from __future__ import annotations

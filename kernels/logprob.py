@@ -1,4 +1,4 @@
-"""Log-probability and entropy of each token from logits that are there already, in one pass over them."""
+"""Log-probability and entropy of each token from given logits, in one pass over them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 A row's softmax is kept as four numbers, over all or a part of the vocabulary, with y = logits * inverse temperature:
 maximum m = max y, s = sum e^(y-m), w = sum (y-m) e^(y-m) and the target's y (0 where the part does not hold it). They
 merge over parts, and give log p = (y_t - m) - log s and entropy = log s - w/s. Shifted by m throughout, they keep their
-digits whatever the logits' offset. `rows_triton` has the same functions for CUDA.
+digits for any offset of the logits. `rows_triton` has the same functions for CUDA.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ UNDERFLOW = tl.constexpr(-200.0)
 
 
 def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperature: Tensor | None) -> Tensor:
-    """Return what `rows_torch.row_statistics` does."""
+    """Return the statistics of `rows_torch.row_statistics`, from a Triton kernel."""
     rows, columns = logits.shape
     config = row_config("row_statistics", logits.dtype, columns)
     parts, span = _shares(columns, config, splits(rows, columns, config, logits.device))
@@ -52,7 +52,7 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
 
 
 def merge_statistics(parts: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what `rows_torch.merge_statistics` does."""
+    """Return the results of `rows_torch.merge_statistics`, from a Triton kernel."""
     count, _, rows = parts.shape
     statistics = torch.empty(4, rows, dtype=torch.float32, device=parts.device)
     results = torch.empty(2, rows, dtype=torch.float32, device=parts.device)
@@ -73,7 +73,7 @@ def logits_gradient(
     entropy_grad: Tensor | None,
     out: Tensor,
 ) -> None:
-    """Write what `rows_torch.logits_gradient` does."""
+    """Write the gradient of `rows_torch.logits_gradient` into `out`, by a Triton kernel."""
     rows, columns = logits.shape
     config = row_config("logits_gradient", logits.dtype, columns)
     parts, span = _shares(columns, config, splits(rows, columns, config, logits.device))
@@ -179,6 +179,7 @@ def _absorb(z, scale, maximum, sum_exp, sum_shifted):
 
 @triton.jit
 def merge_statistics_kernel(parts, count, targets, statistics, results, rows, BLOCK: tl.constexpr):
+    """Merge the parts of BLOCK rows in their order, and write their statistics, log-probs and entropies."""
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     held = row < rows
     maximum = tl.full([BLOCK], float("-inf"), tl.float32)

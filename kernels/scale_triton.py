@@ -22,6 +22,7 @@ def scale(values: Tensor, factor: Tensor) -> None:
 
 @triton.jit
 def scale_kernel(values, factor, count, BLOCK: tl.constexpr):
+    """Multiply `values` by the number at `factor`; programs take blocks in turn, and do nothing for a factor of 1."""
     by = tl.load(factor).to(tl.float32)
     if by != 1:
         lanes = tl.arange(0, BLOCK)

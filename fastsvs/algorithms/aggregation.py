@@ -1,4 +1,4 @@
-"""How token losses add up to the objective: one weight per sample, from counts over the whole update."""
+"""Weights by which token losses add up to the objective: one per sample, from counts over the whole update."""
 
 from __future__ import annotations
 

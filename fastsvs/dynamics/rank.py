@@ -1,9 +1,9 @@
 """Effective rank of a response's hidden states, its velocity and acceleration (VERL, github.com/hf618/VERL).
 
-H [tokens, hidden] are the last layer's normed hidden states, centred over the tokens; sigma its singular values and
-p = sigma / sum(sigma). The effective rank is exp(-sum p log p) (Roy and Vetterli 2007). Of the ranks m_1, m_2, ... of
-growing prefixes, delta_j = m_j - mean(m_1 .. m_{j-1}) for j >= 2: the velocity is the mean of delta_j, the acceleration
-the mean of delta_j - delta_{j-1}; 0 where there are not enough of them.
+H [tokens, hidden] are the last layer's normed hidden states, centred over the tokens; sigma are its singular values and
+p = sigma / sum(sigma). The effective rank is exp(-sum p log p) (Roy and Vetterli 2007). Growing prefixes have the ranks
+m_1, m_2, ..., and delta_j = m_j - mean(m_1 .. m_{j-1}) for j >= 2. The velocity is the mean of delta_j, the
+acceleration the mean of delta_j - delta_{j-1}; each is 0 where there are too few of them.
 """
 
 from __future__ import annotations

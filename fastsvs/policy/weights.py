@@ -41,6 +41,7 @@ class RandomWeights:
         self._seed = seed
 
     def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
+        """Draw a tensor, or return a part of it; see `WeightSource`."""
         whole = self._draw(name)
         return whole if cut is None else whole.narrow(cut, start, end - start)
 
@@ -64,6 +65,7 @@ class SafetensorsWeights:
         self._check(folder, architecture)
 
     def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
+        """Read a tensor or a part of it; see `WeightSource`."""
         slices = self._slices(name)
         if cut is None:
             return slices[:]

@@ -1,4 +1,4 @@
-"""Runs one untrusted program in a process that is already confined, and writes what came of it."""
+"""Runs one untrusted program in a process that is already confined, and writes its outcome."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The run folder: resolved config, environment, metrics, samples, evaluations, checkpoints, summary.
 
-Whatever a killed run wrote after its last checkpoint is made again, identically, when it is resumed; rows of the
-metrics beyond that checkpoint are therefore cut off first.
+Whatever a killed run wrote after its last checkpoint is made again, identically, when the run is resumed. Rows of the
+metrics beyond that checkpoint are therefore removed first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CoVo: an answer is worth the more, the steadier the way to it was (arXiv 2506.08745, section 3 and algorithm 1).
+"""CoVo: an answer earns more, the more steadily responses approach it (arXiv 2506.08745, section 3 and algorithm 1).
 
 Before each step of a response the policy says how near every answer of the group is. Right answers tend to be the
 nearest from early on (consistency) and to stay the nearest (volatility). One batch of (prompt + steps so far + lead-in,
@@ -132,6 +132,7 @@ class _Group:
 
     @classmethod
     def of(cls, batch: Batch, members: Sequence[int], samples: Sequence[_Response], context: Context) -> _Group:
+        """Return the group of the samples `members`, without answers and states that are too long for the policy."""
         lead = context.encode(context.config.covo.lead_in)
         room = context.probe.max_sequence_tokens - len(batch.prompt_ids[members[0]]) - len(lead)
         given = {sample: answer for sample in members if (answer := samples[sample].answer) is not None}

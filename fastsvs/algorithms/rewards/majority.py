@@ -1,4 +1,4 @@
-"""Majority vote: the answer that most of a group give is taken for right (SRT, arXiv 2505.21444; TTRL, 2504.16084)."""
+"""Majority vote: the answer that most of a group give is taken as right (SRT, arXiv 2505.21444; TTRL, 2504.16084)."""
 
 from __future__ import annotations
 

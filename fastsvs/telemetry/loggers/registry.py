@@ -76,6 +76,7 @@ class Loggers:
                 raise UserError(f"logging.loggers: {name} cannot be opened: {type(error).__name__}: {error}") from error
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Pass the values of a step to every logger."""
         for name, logger in self._open.items():
             try:
                 logger.log(step, values)
@@ -85,6 +86,7 @@ class Loggers:
                 self._missed[name] = self._missed.get(name, 0) + 1
 
     def close(self) -> None:
+        """Close every logger, and say how many rows each of them lacks."""
         for name, logger in self._open.items():
             try:
                 logger.close()
