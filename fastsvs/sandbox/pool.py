@@ -67,8 +67,8 @@ class Outcome:
 
 
 class Sandbox:
-    """Runs programs in isolated processes, which start with the first program and stay until `close`. Only one thread
-    at a time may use it."""
+    """Runs each program in a process of its own. The zygotes start with the first program and stay until `close`. Only
+    one thread at a time may use it."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self._config = config
