@@ -51,11 +51,11 @@ def apply(job: TrainJob, policy: Policy, scratch: Path, step: int) -> None:
     if distributed.is_main():
         shutil.rmtree(scratch, ignore_errors=True)  # what a kill has left
     checkpoint.save(policy, scratch, step, {}, keep=1)
-    [saved] = distributed.agree(checkpoint.all_of(scratch))
+    [saved] = distributed.broadcast(checkpoint.all_of(scratch))
     first = open_source(job.model, policy.architecture, job.run.seed)
     _, current = checkpoint.open_masters(saved, policy.architecture)
     replace_weights(policy, HookedWeights(hook, first, current), keep_moments=job.merging.keep_moments)
-    distributed.gather(None)  # nobody reads it any more
+    distributed.barrier()  # nobody reads it any more
     if distributed.is_main():
         shutil.rmtree(scratch)
 

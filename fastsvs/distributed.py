@@ -79,7 +79,12 @@ def gather(value: T) -> list[T]:
     return values
 
 
-def agree(value: T) -> T:
+def barrier() -> None:
+    """Wait until every rank has come here. Collective."""
+    gather(None)
+
+
+def broadcast(value: T) -> T:
     """Return the main rank's `value` on every rank, for facts that ranks could see differently, such as files.
     Collective."""
     if world_size() == 1:

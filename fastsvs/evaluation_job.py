@@ -45,7 +45,7 @@ def run_evaluation(job: EvalJob) -> dict[str, Any]:
     distributed.initialize(job.timeout_seconds)
     inputs = preflight(job)
     folder = inputs.folder
-    distributed.gather(None)  # every rank looks at the folder before the main one writes
+    distributed.barrier()  # every rank looks at the folder before the main one writes
     folder.begin()
     with closing(folder):
         return answer_sets(job, inputs, folder)
@@ -53,7 +53,7 @@ def run_evaluation(job: EvalJob) -> dict[str, Any]:
 
 def answer_sets(job: EvalJob, inputs: Inputs, folder: EvaluationFolder) -> dict[str, Any]:
     """Answer all chosen sets, and return what `summary.json` holds, on every rank."""
-    done = distributed.agree({name: folder.answered(name) for name in job.chosen})
+    done = distributed.broadcast({name: folder.answered(name) for name in job.chosen})
     if any(len(done[name]) < len(inputs.problems[name]) for name in job.chosen):
         with open_engine(
             inputs.stored,
@@ -68,7 +68,9 @@ def answer_sets(job: EvalJob, inputs: Inputs, folder: EvaluationFolder) -> dict[
             for name in job.chosen:
                 done[name] = answer_set(job, name, inputs, folder, done[name], opened)
     main = distributed.is_main()
-    results = distributed.agree({name: figures(done[name], plan) for name, plan in job.chosen.items()} if main else {})
+    results = distributed.broadcast(
+        {name: figures(done[name], plan) for name, plan in job.chosen.items()} if main else {}
+    )
     for name, result in results.items():
         folder.write_figures(name, result)
     summary = {"model": job.model.path, "step": inputs.stored.step, "sets": results}

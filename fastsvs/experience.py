@@ -63,7 +63,7 @@ def share(made: Made | None, engine: Engine) -> Batch:
     if engine.collective or distributed.world_size() == 1:
         assert made is not None
         return made.batch
-    packed = distributed.agree(None if made is None else _Packed.of(made.batch))
+    packed = distributed.broadcast(None if made is None else _Packed.of(made.batch))
     if made is not None:
         return made.batch
     assert packed is not None

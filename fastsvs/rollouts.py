@@ -102,7 +102,7 @@ class Running(Generic[T]):
                 self._run()
             self._outcome.result()
             return
-        while (order := distributed.agree(self._order() if distributed.is_main() else _WAIT)).kind != "over":
+        while (order := distributed.broadcast(self._order() if distributed.is_main() else _WAIT)).kind != "over":
             if order.kind == "refresh":
                 self._sync.publish(version)
         if order.error is not None:

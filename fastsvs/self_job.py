@@ -135,11 +135,11 @@ def preflight(job: SelfJob, processes: int | None) -> Inputs:
 def experience(job: SelfJob, this: Round, inputs: Inputs) -> Counters:
     """Make the round's dialogues if they are not there, and return its counters. Raises UserError when the model
     approved of nothing."""
-    if not distributed.agree(this.counters.exists()):
+    if not distributed.broadcast(this.counters.exists()):
         with hold(job, this, inputs.tokenizer) as opened:
             opened.run(lambda cancelled: make(job, this, inputs, opened, cancelled))
         give_back()
-    counters = distributed.agree(json.loads(this.counters.read_text()) if distributed.is_main() else {})
+    counters = distributed.broadcast(json.loads(this.counters.read_text()) if distributed.is_main() else {})
     if not counters["kept"]:
         raise UserError(
             f"{describe(this.number, counters)}: there is nothing to learn; see {this.folder}/chains.jsonl, and "

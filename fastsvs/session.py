@@ -89,7 +89,7 @@ class Session:
 
     def resume(self) -> int:
         """Load the newest checkpoint, and return the number of steps already done."""
-        newest = distributed.agree(checkpoint.latest(self.folder.checkpoints))
+        newest = distributed.broadcast(checkpoint.latest(self.folder.checkpoints))
         state: dict[str, Any] = checkpoint.load(self.policy, newest) if newest else {"step": 0}
         start = state["step"]
         self.memory.update(state.get("memory", {}))
@@ -109,7 +109,7 @@ class Session:
         """Write the checkpoint of a step, unless it is there. Where a checkpoint hook is due, it holds the weights that
         the hook makes."""
         checkpoints, state = self.folder.checkpoints, {"step": step, "memory": self.memory}
-        newest = distributed.agree(checkpoint.latest(checkpoints))
+        newest = distributed.broadcast(checkpoint.latest(checkpoints))
         if newest and checkpoint.step_of(newest) == step:
             return
         if checkpoint_hooks.is_due(self.job, step):
@@ -117,13 +117,13 @@ class Session:
         checkpoint.save(self.policy, checkpoints, step, state, self.job.run.keep_checkpoints)
         give_back()
 
-    def make_room(self) -> None:
+    def put_engine_to_sleep(self) -> None:
         """Have rollout servers that share the trainer's GPUs free their memory for the update."""
         if distributed.is_main() and not self.engine.collective:
             cast(RemoteEngine, self.engine).sleep()
 
     def evaluated(self, step: int) -> bool:
-        return distributed.agree(step in self.folder.evaluations())
+        return distributed.broadcast(step in self.folder.evaluations())
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def sft(job: SftJob) -> Path:
     policy = Policy(
         job.model, job.policy, seed=job.run.seed, total_updates=job.run.steps, max_sequence_tokens=job.data.max_tokens
     )
-    newest = distributed.agree(checkpoint.latest(folder.checkpoints))
+    newest = distributed.broadcast(checkpoint.latest(folder.checkpoints))
     start = checkpoint.load(policy, newest)["step"] if newest else 0
     folder.begin(start)
     sampler = EpochSampler(len(examples), job.run.prompts_per_step, job.run.seed)
@@ -61,7 +61,7 @@ def sft(job: SftJob) -> Path:
     policy.export(export)
     if main and export.resolve() != Path(job.model.path).resolve():
         write_companions(job.model, export)
-    distributed.agree(None)  # the others wait until it is there
+    distributed.barrier()  # the others wait until it is there
     return export
 
 

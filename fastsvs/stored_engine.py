@@ -84,7 +84,7 @@ def loadable(stored: StoredWeights, folder: Path) -> Iterator[str]:
         return
     if distributed.is_main():
         write_hf_folder(stored, folder)
-    distributed.agree(None)  # the others wait until it is there
+    distributed.barrier()  # the others wait until it is there
     try:
         yield str(folder.absolute())
     finally:

@@ -27,16 +27,16 @@ def train(job: TrainJob) -> dict[str, Any]:
     keeps."""
     with open_session(job) as session:
         start, ahead = session.resume(), None
-        hold_out(session, start)
+        evaluate_held_out(session, start)
         for step in range(start, job.run.steps):
-            with kept(session, step):
+            with saved_on_failure(session, step):
                 row, ahead = train_step(session, step, ahead)
             session.folder.log(row)
             session.progress.advance(step + 1, training_facts(row))
             if session.save_is_due(step + 1):
                 session.save(step + 1)
-            with kept(session, step + 1):
-                hold_out(session, step + 1, ahead)
+            with saved_on_failure(session, step + 1):
+                evaluate_held_out(session, step + 1, ahead)
         return conclude(session)
 
 
@@ -57,7 +57,7 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
     with clock(times, "sync"):
         ahead = experience.begin(session, step + 1, version=step) if overlaps else None
     if not ahead:
-        session.make_room()
+        session.put_engine_to_sleep()
     with clock(times, "valuation"):
         valued = valuation.value(session, batch)
     made = made and replace(made, experience=valued.record(made.experience))
@@ -104,7 +104,7 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
     return {"policy/updates": len(updates), **means}
 
 
-def hold_out(session: Session, step: int, ahead: Underway | None = None) -> None:
+def evaluate_held_out(session: Session, step: int, ahead: Underway | None = None) -> None:
     """Evaluate on the held-out problems before training, after it, and every `evaluation.every` steps; each time once.
     A rollout that is under way is finished first."""
     config, run = session.job.evaluation, session.job.run
@@ -133,7 +133,7 @@ def hold_out(session: Session, step: int, ahead: Underway | None = None) -> None
 
 
 @contextmanager
-def kept(session: Session, step: int) -> Iterator[None]:
+def saved_on_failure(session: Session, step: int) -> Iterator[None]:
     """Save the `step` steps that are done when the engine fails for good, and pass its EngineFailure on."""
     try:
         yield

@@ -84,7 +84,7 @@ class BroadcastSync:
     def _attempt(self, version: int) -> Outcome:
         if self._shares_gpus():  # a server that wakes needs the memory that the update's activations lay in
             torch.cuda.empty_cache()
-            distributed.agree(None)  # on every rank, before the first server wakes
+            distributed.barrier()  # on every rank, before the first server wakes
         outcome = self._told(lambda sender: sender.prepare(version))
         if outcome.kind != "ready":
             return outcome
@@ -129,7 +129,7 @@ class BroadcastSync:
                 outcome = step(self._sender)
             except Exception as raised:
                 outcome, error = Outcome("fatal", str(raised)), raised
-        outcome = distributed.agree(outcome)
+        outcome = distributed.broadcast(outcome)
         if error is not None:
             raise error
         return outcome

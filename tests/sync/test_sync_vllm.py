@@ -62,7 +62,7 @@ def sample(engine: Any, seed: int, sampling: SamplingParams) -> dict[str, list[R
     if distributed.is_main():
         engine.submit([Request(f"{i}", ids, 2, sampling, seed=seed + i) for i, ids in enumerate(PROMPTS)])
         groups = dict(drain(engine))
-    return distributed.agree(groups)
+    return distributed.broadcast(groups)
 
 
 def as_batch(groups: dict[str, list[Rollout]]) -> Batch:
