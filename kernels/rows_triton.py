@@ -291,8 +291,7 @@ def _softmax_gradient(y, base, slope, SLOPED: tl.constexpr):
 
 
 def _shares(columns: int, config: RowConfig, programs: int) -> tuple[int, int]:
-    """Return the number of parts of a row, at most `programs` and none empty, and the columns of each: whole blocks,
-    but for the last."""
+    """Return the number of parts of a row, at most `programs`, and the columns of each: whole blocks but the last."""
     span = triton.cdiv(columns, programs * config.block) * config.block
     return triton.cdiv(columns, span), span
 

@@ -121,18 +121,20 @@ def _head_seconds(policy: Policy, rows: int, repeats: int) -> tuple[float, float
 
 
 def _median_seconds(function: Callable[[], object], repeats: int) -> float:
-    return median(_seconds(function) for _ in range(repeats))
+    return median(seconds_of(function) for _ in range(repeats))
 
 
-def _seconds(function: Callable[[], object]) -> float:
-    _wait_for_device()
+def seconds_of(function: Callable[[], object]) -> float:
+    """Return the seconds of a call, the device's work included."""
+    wait_for_device()
     start = perf_counter()
     function()
-    _wait_for_device()
+    wait_for_device()
     return perf_counter() - start
 
 
-def _wait_for_device() -> None:
+def wait_for_device() -> None:
+    """Wait until the device has done what was asked of it."""
     if distributed.device().type == "cuda":
         torch.cuda.synchronize()
 

@@ -26,7 +26,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part works and what it works on."""
+    """The place where a part works, and what it works on."""
 
     suite: str
     """Name of the suite: `h200` or `smoke`."""
@@ -41,7 +41,7 @@ class Place:
 def measure(part: str, cases: Sequence[Case], place: Place, limit_seconds: float) -> list[str]:
     """Measure the cases in order, and return the names of those that failed. No case starts after the limit.
 
-    The part's JSON file is written anew whenever a case has a figure, so that a run that is cut short keeps what it
+    The part's JSON file is replaced whenever a case has a figure, so that a run that is cut short keeps what it
     has. A case that fails is a row that says why, and the next one goes on.
     """
     rows: list[Row] = []

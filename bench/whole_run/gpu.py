@@ -14,7 +14,7 @@ LOOK_SECONDS = 0.05
 
 
 class MemoryWatch:
-    """What was in use on GPU 0, by any process, in GiB; nothing on a machine without one."""
+    """The memory in use on GPU 0, by all processes, in GiB; nothing on a machine without a GPU."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, float]] = []

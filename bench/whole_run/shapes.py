@@ -23,7 +23,7 @@ from torch import Tensor
 from bench import report
 from bench.report import Row
 from bench.trainer.flops import case_flop, measured_matmul_rate, peak_flop_per_second
-from bench.trainer.measure import random_batch
+from bench.trainer.measure import random_batch, seconds_of
 from bench.trainer.suites import Case as TrainerCase
 from bench.whole_run.cases import Case, Place
 from bench.whole_run.gpu import GIB
@@ -184,7 +184,7 @@ def _costs(policy: Policy, case: TrainerCase) -> Costs:
     for name, function in work.items():
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        seconds[name] = median(_seconds(function) for _ in range(REPEATS))
+        seconds[name] = median(seconds_of(function) for _ in range(REPEATS))
         if torch.cuda.is_available():
             gib[f"peak of {name}"] = torch.cuda.max_memory_allocated() / GIB
     if torch.cuda.is_available():
@@ -223,19 +223,6 @@ def _device_rate() -> Iterator[Row]:
 def _matmul_rate() -> float:
     """Return the measured rate of matrix products in FLOP/s."""
     return measured_matmul_rate()
-
-
-def _seconds(function: Callable[[], object]) -> float:
-    _wait_for_device()
-    start = perf_counter()
-    function()
-    _wait_for_device()
-    return perf_counter() - start
-
-
-def _wait_for_device() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def _free_memory() -> None:

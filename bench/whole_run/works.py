@@ -1,4 +1,4 @@
-"""That the whole job works: self-play on the tiny task with a real engine, beside the same in process, and kills."""
+"""The proof that the whole job works: self-play on the tiny task with a real engine and in process, and kills."""
 
 from __future__ import annotations
 
