@@ -36,7 +36,7 @@ class Sizes:
 
 
 SIZES = {
-    "h200": Sizes([], [], 120),
+    "h200": Sizes([], [], 200),
     "smoke": Sizes(
         [
             "model.path=models/tiny",
@@ -95,7 +95,7 @@ def train(sizes: Sizes, method: str, base: Path, folder: Path) -> Iterator[Row]:
     row = partial(Row, METHODS[method], method)
     with memory_watch() as memory:
         run.start()
-        yield row("until the first step is done", run.wait_for(run.rows, 180), "s")
+        yield row("until the first step is done", run.wait_for(run.rows, 240), "s")
         finished = run.finish(sizes.seconds)
     yield row("steps", len(run.rows()), "count", note=None if finished else "stopped when its time was over")
     yield from outcome(run, row)

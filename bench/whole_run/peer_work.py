@@ -50,7 +50,7 @@ class Shape:
         return self.prompts * self.samples
 
 
-SMOLLM2 = Shape("SmolLM2-135M", 64, 8, 256, 256, memory_share=0.3, seconds=130)
+SMOLLM2 = Shape("SmolLM2-135M", 64, 8, 256, 256, memory_share=0.3, seconds=200)
 LARGER = Shape(
     "1.7B, random weights",
     32,
@@ -58,7 +58,7 @@ LARGER = Shape(
     512,
     256,
     memory_share=0.45,
-    seconds=140,
+    seconds=220,
     random={
         "hidden_size": 2048,
         "num_hidden_layers": 24,

@@ -44,7 +44,7 @@ class Sizes:
 
 
 SIZES = {
-    "h200": Sizes(["evaluation.every=0"], 20, 100, 150, 240, 1 << 30),
+    "h200": Sizes(["evaluation.every=0"], 20, 100, 240, 240, 1 << 30),
     "smoke": Sizes(
         [
             "data.limit=64",
