@@ -14,7 +14,7 @@ from statistics import mean, median
 from bench.report import Row
 from bench.whole_run.cases import Case, Place
 from bench.whole_run.gpu import memory_watch
-from bench.whole_run.runs import TrainingRun
+from bench.whole_run.runs import SMALL, TrainingRun
 from fastsvs.errors import UserError
 
 METHODS = {"RLVR": "configs/smollm2_rlvr.yaml", "SvS": "configs/smollm2_svs.yaml"}
@@ -47,17 +47,10 @@ SIZES = {
             "data.limit=64",
         ],
         [
+            *SMALL,
             "policy.dtype=fp32",
-            "data.limit=64",
             "rollout.engine=local",
-            "rollout.samples_per_prompt=4",
-            "selfplay.variants_per_context=2",
-            "selfplay.samples_per_variant=4",
-            "evaluation.limit=8",
-            "evaluation.samples=2",
-            "evaluation.k=[1,2]",
             "evaluation.every=1",
-            "run.prompts_per_step=8",
             "run.steps=2",
         ],
         300,

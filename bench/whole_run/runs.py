@@ -20,6 +20,17 @@ from fastsvs.telemetry import read_evaluations
 MARK = "FASTSVS_BENCH_MARK"
 """Environment variable that all processes of a run inherit: so they are found whoever their parent is."""
 LOOK_SECONDS = 0.05
+SMALL = (
+    "data.limit=64",
+    "rollout.samples_per_prompt=4",
+    "selfplay.variants_per_context=2",
+    "selfplay.samples_per_variant=4",
+    "evaluation.limit=8",
+    "evaluation.samples=2",
+    "evaluation.k=[1,2]",
+    "run.prompts_per_step=8",
+)
+"""Overrides that shrink a self-play run to seconds, for the suite `smoke`."""
 
 
 class TrainingRun:

@@ -20,7 +20,7 @@ from bench.report import Row
 from bench.whole_run.cases import Case, Place
 from bench.whole_run.gpu import GIB, memory_watch
 from bench.whole_run.greedy import agreement
-from bench.whole_run.runs import TrainingRun
+from bench.whole_run.runs import SMALL, TrainingRun
 from fastsvs import distributed
 from fastsvs.sync.group import Group, serve_store
 
@@ -46,18 +46,7 @@ class Sizes:
 SIZES = {
     "h200": Sizes(["evaluation.every=0"], 20, 100, 240, 240, 1 << 30),
     "smoke": Sizes(
-        [
-            "data.limit=64",
-            "rollout.samples_per_prompt=4",
-            "rollout.max_sequences=32",
-            "selfplay.variants_per_context=2",
-            "selfplay.samples_per_variant=4",
-            "evaluation.limit=8",
-            "evaluation.samples=2",
-            "evaluation.k=[1,2]",
-            "evaluation.every=0",
-            "run.prompts_per_step=8",
-        ],
+        [*SMALL, "rollout.max_sequences=32", "evaluation.every=0"],
         2,
         8,
         300,

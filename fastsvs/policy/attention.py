@@ -8,7 +8,7 @@ backward passes add up dQ in no fixed order, so two updates from the same state 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -61,26 +61,30 @@ def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tenso
 def chosen(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     """Return the name of the implementation that `attend` takes in this process."""
     capability = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else None
-    return choose(capability, dtype, head_dim, available() if capability else ())
+    return choose(capability, dtype, head_dim, present)
 
 
-def choose(capability: int | None, dtype: torch.dtype, head_dim: int, present: Collection[str]) -> str:
-    """Return the first of the IMPLEMENTATIONS `present` that serves this major compute capability (None: no GPU), dtype
-    and head size. Return `sdpa`, which serves all, when there is none."""
+def choose(capability: int | None, dtype: torch.dtype, head_dim: int, present: Callable[[str], bool]) -> str:
+    """Return the first of IMPLEMENTATIONS that serves this major compute capability (None: no GPU), dtype and head
+    size, and that is `present`, or `sdpa`, which serves all. Those after it are not asked for, as imports take seconds.
+    """
     if capability is None or dtype not in (torch.bfloat16, torch.float16) or head_dim % 8:
         return sdpa.__name__
     suitable = (
         name
         for name, known in IMPLEMENTATIONS.items()
-        if name in present and capability in known.capabilities and head_dim <= known.largest_head
+        if capability in known.capabilities and head_dim <= known.largest_head and present(name)
     )
     return next(suitable, sdpa.__name__)
 
 
-@cache
-def available() -> frozenset[str]:
-    """Return the names of those IMPLEMENTATIONS whose modules import."""
-    return frozenset(name for name, known in IMPLEMENTATIONS.items() if _imports(known.module))
+def present(name: str) -> bool:
+    """Tell whether the module of this one of IMPLEMENTATIONS imports. One that is there and broken counts as absent."""
+    try:
+        import_module(IMPLEMENTATIONS[name].module)
+    except Exception:  # whatever a library raises that was built for another torch or driver
+        return False
+    return True
 
 
 def flash_attention_3(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
@@ -177,15 +181,6 @@ IMPLEMENTATIONS = {
         Implementation(torch_varlen, "torch.nn.attention.varlen", range(8, 100), 256),
     )
 }
-
-
-def _imports(module: str) -> bool:
-    """Check whether the module imports. A module that is installed but broken counts as absent."""
-    try:
-        import_module(module)
-    except Exception:  # whatever a library raises that was built for another torch or driver
-        return False
-    return True
 
 
 def _output(result: Tensor | tuple[Tensor, ...]) -> Tensor:
