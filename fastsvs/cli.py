@@ -36,19 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> None:
     job = _load(config.TrainJob, options)
     if options.dry_run:
-        from fastsvs.dry_run import check_train
+        from fastsvs.commands.dry_run import check_train
 
         _say(check_train(job))
         return
-    from fastsvs.nodes import read_nodes
+    from fastsvs.rollout import read_nodes
 
     nodes = read_nodes(job.rollout)
     if nodes.serves:
-        from fastsvs.serving import serve
+        from fastsvs.commands.serving import serve
 
         serve(job, nodes)
         return
-    from fastsvs.train import train
+    from fastsvs.training import train
 
     train(job)
 
@@ -56,11 +56,11 @@ def _train(options: argparse.Namespace) -> None:
 def _sft(options: argparse.Namespace) -> None:
     job = _load(config.SftJob, options)
     if options.dry_run:
-        from fastsvs.dry_run import check_sft
+        from fastsvs.commands.dry_run import check_sft
 
         _say(check_sft(job))
         return
-    from fastsvs.sft import sft
+    from fastsvs.commands.sft import sft
 
     _say(f"done: {sft(job)}")
 
@@ -68,11 +68,11 @@ def _sft(options: argparse.Namespace) -> None:
 def _self(options: argparse.Namespace) -> None:
     job = _load(config.SelfJob, options)
     if options.dry_run:
-        from fastsvs.dry_run import check_self
+        from fastsvs.commands.dry_run import check_self
 
         _say(check_self(job))
         return
-    from fastsvs.self_job import run_self
+    from fastsvs.commands.self_improve import run_self
 
     _say(f"done: {run_self(job)}")
 
@@ -80,12 +80,12 @@ def _self(options: argparse.Namespace) -> None:
 def _eval(options: argparse.Namespace) -> None:
     job = _load(config.EvalJob, options)
     if options.dry_run:
-        from fastsvs.dry_run import check_eval
+        from fastsvs.commands.dry_run import check_eval
 
         _say(check_eval(job))
         return
-    from fastsvs.evaluate.tables import show_comparison, show_results
-    from fastsvs.evaluation_job import run_evaluation
+    from fastsvs.commands.evaluate import run_evaluation
+    from fastsvs.evaluate import show_comparison, show_results
 
     summary = run_evaluation(job)
     if os.environ.get("RANK", "0") == "0":
@@ -95,13 +95,13 @@ def _eval(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from fastsvs.export import export_run
+    from fastsvs.commands.export import export_run
 
     _say(f"exported step {export_run(options.run, options.out)} of {options.run} to {options.out}")
 
 
 def _merge(options: argparse.Namespace) -> None:
-    from fastsvs.merging import MergePlan, merge_models
+    from fastsvs.commands.merge import MergePlan, merge_models
 
     plan = MergePlan(options.weight, options.drop, options.seed)
     merge_models(options.base, options.tuned, options.out, plan)
@@ -118,8 +118,8 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _analyze(options: argparse.Namespace) -> None:
-    from fastsvs.analysis_job import analyze_models, analyze_run, analyze_step
-    from fastsvs.saturation_job import analyze_saturation
+    from fastsvs.commands.analyze import analyze_models, analyze_run, analyze_step
+    from fastsvs.commands.saturation import analyze_saturation
 
     if options.fit is not None:
         if options.after or options.step or len(options.fit) not in (0, 2):
@@ -140,7 +140,7 @@ def _demo(options: argparse.Namespace) -> None:
     of_the_seed = [f"run.dir=runs/tiny_svs_seed{options.seed}", f"run.seed={options.seed}"]
     job = _load(config.TrainJob, options, of_the_seed)
     from fastsvs.report import write_report
-    from fastsvs.train import train
+    from fastsvs.training import train
 
     train(job)
     print(f"report: {write_report([Path(job.run.dir)], None, SAMPLES)}")
@@ -158,7 +158,7 @@ def _init(options: argparse.Namespace) -> None:
 
 
 def _doctor(_options: argparse.Namespace) -> None:
-    from fastsvs.doctor import examine
+    from fastsvs.commands.doctor import examine
 
     examine()
 

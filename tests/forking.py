@@ -25,7 +25,13 @@ from time import monotonic
 import torch.distributed as dist
 from whole_runs import ROOT, environment
 
-PRELOADED = ["fastsvs.train", "fastsvs.sft", "fastsvs.self_job", "fastsvs.evaluation_job", "fastsvs.export"]
+PRELOADED = [
+    "fastsvs.training.loop",
+    "fastsvs.commands.sft",
+    "fastsvs.commands.self_improve",
+    "fastsvs.commands.evaluate",
+    "fastsvs.commands.export",
+]
 PRELOADED += ["transformers.models.qwen2.modeling_qwen2", "matplotlib.pyplot"]  # which these import while they run
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(PRELOADED)

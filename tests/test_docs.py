@@ -17,7 +17,7 @@ from whole_runs import ROOT, SMALL
 from fastsvs.cli import main
 from fastsvs.config import EvalJob, SelfJob, SftJob, TrainJob, load
 from fastsvs.files import read_jsonl
-from fastsvs.selfplay.extraction import Rejection
+from fastsvs.selfplay.svs.extraction import Rejection
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SCHEMAS = {"train": TrainJob, "sft": SftJob, "eval": EvalJob, "self": SelfJob}

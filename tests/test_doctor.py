@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fastsvs import doctor
 from fastsvs.cli import main
+from fastsvs.commands import doctor
 
 NAMES = [
     *(

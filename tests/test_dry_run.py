@@ -7,8 +7,8 @@ import pytest
 from transformers import AutoConfig
 
 from fastsvs.cli import main
+from fastsvs.commands.dry_run import check_tensors
 from fastsvs.config import TrainJob, load
-from fastsvs.dry_run import check_tensors
 from fastsvs.errors import UserError
 from fastsvs.policy import read_architecture
 

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 from whole_runs import ROOT
 
 from fastsvs.cli import main
+from fastsvs.commands.merge import MergePlan
 from fastsvs.errors import UserError
-from fastsvs.merging import MergePlan
 
 BASE = ROOT / "models" / "tiny"
 

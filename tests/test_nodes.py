@@ -4,7 +4,7 @@ import pytest
 
 from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.errors import UserError
-from fastsvs.nodes import read_nodes
+from fastsvs.rollout.nodes import read_nodes
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_the_wheel_holds_fastsvs_alone(wheel: Path) -> None:
     assert {
         "fastsvs/kernels/__init__.py",
         "fastsvs/kernels/rows_triton.py",
-        "fastsvs/train.py",
+        "fastsvs/training/loop.py",
         "fastsvs/rollout/local/engine.py",
         "fastsvs/selfplay/prompts/variational_problem.txt",
         "fastsvs/report/assets/page.html",

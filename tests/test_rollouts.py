@@ -18,9 +18,9 @@ import torch.distributed as dist
 from fastsvs import distributed
 from fastsvs.algorithms import Batch
 from fastsvs.errors import EngineFailure, UserError
-from fastsvs.experience import Made, share
-from fastsvs.rollouts import Rollouts
+from fastsvs.rollout.driver import Rollouts
 from fastsvs.selfplay import Experience
+from fastsvs.training.experience import Made, share
 
 
 class Servers:

@@ -17,7 +17,7 @@ from fastsvs.data.records import Problem
 from fastsvs.files import read_jsonl
 from fastsvs.rollout.engine import Rollout
 from fastsvs.selfplay import ORIGINAL, Experience, Group, Task
-from fastsvs.valuation import Valued, unequal
+from fastsvs.training.credit import Valued, unequal
 
 RLVR = ["train", "configs/tiny_rlvr.yaml", *SMALL, "evaluation.path=null", "dynamics.every=0"]
 

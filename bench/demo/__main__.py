@@ -20,7 +20,7 @@ from bench.report import Row, write
 from fastsvs.config import TrainJob, load
 from fastsvs.files import read_jsonl
 from fastsvs.telemetry import read_evaluations
-from fastsvs.train import train
+from fastsvs.training.loop import train
 
 METHODS = {"SvS": ("configs/tiny_svs.yaml", "#33996b"), "RLVR": ("configs/tiny_rlvr.yaml", "#3366aa")}
 

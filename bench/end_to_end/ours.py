@@ -1,4 +1,4 @@
-"""The side of FastSvS: the parts of `fastsvs.train` in its order, in one process."""
+"""The side of FastSvS: the parts of `fastsvs.training.loop` in its order, in one process."""
 
 from __future__ import annotations
 

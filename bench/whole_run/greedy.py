@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastsvs.commands.stored_engine import open_engine
 from fastsvs.config import DataConfig, RolloutConfig, VerifierConfig
 from fastsvs.data import encode_prompt, load_problems, load_tokenizer
 from fastsvs.policy.stored import open_weights
 from fastsvs.rollout import Request, Rollout, SamplingParams, drain
-from fastsvs.session import DTYPES
-from fastsvs.stored_engine import open_engine
+from fastsvs.training.session import DTYPES
 
 MAX_TOKENS = 96
 

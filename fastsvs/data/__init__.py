@@ -1,5 +1,6 @@
 """Problems: records, loaders, prompts, and the procedural tiny task."""
 
+from fastsvs.data.inputs import EncodedProblem, Inputs, longest_prompt, read_inputs, read_problems, stop_token_ids
 from fastsvs.data.loader import NO_PROBLEMS, load_dialogues, load_problems
 from fastsvs.data.prompts import (
     PROMPTS,
@@ -13,12 +14,15 @@ from fastsvs.data.prompts import (
 from fastsvs.data.records import Dialogue, Message, Problem
 from fastsvs.data.report import LoadReport
 from fastsvs.data.sampler import EpochSampler
+from fastsvs.data.sources import read_tables
 
 __all__ = [
     "NO_PROBLEMS",
     "PROMPTS",
     "Dialogue",
+    "EncodedProblem",
     "EpochSampler",
+    "Inputs",
     "LoadReport",
     "Message",
     "Problem",
@@ -30,4 +34,9 @@ __all__ = [
     "load_dialogues",
     "load_problems",
     "load_tokenizer",
+    "longest_prompt",
+    "read_inputs",
+    "read_problems",
+    "read_tables",
+    "stop_token_ids",
 ]

@@ -6,15 +6,19 @@ Definitions after Chae et al. 2025 (arXiv 2510.27072), the SvS paper (arXiv 2508
 from fastsvs.dynamics.entropy import entropy_figures
 from fastsvs.dynamics.experience import experience_figures
 from fastsvs.dynamics.rank import RANK_NAMES, rank_dynamics, rank_figures
+from fastsvs.dynamics.saturation import FEWEST, Saturation, fit_saturation
 from fastsvs.dynamics.updates import Change, WeightUpdate, compare, paired
 
 __all__ = [
+    "FEWEST",
     "RANK_NAMES",
     "Change",
+    "Saturation",
     "WeightUpdate",
     "compare",
     "entropy_figures",
     "experience_figures",
+    "fit_saturation",
     "paired",
     "rank_dynamics",
     "rank_figures",

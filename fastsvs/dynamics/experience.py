@@ -8,7 +8,7 @@ from math import log
 from statistics import fmean
 from typing import Any
 
-from fastsvs.evaluate.majority import votes
+from fastsvs.evaluate import votes
 
 Row = Mapping[str, Any]
 """One group: an object of samples/step_N.jsonl."""

@@ -1,7 +1,25 @@
 """Held-out evaluation: pass@k and maj@k with confidence intervals, and the published figures to compare with."""
 
 from fastsvs.evaluate.answered import Answered, figures, pass_rates
+from fastsvs.evaluate.folder import EvaluationFolder
+from fastsvs.evaluate.majority import votes
 from fastsvs.evaluate.pass_at_k import Estimate, bootstrap, estimate, pass_at_k
 from fastsvs.evaluate.runner import evaluate
+from fastsvs.evaluate.self_verification import SelfVerification
+from fastsvs.evaluate.tables import show_comparison, show_results
 
-__all__ = ["Answered", "Estimate", "bootstrap", "estimate", "evaluate", "figures", "pass_at_k", "pass_rates"]
+__all__ = [
+    "Answered",
+    "Estimate",
+    "EvaluationFolder",
+    "SelfVerification",
+    "bootstrap",
+    "estimate",
+    "evaluate",
+    "figures",
+    "pass_at_k",
+    "pass_rates",
+    "show_comparison",
+    "show_results",
+    "votes",
+]

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsvs import config as configuration
-from fastsvs.config import EvalJob
-from fastsvs.config.comparison import differences
+from fastsvs.config import EvalJob, differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
 from fastsvs.evaluate.answered import Answered

@@ -13,7 +13,7 @@ from statistics import fmean
 import numpy as np
 
 from fastsvs.evaluate.pass_at_k import Estimate, bootstrap, resampled
-from fastsvs.verify.answers import canonical_answer
+from fastsvs.verify import canonical_answer
 
 Judgements = Sequence[Sequence[int | None]]
 """Votes on the responses to one problem, [samples][votes]: 1 right, 0 wrong, None neither.

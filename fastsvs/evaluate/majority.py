@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastsvs.verify import Verdict
-from fastsvs.verify.answers import canonical_answer
+from fastsvs.verify import Verdict, canonical_answer
 
 DRAWS = 1000
 """Number of subsets of k samples that are drawn for each problem when there is more than one subset."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fastsvs.config import RolloutConfig, SamplingPlan
-from fastsvs.data.records import Problem
+from fastsvs.data import Problem
 from fastsvs.evaluate.answered import Answered
 from fastsvs.evaluate.gap import read_vote
 from fastsvs.evaluate.self_verification import SelfVerification
-from fastsvs.rollout.engine import Engine, SamplingParams
+from fastsvs.rollout import Engine, SamplingParams
 from fastsvs.selfplay import Experience, Group, Task, collect, original_tasks
 from fastsvs.verify import Verifier
 

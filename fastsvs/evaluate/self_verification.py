@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from fastsvs.selfplay import ORIGINAL, VERIFICATION, Experience, Group, Task
-from fastsvs.selfplay.rise import verification_prompt
+from fastsvs.selfplay import ORIGINAL, VERIFICATION, Experience, Group, Task, verification_prompt
 
 
 class SelfVerification:

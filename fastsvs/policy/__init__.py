@@ -12,19 +12,39 @@ warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor tha
 
 with lean_imports():
     from fastsvs.architecture import Architecture, check_layout, load_hf_config, read_architecture
-    from fastsvs.policy.mapping import hf_shapes
+    from fastsvs.policy import checkpoint
+    from fastsvs.policy.export import save_hf
+    from fastsvs.policy.mapping import hf_shapes, megatron_shapes
+    from fastsvs.policy.merge_plan import MergePlan
+    from fastsvs.policy.model import DTYPES
     from fastsvs.policy.parallel import check_schedule
     from fastsvs.policy.policy import Examination, Policy
     from fastsvs.policy.step import LARGEST
+    from fastsvs.policy.stored import StoredWeights, open_model, open_trained, open_weights, read_job
+    from fastsvs.policy.training_state import replace_weights
+    from fastsvs.policy.weights import WeightSource, open_source
 
 __all__ = [
+    "DTYPES",
     "LARGEST",
     "Architecture",
     "Examination",
+    "MergePlan",
     "Policy",
+    "StoredWeights",
+    "WeightSource",
     "check_layout",
     "check_schedule",
+    "checkpoint",
     "hf_shapes",
     "load_hf_config",
+    "megatron_shapes",
+    "open_model",
+    "open_source",
+    "open_trained",
+    "open_weights",
     "read_architecture",
+    "read_job",
+    "replace_weights",
+    "save_hf",
 ]

@@ -13,8 +13,7 @@ from megatron.core import parallel_state as mpu
 from torch import Tensor
 
 from fastsvs import distributed
-from fastsvs.algorithms.batch import Batch
-from fastsvs.algorithms.terms import PolicyLoss
+from fastsvs.algorithms import Batch, PolicyLoss
 from fastsvs.architecture import check_layout, load_hf_config, read_architecture, rotary_table
 from fastsvs.buckets import Bucket, TensorSpec
 from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastsvs.algorithms.batch import Batch
+from fastsvs.algorithms import Batch
 from fastsvs.policy.modules import PackedSequences
 
 

@@ -1,8 +1,11 @@
 """Rollout: prompts in, sampled responses with their log-probs out, over engines that are known by name."""
 
+from fastsvs.rollout.driver import Rollouts, Running
 from fastsvs.rollout.engine import Engine, RemoteEngine, Request, Rollout, SamplingParams, drain
 from fastsvs.rollout.local import LocalEngine
-from fastsvs.rollout.registry import ENGINES, Asked, EngineFactory, EnginePlan, EngineSpec
+from fastsvs.rollout.nodes import Nodes, check_dedicated, read_nodes
+from fastsvs.rollout.registry import ENGINES, Asked, EngineFactory, EnginePlan
+from fastsvs.rollout.spec import EngineSpec, engine_spec, sampling_params
 from fastsvs.rollout.vllm import VllmEngine
 
 __all__ = [
@@ -13,10 +16,17 @@ __all__ = [
     "EnginePlan",
     "EngineSpec",
     "LocalEngine",
+    "Nodes",
     "RemoteEngine",
     "Request",
     "Rollout",
+    "Rollouts",
+    "Running",
     "SamplingParams",
     "VllmEngine",
+    "check_dedicated",
     "drain",
+    "engine_spec",
+    "read_nodes",
+    "sampling_params",
 ]

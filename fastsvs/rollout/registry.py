@@ -4,35 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-import torch
 from transformers import PretrainedConfig
 
 from fastsvs.config import RolloutConfig
 from fastsvs.registry import Registry
 from fastsvs.rollout.engine import Engine
-
-
-@dataclass(frozen=True)
-class EngineSpec:
-    """Description of the engine to build."""
-
-    hf_config: PretrainedConfig
-    dtype: torch.dtype
-    device: torch.device
-    eos_token_ids: Sequence[int]
-    rollout: RolloutConfig
-    max_sequence_tokens: int
-    """Longest prompt together with its response, in tokens."""
-    folder: Path
-    """Folder for the files that servers need and write, such as their logs."""
-    weights: str | None = None
-    """Hugging Face folder or hub id that servers load when they start; None where the trainer sends them the
-    weights."""
-    server_arguments: Sequence[str] = ()
-    """Further vLLM options, which servers need to receive weights."""
+from fastsvs.rollout.spec import EngineSpec
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ are asked.
 """
 
 from fastsvs.selfplay.azr import AzrStage
-from fastsvs.selfplay.checking import Finding, Judge
+from fastsvs.selfplay.checking import JUDGES, Finding, Judge
 from fastsvs.selfplay.collect import collect
-from fastsvs.selfplay.judges import JUDGES
-from fastsvs.selfplay.rise import VERIFICATION, RiseStage
+from fastsvs.selfplay.counters import count
+from fastsvs.selfplay.refinement import FATES, Chain, SelfStage
+from fastsvs.selfplay.rise import VERIFICATION, RiseStage, load_verification_template, verification_prompt
 from fastsvs.selfplay.samplers import SAMPLERS, Draw, Sampler, SamplerTools, ShuffledEpochs
 from fastsvs.selfplay.stages import STAGES, PlainStage, Stage, StageFactory, StageTools
 from fastsvs.selfplay.svs import SvsStage, load_template
@@ -28,6 +29,7 @@ from fastsvs.selfplay.types import (
 
 __all__ = [
     "ANSWER",
+    "FATES",
     "JUDGES",
     "KINDS",
     "ORIGINAL",
@@ -37,6 +39,7 @@ __all__ = [
     "VARIANT",
     "VERIFICATION",
     "AzrStage",
+    "Chain",
     "Draw",
     "Experience",
     "ExperienceStage",
@@ -47,6 +50,7 @@ __all__ = [
     "RiseStage",
     "Sampler",
     "SamplerTools",
+    "SelfStage",
     "ShuffledEpochs",
     "Stage",
     "StageFactory",
@@ -54,6 +58,9 @@ __all__ = [
     "SvsStage",
     "Task",
     "collect",
+    "count",
     "load_template",
+    "load_verification_template",
     "original_tasks",
+    "verification_prompt",
 ]

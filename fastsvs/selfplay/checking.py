@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fastsvs import distributed
-from fastsvs.rollout.engine import Rollout
+from fastsvs.config import TrainJob
+from fastsvs.registry import Registry
+from fastsvs.rollout import Rollout
 from fastsvs.selfplay.types import ANSWER, Group, Task
 from fastsvs.verify import Pending, Verdict
 
@@ -40,6 +43,21 @@ class Judge(Protocol):
 
     def submit(self, asked: Sequence[tuple[str, Task]]) -> Sequence[Said | Future[Any]]:
         """Return the finding on each (response, task), or a future; which of the two depends on the pair alone."""
+
+
+class OpenedJudge(Judge, Protocol):
+    """A judge with all that it holds open."""
+
+    @property
+    def facts(self) -> Sequence[str]:
+        """Return the lines about the judge for the run's log."""
+
+
+JudgeFactory = Callable[[TrainJob], AbstractContextManager[OpenedJudge]]
+"""Factory that opens a judge for a run whose stage needs it. It raises UserError where the judge must not or cannot
+judge."""
+JUDGES = Registry[JudgeFactory]("judge")
+"""Judges besides the answer verifier, by the name that a stage's tasks give."""
 
 
 class Checker:

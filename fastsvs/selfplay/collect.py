@@ -13,7 +13,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Literal
 
-from fastsvs.rollout.engine import Engine, Request, SamplingParams
+from fastsvs.rollout import Engine, Request, SamplingParams
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay.checking import AnswerVerifier, Checker, Decode, Judge
 from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task

@@ -18,7 +18,7 @@ from fastsvs.config import SelfConfig
 from fastsvs.selfplay.counters import count
 from fastsvs.selfplay.templates import fill, read_template
 from fastsvs.selfplay.types import ANSWER, ORIGINAL, Experience, Group, Task
-from fastsvs.verify.verdict import Verdict
+from fastsvs.verify import Verdict
 
 FEEDBACK, REFINEMENT, APPROVAL = "feedback", "refinement", "approval"
 FATES = ("kept", "disapproved", "truncated", "too_long")

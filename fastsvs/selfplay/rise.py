@@ -16,7 +16,7 @@ from fastsvs.seeding import derive_seed
 from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools
 from fastsvs.selfplay.templates import fill, read_template
 from fastsvs.selfplay.types import ORIGINAL, Experience, Group, Task
-from fastsvs.verify.verdict import Verdict
+from fastsvs.verify import Verdict
 
 VERIFICATION = "verification"
 ANSWERS = {Verdict.CORRECT: "1", Verdict.WRONG: "0"}

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from fastsvs.config import SelfPlayConfig
 from fastsvs.registry import Registry
 from fastsvs.selfplay.counters import count
-from fastsvs.selfplay.shaping import informative, solving_rewards
 from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task
+from fastsvs.verify import Verdict
 
 Encode = Callable[[str], tuple[int, ...]]
 """Function from text to token ids."""
@@ -93,3 +93,13 @@ def conclude(groups: Sequence[Group], keep: Callable[[Group], bool]) -> Experien
     for group in groups:
         (kept if keep(group) else discarded).append(group)
     return Experience(kept, count(groups, kept), discarded)
+
+
+def solving_rewards(group: Group) -> tuple[float, ...]:
+    """Return the rewards, [samples]: 1 for each correct answer, else 0."""
+    return tuple(float(verdict is Verdict.CORRECT) for verdict in group.verdicts)
+
+
+def informative(group: Group) -> bool:
+    """Return whether some answers are known to be correct and some to be wrong: 0 < accuracy < 1."""
+    return 0 < group.correct < group.verified

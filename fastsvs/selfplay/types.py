@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Protocol
 
-from fastsvs.data.records import Problem
-from fastsvs.rollout.engine import Rollout
-from fastsvs.verify.verdict import Verdict
+from fastsvs.data import Problem
+from fastsvs.rollout import Rollout
+from fastsvs.verify import Verdict
 
 ORIGINAL = "original"
 SYNTHESIS = "synthesis"

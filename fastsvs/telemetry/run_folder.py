@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastsvs import config as configuration
-from fastsvs.config import SelfJob, SftJob, TrainJob
-from fastsvs.config.comparison import differences
+from fastsvs.config import SelfJob, SftJob, TrainJob, differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
 from fastsvs.files import append_jsonl, check_folder, lock, read_jsonl, write_atomic, write_json, write_jsonl

@@ -3,7 +3,15 @@
 This package is imported in those processes too: it must stay light (no torch).
 """
 
+from fastsvs.verify.answers import canonical_answer, majority_share
 from fastsvs.verify.verdict import Verdict
 from fastsvs.verify.verifier import Pending, Verifier, settled
 
-__all__ = ["Pending", "Verdict", "Verifier", "settled"]
+__all__ = [
+    "Pending",
+    "Verdict",
+    "Verifier",
+    "canonical_answer",
+    "majority_share",
+    "settled",
+]

@@ -16,7 +16,7 @@ from fastsvs.data import (
     encode_prompt,
     load_tokenizer,
 )
-from fastsvs.data.tiny_model import build_tokenizer
+from fastsvs.data.tiny.model import build_tokenizer
 from fastsvs.errors import UserError
 
 CHATML = (

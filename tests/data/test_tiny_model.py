@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fastsvs.data import encode_dialogue, tiny
-from fastsvs.data.tiny_model import write_model_folder
+from fastsvs.data.tiny.model import write_model_folder
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "models" / "tiny"

@@ -7,8 +7,9 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsvs.data import tiny, tiny_programs
-from fastsvs.data.tiny_programs import program_dialogues, write_hint, write_program
+from fastsvs.data import tiny
+from fastsvs.data.tiny import programs as tiny_programs
+from fastsvs.data.tiny.programs import program_dialogues, write_hint, write_program
 from fastsvs.selfplay.azr.templates import load_templates
 
 DIALOGUES = [tuple(turn["content"] for turn in each.messages) for each in islice(program_dialogues(), 3000)]

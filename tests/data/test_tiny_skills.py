@@ -8,7 +8,7 @@ import pytest
 
 from fastsvs.data import tiny
 from fastsvs.data.records import Dialogue
-from fastsvs.data.tiny_skills import (
+from fastsvs.data.tiny.skills import (
     ALL_RIGHT,
     FEEDBACK_TEMPLATE,
     REFINEMENT_TEMPLATE,

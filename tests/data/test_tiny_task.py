@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsvs.data import tiny
-from fastsvs.data.tiny_stories import PEOPLE, STORIES
+from fastsvs.data.tiny.stories import PEOPLE, STORIES
 
 PROBLEMS = [*tiny.problems("tiny:train", 3000), *tiny.problems("tiny:heldout", 1000)]
 DIALOGUES = tiny.dialogues("tiny:sft", 6000)
@@ -110,7 +110,7 @@ def test_solutions_to_learn_from_slip_at_one_step_in_four_and_go_on_from_there()
         assert written["content"].endswith(f"\\boxed{{{lines[-1][3]}}}")
         assert all(before[3] == after[0] for before, after in pairwise(lines))
         if f" {lines[0][0]} " in asked["content"]:
-            exact = [tiny._apply(int(a), op, int(b)) == int(c) for a, op, b, c in lines]  # type: ignore[arg-type]
+            exact = [tiny.apply(int(a), op, int(b)) == int(c) for a, op, b, c in lines]  # type: ignore[arg-type]
             steps, right = steps + len(exact), right + sum(exact)
             assert (written["content"].endswith(f"\\boxed{{{tiny.solve(asked['content'])}}}")) or not all(exact)
     assert right / steps == pytest.approx(0.75, abs=0.03)

@@ -94,8 +94,8 @@ def test_pairs_are_read_one_by_one() -> None:
 def test_a_run_against_its_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from whole_runs import ROOT, SMALL
 
-    from fastsvs.analysis_job import analyze_models, analyze_run, analyze_step
     from fastsvs.cli import main
+    from fastsvs.commands.analyze import analyze_models, analyze_run, analyze_step
     from fastsvs.files import read_jsonl
 
     run = tmp_path / "run"

@@ -15,7 +15,7 @@ from fastsvs.algorithms import Batch, Context, sample_rewards
 from fastsvs.algorithms.rewards.covo import answer_distances, curiosity
 from fastsvs.config import AlgorithmConfig, CovoConfig, ModelConfig, PolicyConfig
 from fastsvs.policy import Policy
-from fastsvs.valuation import PolicyProbe
+from fastsvs.training.credit import PolicyProbe
 
 TEMPERATURE = 0.7
 LEAD = "so: "

@@ -8,7 +8,7 @@ LOOK = """
 import json, sys
 import torch
 compile = torch.compile
-import fastsvs.train
+import fastsvs.training.loop
 import megatron.core
 assert torch.compile is compile
 print(json.dumps(sorted(sys.modules)))

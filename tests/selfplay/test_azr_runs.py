@@ -9,9 +9,9 @@ import pytest
 from forking import Run
 from whole_runs import OF_THE_MACHINE, ROOT
 
+from fastsvs.commands.dry_run import check_train
 from fastsvs.config import TrainJob, load
-from fastsvs.data.tiny_programs import PROPOSE_DEDUCTION, SOLVE_DEDUCTION, block
-from fastsvs.dry_run import check_train
+from fastsvs.data.tiny.programs import PROPOSE_DEDUCTION, SOLVE_DEDUCTION, block
 from fastsvs.errors import UserError
 from fastsvs.files import read_jsonl
 from fastsvs.report import write_report

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsvs.selfplay.extraction import Rejection, extract_problem, normalize, read_variants
-from fastsvs.selfplay.svs import load_template
+from fastsvs.selfplay.svs.extraction import Rejection, extract_problem, normalize, read_variants
+from fastsvs.selfplay.svs.stage import load_template
 
 TEMPLATE = load_template(None)
 plain_text = st.text(st.characters(exclude_characters="`", exclude_categories=["Cs"]))

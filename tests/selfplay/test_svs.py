@@ -9,8 +9,8 @@ from selfplay_world import answered, encode, problem, solved
 from fastsvs.config import SelfPlayConfig
 from fastsvs.errors import UserError
 from fastsvs.selfplay import ORIGINAL, SYNTHESIS, VARIANT, Task
-from fastsvs.selfplay.shaping import within
-from fastsvs.selfplay.svs import load_template
+from fastsvs.selfplay.svs.shaping import within
+from fastsvs.selfplay.svs.stage import load_template
 from fastsvs.verify import Verdict
 
 SYNTHESIS_TASK = Task("p0/000", SYNTHESIS, problem(), encode("REWRITE"), 9, parent="p0", parent_sample=0, judge=None)

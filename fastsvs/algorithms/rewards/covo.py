@@ -20,7 +20,7 @@ from torch import Tensor
 from fastsvs.algorithms.batch import Batch
 from fastsvs.algorithms.context import Context, Probe
 from fastsvs.algorithms.rewards.registry import REWARDS
-from fastsvs.verify.answers import canonical_answer
+from fastsvs.verify import canonical_answer
 
 
 @REWARDS.register("covo")

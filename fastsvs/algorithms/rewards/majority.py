@@ -12,7 +12,7 @@ from fastsvs.algorithms.batch import Batch
 from fastsvs.algorithms.context import Context
 from fastsvs.algorithms.rewards.registry import REWARDS
 from fastsvs.config import MajorityConfig
-from fastsvs.verify.answers import canonical_answer, majority_share
+from fastsvs.verify import canonical_answer, majority_share
 
 
 @REWARDS.register("majority")

@@ -16,8 +16,8 @@ from torch import Tensor
 from fastsvs import distributed
 from fastsvs.config import ServerConfig
 from fastsvs.errors import UserError
-from fastsvs.nodes import read_nodes
 from fastsvs.rollout.engine import Request, Rollout
+from fastsvs.rollout.nodes import read_nodes
 from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
 from fastsvs.rollout.vllm.client import Client, Endpoint
 from fastsvs.rollout.vllm.dispatch import Dispatcher

@@ -8,7 +8,7 @@ import torch
 
 from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.errors import UserError
-from fastsvs.nodes import Nodes, read_nodes
+from fastsvs.rollout.nodes import Nodes, read_nodes
 from fastsvs.rollout.registry import EngineSpec
 from fastsvs.rollout.vllm.command import Launch, private_address
 from fastsvs.rollout.vllm.remote import API_KEY, Control, serve

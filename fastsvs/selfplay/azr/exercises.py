@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fastsvs.data.sources import read_tables
+from fastsvs.data import read_tables
 from fastsvs.errors import UserError
 from fastsvs.sandbox import Value
 from fastsvs.shipped import missing

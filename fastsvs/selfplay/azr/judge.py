@@ -13,10 +13,9 @@ from fastsvs.selfplay.azr.exercises import Exercise, literal, literal_text
 from fastsvs.selfplay.azr.proposals import ENTRY, Proposal, Rejection, check_program, read_proposal
 from fastsvs.selfplay.azr.responses import Blocks, last_block, read_blocks
 from fastsvs.selfplay.azr.templates import Templates, load_templates, task_of
-from fastsvs.selfplay.checking import Finding, Said
-from fastsvs.selfplay.judges import JUDGES
+from fastsvs.selfplay.checking import JUDGES, Finding, Said
 from fastsvs.selfplay.types import Task
-from fastsvs.verify.verdict import Verdict
+from fastsvs.verify import Verdict
 
 JUDGE = "azr"
 NO_ANSWER = "no_answer"

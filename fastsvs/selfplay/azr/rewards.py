@@ -8,7 +8,7 @@ from fractions import Fraction
 from fastsvs.config import AzrConfig
 from fastsvs.selfplay.azr.judge import NO_ANSWER
 from fastsvs.selfplay.types import Group
-from fastsvs.verify.verdict import Verdict
+from fastsvs.verify import Verdict
 
 INVALID = -1.0
 USELESS = -0.5

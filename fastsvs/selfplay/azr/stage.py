@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from fastsvs.config import SelfPlayConfig
-from fastsvs.data.records import Problem
+from fastsvs.data import Problem
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay.azr.exercises import Buffer, Exercise, read_seeds
 from fastsvs.selfplay.azr.judge import JUDGE

@@ -16,7 +16,7 @@ from fastsvs.seeding import derive_seed
 from fastsvs.selfplay.samplers.history import originals
 from fastsvs.selfplay.samplers.registry import SAMPLERS, Draw, SamplerTools, ShuffledEpochs
 from fastsvs.selfplay.types import Experience
-from fastsvs.verify.answers import canonical_answer, majority_share
+from fastsvs.verify import canonical_answer, majority_share
 
 
 @SAMPLERS.register("consensus_curriculum")

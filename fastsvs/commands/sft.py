@@ -1,0 +1,128 @@
+"""Supervised fine-tuning: the same policy, packing, optimizer and checkpoints; the loss is the NLL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PretrainedConfig
+
+from fastsvs import distributed
+from fastsvs.algorithms import Batch, TokenLoss, TokenTerms, token_level
+from fastsvs.commands.export import write_companions
+from fastsvs.config import AlgorithmConfig, SftJob
+from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer
+from fastsvs.errors import UserError
+from fastsvs.files import check_folder
+from fastsvs.policy import Policy, checkpoint
+from fastsvs.telemetry import RunFolder, StepProgress
+from fastsvs.training import check_policy
+
+Example = tuple[np.ndarray, np.ndarray]
+"""Token ids `[tokens]` and whether each is to be learned `[tokens]`."""
+
+
+def sft(job: SftJob) -> Path:
+    """Train on the job's dialogues, resuming what its run folder holds. Returns the folder of the run, or of the
+    export."""
+    distributed.initialize(job.run.timeout_seconds)
+    main = distributed.is_main()
+    checked = preflight(job, distributed.world_size())
+    examples, folder = checked.examples, checked.folder
+    policy = Policy(
+        job.model, job.policy, seed=job.run.seed, total_updates=job.run.steps, max_sequence_tokens=job.data.max_tokens
+    )
+    newest = distributed.broadcast(checkpoint.latest(folder.checkpoints))
+    start = checkpoint.load(policy, newest)["step"] if newest else 0
+    folder.begin(start)
+    sampler = EpochSampler(len(examples), job.run.prompts_per_step, job.run.seed)
+    with closing(folder), StepProgress("sft", job.run.steps, start, enabled=main) as progress:
+        for fact in checked.facts:
+            progress.say(fact)
+        for step in range(start, job.run.steps):
+            began = time.perf_counter()
+            batch = supervised_batch([examples[index] for index in sampler.select(step)])
+            weights = torch.full((len(batch),), 1.0 / float(batch.advantages.sum()))
+            metrics = policy.update(batch, negative_log_likelihood, AlgorithmConfig(), weights, temperature=1.0)
+            row = {"step": step + 1, **metrics, "time/step": time.perf_counter() - began}
+            folder.log(row)
+            progress.advance(step + 1, f"loss {metrics['loss']:.4f}  {row['time/step']:.2f} s")
+            if (step + 1) % job.run.save_every == 0 or step + 1 == job.run.steps:
+                state = {"step": step + 1}
+                checkpoint.save(policy, folder.checkpoints, step + 1, state, job.run.keep_checkpoints)
+    if job.export is None:
+        return folder.root
+    export = Path(job.export)
+    policy.export(export)
+    if main and export.resolve() != Path(job.model.path).resolve():
+        write_companions(job.model, export)
+    distributed.barrier()  # the others wait until it is there
+    return export
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A job that can begin, with what was read to find that out."""
+
+    examples: Sequence[Example]
+    hf_config: PretrainedConfig
+    folder: RunFolder
+    facts: Sequence[str]
+
+
+def preflight(job: SftJob, processes: int | None) -> Checked:
+    """Check the job as `fastsvs.training.preflight` does for training with rewards."""
+    check_example_length(job)
+    hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
+    main = distributed.is_main()
+    folder = RunFolder(job, Path(job.run.dir), writable=main)
+    if main and job.export is not None:
+        check_folder("export", Path(job.export))
+    examples, facts = load_examples(job)
+    return Checked(examples, hf_config, folder, facts)
+
+
+def load_examples(job: SftJob) -> tuple[list[Example], list[str]]:
+    """Return encoded examples, and facts about what was left out. Raises UserError when nothing remains."""
+    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
+    dialogues, loaded = load_dialogues(job.data)
+    encoded, kept = encode_dialogues(dialogues, tokenizer, job.data.max_tokens, job.data.path)
+    return [(np.asarray(ids), np.asarray(mask)) for ids, mask in encoded], [*loaded.describe(), *kept.describe()]
+
+
+def check_example_length(job: SftJob) -> None:
+    """Check that the longest example fits one micro-batch. Raises UserError where it does not."""
+    if job.data.max_tokens > job.policy.tokens_per_micro_batch:
+        raise UserError(
+            f"data.max_tokens ({job.data.max_tokens}) is over policy.tokens_per_micro_batch "
+            f"({job.policy.tokens_per_micro_batch}): raise the latter or lower the former"
+        )
+
+
+def supervised_batch(examples: Sequence[Example]) -> Batch:
+    """Build a batch in which an example's response begins with its first learned token; the advantage is 1 on learned
+    tokens, else 0."""
+    firsts = [int(mask.argmax()) for _, mask in examples]
+    responses = [ids[first:] for (ids, _), first in zip(examples, firsts, strict=True)]
+    learned = [mask[first:] for (_, mask), first in zip(examples, firsts, strict=True)]
+    flat = torch.from_numpy(np.concatenate(learned)).float()
+    return Batch(
+        prompt_ids=[ids[:first] for (ids, _), first in zip(examples, firsts, strict=True)],
+        response_ids=responses,
+        kinds=["supervised"] * len(examples),
+        groups=torch.arange(len(examples)),
+        rewards=torch.zeros(len(examples)),
+        advantages=flat,
+        rollout_logprobs=torch.zeros_like(flat),
+    )
+
+
+@token_level
+def negative_log_likelihood(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
+    """Return -log p of each learned token."""
+    return TokenLoss(loss=-terms.logprobs * terms.advantages, metrics={})

@@ -1,0 +1,71 @@
+"""What a job reads before anything is built: tokenizer, problems, and the tokens that end a response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from fastsvs.architecture import load_hf_config
+from fastsvs.config import DataConfig, TrainJob
+from fastsvs.data.loader import NO_PROBLEMS, load_problems
+from fastsvs.data.prompts import encode_problems, load_tokenizer
+from fastsvs.data.records import Problem
+from fastsvs.errors import UserError
+
+EncodedProblem = tuple[Problem, tuple[int, ...]]
+"""A problem with the token ids of its prompt."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs of a run: encoded problems and the facts to show about them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    problems: Sequence[EncodedProblem]
+    held_out: Sequence[EncodedProblem]
+    facts: Sequence[str]
+
+
+def read_inputs(job: TrainJob) -> Inputs:
+    """Read tokenizer and problems, with every count of what was left out. Raises UserError when nothing remains."""
+    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
+    problems, facts = ([], []) if job.data.path == NO_PROBLEMS else read_problems(job.data, tokenizer, "train")
+    if job.evaluation.path is None:
+        return Inputs(tokenizer, problems, [], facts)
+    held_out = job.data.model_copy(update={"path": job.evaluation.path, "limit": job.evaluation.limit})
+    encoded, held_out_facts = read_problems(held_out, tokenizer, "eval")
+    return Inputs(tokenizer, problems, encoded, [*facts, *held_out_facts])
+
+
+def read_problems(
+    data: DataConfig, tokenizer: PreTrainedTokenizerBase, mode: Literal["train", "eval"]
+) -> tuple[list[EncodedProblem], list[str]]:
+    problems, loaded = load_problems(data)
+    encoded, kept = encode_problems(problems, tokenizer, data, mode)
+    facts = [*loaded.describe(), *kept.describe()]
+    if not encoded:
+        raise UserError(f"{data.path}: no problem is left to work on ({'; '.join(facts)})")
+    return encoded, facts
+
+
+def longest_prompt(problems: Sequence[EncodedProblem]) -> int:
+    """Return the number of tokens in the longest prompt, or 0 where there is none."""
+    return max((len(prompt) for _, prompt in problems), default=0)
+
+
+def stop_token_ids(model_path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokenizer's end of sequence and what the model's generation_config.json, or else its config.json, ends
+    on. Raises UserError where none of them names a token."""
+    try:
+        declared = GenerationConfig.from_pretrained(model_path).eos_token_id
+    except OSError:
+        declared = load_hf_config(model_path).eos_token_id
+    ids = {tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])} - {None}
+    if not ids:
+        raise UserError(
+            f"{model_path}: neither the tokenizer nor the model's configuration names an end-of-sequence token"
+        )
+    return sorted(ids)

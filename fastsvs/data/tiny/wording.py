@@ -1,0 +1,88 @@
+"""The sentences of the tiny task: a computation as a word problem and as a solution, and back again."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from random import Random
+
+from fastsvs.data.records import Dialogue
+from fastsvs.data.tiny.computation import LARGEST, OPERATIONS, Computation, Operation, Step, apply
+from fastsvs.data.tiny.stories import PEOPLE, STORIES, Story
+
+_SLIP_SHARE = 0.25
+"""Share of steps that slip in solutions to learn from."""
+_SLIPS = (-10, -3, -2, -1, 1, 2, 3, 10)
+
+
+def write_problem(computation: Computation, story: Story, name: str) -> str:
+    """Write the computation as a word problem."""
+    sentences = [story.start.format(n=computation.start, name=name)]
+    for operation, operand in computation.steps:
+        sentences.append(_sentence(story, operation).format(n=operand, they=PEOPLE[name]))
+    return " ".join([*sentences, story.ask])
+
+
+def write_solution(computation: Computation, story: Story, slips: Random | None = None) -> str:
+    """Write one line per step, the unit at the last, then the boxed answer: enough to rebuild a problem from.
+
+    With `slips`, a step's result may be off; the next step starts from it.
+    """
+    lines, value = [], computation.start
+    for operation, operand in computation.steps:
+        slip = slips.choice(_SLIPS) if slips and slips.random() < _SLIP_SHARE else 0
+        result = max(0, apply(value, operation, operand) + slip)
+        lines.append(f"{value}{operation}{operand}={result}")
+        value = result
+    return "\n".join(lines) + f" {story.unit}\n\\boxed{{{value}}}"
+
+
+def solve(question: str) -> int | None:
+    """Return the answer to a problem told in this task's sentences, even mixed from several stories.
+
+    Returns None for any other text, and where a division is not exact or a value leaves 0..LARGEST.
+    """
+    *steps, ask = re.split(r"(?<=\.) ", question)
+    value = None
+    for story in STORIES:
+        if steps and ask == story.ask and (opening := _read(story.start, steps[0])):
+            value = int(opening[1])
+    for sentence in steps[1:]:
+        step = _read_step(sentence)
+        if value is None or step is None or (step[0] == "/" and (step[1] == 0 or value % step[1])):
+            return None
+        value = apply(value, *step)
+        if not 0 <= value <= LARGEST:
+            return None
+    return value
+
+
+def dialogue(asked: str, written: str) -> Dialogue:
+    return Dialogue(({"role": "user", "content": asked}, {"role": "assistant", "content": written}))
+
+
+def _read_step(sentence: str) -> Step | None:
+    for story in STORIES:
+        for operation in OPERATIONS:
+            match = _read(_sentence(story, operation), sentence)
+            if match:
+                return operation, int(match[1])
+    return None
+
+
+def _read(template: str, sentence: str) -> re.Match[str] | None:
+    return _pattern(template).fullmatch(sentence)
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    """Compile `template` to an expression whose only group is the number."""
+    people = "(?:" + "|".join(PEOPLE) + ")"
+    pronouns = "(?:" + "|".join(sorted(set(PEOPLE.values()))) + ")"
+    return re.compile(
+        re.escape(template).replace(r"\{n\}", r"(\d{1,3})").replace(r"\{name\}", people).replace(r"\{they\}", pronouns)
+    )
+
+
+def _sentence(story: Story, operation: Operation) -> str:
+    return {"+": story.add, "-": story.subtract, "*": story.multiply, "/": story.divide}[operation]

@@ -1,0 +1,155 @@
+"""Work that drives the rollout engine: on all ranks together, or on the main rank while the others stand by.
+
+A collective engine is driven by every rank, when the work's result is asked for. Any other engine is driven by a thread
+of the main rank, from the start on, beside whatever the ranks do until they need the result. While they wait for it the
+main rank gives the orders: wait on, or publish the weights again, because a server was restarted and has none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import Generic, Literal, Protocol, TypeVar
+
+from fastsvs import distributed
+from fastsvs.errors import EngineFailure, UserError
+from fastsvs.rollout.engine import Engine, RemoteEngine
+
+T = TypeVar("T")
+Work = Callable[[Callable[[], bool]], T]
+"""Function that does the work. It is called with a function that says whether the result is no longer wanted; then it
+raises CancelledError."""
+LOOK_SECONDS = 0.2
+"""Time between two looks at the servers while the ranks wait, in seconds."""
+CLOSE_SECONDS = 30.0
+"""Longest wait for cancelled work to end, in seconds."""
+
+
+class Publisher(Protocol):
+    def publish(self, version: int) -> None:
+        """Give the policy's weights to every engine that does not hold `version`. Collective."""
+
+
+class Rollouts:
+    """Starter of work on the engine. Every method is collective."""
+
+    def __init__(self, engine: Engine, sync: Publisher, timeout_seconds: float) -> None:
+        """Drive `engine`. `timeout_seconds` is the ranks' longest wait for one another; the work itself may take
+        longer."""
+        self._engine = engine
+        self._sync = sync
+        self._timeout = timeout_seconds
+        self._running: list[Running] = []
+        self._asked = perf_counter()
+
+    def start(self, work: Work[T]) -> Running[T]:
+        """Begin the work, as far as the engine allows; nothing else may be at work."""
+        if any(not running.over() for running in self._running):
+            raise ValueError("the engine is still at work")
+        running: Running[T] = Running(work, self._engine, self._sync, self._timeout)
+        self._running.append(running)
+        return running
+
+    def idle_share(self) -> float:
+        """Return the share of the time since the last call in which no work was done, on ranks that do the work."""
+        since, self._asked = self._asked, perf_counter()
+        busy = sum(running.seconds for running in self._running if running.over())
+        self._running = [running for running in self._running if not running.over()]
+        return 1 - busy / (self._asked - since)
+
+    def close(self) -> None:
+        """Cancel the work that is not done."""
+        for running in self._running:
+            running.cancel()
+
+
+class Running(Generic[T]):
+    """Work that was started."""
+
+    def __init__(self, work: Work[T], engine: Engine, sync: Publisher, timeout_seconds: float) -> None:
+        self._work = work
+        self._engine = engine
+        self._sync = sync
+        self._timeout = timeout_seconds
+        self._cancelled = threading.Event()
+        self._outcome: Future[T | None] = Future()
+        self.seconds = 0.0
+        """Duration of the work in seconds, once it is over; 0 on ranks that stood by."""
+        self._thread = threading.Thread(target=self._run, name="rollouts", daemon=True)
+        if not engine.collective and distributed.is_main():
+            self._thread.start()
+
+    def over(self) -> bool:
+        return self._outcome.done()
+
+    def result(self, version: int) -> T | None:
+        """Return the result of the work, or None on ranks that stood by. For `version` see `wait`."""
+        self.wait(version)
+        return self._outcome.result()
+
+    def wait(self, version: int) -> None:
+        """Wait until the work is over. `version` is that of the policy's weights as they are now: restarted servers get
+        it.
+
+        With a collective engine it raises what the work raised. With any other engine every rank raises EngineFailure
+        when the work ended with something that a user can mend, and RuntimeError when it ended with another exception.
+        """
+        if self._engine.collective:
+            if not self.over():
+                self._run()
+            self._outcome.result()
+            return
+        while (order := distributed.broadcast(self._order() if distributed.is_main() else _WAIT)).kind != "over":
+            if order.kind == "refresh":
+                self._sync.publish(version)
+        if order.error is not None:
+            raise order.error from (self._outcome.exception() if self.over() else None)
+        if not self.over():
+            self._outcome.set_result(None)
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        began = perf_counter()
+        try:
+            result = self._work(self._cancelled.is_set)
+            self.seconds = perf_counter() - began
+            self._outcome.set_result(result)
+        except BaseException as error:  # whoever asks for the result must hear of it
+            self._outcome.set_exception(error)
+
+    def _order(self) -> _Order:
+        """Return what all ranks are to do next. The main rank watches the servers until there is something."""
+        engine: RemoteEngine = self._engine  # type: ignore[assignment]
+        heartbeat = monotonic() + self._timeout / 4
+        while monotonic() < heartbeat:
+            wait([self._outcome], min(LOOK_SECONDS, self._timeout / 4))
+            try:
+                if self.over():
+                    self._outcome.result()
+                    return _Order("over")
+                if engine.stale():
+                    return _Order("refresh")
+            except UserError as error:
+                return _Order("over", EngineFailure(str(error)))
+            except Exception as error:
+                return _Order("over", RuntimeError(f"the main rank's rollouts failed: {type(error).__name__}: {error}"))
+        return _WAIT
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Order from the main rank to all."""
+
+    kind: Literal["wait", "refresh", "over"]
+    error: Exception | None = None
+    """Error with which the work ended, if it failed."""
+
+
+_WAIT = _Order("wait")

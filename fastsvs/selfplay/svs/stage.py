@@ -1,0 +1,129 @@
+"""SvS: the policy rewrites correct responses to half-solved problems into new problems, and solves those too.
+
+One step follows arXiv 2508.14029, algorithm 1, with the constants and the inclusive ranges of its code. Every correct
+response to a problem with accuracy in `context_range` is a context. The policy writes `variants_per_context` problems
+from each. Each valid one inherits the original answer and is solved `samples_per_variant` times. Writing it is rewarded
+when its accuracy lies in `positive_range`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fastsvs.config import SelfPlayConfig
+from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools, conclude, informative, solving_rewards
+from fastsvs.selfplay.svs.extraction import Rejection, Variant, read_variants
+from fastsvs.selfplay.svs.shaping import context_samples, deserves_reward
+from fastsvs.selfplay.templates import read_template
+from fastsvs.selfplay.types import ORIGINAL, SYNTHESIS, VARIANT, Experience, Group, Task
+
+PLACEHOLDER = "{response}"
+
+
+def load_template(path: str | None) -> str:
+    """Load the synthesis prompt at `path`, or the built-in one. Raises UserError when it cannot be used."""
+    return read_template(path, "variational_problem.txt", ("response",), "selfplay.template")
+
+
+@STAGES.register("svs")
+class SvsStage(PlainStage):
+    """The stage of SvS: select, synthesize, solve, shape, filter. It holds no state but its configuration."""
+
+    def __init__(self, config: SelfPlayConfig, tools: StageTools) -> None:
+        super().__init__(config, tools)
+        self.template = load_template(config.template)
+
+    def expand(self, group: Group) -> list[Task]:
+        if group.task.kind == ORIGINAL:
+            return self._synthesis_tasks(group)
+        return self._variant_tasks(group) if group.task.kind == SYNTHESIS else []
+
+    def finish(self, groups: Sequence[Group]) -> Experience:
+        variants = {
+            (group.task.parent, group.task.parent_sample): group for group in groups if group.task.kind == VARIANT
+        }
+        rewarded = [replace(group, rewards=self._rewards(group, variants)) for group in groups]
+        experience = conclude(rewarded, self._keep)
+        counters = experience.counters | self._selfplay_counters(rewarded, len(variants))
+        return replace(experience, counters=counters)
+
+    def _synthesis_tasks(self, group: Group) -> list[Task]:
+        tasks = []
+        for sample in context_samples(group, self.config):
+            prompt_ids = self.tools.encode_message(self.template.replace(PLACEHOLDER, group.texts[sample]))
+            if len(prompt_ids) <= self.tools.max_prompt_tokens:
+                tasks.append(
+                    Task(
+                        key=f"{group.task.key}/{sample:03d}",
+                        kind=SYNTHESIS,
+                        problem=group.task.problem,
+                        prompt_ids=prompt_ids,
+                        samples=self.config.variants_per_context,
+                        parent=group.task.key,
+                        parent_sample=sample,
+                        judge=None,
+                        max_tokens=self.config.max_synthesis_tokens or self.tools.max_response_tokens,
+                    )
+                )
+        return tasks
+
+    def _variant_tasks(self, group: Group) -> list[Task]:
+        tasks = []
+        for sample, variant in enumerate(self._variants(group)):
+            if variant.rejection is not None:
+                continue
+            prompt_ids = self.tools.encode_question(variant.question)
+            if len(prompt_ids) <= self.tools.max_prompt_tokens:
+                key = f"{group.task.key}/{sample:03d}"
+                problem = replace(
+                    group.task.problem,
+                    id=f"{group.task.problem.id}:{key}",
+                    question=variant.question,
+                    solution=None,
+                )
+                tasks.append(
+                    Task(
+                        key=key,
+                        kind=VARIANT,
+                        problem=problem,
+                        prompt_ids=prompt_ids,
+                        samples=self.config.samples_per_variant,
+                        parent=group.task.key,
+                        parent_sample=sample,
+                        max_tokens=self.tools.max_response_tokens,
+                    )
+                )
+        return tasks
+
+    def _variants(self, group: Group) -> list[Variant]:
+        return read_variants(group.texts, group.task.problem.question, self.template)
+
+    def _rewards(self, group: Group, variants: Mapping[tuple[str | None, int | None], Group]) -> tuple[float, ...]:
+        if group.task.kind != SYNTHESIS:
+            return solving_rewards(group)
+        otherwise = -1.0 if self.config.shaping.negative else 0.0
+        written = (variants.get((group.task.key, sample)) for sample in range(len(group.texts)))
+        return tuple(1.0 if v is not None and deserves_reward(v, self.config) else otherwise for v in written)
+
+    def _keep(self, group: Group) -> bool:
+        return 1.0 in group.rewards if group.task.kind == SYNTHESIS else informative(group)
+
+    def _selfplay_counters(self, groups: Sequence[Group], solved: int) -> dict[str, float]:
+        originals = [group for group in groups if group.task.kind == ORIGINAL]
+        synthesis = [group for group in groups if group.task.kind == SYNTHESIS]
+        contexts = [context_samples(group, self.config) for group in originals]
+        written = [variant for group in synthesis for variant in self._variants(group)]
+        reasons = Counter(variant.rejection for variant in written)
+        reasons[Rejection.TOO_LONG] = reasons[None] - solved
+        counters: dict[str, float] = {
+            "underperforming": sum(bool(samples) for samples in contexts),
+            "contexts": sum(map(len, contexts)),
+            "contexts_too_long": sum(map(len, contexts)) - len(synthesis),
+            "variants_asked": len(written),
+            "variants_extracted": sum(variant.extracted for variant in written),
+            "variants_valid": solved,
+            "variants_positive": sum(group.rewards.count(1.0) for group in synthesis),
+        }
+        return counters | {f"rejected/{reason}": reasons[reason] for reason in Rejection}

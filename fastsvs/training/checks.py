@@ -1,0 +1,100 @@
+"""Checks of a training job beyond its single keys, made before anything is built."""
+
+from __future__ import annotations
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from fastsvs import distributed
+from fastsvs.algorithms import ADVANTAGES, REWARDS, needs_labels
+from fastsvs.architecture import check_layout, load_hf_config, read_architecture
+from fastsvs.config import ModelConfig, PolicyConfig, TrainJob
+from fastsvs.errors import UserError
+from fastsvs.policy import check_schedule
+from fastsvs.rollout import ENGINES, check_dedicated
+from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage
+from fastsvs.training.checkpoint_hooks import HOOKS
+
+
+def longest_sequence(job: TrainJob) -> int:
+    """Return the number of tokens in training's longest prompt with its longest response."""
+    responses = (job.rollout.max_response_tokens, job.selfplay.max_synthesis_tokens or 0)
+    return job.data.max_prompt_tokens + max(responses)
+
+
+def longest_request(job: TrainJob) -> int:
+    """Return the number of tokens in the longest prompt with its longest response, of training and of evaluation."""
+    return max(longest_sequence(job), job.data.max_prompt_tokens + (job.evaluation.max_response_tokens or 0))
+
+
+def check_lengths(job: TrainJob) -> None:
+    """Check that every prompt with its longest response fits one micro-batch. Raises UserError where it does not."""
+    if longest_sequence(job) > job.policy.tokens_per_micro_batch:
+        raise UserError(
+            f"data.max_prompt_tokens ({job.data.max_prompt_tokens}) + longest response make sequences of "
+            f"{longest_sequence(job)} tokens, over policy.tokens_per_micro_batch "
+            f"({job.policy.tokens_per_micro_batch}): raise the latter or lower the former"
+        )
+
+
+def check_policy(model: ModelConfig, policy: PolicyConfig, processes: int | None, updates: int) -> PretrainedConfig:
+    """Return the model's configuration. Raises UserError where no policy can be built: for the model, for its layout on
+    `processes` processes (None: on as many as it takes), or for a schedule of `updates` updates."""
+    hf_config = load_hf_config(model.path)
+    check_layout(read_architecture(hf_config), policy, processes)
+    check_schedule(policy.optimizer, updates)
+    return hf_config
+
+
+def check_names(job: TrainJob) -> None:
+    """Check that every plug-in that the job names exists, and that they go together. Raises UserError for those that do
+    not."""
+    check_dedicated(job.rollout)
+    ENGINES.get(job.rollout.engine)
+    ADVANTAGES.get(job.algorithm.advantage)
+    if ADVANTAGES.get(job.algorithm.verl.base) is ADVANTAGES.get("verl"):
+        raise UserError("algorithm.verl.base is the advantage that verl shapes: name another one, such as grpo")
+    REWARDS.get(job.algorithm.reward)
+    SAMPLERS.get(job.sampler.name)
+    HOOKS.get(job.merging.hook)
+    if STAGES.get(job.selfplay.stage) is not PlainStage and not needs_labels(job.algorithm.reward):
+        raise UserError(
+            f"algorithm.reward={job.algorithm.reward} looks at responses alone, but selfplay.stage="
+            f"{job.selfplay.stage} goes by what is correct: set selfplay.stage=none, or algorithm.reward=verified"
+        )
+
+
+def check_staleness(job: TrainJob) -> None:
+    """Check that rollouts beside the update have an engine with processes of its own, and a correction for their older
+    weights. Raises UserError where they do not."""
+    if not job.train.staleness:
+        return
+    if ENGINES.get(job.rollout.engine).collective:
+        raise UserError(
+            f"train.staleness=1 lets rollouts overlap the update, but rollout.engine={job.rollout.engine} works in the "
+            "trainer's own processes, which are busy then: use servers (rollout.engine=vllm) or train.staleness=0"
+        )
+    if job.rollout.placement == "colocated" and distributed.device().type == "cuda":
+        raise UserError(
+            "train.staleness=1 keeps servers and trainer at work together, but with rollout.placement=colocated they "
+            "take turns on the same GPUs: give the servers nodes of their own (rollout.placement=dedicated)"
+        )
+    if job.algorithm.rollout_correction == "none":
+        raise UserError(
+            "train.staleness=1 learns from responses of weights one version old, which the loss must correct: set "
+            "algorithm.rollout_correction to tis or icepop"
+        )
+
+
+def check_fits_model(job: TrainJob, hf: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that the model has positions for the longest sequence and an embedding for every token. Raises UserError
+    where it does not."""
+    if longest_sequence(job) > hf.max_position_embeddings:
+        raise UserError(
+            f"sequences of up to {longest_sequence(job)} tokens, but {job.model.path} has positions for "
+            f"{hf.max_position_embeddings}: lower data.max_prompt_tokens or rollout.max_response_tokens"
+        )
+    if len(tokenizer) > hf.vocab_size:
+        raise UserError(
+            f"the tokenizer of {job.model.tokenizer or job.model.path} has {len(tokenizer)} tokens, but "
+            f"{job.model.path} has embeddings for {hf.vocab_size}: point model.tokenizer at the model's own"
+        )

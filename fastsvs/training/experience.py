@@ -1,0 +1,146 @@
+"""One step's experience: it is begun, made on every rank or on the main one alone, and its batch is brought to all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from fastsvs import distributed
+from fastsvs.algorithms import Batch, make_batch
+from fastsvs.rollout import Engine, RemoteEngine, Running
+from fastsvs.seeding import derive_seed
+from fastsvs.selfplay import Experience, collect
+from fastsvs.training.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An experience, and the batch that was made of it."""
+
+    experience: Experience
+    batch: Batch
+    memory: dict[str, Any]
+    """State of stage and sampler, now that they know how the step went."""
+
+
+Underway = Running[Made]
+"""Experience of a step that is being made."""
+
+
+def begin(session: Session, step: int, version: int) -> Underway:
+    """Give the engine the policy's weights, which have this `version`, and start the rollout of `step`."""
+    session.sync.publish(version)
+
+    def work(cancelled: Callable[[], bool]) -> Made:
+        experience = collect(
+            session.stage,
+            session.tasks(step),
+            session.engine,
+            session.verifier,
+            session.decode,
+            session.sampling,
+            derive_seed(session.job.run.seed, "rollout", step),
+            judges=session.judges,
+            schedule=session.job.selfplay.schedule,
+            cancelled=cancelled,
+        )
+        experience = session.sampler.observe(experience)
+        memory = {"stage": session.stage.memory(), "sampler": session.sampler.memory()}
+        return Made(experience, make_batch(experience.groups), memory)
+
+    return session.rollouts.start(work)
+
+
+def share(made: Made | None, engine: Engine) -> Batch:
+    """Return the batch on every rank. Collective. With an engine that the main rank drives, that rank alone has
+    `made`."""
+    if engine.collective or distributed.world_size() == 1:
+        assert made is not None
+        return made.batch
+    packed = distributed.broadcast(None if made is None else _Packed.of(made.batch))
+    if made is not None:
+        return made.batch
+    assert packed is not None
+    return packed.batch()
+
+
+def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:
+    """Return the experience's counters, the engine's metrics, and how much older than the policy's `version` the
+    weights were that sampled what it learns from."""
+    rollouts = [rollout for group in made.experience.groups for rollout in group.rollouts]
+    facts = made.experience.counters | ({} if engine.collective else cast(RemoteEngine, engine).metrics())
+    facts["time/verification"] = made.experience.idle_seconds
+    if rollouts:
+        facts["rollout/version_lag"] = fmean(version - rollout.weight_version for rollout in rollouts)
+        facts["rollout/mixed_versions"] = fmean(rollout.mixed_versions for rollout in rollouts)
+    return facts
+
+
+def speeds(made: Made, learned: Batch, times: Mapping[str, float]) -> dict[str, float]:
+    """Return the response tokens sampled per second of the step, and the tokens learned from per second of its
+    update."""
+    played = [*made.experience.groups, *made.experience.discarded]
+    sampled = sum(len(rollout.response_ids) for group in played for rollout in group.rollouts)
+    trained = int(learned.response_lengths.sum())
+    return {
+        "throughput/response_tokens_per_second": sampled / times["time/step"],
+        "throughput/trained_tokens_per_second": trained / times["time/update"],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A batch as a few flat arrays, with a prompt once for all samples of its group."""
+
+    prompts: np.ndarray
+    prompt_lengths: np.ndarray
+    responses: np.ndarray
+    response_lengths: np.ndarray
+    kinds: Sequence[str]
+    groups: np.ndarray
+    rewards: np.ndarray
+    rollout_logprobs: np.ndarray
+
+    @classmethod
+    def of(cls, batch: Batch) -> _Packed:
+        groups = batch.groups.numpy()
+        first_samples = np.unique(groups, return_index=True)[1]
+        prompts, prompt_lengths = _flatten([batch.prompt_ids[sample] for sample in first_samples])
+        responses, response_lengths = _flatten(batch.response_ids)
+        return cls(
+            prompts,
+            prompt_lengths,
+            responses,
+            response_lengths,
+            batch.kinds,
+            groups.astype(np.int32),
+            batch.rewards.numpy(),
+            batch.rollout_logprobs.numpy(),
+        )
+
+    def batch(self) -> Batch:
+        prompts = _split(self.prompts, self.prompt_lengths)
+        groups = self.groups.astype(np.int64)
+        return Batch(
+            prompt_ids=[prompts[group] for group in np.unique(groups, return_inverse=True)[1]],
+            response_ids=_split(self.responses, self.response_lengths),
+            kinds=self.kinds,
+            groups=torch.from_numpy(groups),
+            rewards=torch.from_numpy(self.rewards),
+            advantages=torch.zeros(len(self.rollout_logprobs)),
+            rollout_logprobs=torch.from_numpy(self.rollout_logprobs),
+        )
+
+
+def _flatten(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.array([len(row) for row in rows], dtype=np.int32)
+    return np.concatenate([np.zeros(0, np.int32), *(row.astype(np.int32) for row in rows)]), lengths
+
+
+def _split(flat: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    return np.split(flat.astype(np.int64), np.cumsum(lengths)[:-1]) if len(lengths) else []

@@ -1,0 +1,103 @@
+"""Checks of a training run before anything is built or written, made by the run and by its dry run alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from fastsvs import distributed
+from fastsvs.algorithms import CompleteLoss, needs_labels, policy_loss
+from fastsvs.config import TrainJob
+from fastsvs.data import NO_PROBLEMS, PROMPTS, Inputs, encode_prompt, longest_prompt, read_inputs, stop_token_ids
+from fastsvs.errors import UserError
+from fastsvs.rollout import ENGINES, Asked, EnginePlan
+from fastsvs.selfplay import JUDGES, SAMPLERS, STAGES, Sampler, SamplerTools, Stage, StageTools
+from fastsvs.telemetry import RunFolder
+from fastsvs.training.checks import check_fits_model, check_lengths, check_names, check_policy, check_staleness
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A job that can begin, with what was read and made to find that out."""
+
+    inputs: Inputs
+    hf_config: PretrainedConfig
+    stop: Sequence[int]
+    """Token ids that end a response."""
+    loss: CompleteLoss
+    stage: Stage
+    sampler: Sampler
+    folder: RunFolder
+
+
+def preflight(job: TrainJob, processes: int | None) -> Checked:
+    """Check the job on `processes` training processes (None: on as many as its layout takes, wherever they are). Raises
+    UserError for the first thing that would stop it. Needs no weights and no accelerator, and writes nothing."""
+    check_names(job)
+    check_lengths(job)
+    check_staleness(job)
+    loss = policy_loss(job.algorithm)
+    hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
+    folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
+    inputs = read_inputs(job)
+    check_fits_model(job, hf_config, inputs.tokenizer)
+    stop = stop_token_ids(job.model.path, inputs.tokenizer)
+    stage = build_stage(job, inputs.tokenizer)
+    for judge in stage.judges:
+        JUDGES.get(judge)
+    sampler = build_sampler(job, inputs)
+    asked = requests(job, inputs)
+    plan = EnginePlan(hf_config, stop, job.rollout, asked, here=processes is not None)
+    ENGINES.get(job.rollout.engine).check(plan)
+    return Checked(inputs, hf_config, stop, loss, stage, sampler, folder)
+
+
+def requests(job: TrainJob, inputs: Inputs) -> dict[str, Asked]:
+    """Return what training and evaluation ask of the engine, by section of the configuration."""
+    rollout, evaluation = job.rollout, job.evaluation
+    asked = {"rollout": Asked(rollout.temperature, longest_prompt(inputs.problems) + rollout.max_response_tokens)}
+    if inputs.held_out:
+        limit = evaluation.max_response_tokens or rollout.max_response_tokens
+        asked["evaluation"] = Asked(evaluation.temperature, longest_prompt(inputs.held_out) + limit)
+    return asked
+
+
+def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
+    """Build the experience stage that the job names; its questions go through the same PromptFn as the data set's.
+    Raises UserError where stage and `data.path` do not go together."""
+    prompt = PROMPTS.get(job.data.prompt)
+    tools = StageTools(
+        encode_question=lambda question: encode_prompt(tokenizer, prompt(question, job.data, "train")),
+        encode_message=lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}]),
+        max_prompt_tokens=job.data.max_prompt_tokens,
+        max_response_tokens=job.rollout.max_response_tokens,
+        seed=job.run.seed,
+        needs_labels=needs_labels(job.algorithm.reward),
+    )
+    stage = STAGES.get(job.selfplay.stage)(job.selfplay, tools)
+    if stage.reads_problems == (job.data.path == NO_PROBLEMS):
+        wanted = "a data set" if stage.reads_problems else f"{NO_PROBLEMS!r}: it makes its own tasks"
+        raise UserError(f"data.path={job.data.path}, but for selfplay.stage={job.selfplay.stage} it must be {wanted}")
+    return stage
+
+
+def build_sampler(job: TrainJob, inputs: Inputs) -> Sampler:
+    """Build the sampler that the job names."""
+    tools = SamplerTools(
+        [problem for problem, _ in inputs.problems],
+        job.run.prompts_per_step,
+        job.rollout.samples_per_prompt,
+        job.run.seed,
+        encode=lambda text: encode_text(inputs.tokenizer, text),
+        max_response_tokens=job.rollout.max_response_tokens,
+        needs_labels=needs_labels(job.algorithm.reward),
+    )
+    return SAMPLERS.get(job.sampler.name)(job.sampler, tools)
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Return the token ids of a text that continues another one, without special tokens."""
+    return tuple(tokenizer.encode(text, add_special_tokens=False)) if text else ()

@@ -1,0 +1,193 @@
+"""Everything that a training run holds open, checked before the first token is made and closed at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import PretrainedConfig
+
+from fastsvs import distributed
+from fastsvs.algorithms import CompleteLoss
+from fastsvs.config import RolloutConfig, SyncConfig, TrainJob
+from fastsvs.data import EncodedProblem, Inputs
+from fastsvs.errors import UserError
+from fastsvs.policy import DTYPES, Policy, checkpoint
+from fastsvs.rollout import (
+    ENGINES,
+    Engine,
+    EngineSpec,
+    RemoteEngine,
+    Rollouts,
+    SamplingParams,
+    engine_spec,
+    read_nodes,
+    sampling_params,
+)
+from fastsvs.selfplay import JUDGES, Draw, Judge, Sampler, Stage, Task, original_tasks
+from fastsvs.sync import BroadcastSync, LocalSync, ServerFleet, WeightSync, transport_for
+from fastsvs.telemetry import RunFolder, StepProgress, give_back
+from fastsvs.training import checkpoint_hooks
+from fastsvs.training.checks import longest_request, longest_sequence
+from fastsvs.training.preflight import encode_text, preflight
+from fastsvs.verify import Verifier
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that a training run holds open."""
+
+    job: TrainJob
+    inputs: Inputs
+    folder: RunFolder
+    progress: StepProgress
+    sampler: Sampler
+    stage: Stage
+    verifier: Verifier
+    judges: Mapping[str, Judge]
+    """Judges besides the verifier, by name."""
+    engine: Engine
+    policy: Policy
+    reference: Policy | None
+    sync: WeightSync
+    rollouts: Rollouts
+    loss: CompleteLoss
+    sampling: SamplingParams
+    memory: dict[str, Any] = field(default_factory=dict)
+    """State that stage, sampler and plug-ins carry from step to step, as of the last step that was learned from."""
+
+    @property
+    def held_out(self) -> Sequence[EncodedProblem]:
+        return self.inputs.held_out
+
+    def tasks(self, step: int) -> list[Task]:
+        """Return the tasks that a step begins with; steps count from 0."""
+        draws = self.sampler.draw(step)
+        asked = [self.inputs.problems[draw.index] for draw in draws]
+        tasks = original_tasks(asked, self.job.rollout.samples_per_prompt)
+        originals = [self._as_drawn(task, draw) for task, draw in zip(tasks, draws, strict=True)]
+        return self.stage.begin(step, originals)
+
+    def _as_drawn(self, task: Task, draw: Draw) -> Task:
+        prefix = self.encode(draw.prefix)
+        limit = self.job.rollout.max_response_tokens - len(prefix)
+        if limit < 1:
+            raise UserError(
+                f"sampler {self.job.sampler.name!r} begins a response to {task.problem.id} with {len(prefix)} tokens, "
+                f"which leaves none of rollout.max_response_tokens ({self.job.rollout.max_response_tokens})"
+            )
+        return replace(
+            task,
+            samples=draw.samples,
+            prompt_ids=task.prompt_ids + prefix,
+            max_tokens=limit if prefix else None,
+            prefix=draw.prefix,
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.inputs.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return encode_text(self.inputs.tokenizer, text)
+
+    def resume(self) -> int:
+        """Load the newest checkpoint, and return the number of steps already done."""
+        newest = distributed.broadcast(checkpoint.latest(self.folder.checkpoints))
+        state: dict[str, Any] = checkpoint.load(self.policy, newest) if newest else {"step": 0}
+        start = state["step"]
+        self.memory.update(state.get("memory", {}))
+        for name, part in (("stage", self.stage), ("sampler", self.sampler)):
+            if self.memory.get(name) is not None:
+                part.recall(self.memory[name])
+        self.folder.begin(start)
+        if start:
+            self.progress.say(f"resuming {self.folder.root} after step {start}")
+        return start
+
+    def save_is_due(self, step: int) -> bool:
+        run = self.job.run
+        return step % run.save_every == 0 or step == run.steps or checkpoint_hooks.is_due(self.job, step)
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint of a step, unless it is there. Where a checkpoint hook is due, it holds the weights that
+        the hook makes."""
+        checkpoints, state = self.folder.checkpoints, {"step": step, "memory": self.memory}
+        newest = distributed.broadcast(checkpoint.latest(checkpoints))
+        if newest and checkpoint.step_of(newest) == step:
+            return
+        if checkpoint_hooks.is_due(self.job, step):
+            checkpoint_hooks.apply(self.job, self.policy, self.folder.root / ".before_hook", step)
+        checkpoint.save(self.policy, checkpoints, step, state, self.job.run.keep_checkpoints)
+        give_back()
+
+    def put_engine_to_sleep(self) -> None:
+        """Have rollout servers that share the trainer's GPUs free their memory for the update."""
+        if distributed.is_main() and not self.engine.collective:
+            cast(RemoteEngine, self.engine).sleep()
+
+    def evaluated(self, step: int) -> bool:
+        return distributed.broadcast(step in self.folder.evaluations())
+
+
+@contextmanager
+def open_session(job: TrainJob) -> Iterator[Session]:
+    """Check the job's inputs, build all parts, and close them in the end. Raises UserError for what cannot work."""
+    distributed.initialize(job.run.timeout_seconds, read_nodes(job.rollout).trainers)
+    checked = preflight(job, distributed.world_size())
+    inputs, stage, loss = checked.inputs, checked.stage, checked.loss
+    with ExitStack() as stack:
+        stack.enter_context(closing(checked.folder))
+        verifier = stack.enter_context(Verifier(job.verifier))
+        judges = {name: stack.enter_context(JUDGES.get(name)(job)) for name in stage.judges}
+        policy = build_policy(job, total_updates=job.run.steps)
+        reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
+        spec = training_spec(job, policy.hf_config, checked.stop)
+        engine = ENGINES.get(job.rollout.engine).build(spec)
+        stack.enter_context(closing(engine))
+        sync = stack.enter_context(closing(build_sync(policy, engine, job.rollout, job.sync)))
+        rollouts = stack.enter_context(closing(Rollouts(engine, sync, job.run.timeout_seconds)))
+        progress = stack.enter_context(StepProgress("train", job.run.steps, 0, enabled=distributed.is_main()))
+        said = [fact for judge in judges.values() for fact in judge.facts]
+        for fact in (*inputs.facts, *verifier.facts, *said, loss.describe()):
+            progress.say(fact)
+        yield Session(
+            job=job,
+            inputs=inputs,
+            folder=checked.folder,
+            progress=progress,
+            sampler=checked.sampler,
+            stage=stage,
+            verifier=verifier,
+            judges=judges,
+            engine=engine,
+            policy=policy,
+            reference=reference,
+            sync=sync,
+            rollouts=rollouts,
+            loss=loss,
+            sampling=sampling_params(job.rollout),
+        )
+
+
+def build_policy(job: TrainJob, total_updates: int) -> Policy:
+    return Policy(
+        job.model,
+        job.policy,
+        seed=job.run.seed,
+        total_updates=total_updates,
+        max_sequence_tokens=longest_sequence(job),
+    )
+
+
+def training_spec(job: TrainJob, hf_config: PretrainedConfig, stop: Sequence[int]) -> EngineSpec:
+    folder = Path(job.run.dir) / "servers"
+    return engine_spec(job.rollout, hf_config, stop, DTYPES[job.policy.dtype], longest_request(job), folder)
+
+
+def build_sync(policy: Policy, engine: Engine, rollout: RolloutConfig, config: SyncConfig) -> WeightSync:
+    if not isinstance(engine, ServerFleet):
+        return LocalSync(policy, engine)
+    return BroadcastSync(policy, engine, config, transport_for(rollout.placement, distributed.device()))
