@@ -16,6 +16,7 @@ import re
 from importlib.resources import files
 from typing import Any
 
+from fastsvs.report.bundle import bundle
 from fastsvs.report.document import Document
 
 ASSETS = files("fastsvs.report").joinpath("assets")
@@ -30,11 +31,6 @@ STYLES = (
 )
 LIBRARIES = ("vendor/uPlot.iife.min.js", "vendor/temml.min.js")
 LICENCES = ("vendor/uPlot.LICENSE", "vendor/Temml.LICENSE")
-SCRIPTS = (
-    *("dom.js", "format.js", "source.js", "theme.js", "series.js", "charts.js", "kinds_of_figure.js", "panels.js"),
-    *("figures.js", "headline.js", "settings.js", "maths.js", "filter.js", "list.js", "family.js"),
-    *("controls.js", "browser.js", "live.js", "main.js"),
-)
 
 
 def page(document: Document) -> str:
@@ -58,6 +54,12 @@ def pack(value: Any) -> bytes:
     """Return the value as compressed JSON, with equal bytes for equal values."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return gzip.compress(text.encode(), 6, mtime=0)
+
+
+def modules() -> dict[str, str]:
+    """Return the text of our own ES modules by file name."""
+    names = sorted(file.name for file in ASSETS.joinpath("scripts").iterdir())
+    return {name: _read(f"scripts/{name}") for name in names}
 
 
 def policy(style: str, script: str, live: bool) -> str:
@@ -96,11 +98,10 @@ def _style(name: str) -> str:
 
 
 def _scripts() -> str:
-    """Return the libraries under their licences, then our own files in one scope."""
+    """Return the libraries under their licences, then our own modules."""
     licences = "\n".join(f"/*\n{_read(name)}*/" for name in LICENCES)
     libraries = "\n".join(_read(name) for name in LIBRARIES)
-    own = "\n".join(_read(f"scripts/{name}") for name in SCRIPTS)
-    return f'{licences}\n{libraries}\n(() => {{\n"use strict";\n{own}}})();\n'
+    return f"{licences}\n{libraries}\n{bundle(modules())}"
 
 
 def _read(name: str) -> str:

@@ -1,8 +1,17 @@
 // The browser of problems: filter, list, and the family of what is chosen.
 
+import { filterControls } from "./controls.js";
+import { byId, h } from "./dom.js";
+import { badge, descendants, familyView, VERDICT } from "./family.js";
+import { linkGroups, passes, rootOf } from "./filter.js";
+import { grouped, plural } from "./format.js";
+import { virtualList } from "./list.js";
+import { pieces, rendered } from "./maths.js";
+import { get } from "./source.js";
+
 const STEP_CACHE = 24;
 
-function problemBrowser(state) {
+export function problemBrowser(state) {
   const parts = browserParts();
   const { controls, list, pane } = parts;
   byId("browser").replaceChildren(

@@ -1,7 +1,11 @@
 // One plot on a canvas, with uPlot: quiet axes, a crosshair that all plots over steps share.
 
+/* global uPlot */
+import { tick } from "./format.js";
+import { color } from "./theme.js";
+
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
-const HEIGHT = 190;
+export const HEIGHT = 190;
 const WHOLE = [1, 2, 5]
   .flatMap((digit) => Array.from({ length: 9 }, (_, power) => digit * 10 ** power))
   .sort((a, b) => a - b);
@@ -10,7 +14,7 @@ const WHOLE = [1, 2, 5]
  * Draws into `box`. A plot is { x, series, unit, zero, top, bands, heat, axis }; a series is { label, color, values } and
  * width, dash, alpha, dots, fill. Colours are names of custom properties. `onHover(index or null)` follows the crosshair.
  */
-function drawPlot(box, plot, onHover) {
+export function drawPlot(box, plot, onHover) {
   const options = {
     width: Math.max(120, box.clientWidth),
     height: HEIGHT,

@@ -1,6 +1,10 @@
 // The controls of the filter: search, run, steps, kind, outcome, reward, learned from or discarded.
 
-function filterControls() {
+import { h } from "./dom.js";
+import { byKind } from "./series.js";
+import { kindColor } from "./theme.js";
+
+export function filterControls() {
   const search = h("input", {
     type: "search",
     id: "search",

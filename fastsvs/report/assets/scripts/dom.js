@@ -3,12 +3,12 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 /** An HTML element: h("p", { class: "x", onclick: f }, "text", child). Null and undefined are left out. */
-function h(name, attributes = {}, ...children) {
+export function h(name, attributes = {}, ...children) {
   return furnish(document.createElement(name), attributes, children);
 }
 
 /** An SVG element, likewise. */
-function s(name, attributes = {}, ...children) {
+export function s(name, attributes = {}, ...children) {
   return furnish(document.createElementNS(SVG, name), attributes, children);
 }
 
@@ -23,22 +23,22 @@ function furnish(element, attributes, children) {
   return element;
 }
 
-function present(children) {
+export function present(children) {
   return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 }
 
-function byId(id) {
+export function byId(id) {
   return document.getElementById(id);
 }
 
-/** Calls `act` once, when the element comes near the view; at once where `everything` is to be seen (printing). */
 const awaited = new Map();
 const watcher = new IntersectionObserver(
   (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => arrive(entry.target)),
   { rootMargin: "400px" },
 );
 
-function whenNear(element, act) {
+/** Calls `act` once, when the element comes near the view. */
+export function whenNear(element, act) {
   awaited.set(element, act);
   watcher.observe(element);
 }
@@ -50,6 +50,7 @@ function arrive(element) {
   act?.();
 }
 
-function arriveEverywhere(root) {
+/** Calls at once all that waits inside `root`: printing shows everything. */
+export function arriveEverywhere(root) {
   [...awaited.keys()].filter((element) => root.contains(element)).forEach(arrive);
 }

@@ -1,7 +1,12 @@
 // One family: an original problem, its responses, the correct ones used as contexts, the problems written from each,
 // and their solutions.
 
-const VERDICT = {
+import { h } from "./dom.js";
+import { grouped, plural, show } from "./format.js";
+import { mathsText } from "./maths.js";
+import { kindColor } from "./theme.js";
+
+export const VERDICT = {
   c: { mark: "✓", word: "correct", class: "correct" },
   w: { mark: "✗", word: "wrong", class: "wrong" },
   u: { mark: "?", word: "not verified", class: "unverified" },
@@ -18,7 +23,7 @@ const REJECTIONS = {
 };
 
 /** The family of `root`; `texts` gives the responses of a group by its key, `focus` is the group that was chosen. */
-function familyView(head, root, focus, texts) {
+export function familyView(head, root, focus, texts) {
   const element = h(
     "article",
     { class: "family", "aria-label": "Family of the problem" },
@@ -46,7 +51,7 @@ function flow(root) {
   return parts.join(" → ");
 }
 
-function descendants(group) {
+export function descendants(group) {
   return group.children.flatMap((child) => [child, ...descendants(child)]);
 }
 
@@ -177,7 +182,7 @@ function disclosure(label, style, text) {
   return details;
 }
 
-function badge(kind) {
+export function badge(kind) {
   return h("span", { class: "badge", style: { "--kind": `var(${kindColor(kind)})` } }, kind);
 }
 

@@ -1,10 +1,16 @@
 // Figures on the page: made when they come near, drawn again when data, theme, width or the choice of experiments change.
 
+import { drawPlot, HEIGHT } from "./charts.js";
+import { byId, h, present, whenNear } from "./dom.js";
+import { listed, plural, show, spelled } from "./format.js";
+import { planFigures } from "./panels.js";
+import { armColor } from "./theme.js";
+
 const drawn = new Map();
 let shownArms = new Set();
 
 /** Puts every figure that has something to show into its section; figures that stand already are drawn again. */
-function drawFigures(head) {
+export function drawFigures(head) {
   for (const panel of planFigures(head)) {
     const plots = panel.plots(head, shownArms);
     const standing = drawn.get(panel.id);
@@ -109,8 +115,13 @@ function lastOf(values) {
   return values.findLast((value) => value !== null) ?? null;
 }
 
+/** Takes every experiment of the document into the figures. */
+export function showAllArms(head) {
+  shownArms = new Set(head.arms.keys());
+}
+
 /** Buttons that take experiments out of all figures and put them back; made once for the same experiments. */
-function drawLegend(head, redrawAll) {
+export function drawLegend(head, redrawAll) {
   const legend = byId("legend");
   const labels = head.arms.map(({ label, runs }) => `${label} ${runs.length}`).join("\n");
   if (legend.dataset.labels !== labels) {

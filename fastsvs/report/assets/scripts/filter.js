@@ -1,7 +1,9 @@
 // Groups of all runs in one list, their families, and the filter. Pure functions.
 
+import { average } from "./series.js";
+
 /** The groups with what they lack in the file: run, step, the reward of the problem, and their children. */
-function linkGroups(perRun) {
+export function linkGroups(perRun) {
   const all = [];
   perRun.forEach(({ steps }, run) =>
     steps.forEach(({ step, groups }) => {
@@ -47,7 +49,7 @@ const REWARDS = {
 };
 
 /** Whether a group passes: { words, run, from, to, kinds, outcome, reward, trained, responses }. */
-function passes(group, wanted) {
+export function passes(group, wanted) {
   return (
     (wanted.run === null || group.run === wanted.run) &&
     group.step >= wanted.from &&
@@ -60,6 +62,6 @@ function passes(group, wanted) {
   );
 }
 
-function rootOf(group) {
+export function rootOf(group) {
   return group.above ? rootOf(group.above) : group;
 }

@@ -9,12 +9,12 @@ const UNITS = {
 };
 
 /** A number with its unit; a dash for none. */
-function show(value, unit = "plain") {
+export function show(value, unit = "plain") {
   return value === null || value === undefined ? "–" : UNITS[unit](value);
 }
 
 /** The same on an axis: no digits that say nothing. */
-function tick(value, unit) {
+export function tick(value, unit) {
   return unit === "share" ? `${trim((100 * value).toFixed(1))}%` : unit === "nats" ? figures(value) : show(value, unit);
 }
 
@@ -35,7 +35,7 @@ function duration(seconds) {
   return `${grouped(Math.floor(minutes / 60))} h ${minutes % 60} min`;
 }
 
-function grouped(value) {
+export function grouped(value) {
   return minus(value.toLocaleString("en-US", { maximumFractionDigits: 0 }));
 }
 
@@ -48,15 +48,15 @@ function minus(text) {
 }
 
 /** A name of the metrics as words. */
-function spelled(name) {
+export function spelled(name) {
   return name.replaceAll("_", " ");
 }
 
-function plural(count, noun) {
+export function plural(count, noun) {
   return `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** "a", "a and b", "a, b and c". */
-function listed(items) {
+export function listed(items) {
   return items.length < 2 ? items.join("") : `${items.slice(0, -1).join(", ")} and ${items[items.length - 1]}`;
 }

@@ -1,6 +1,11 @@
 // The head of the page: one sentence, and the table whose cells show what they say.
 
-function drawHeadline(head) {
+import { byId, h, s } from "./dom.js";
+import { listed, plural, show } from "./format.js";
+import { average } from "./series.js";
+import { armColor } from "./theme.js";
+
+export function drawHeadline(head) {
   const names = [...new Set(head.runs.flatMap((run) => Object.keys(run.headline.held_out)))].filter((name) =>
     /^pass@/.test(name),
   );

@@ -1,7 +1,23 @@
 // The few kinds of figure. Each takes names and gives (head, shown) -> plots, empty when no run has the figures.
 
+import { spelled } from "./format.js";
+import {
+  align,
+  armCurves,
+  byKind,
+  curve,
+  dense,
+  heldOutCurve,
+  heldOutNames,
+  matches,
+  ORDER,
+  runningMean,
+  spanOf,
+} from "./series.js";
+import { armColor, kindColor } from "./theme.js";
+
 /** One plot for each name, the experiments as lines; in a name `*` makes one plot for each that matches. */
-function lines(patterns, { unit = "plain", zero = false, top, titles = {}, common = false } = {}) {
+export function lines(patterns, { unit = "plain", zero = false, top, titles = {}, common = false } = {}) {
   return (head, shown) => {
     const plots = [...named(head, patterns, titles)].flatMap(([name, title]) => {
       const plot = overlay(armCurves(head, shown, (run) => curve(run, name)));
@@ -52,7 +68,7 @@ function overlay(found, dots = false) {
 }
 
 /** Held-out figures against steps, with the 95% interval where an experiment is a single run. */
-function heldOut(wanted) {
+export function heldOut(wanted) {
   return (head, shown) =>
     heldOutNames(head)
       .filter(wanted)
@@ -89,7 +105,7 @@ function unitOf(name) {
 }
 
 /** pass@k against k, first (dashed) and last evaluation. */
-function passAgainstK(head, shown) {
+export function passAgainstK(head, shown) {
   const names = heldOutNames(head).filter((name) => /^pass@\d+$/.test(name));
   if (names.length < 3) return [];
   const ks = names.map((name) => Number(name.slice(5)));
@@ -116,7 +132,7 @@ function passAgainstK(head, shown) {
 }
 
 /** Parts on top of one another, one plot for each experiment. `read` gives the columns of a run. */
-function stack(pattern, { unit = "count", order, read = (run) => run.metrics, accumulate = true } = {}) {
+export function stack(pattern, { unit = "count", order, read = (run) => run.metrics, accumulate = true } = {}) {
   return (head, shown) => {
     const parts = order ?? matches(head, pattern);
     const name = (part) => pattern.replace("*", part);
@@ -168,7 +184,7 @@ function layers(series) {
 }
 
 /** Quantiles over tokens: from the 10th to the 90th as a band, the median as a line, the 99th dotted. */
-function quantiles(prefix) {
+export function quantiles(prefix) {
   return (head, shown) => {
     const plots = matches(head, `${prefix}/*/p50`).map((kind) => {
       const read = (quantile) => armCurves(head, shown, (run) => curve(run, `${prefix}/${kind}/${quantile}`));
@@ -200,7 +216,7 @@ function quantiles(prefix) {
 }
 
 /** Means by position: the first measured step (dashed) and the last. */
-function profile(prefix, { unit, title }) {
+export function profile(prefix, { unit, title }) {
   return (head, shown) => {
     const buckets = matches(head, `${prefix}/*`)
       .map(Number)
@@ -230,7 +246,7 @@ function profile(prefix, { unit, title }) {
 }
 
 /** How many groups have so many correct samples, step by step: one plot for each experiment and kind. */
-function histogram(prefix) {
+export function histogram(prefix) {
   return (head, shown) =>
     [...shown].flatMap((arm) => {
       const names = [...new Set(head.arms[arm].runs.flatMap((run) => Object.keys(head.runs[run].metrics)))];

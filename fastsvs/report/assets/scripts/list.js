@@ -1,10 +1,12 @@
 // A list that holds elements for the visible rows only: a listbox with one tab stop, whatever its length.
 
+import { h } from "./dom.js";
+
 const ROW = 78;
 const MARGIN = 6;
 
 /** `draw(item)` gives a row's content; `choose(item, deliberately)` is called when the selection moves or is opened. */
-function virtualList(box, { draw, choose }) {
+export function virtualList(box, { draw, choose }) {
   const spacer = h("div", { class: "spacer", role: "presentation" });
   box.append(spacer);
   let items = [];

@@ -1,9 +1,12 @@
 // A run that goes on: asks the server whether anything changed, and has the page drawn again when it did.
 
+import { byId } from "./dom.js";
+import { asked } from "./source.js";
+
 const POLL_SECONDS = 2;
 
 /** Calls `redraw(head)` for every new state. The answer without a body (304) costs next to nothing. */
-function follow(redraw) {
+export function follow(redraw) {
   say("live");
   const poll = async () => {
     if (!document.hidden) await look(redraw);

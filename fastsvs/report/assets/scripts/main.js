@@ -1,11 +1,20 @@
 // Puts the page together: the document's head draws the article, the groups fill the browser of problems.
 
+import { problemBrowser } from "./browser.js";
+import { byId } from "./dom.js";
+import { drawFigures, drawLegend, showAllArms } from "./figures.js";
+import { grouped, listed, plural } from "./format.js";
+import { drawHeadline } from "./headline.js";
+import { follow } from "./live.js";
+import { drawSettings } from "./settings.js";
+import { asked, get, LIVE } from "./source.js";
+import { onTheme, startTheme } from "./theme.js";
+
 const state = { head: null };
 
 async function start() {
   startTheme();
   const head = LIVE ? (await asked("head")).value : await get("head");
-  shownArms = new Set(head.arms.keys());
   const browser = problemBrowser(state);
   await draw(head, browser);
   onTheme(() => drawFigures(state.head));
@@ -14,7 +23,7 @@ async function start() {
 }
 
 async function draw(head, browser) {
-  if (state.head && state.head.arms.length !== head.arms.length) shownArms = new Set(head.arms.keys());
+  if (state.head?.arms.length !== head.arms.length) showAllArms(head);
   state.head = head;
   drawHeadline(head);
   redrawFigures();

@@ -1,5 +1,8 @@
 // Text of a policy: plain text, with formulas rendered as MathML. Markup in it stays text.
 
+/* global temml */
+import { h, whenNear } from "./dom.js";
+
 const ENVIRONMENTS = String.raw`align\*?|aligned|equation\*?|gather\*?|cases|[bpvB]?matrix|array`;
 
 // A dollar opens a formula when its partner can close one: "$5 and $x$" holds one formula, "$5 and $6" none. Lengths
@@ -19,7 +22,7 @@ const FORMULA = new RegExp(
 );
 
 /** The text's pieces in order: { text } or { tex, display, source }. */
-function pieces(text) {
+export function pieces(text) {
   const found = [];
   let end = 0;
   FORMULA.lastIndex = 0;
@@ -61,7 +64,7 @@ function closing(text, from) {
 
 const CAREFUL = { throwOnError: true, trust: false, maxExpand: 200, maxSize: [10, 100] };
 
-function rendered({ text, tex, display, source }) {
+export function rendered({ text, tex, display, source }) {
   if (text !== undefined) return document.createTextNode(text);
   const box = h("span", { class: display ? "formula display" : "formula", title: source });
   try {
@@ -73,7 +76,7 @@ function rendered({ text, tex, display, source }) {
 }
 
 /** An element with the text: plain at once, formulas as soon as it comes near the view. */
-function mathsText(name, attributes, text) {
+export function mathsText(name, attributes, text) {
   const element = h(name, attributes, text);
   if (/[\\$]/.test(text)) whenNear(element, () => element.replaceChildren(...pieces(text).map(rendered)));
   return element;

@@ -1,5 +1,8 @@
 // Which figures there are, and where. A figure whose names no run has is left out; names of no figure go to the rest.
 
+import { heldOut, histogram, lines, passAgainstK, profile, quantiles, stack } from "./kinds_of_figure.js";
+import { metricNames } from "./series.js";
+
 const PANELS = [
   {
     section: "learning",
@@ -270,7 +273,7 @@ const PANELS = [
 ];
 
 /** Every panel with its plots; then the names that no panel takes, by the part before their last slash. */
-function planFigures(head) {
+export function planFigures(head) {
   const taken = PANELS.flatMap(({ names = [] }) => names);
   const left = metricNames(head).filter((name) => name !== "step" && !taken.some((pattern) => covers(pattern, name)));
   const groups = Map.groupBy(left.sort(), (name) => name.split("/").slice(0, -1).join("/") || "other");

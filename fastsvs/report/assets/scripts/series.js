@@ -3,12 +3,12 @@
 // A curve is { steps, values }, gaps left out. A figure holds plots, a plot series over common steps.
 
 /** The curve of one metric of one run. */
-function curve(run, name, columns = run.metrics) {
+export function curve(run, name, columns = run.metrics) {
   return dense(columns.step ?? [], columns[name] ?? []);
 }
 
 /** The curve of one held-out figure; `field` of its interval, or the plain number. */
-function heldOutCurve(run, name, field = "mean") {
+export function heldOutCurve(run, name, field = "mean") {
   const steps = Object.keys(run.evaluations)
     .map(Number)
     .sort((a, b) => a - b);
@@ -19,7 +19,7 @@ function heldOutCurve(run, name, field = "mean") {
   return dense(steps, steps.map(at));
 }
 
-function dense(steps, values) {
+export function dense(steps, values) {
   const kept = steps.map((_, index) => index).filter((index) => typeof values[index] === "number");
   return { steps: kept.map((index) => steps[index]), values: kept.map((index) => values[index]) };
 }
@@ -31,19 +31,19 @@ function meanCurve(curves) {
   return { steps, values: steps.map((step) => average(maps.map((map) => map.get(step)))) };
 }
 
-function average(values) {
+export function average(values) {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 const POINTS_OF_A_LINE = 60;
 
 /** Steps that a running mean goes over, so that a line has about as many points as can be told apart; 1 is none. */
-function spanOf({ steps }) {
+export function spanOf({ steps }) {
   return steps.length > 2 * POINTS_OF_A_LINE ? 2 * Math.round(steps.length / POINTS_OF_A_LINE / 2) + 1 : 1;
 }
 
 /** The mean of each value and its neighbours, `span` in all, fewer at the ends. */
-function runningMean({ steps, values }, span) {
+export function runningMean({ steps, values }, span) {
   const reach = (span - 1) / 2;
   const sums = [0];
   for (const value of values) sums.push(sums[sums.length - 1] + value);
@@ -55,7 +55,7 @@ function runningMean({ steps, values }, span) {
 }
 
 /** For each shown experiment that has any of it: { arm, label, seeds: curves of its runs, mean }. */
-function armCurves(head, shown, read) {
+export function armCurves(head, shown, read) {
   return head.arms
     .map((arm, index) => ({ arm: index, label: arm.label, seeds: arm.runs.map((run) => read(head.runs[run])) }))
     .filter(({ arm }) => shown.has(arm))
@@ -65,7 +65,7 @@ function armCurves(head, shown, read) {
 }
 
 /** Series over the union of their steps: what a plot draws. */
-function align(series) {
+export function align(series) {
   const x = [...new Set(series.flatMap(({ curve: { steps } }) => steps))].sort((a, b) => a - b);
   const position = new Map(x.map((step, index) => [step, index]));
   return {
@@ -79,25 +79,25 @@ function align(series) {
 }
 
 /** What stands for `*` in the names that match the pattern, known kinds first. */
-function matches(head, pattern) {
+export function matches(head, pattern) {
   const [start, end] = pattern.split("*");
   const names = metricNames(head).filter((name) => name.startsWith(start) && name.endsWith(end ?? ""));
   const found = names.map((name) => name.slice(start.length, name.length - (end ?? "").length));
   return found.filter((part) => part && !part.includes("/")).sort(byKind);
 }
 
-const ORDER = ["all", "original", "synthesis", "variant"];
+export const ORDER = ["all", "original", "synthesis", "variant"];
 
-function byKind(a, b) {
+export function byKind(a, b) {
   const rank = (part) => (ORDER.includes(part) ? ORDER.indexOf(part) : ORDER.length);
   return rank(a) - rank(b) || a.localeCompare(b, "en", { numeric: true });
 }
 
-function metricNames(head) {
+export function metricNames(head) {
   return [...new Set(head.runs.flatMap((run) => Object.keys(run.metrics)))];
 }
 
-function heldOutNames(head) {
+export function heldOutNames(head) {
   const names = head.runs.flatMap((run) => Object.values(run.evaluations).flatMap((result) => Object.keys(result)));
   const late = (name) => Number(!name.startsWith("pass@"));
   return [...new Set(names)].sort((a, b) => late(a) - late(b) || a.localeCompare(b, "en", { numeric: true }));

@@ -1,6 +1,8 @@
 // Configuration and environment, one column for each experiment: what differs; all keys when one searches.
 
-function drawSettings(head) {
+import { byId, h } from "./dom.js";
+
+export function drawSettings(head) {
   const box = byId("settings-table");
   if (box.childElementCount) return fillSettings(head);
   const search = h("input", {

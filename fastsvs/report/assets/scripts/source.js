@@ -1,6 +1,6 @@
 // Where the data come from: chunks inside the page, or the server that the page came from.
 
-const LIVE = document.documentElement.dataset.live === "true";
+export const LIVE = document.documentElement.dataset.live === "true";
 
 /** The value of a gzip stream of JSON. */
 async function unpack(bytes) {
@@ -20,7 +20,7 @@ async function embedded(name) {
 const tags = new Map();
 
 /** From the server: `{ changed: false }` while what it has is what was asked for last. */
-async function asked(name) {
+export async function asked(name) {
   const headers = tags.has(name) ? { "If-None-Match": tags.get(name) } : {};
   const reply = await fetch(`data/${name}`, { cache: "no-store", headers });
   if (reply.status === 304) return { changed: false };
@@ -36,4 +36,4 @@ async function fetched(name) {
 }
 
 /** One chunk by name: `head`, `groups/RUN`, `texts/RUN/STEP`. */
-const get = LIVE ? fetched : embedded;
+export const get = LIVE ? fetched : embedded;

@@ -1,5 +1,7 @@
 // Light or dark: as the system says, until the reader chooses. Canvas drawings ask here for their colours.
 
+import { arriveEverywhere, byId } from "./dom.js";
+
 const DARK = window.matchMedia("(prefers-color-scheme: dark)");
 const redraws = [];
 
@@ -9,21 +11,21 @@ function isDark() {
 }
 
 /** What a custom property of the style sheet says now, as rgb(...). */
-function color(name) {
+export function color(name) {
   document.body.style.outlineColor = `var(${name})`; // of an outline that is not drawn
   return getComputedStyle(document.body).outlineColor;
 }
 
 /** The colour of an experiment, by its position. */
-function armColor(arm) {
+export function armColor(arm) {
   return `--arm-${arm % 8}`;
 }
 
-function kindColor(kind) {
+export function kindColor(kind) {
   return ["original", "synthesis", "variant"].includes(kind) ? `--kind-${kind}` : "--kind-other";
 }
 
-function onTheme(redraw) {
+export function onTheme(redraw) {
   redraws.push(redraw);
 }
 
@@ -33,7 +35,7 @@ function setTheme(theme) {
   redraws.forEach((redraw) => redraw());
 }
 
-function startTheme() {
+export function startTheme() {
   const label = () => (byId("theme").textContent = isDark() ? "Light" : "Dark");
   label();
   byId("theme").addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
