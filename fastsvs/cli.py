@@ -158,9 +158,9 @@ def _init(options: argparse.Namespace) -> None:
 
 
 def _doctor(_options: argparse.Namespace) -> None:
-    from fastsvs.commands.doctor import examine
+    from fastsvs.commands.doctor import diagnose
 
-    examine()
+    diagnose()
 
 
 def _load(schema: type[config.Job], options: argparse.Namespace, changes: Sequence[str] = ()) -> config.Job:

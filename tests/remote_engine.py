@@ -24,6 +24,7 @@ GROUPS = 3
 
 class MainRankEngine:
     collective = False
+    fleet = None
 
     def __init__(self, spec: EngineSpec) -> None:
         local_engine.distributed = SimpleNamespace(  # the others have no part in it

@@ -131,7 +131,7 @@ def test_the_example_of_an_extension_trains(example: str, tmp_path: Path) -> Non
     lengths = [len(row["question"]) for key, row in sorted(groups.items()) if row["kind"] == "original"]
     assert lengths == sorted(lengths)
     learned = [sum(sum(row["rewards"]) for row in rows_of(folder, step) if row["trained"]) for step in (1, 2)]
-    assert [row["valuation/rewards_so_far"] for row in rows] == [learned[0], sum(learned)]
+    assert [row["credit/rewards_so_far"] for row in rows] == [learned[0], sum(learned)]
 
 
 def rows_of(folder: Path, step: int) -> list[dict[str, Any]]:
@@ -145,7 +145,7 @@ def test_the_example_of_a_reward_trains(example: str, tmp_path: Path) -> None:
     rows = rows_of(folder, 1)
     assert all(row["rewards"] == [-float(tokens) for tokens in row["tokens"]] for row in rows)
     (metrics,) = read_jsonl(folder / "metrics.jsonl")
-    assert metrics["valuation/longest"] == max(max(row["tokens"]) for row in rows)
+    assert metrics["credit/longest"] == max(max(row["tokens"]) for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def made() -> Made:
         advantages=torch.zeros(6),  # they are found later, on every rank
         rollout_logprobs=torch.linspace(-7, 0, 6),
     )
-    return Made(Experience([], {}), batch, memory={})
+    return Made(Experience([], {}), batch, plugin_state={})
 
 
 def plainly(value: Any) -> Any:

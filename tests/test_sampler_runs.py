@@ -33,8 +33,8 @@ def test_covo_rewards_the_answers_that_the_way_leads_to(tmp_path: Path) -> None:
     run = tmp_path / "covo"
     assert main([*RLVR, "algorithm.reward=covo", 'algorithm.covo.lead_in=""', "run.steps=2", f"run.dir={run}"]) == 0
     metrics = read_jsonl(run / "metrics.jsonl")
-    assert all(row["valuation/covo_rows"] > 0 and row["policy/updates"] == 1 for row in metrics)
-    assert all(0 < row["valuation/covo_consistency"] < 1 for row in metrics)
+    assert all(row["credit/covo_rows"] > 0 and row["policy/updates"] == 1 for row in metrics)
+    assert all(0 < row["credit/covo_consistency"] < 1 for row in metrics)
     for row in samples(run, 1):
         of_answer: dict[str, set[float]] = {}
         for text, reward in zip(row["responses"], row["rewards"], strict=True):

@@ -58,7 +58,7 @@ def _speed(timed: Timed) -> Iterator[Row]:
     seconds = sum(row["time/step"] for row in rows)
     case = f"seed {timed.seed}"
     yield _row(case, timed.method, "milliseconds", 1000 * seconds / (sampled[-1] - sampled[UNTIMED - 1]))
-    yield _row(case, timed.method, "valuation", sum(row["time/valuation"] for row in rows) / seconds)
+    yield _row(case, timed.method, "valuation", sum(row["time/credit"] for row in rows) / seconds)
 
 
 def _weights(run: Run, base: Path) -> Iterator[Row]:

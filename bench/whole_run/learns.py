@@ -19,7 +19,7 @@ from fastsvs.errors import UserError
 
 METHODS = {"RLVR": "configs/smollm2_rlvr.yaml", "SvS": "configs/smollm2_svs.yaml"}
 BASE = "configs/smollm2_sft.yaml"
-PARTS = ("rollout", "update", "sync", "valuation", "examination")
+PARTS = ("rollout", "update", "sync", "credit", "diagnostics")
 """Parts of a step: `time/...` of its metrics."""
 LAST = 5
 """Number of last steps whose mean stands for a run's end."""

@@ -70,7 +70,7 @@ class Context:
     """Function from token ids to text, special tokens left out."""
     encode: Callable[[str], tuple[int, ...]] = _no_tokenizer
     """Function from text to token ids, nothing added."""
-    memory: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
     """State that the plug-in keeps for its next steps: JSON values, saved with every checkpoint."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Figures of this step that the plug-in reports, for metrics.jsonl."""

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fastsvs import distributed
 from fastsvs.commands.token_analysis import token_figures
-from fastsvs.dynamics import Change, WeightUpdate, compare, experience_figures, paired
+from fastsvs.dynamics import Change, WeightUpdate, compare, paired, sample_figures
 from fastsvs.errors import UserError
 from fastsvs.files import read_jsonl, write_json
 from fastsvs.policy import StoredWeights, checkpoint, open_model, open_weights, read_job
@@ -40,7 +40,7 @@ def analyze_models(before: str, after: str, tolerance: float, out: Path | None) 
 def analyze_run(run: Path, tolerance: float, out: Path | None) -> dict[str, Any]:
     """Analyze every step's samples, and compare every kept checkpoint with the model that the run began with."""
     job = read_job(run)
-    steps = {step: experience_figures(read_jsonl(path)) for step, path in samples_by_step(run).items()}
+    steps = {step: sample_figures(read_jsonl(path)) for step, path in samples_by_step(run).items()}
     _show("samples by step", SHOWN, steps)
     base = open_model(job.model, job.run.seed)
     updates = {}

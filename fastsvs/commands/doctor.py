@@ -42,7 +42,7 @@ class Finding:
         return f"{mark:6}{self.name:20}{self.found}" + (f"\n{'':26}cure: {self.cure}" if self.cure else "")
 
 
-def examine() -> None:
+def diagnose() -> None:
     """Print every finding as soon as it is there. Raises UserError when something is lacking."""
     lacking = []
     for finding in findings():

@@ -73,7 +73,7 @@ class Round:
 
     @property
     def counters(self) -> Path:
-        """Return the file of the counters. It is written last: with it the round's experience is complete."""
+        """Return the file of the counters. It is written last: with it the round has been played."""
         return self.folder / "counters.json"
 
     @property
@@ -97,7 +97,7 @@ def run_self(job: SelfJob) -> Path:
         for number in range(done + 1, total + 1):
             began = perf_counter()
             this = open_round(job, number)
-            counters = experience(job, this, inputs)
+            counters = play(job, this, inputs)
             progress.say(describe(number, counters))
             sft(tuning(job, this))
             give_back()
@@ -139,7 +139,7 @@ def preflight(job: SelfJob, processes: int | None) -> Inputs:
     return Inputs(hf_config, tokenizer, problems, replay, stage, folder, facts)
 
 
-def experience(job: SelfJob, this: Round, inputs: Inputs) -> Counters:
+def play(job: SelfJob, this: Round, inputs: Inputs) -> Counters:
     """Make the round's dialogues if they are not there, and return its counters. Raises UserError when the model
     approved of nothing."""
     if not distributed.broadcast(this.counters.exists()):

@@ -19,7 +19,7 @@ from fastsvs.data import stop_token_ids
 from fastsvs.errors import UserError
 from fastsvs.policy import DTYPES, StoredWeights
 from fastsvs.rollout import ENGINES, Engine, Rollouts, engine_spec
-from fastsvs.sync import LoadedSync, LocalSync, ServerFleet, WeightSync
+from fastsvs.sync import LoadedSync, LocalSync, WeightSync
 from fastsvs.verify import Verifier
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ def open_engine(
         engine = factory.build(spec)
         stack.enter_context(closing(engine))
         sync: WeightSync = (
-            LoadedSync(engine, timeout_seconds) if isinstance(engine, ServerFleet) else LocalSync(stored, engine)
+            LoadedSync(engine.fleet, timeout_seconds) if engine.fleet is not None else LocalSync(stored, engine)
         )
         rollouts = stack.enter_context(closing(Rollouts(engine, sync, timeout_seconds)))
         sync.publish(stored.step)

@@ -6,7 +6,7 @@ On the command line any key is set as `a.b=value`. An unknown key is an error th
 """
 
 from fastsvs.config.azr import AzrConfig, IntrinsicConfig, TermConfig
-from fastsvs.config.comparison import differences
+from fastsvs.config.comparison import differences, flatten
 from fastsvs.config.jobs import EvalJob, SelfJob, SftJob, TrainJob
 from fastsvs.config.learning import AlgorithmConfig, OptimizerConfig, PolicyConfig
 from fastsvs.config.loading import Job, dump, load
@@ -79,5 +79,6 @@ __all__ = [
     "VerlConfig",
     "differences",
     "dump",
+    "flatten",
     "load",
 ]

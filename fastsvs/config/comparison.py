@@ -15,8 +15,8 @@ from fastsvs.config.section import Section
 def differences(path: Path, job: Section, ignored: Callable[[str], bool]) -> list[str]:
     """Return `key: earlier -> current` for every dotted key whose value in `job` differs from that in the YAML file
     `path`. A key that the earlier configuration lacks counts with its default."""
-    earlier = _flatten(_complete(yaml.safe_load(path.read_text(encoding="utf-8")), job))
-    current = _flatten(job.model_dump(mode="json"))
+    earlier = flatten(_complete(yaml.safe_load(path.read_text(encoding="utf-8")), job))
+    current = flatten(job.model_dump(mode="json"))
     return [
         f"{key}: {earlier.get(key)!r} -> {current.get(key)!r}"
         for key in sorted(earlier.keys() | current.keys())
@@ -31,11 +31,12 @@ def _complete(tree: dict[str, Any], job: Section) -> dict[str, Any]:
         return tree
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -181,15 +181,14 @@ class EvaluationSet(SamplingPlan):
 
 
 class DynamicsConfig(Section):
-    """The examinations of a run beside its metrics: `dynamics/...` in metrics.jsonl. See docs/dynamics.md."""
+    """Diagnostics of a run beside its metrics: `dynamics/...` in metrics.jsonl. See docs/dynamics.md."""
 
     every: int = Field(10, ge=0)
-    """Number of steps between two examinations; the first and the last step are always examined, and 0 turns
-    examinations off."""
+    """Number of steps between two diagnostics; the first and the last step always have them, and 0 turns them off."""
     ranked_responses: int = Field(256, ge=0)
-    """Number of responses of a step whose hidden states are examined, dealt evenly over the kinds; 0 examines none."""
+    """Number of responses of a step whose hidden states are looked at, dealt evenly over the kinds; 0 looks at none."""
     rank_window: int = Field(512, ge=2)
-    """Number of tokens at the end of a response whose hidden states are examined."""
+    """Number of tokens at the end of a response whose hidden states are looked at."""
     rank_stride: int = Field(40, ge=1)
     """Number of tokens between two prefixes whose effective ranks are compared."""
 

@@ -1,11 +1,11 @@
-"""How a policy changes while it learns: entropy, rank of its hidden states, its experience, its weights.
+"""How a policy changes while it learns: entropy, rank of its hidden states, its samples, its weights.
 
 Definitions after Chae et al. 2025 (arXiv 2510.27072), the SvS paper (arXiv 2508.14029) and VERL; see docs/dynamics.md.
 """
 
 from fastsvs.dynamics.entropy import entropy_figures
-from fastsvs.dynamics.experience import experience_figures
 from fastsvs.dynamics.rank import RANK_NAMES, rank_dynamics, rank_figures
+from fastsvs.dynamics.samples import sample_figures
 from fastsvs.dynamics.saturation import FEWEST, Saturation, fit_saturation
 from fastsvs.dynamics.updates import Change, WeightUpdate, compare, paired
 
@@ -17,9 +17,9 @@ __all__ = [
     "WeightUpdate",
     "compare",
     "entropy_figures",
-    "experience_figures",
     "fit_saturation",
     "paired",
     "rank_dynamics",
     "rank_figures",
+    "sample_figures",
 ]

@@ -39,7 +39,7 @@ class SelfVerification:
     def _task(self, group: Group, sample: int) -> Task:
         prompt = verification_prompt(self._template, group.task.problem.question, group.texts[sample])
         return Task(
-            key=f"{group.task.key}/{sample:03d}",
+            key=group.task.child_key(sample),
             kind=VERIFICATION,
             problem=replace(group.task.problem, question=prompt),
             prompt_ids=self._encode(prompt),

@@ -18,7 +18,7 @@ with lean_imports():
     from fastsvs.policy.merge_plan import MergePlan
     from fastsvs.policy.model import DTYPES
     from fastsvs.policy.parallel import check_schedule
-    from fastsvs.policy.policy import Examination, Policy
+    from fastsvs.policy.policy import Policy, PolicyStatistics
     from fastsvs.policy.step import LARGEST
     from fastsvs.policy.stored import StoredWeights, open_model, open_trained, open_weights, read_job
     from fastsvs.policy.training_state import replace_weights
@@ -28,9 +28,9 @@ __all__ = [
     "DTYPES",
     "LARGEST",
     "Architecture",
-    "Examination",
     "MergePlan",
     "Policy",
+    "PolicyStatistics",
     "StoredWeights",
     "WeightSource",
     "check_layout",

@@ -40,8 +40,8 @@ states are the last layer's, normed, before each response token."""
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
-    """The findings of `Policy.examine`, the same on every rank."""
+class PolicyStatistics:
+    """The figures of `Policy.statistics`, the same on every rank."""
 
     logprobs: Tensor
     """Log-probs of the response tokens, [response_tokens] fp32 on the CPU."""
@@ -94,19 +94,19 @@ class Policy:
 
     def log_probs(self, batch: Batch, temperature: float) -> Tensor:
         """Return the log-probs of the response tokens, [response_tokens] fp32 on the CPU."""
-        return self.examine(batch, temperature).logprobs
+        return self.statistics(batch, temperature).logprobs
 
     @torch.no_grad()
-    def examine(
+    def statistics(
         self,
         batch: Batch,
         temperature: float,
         samples: Collection[int] = (),
         look: HiddenLook | None = None,
         certainty: bool = False,
-    ) -> Examination:
-        """Examine the batch with the policy as it is. `look` gets the hidden states of each of `samples`, on the rank
-        that has them, and its figures come back in the result. `certainty` asks for the mean log-probs."""
+    ) -> PolicyStatistics:
+        """Return figures of the batch under the policy as it is. `look` gets the hidden states of each of `samples`, on
+        the rank that has them, and its figures come back in the result. `certainty` asks for the mean log-probs."""
         tokens = int(batch.response_lengths.sum())
         flat = torch.zeros(3, tokens)
         hidden_figures: dict[int, Tensor] = {}
@@ -131,7 +131,7 @@ class Policy:
         if distributed.world_size() > 1:
             dist.all_reduce(flat)
         found = {sample: values for part in distributed.gather(hidden_figures) for sample, values in part.items()}
-        return Examination(flat[0], flat[1], flat[2], {sample: found[sample] for sample in sorted(found)})
+        return PolicyStatistics(flat[0], flat[1], flat[2], {sample: found[sample] for sample in sorted(found)})
 
     def update(
         self,

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from fastsvs.config import flatten
 from fastsvs.errors import UserError
 
 Number = float | int | None
@@ -98,17 +99,6 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         return
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one mapping with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _metrics(path: Path, supervised: bool) -> list[dict[str, Number]]:

@@ -91,7 +91,7 @@ def time_split(row: Mapping[str, Number]) -> dict[str, float]:
     Verification is a part of the rollout where nothing else went on at the same time. Where the rollout ran beside the
     update of the step before, its part is the time spent waiting for it.
     """
-    parts = {name: float(row.get(f"time/{name}") or 0.0) for name in ("sync", "rollout", "update", "examination")}
+    parts = {name: float(row.get(f"time/{name}") or 0.0) for name in ("sync", "rollout", "update", "diagnostics")}
     checking, generation = row.get("time/verification"), row.get("time/generation")
     if checking and generation and generation <= parts["rollout"]:
         parts = {**parts, "rollout": parts["rollout"] - checking, "verification": float(checking)}

@@ -1,7 +1,7 @@
 """Rollout: prompts in, sampled responses with their log-probs out, over engines that are known by name."""
 
 from fastsvs.rollout.driver import Rollouts, Running
-from fastsvs.rollout.engine import Engine, RemoteEngine, Request, Rollout, SamplingParams, drain
+from fastsvs.rollout.engine import Engine, Request, Rollout, SamplingParams, drain
 from fastsvs.rollout.local import LocalEngine
 from fastsvs.rollout.nodes import Nodes, check_dedicated, read_nodes
 from fastsvs.rollout.registry import ENGINES, Asked, EngineFactory, EnginePlan
@@ -17,7 +17,6 @@ __all__ = [
     "EngineSpec",
     "LocalEngine",
     "Nodes",
-    "RemoteEngine",
     "Request",
     "Rollout",
     "Rollouts",

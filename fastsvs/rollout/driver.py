@@ -16,7 +16,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from fastsvs import distributed
 from fastsvs.errors import EngineFailure, UserError
-from fastsvs.rollout.engine import Engine, RemoteEngine
+from fastsvs.rollout.engine import Engine
 
 T = TypeVar("T")
 Work = Callable[[Callable[[], bool]], T]
@@ -126,7 +126,6 @@ class Running(Generic[T]):
 
     def _order(self) -> _Order:
         """Return what all ranks are to do next. The main rank watches the servers until there is something."""
-        engine: RemoteEngine = self._engine  # type: ignore[assignment]
         heartbeat = monotonic() + self._timeout / 4
         while monotonic() < heartbeat:
             wait([self._outcome], min(LOOK_SECONDS, self._timeout / 4))
@@ -134,7 +133,7 @@ class Running(Generic[T]):
                 if self.over():
                     self._outcome.result()
                     return _Order("over")
-                if engine.stale():
+                if self._engine.stale():
                     return _Order("refresh")
             except UserError as error:
                 return _Order("over", EngineFailure(str(error)))

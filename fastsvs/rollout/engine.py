@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from fastsvs.sync import ServerFleet
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
@@ -46,9 +48,15 @@ class Rollout:
 
 
 class Engine(Protocol):
+    """An inference engine: in the processes of the ranks, or on servers, which may be restarted at any time."""
+
     collective: bool
     """True where all ranks call every method together, with the same arguments, and see the same results; False where
-    the main rank alone calls `submit`, `abort` and `poll`."""
+    the main rank alone calls any method but `load_weights` and `close`."""
+
+    @property
+    def fleet(self) -> ServerFleet | None:
+        """Return the servers that the weights are sent to; None where `load_weights` takes them."""
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Queue requests; keys must be unique among those pending."""
@@ -71,12 +79,6 @@ class Engine(Protocol):
         """Replace all weights, given under their Hugging Face names. Collective in every engine; nothing may be
         pending."""
 
-    def close(self) -> None: ...
-
-
-class RemoteEngine(Engine, Protocol):
-    """An engine of servers, which may be restarted at any time; `collective` is False."""
-
     def stale(self) -> bool:
         """Return True when a healthy server does not hold the current weights and waits for them. Raises EngineFailure
         when a server failed for good."""
@@ -87,6 +89,8 @@ class RemoteEngine(Engine, Protocol):
 
     def metrics(self) -> dict[str, float]:
         """Return figures of the time since the last call, under their names in the metrics file."""
+
+    def close(self) -> None: ...
 
 
 def drain(engine: Engine, timeout: float = 60.0) -> Iterator[tuple[str, list[Rollout]]]:

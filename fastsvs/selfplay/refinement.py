@@ -105,7 +105,7 @@ class SelfStage:
         problem = parent.task.problem
         template = self._refinement if kind == REFINEMENT else self._feedback
         return Task(
-            key=f"{parent.task.key}/{sample:03d}",
+            key=parent.task.child_key(sample),
             kind=kind,
             problem=replace(problem, extra=said),
             prompt_ids=self._encode(fill(template, {"question": problem.question, **said})),
@@ -118,7 +118,7 @@ class SelfStage:
     def _chain(self, original: Group, sample: int, children: Children) -> Chain:
         problem = original.task.problem
         chain = Chain(
-            key=f"{original.task.key}/{sample:03d}",
+            key=original.task.child_key(sample),
             problem=problem.id,
             question=problem.question,
             answer=problem.answer,

@@ -63,7 +63,7 @@ class RiseStage(PlainStage):
         return sorted(random.sample(judged, min(self.config.rise.critiques_per_problem, len(judged))))
 
     def _verification_task(self, group: Group, sample: int) -> Task:
-        parent, key = group.task, f"{group.task.key}/{sample:03d}"
+        parent, key = group.task, group.task.child_key(sample)
         question = verification_prompt(self.template, parent.problem.question, group.texts[sample])
         answer = ANSWERS[group.verdicts[sample]]
         return Task(

@@ -29,12 +29,10 @@ class StageTools:
     max_response_tokens: int
     seed: int = 0
     """Seed of what a stage draws at random, with a task's key or the step, so that the draw can be repeated."""
-    needs_labels: bool = True
-    """False where the rewards come from the responses alone: what is correct must not decide what is learned from."""
 
 
 class Stage(ExperienceStage, Protocol):
-    """A stage as a training run uses it. What it carries from step to step is its memory."""
+    """A stage as a training run uses it. What it carries from step to step is its state."""
 
     judges: Sequence[str]
     """Names in JUDGES of the judges that its tasks ask for, besides the answer verifier."""
@@ -44,11 +42,11 @@ class Stage(ExperienceStage, Protocol):
     def begin(self, step: int, originals: Sequence[Task]) -> list[Task]:
         """Return the step's first tasks, given those that the data set offers."""
 
-    def memory(self) -> Any:
+    def state_dict(self) -> Any:
         """Return JSON that later steps do not change. Every checkpoint holds it."""
 
-    def recall(self, memory: Any) -> None:
-        """Restore what `memory` gave."""
+    def load_state_dict(self, state: Any) -> None:
+        """Restore what `state_dict` gave."""
 
 
 StageFactory = Callable[[SelfPlayConfig, StageTools], Stage]
@@ -59,7 +57,7 @@ STAGES = Registry[StageFactory]("experience stage")
 class PlainStage:
     """The stage of plain RLVR. Other stages derive from it and override what they do otherwise.
 
-    It makes no new tasks. Groups that are all correct or all wrong are left out; without labels all groups stay.
+    It makes no new tasks. Groups that are all correct or all wrong are left out.
     """
 
     judges: Sequence[str] = ()
@@ -77,12 +75,12 @@ class PlainStage:
 
     def finish(self, groups: Sequence[Group]) -> Experience:
         rewarded = [replace(group, rewards=solving_rewards(group)) for group in groups]
-        return conclude(rewarded, informative if self.tools.needs_labels else lambda group: True)
+        return conclude(rewarded, informative)
 
-    def memory(self) -> Any:
+    def state_dict(self) -> Any:
         return None
 
-    def recall(self, memory: Any) -> None:
+    def load_state_dict(self, state: Any) -> None:
         pass
 
 

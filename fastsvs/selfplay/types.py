@@ -7,7 +7,7 @@ problem synthesis (VPS), `variant` is synthetic problem solving (SPA).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -47,6 +47,10 @@ class Task:
     prefix: str = ""
     """Text that every response begins with. It ends the prompt, and is no part of the rollouts."""
 
+    def child_key(self, sample: int) -> str:
+        """Return the key of the task that is made from one of this task's responses."""
+        return f"{self.key}/{sample:03d}"
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -67,6 +71,9 @@ class Group:
     """JSON that the judge found besides the verdicts, [samples]; empty where it found nothing more."""
     rewards: tuple[float, ...] = ()
     """Rewards, [samples]; empty until the stage's `finish` has set them."""
+    rejections: tuple[str | None, ...] = ()
+    """Reasons, [samples], for which a written problem was not solved, None where it was; empty where none was to be
+    written, and until the stage's `finish` has set them."""
 
     @property
     def correct(self) -> int:
@@ -86,11 +93,6 @@ class Group:
         return Fraction(self.correct, self.verified) if self.verified else None
 
     @property
-    def mean_accuracy(self) -> float | None:
-        """Return `accuracy` as a float, for reports."""
-        return None if self.accuracy is None else float(self.accuracy)
-
-    @property
     def truncated(self) -> int:
         return sum(rollout.finish_reason == "length" for rollout in self.rollouts)
 
@@ -105,6 +107,11 @@ class Experience:
     """Groups that the filters left out, with rewards, for sample logs and reports."""
     idle_seconds: float = field(default=0.0, compare=False, repr=False)
     """Time for which the engine had nothing to do while the groups were made, in seconds."""
+
+    def unfiltered(self) -> Experience:
+        """Return the experience with every group among those to train on, for rewards that are not the stage's own."""
+        groups = sorted([*self.groups, *self.discarded], key=lambda group: group.task.key)
+        return replace(self, groups=groups, discarded=[])
 
 
 class ExperienceStage(Protocol):

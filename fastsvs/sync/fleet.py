@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from fastsvs.errors import EngineFailure
 
 
-class Endpoint(Protocol):
+@dataclass(frozen=True)
+class Endpoint:
     """One server as it runs now."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def url(self) -> str: ...
-
-    @property
-    def api_key(self) -> str: ...
-
-    @property
-    def incarnation(self) -> int:
-        """Return the number of its restarts; after each it holds none of the trainer's weights."""
+    name: str
+    url: str
+    api_key: str = field(repr=False)
+    incarnation: int
+    """Number of its starts and wake-ups so far; after each it holds none of the trainer's weights."""
 
 
-@runtime_checkable
 class ServerFleet(Protocol):
     """All rollout servers. The main rank alone calls the methods."""
 

@@ -2,7 +2,7 @@
 
 from fastsvs.telemetry.curves import draw_curves
 from fastsvs.telemetry.loggers import LOGGERS, Logger, check_loggers
-from fastsvs.telemetry.memory import give_back, memory
+from fastsvs.telemetry.memory import give_back, peak_memory
 from fastsvs.telemetry.progress import StepProgress, training_facts
 from fastsvs.telemetry.run_folder import RunFolder, read_evaluations
 
@@ -14,7 +14,7 @@ __all__ = [
     "check_loggers",
     "draw_curves",
     "give_back",
-    "memory",
+    "peak_memory",
     "read_evaluations",
     "training_facts",
 ]

@@ -12,7 +12,7 @@ import torch
 GIB = 1024**3
 
 
-def memory() -> dict[str, float]:
+def peak_memory() -> dict[str, float]:
     """Return the peak memory of this process since its start in GiB, as `system/...`."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = {"system/peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}

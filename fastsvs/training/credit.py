@@ -1,4 +1,4 @@
-"""Valuation of a step's batch: rewards, the groups that they leave out, and advantages. It runs on every rank, with the
+"""Credit for a step's batch: rewards, the groups that they leave out, and advantages. It runs on every rank, with the
 policy at hand."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastsvs.algorithms import Batch, Context, TokenStatistics, needs_labels, sample_rewards, token_advantages
 from fastsvs.dynamics import rank_dynamics
-from fastsvs.policy import Examination, Policy
+from fastsvs.policy import Policy, PolicyStatistics
 from fastsvs.selfplay import Experience, count
 from fastsvs.training.session import Session
 
@@ -31,30 +31,30 @@ class Credited:
     """Mask [samples] bool of the whole batch, True where it is learned from; None where all of it is."""
 
     def record(self, experience: Experience) -> Experience:
-        """Return the experience that the batch was made of, as it was valued, for the sample log and the counters."""
+        """Return the experience that the batch was made of, with its rewards, for the sample log and the counters."""
         if self.rewards is None or self.kept is None:
             return experience
         rewards = iter(self.rewards.tolist())
         starts = accumulate((len(group.rollouts) for group in experience.groups[:-1]), initial=0)
-        valued = [replace(group, rewards=tuple(next(rewards) for _ in group.rollouts)) for group in experience.groups]
-        kept = {group.task.key for group, start in zip(valued, starts, strict=False) if self.kept[start]}
-        groups = [group for group in valued if group.task.key in kept]
-        left_out = [group for group in valued if group.task.key not in kept]
+        rewarded = [replace(group, rewards=tuple(next(rewards) for _ in group.rollouts)) for group in experience.groups]
+        kept = {group.task.key for group, start in zip(rewarded, starts, strict=False) if self.kept[start]}
+        groups = [group for group in rewarded if group.task.key in kept]
+        left_out = [group for group in rewarded if group.task.key not in kept]
         return Experience(
             groups,
-            experience.counters | count([*valued, *experience.discarded], groups),
+            experience.counters | count([*rewarded, *experience.discarded], groups),
             [*experience.discarded, *left_out],
             idle_seconds=experience.idle_seconds,
         )
 
 
 def assign(session: Session, batch: Batch) -> Credited:
-    """Value the batch. Collective. Where rewards are not the stage's own, groups with equal rewards teach nothing and
-    are left out."""
+    """Give the batch its rewards and advantages. Collective. Where rewards are not the stage's own, groups with equal
+    rewards teach nothing and are left out."""
     config = session.job.algorithm
     probe = PolicyProbe(session.policy, session.job.rollout.temperature)
     contexts = {
-        slot: Context(config, probe, session.decode, session.encode, session.memory.setdefault(slot, {}))
+        slot: Context(config, probe, session.decode, session.encode, session.plugin_state.setdefault(slot, {}))
         for slot in SLOTS
     }
     rewards = kept = None
@@ -67,7 +67,7 @@ def assign(session: Session, batch: Batch) -> Credited:
     if known is not None and len(batch) > config.samples_per_update:
         batch = replace(batch, old_logprobs=known)
     metrics = {name: figure for context in contexts.values() for name, figure in context.metrics.items()}
-    return Credited(batch, {f"valuation/{name}": figure for name, figure in metrics.items()}, rewards, kept)
+    return Credited(batch, {f"credit/{name}": figure for name, figure in metrics.items()}, rewards, kept)
 
 
 def unequal(rewards: Tensor, groups: Tensor) -> Tensor:
@@ -85,21 +85,21 @@ class PolicyProbe:
     def __init__(self, policy: Policy, temperature: float) -> None:
         self._policy = policy
         self._temperature = temperature
-        self._seen: tuple[Batch, Examination] | None = None
+        self._seen: tuple[Batch, PolicyStatistics] | None = None
         self.vocabulary = policy.architecture.vocabulary
         self.max_sequence_tokens = policy.max_sequence_tokens
 
     def tokens(self, batch: Batch) -> TokenStatistics:
         if not len(batch):
             return TokenStatistics(*torch.zeros(3, 0))
-        seen = self._policy.examine(batch, self._temperature, certainty=True)
+        seen = self._policy.statistics(batch, self._temperature, certainty=True)
         self._seen = batch, seen
         return TokenStatistics(seen.logprobs, seen.entropy, seen.mean_logprobs)
 
     def ranks(self, batch: Batch, window: int, stride: int) -> Tensor:
         if not len(batch):
             return torch.zeros(0, 3, dtype=torch.float64)
-        seen = self._policy.examine(
+        seen = self._policy.statistics(
             batch, self._temperature, range(len(batch)), lambda hidden: rank_dynamics(hidden, window, stride)
         )
         self._seen = batch, seen

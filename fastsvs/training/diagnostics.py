@@ -10,7 +10,7 @@ import torch
 from fastsvs import distributed
 from fastsvs.algorithms import Batch
 from fastsvs.config import DynamicsConfig
-from fastsvs.dynamics import compare, entropy_figures, experience_figures, rank_dynamics, rank_figures
+from fastsvs.dynamics import compare, entropy_figures, rank_dynamics, rank_figures, sample_figures
 from fastsvs.policy import Policy, open_source
 from fastsvs.training.session import Session
 
@@ -24,7 +24,7 @@ def is_due(session: Session, step: int) -> bool:
 def measure(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return figures of the policy before its update, of the batch that it is about to learn from, and of the step's
     samples as the main rank records them. Collective; draws no random numbers."""
-    figures = experience_figures(rows) | update_figures(session)
+    figures = sample_figures(rows) | update_figures(session)
     if len(batch):
         figures |= policy_figures(session.policy, batch, session.job.dynamics, session.job.rollout.temperature)
     return {f"dynamics/{name}": value for name, value in figures.items()}
@@ -34,7 +34,7 @@ def policy_figures(policy: Policy, batch: Batch, config: DynamicsConfig, tempera
     """Return figures of the entropy of every response token, and of the ranks of some responses' hidden states.
     Collective."""
     chosen = spread(batch.kinds, config.ranked_responses)
-    seen = policy.examine(
+    seen = policy.statistics(
         batch,
         temperature,
         set(chosen),

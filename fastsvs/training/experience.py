@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from fastsvs import distributed
-from fastsvs.algorithms import Batch, make_batch
-from fastsvs.rollout import Engine, RemoteEngine, Running
+from fastsvs.algorithms import Batch, make_batch, needs_labels
+from fastsvs.rollout import Engine, Running
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import Experience, collect
 from fastsvs.training.session import Session
@@ -24,7 +24,7 @@ class Made:
 
     experience: Experience
     batch: Batch
-    memory: dict[str, Any]
+    plugin_state: dict[str, Any]
     """State of stage and sampler, now that they know how the step went."""
 
 
@@ -49,9 +49,11 @@ def begin(session: Session, step: int, version: int) -> Underway:
             schedule=session.job.selfplay.schedule,
             cancelled=cancelled,
         )
+        if not needs_labels(session.job.algorithm.reward):
+            experience = experience.unfiltered()
         experience = session.sampler.observe(experience)
-        memory = {"stage": session.stage.memory(), "sampler": session.sampler.memory()}
-        return Made(experience, make_batch(experience.groups), memory)
+        plugin_state = {"stage": session.stage.state_dict(), "sampler": session.sampler.state_dict()}
+        return Made(experience, make_batch(experience.groups), plugin_state)
 
     return session.rollouts.start(work)
 
@@ -73,7 +75,7 @@ def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:
     """Return the experience's counters, the engine's metrics, and how much older than the policy's `version` the
     weights were that sampled what it learns from."""
     rollouts = [rollout for group in made.experience.groups for rollout in group.rollouts]
-    facts = made.experience.counters | ({} if engine.collective else cast(RemoteEngine, engine).metrics())
+    facts = made.experience.counters | engine.metrics()
     facts["time/verification"] = made.experience.idle_seconds
     if rollouts:
         facts["rollout/version_lag"] = fmean(version - rollout.weight_version for rollout in rollouts)

@@ -15,7 +15,7 @@ from fastsvs.errors import EngineFailure
 from fastsvs.evaluate import evaluate, figures, pass_rates
 from fastsvs.policy import LARGEST
 from fastsvs.seeding import derive_seed
-from fastsvs.telemetry import memory, training_facts
+from fastsvs.telemetry import peak_memory, training_facts
 from fastsvs.training import credit, diagnostics, experience
 from fastsvs.training.experience import Underway
 from fastsvs.training.session import Session, open_session
@@ -58,25 +58,25 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
         ahead = experience.begin(session, step + 1, version=step) if overlaps else None
     if not ahead:
         session.put_engine_to_sleep()
-    with clock(times, "valuation"):
-        valued = credit.assign(session, batch)
-    made = made and replace(made, experience=valued.record(made.experience))
-    rows = list(sample_rows(step + 1, made.experience, session.job.selfplay)) if made else []
+    with clock(times, "credit"):
+        credited = credit.assign(session, batch)
+    made = made and replace(made, experience=credited.record(made.experience))
+    rows = list(sample_rows(step + 1, made.experience)) if made else []
     if made:
-        session.memory.update(made.memory)
+        session.plugin_state.update(made.plugin_state)
         session.folder.write_samples(step + 1, rows)
-    with clock(times, "examination"):
-        seen = diagnostics.measure(session, valued.batch, rows) if diagnostics.is_due(session, step) else {}
+    with clock(times, "diagnostics"):
+        seen = diagnostics.measure(session, credited.batch, rows) if diagnostics.is_due(session, step) else {}
     with clock(times, "update"):
-        learned = learn(session, valued.batch, step)
+        learned = learn(session, credited.batch, step)
     times["time/step"] = sum(times.values())
     played = (
-        experience.facts(made, session.engine, version=step) | experience.speeds(made, valued.batch, times)
+        experience.facts(made, session.engine, version=step) | experience.speeds(made, credited.batch, times)
         if made
         else {}
     )
     times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
-    row = {**played, **valued.metrics, **learned, **session.sync.metrics(), **seen, **memory(), **times}
+    row = {**played, **credited.metrics, **learned, **session.sync.metrics(), **seen, **peak_memory(), **times}
     return {"step": step + 1, **row}, ahead
 
 

@@ -75,7 +75,6 @@ def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
         max_prompt_tokens=job.data.max_prompt_tokens,
         max_response_tokens=job.rollout.max_response_tokens,
         seed=job.run.seed,
-        needs_labels=needs_labels(job.algorithm.reward),
     )
     stage = STAGES.get(job.selfplay.stage)(job.selfplay, tools)
     if stage.reads_problems == (job.data.path == NO_PROBLEMS):
@@ -85,7 +84,7 @@ def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
 
 
 def build_sampler(job: TrainJob, inputs: Inputs) -> Sampler:
-    """Build the sampler that the job names."""
+    """Build the sampler that the job names. Raises UserError where it needs verdicts that the rewards do without."""
     tools = SamplerTools(
         [problem for problem, _ in inputs.problems],
         job.run.prompts_per_step,
@@ -93,9 +92,15 @@ def build_sampler(job: TrainJob, inputs: Inputs) -> Sampler:
         job.run.seed,
         encode=lambda text: encode_text(inputs.tokenizer, text),
         max_response_tokens=job.rollout.max_response_tokens,
-        needs_labels=needs_labels(job.algorithm.reward),
     )
-    return SAMPLERS.get(job.sampler.name)(job.sampler, tools)
+    sampler = SAMPLERS.get(job.sampler.name)(job.sampler, tools)
+    if sampler.reads_verdicts and not needs_labels(job.algorithm.reward):
+        raise UserError(
+            f"sampler.name={job.sampler.name} goes by which responses are correct, but "
+            f"algorithm.reward={job.algorithm.reward} looks at responses alone: set algorithm.reward=verified, or "
+            "sampler.name=epochs or consensus_curriculum"
+        )
+    return sampler
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transformers import PretrainedConfig
 
@@ -20,7 +20,6 @@ from fastsvs.rollout import (
     ENGINES,
     Engine,
     EngineSpec,
-    RemoteEngine,
     Rollouts,
     SamplingParams,
     engine_spec,
@@ -28,7 +27,7 @@ from fastsvs.rollout import (
     sampling_params,
 )
 from fastsvs.selfplay import JUDGES, Draw, Judge, Sampler, Stage, Task, original_tasks
-from fastsvs.sync import BroadcastSync, LocalSync, ServerFleet, WeightSync, transport_for
+from fastsvs.sync import BroadcastSync, LocalSync, WeightSync, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import checkpoint_hooks
 from fastsvs.training.checks import longest_request, longest_sequence
@@ -56,7 +55,7 @@ class Session:
     rollouts: Rollouts
     loss: CompleteLoss
     sampling: SamplingParams
-    memory: dict[str, Any] = field(default_factory=dict)
+    plugin_state: dict[str, Any] = field(default_factory=dict)
     """State that stage, sampler and plug-ins carry from step to step, as of the last step that was learned from."""
 
     @property
@@ -98,10 +97,10 @@ class Session:
         newest = distributed.broadcast(checkpoint.latest(self.folder.checkpoints))
         state: dict[str, Any] = checkpoint.load(self.policy, newest) if newest else {"step": 0}
         start = state["step"]
-        self.memory.update(state.get("memory", {}))
+        self.plugin_state.update(state.get("plugins", {}))
         for name, part in (("stage", self.stage), ("sampler", self.sampler)):
-            if self.memory.get(name) is not None:
-                part.recall(self.memory[name])
+            if self.plugin_state.get(name) is not None:
+                part.load_state_dict(self.plugin_state[name])
         self.folder.begin(start)
         if start:
             self.progress.say(f"resuming {self.folder.root} after step {start}")
@@ -114,7 +113,7 @@ class Session:
     def save(self, step: int) -> None:
         """Write the checkpoint of a step, unless it is there. Where a checkpoint hook is due, it holds the weights that
         the hook makes."""
-        checkpoints, state = self.folder.checkpoints, {"step": step, "memory": self.memory}
+        checkpoints, state = self.folder.checkpoints, {"step": step, "plugins": self.plugin_state}
         newest = distributed.broadcast(checkpoint.latest(checkpoints))
         if newest and checkpoint.step_of(newest) == step:
             return
@@ -125,8 +124,8 @@ class Session:
 
     def put_engine_to_sleep(self) -> None:
         """Have rollout servers that share the trainer's GPUs free their memory for the update."""
-        if distributed.is_main() and not self.engine.collective:
-            cast(RemoteEngine, self.engine).sleep()
+        if distributed.is_main():
+            self.engine.sleep()
 
     def evaluated(self, step: int) -> bool:
         return distributed.broadcast(step in self.folder.evaluations())
@@ -188,6 +187,6 @@ def training_spec(job: TrainJob, hf_config: PretrainedConfig, stop: Sequence[int
 
 
 def build_sync(policy: Policy, engine: Engine, rollout: RolloutConfig, config: SyncConfig) -> WeightSync:
-    if not isinstance(engine, ServerFleet):
+    if engine.fleet is None:
         return LocalSync(policy, engine)
-    return BroadcastSync(policy, engine, config, transport_for(rollout.placement, distributed.device()))
+    return BroadcastSync(policy, engine.fleet, config, transport_for(rollout.placement, distributed.device()))

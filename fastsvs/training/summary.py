@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from fastsvs import distributed
-from fastsvs.config import SelfPlayConfig
 from fastsvs.evaluate import Estimate
 from fastsvs.files import read_jsonl
-from fastsvs.selfplay import SYNTHESIS, VARIANT, Experience, Group, load_template
-from fastsvs.selfplay.svs import Rejection, read_variants
+from fastsvs.selfplay import VARIANT, Experience
 from fastsvs.telemetry import draw_curves
 from fastsvs.training.session import Session
 from fastsvs.verify import Verdict
@@ -41,7 +39,7 @@ def conclude(session: Session) -> dict[str, Any]:
     return summary
 
 
-def sample_rows(step: int, experience: Experience, config: SelfPlayConfig) -> Iterator[dict[str, Any]]:
+def sample_rows(step: int, experience: Experience) -> Iterator[dict[str, Any]]:
     """Yield one object per group: what the policy read and wrote, verdicts, rewards, and whether it was learned from.
 
     `rejections` holds, for each response that was to write a problem, why the problem was not solved; None if it was.
@@ -49,9 +47,6 @@ def sample_rows(step: int, experience: Experience, config: SelfPlayConfig) -> It
     """
     trained = {group.task.key for group in experience.groups}
     groups = [*experience.groups, *experience.discarded]
-    solved = {(group.task.parent, group.task.parent_sample) for group in groups if group.task.kind == VARIANT}
-    writing = any(group.task.kind == SYNTHESIS for group in groups)
-    template = load_template(config.template) if writing else ""
     for group in groups:
         row = {
             "step": step,
@@ -72,17 +67,9 @@ def sample_rows(step: int, experience: Experience, config: SelfPlayConfig) -> It
         }
         if group.notes:
             row["notes"] = list(group.notes)
-        if group.task.kind == SYNTHESIS:
-            row["rejections"] = _rejections(group, template, solved)
+        if group.rejections:
+            row["rejections"] = list(group.rejections)
         yield row
-
-
-def _rejections(group: Group, template: str, solved: Collection[tuple[str | None, int | None]]) -> list[str | None]:
-    variants = read_variants(group.texts, group.task.problem.question, template)
-    return [
-        str(variant.rejection or Rejection.TOO_LONG) if (group.task.key, sample) not in solved else None
-        for sample, variant in enumerate(variants)
-    ]
 
 
 def _pass_rates(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -45,24 +45,24 @@ def test_a_shaped_advantage_never_changes_its_sign_or_falls(advantage, bonus, ka
 
 
 def test_running_means_are_the_ema_of_earlier_steps():
-    memory: dict = {}
-    assert running_means(memory, VerlConfig()).tolist() == [0, 0, 0]
+    state: dict = {}
+    assert running_means(state, VerlConfig()).tolist() == [0, 0, 0]
     first, second = torch.tensor([[1.0, 2, 3], [3, 2, 1]]).double(), torch.tensor([[4.0, 4, 4]]).double()
-    remember(memory, first, VerlConfig(momentum=0.3))
-    remember(memory, second, VerlConfig(momentum=0.3))
-    memory = json.loads(json.dumps(memory))
+    remember(state, first, VerlConfig(momentum=0.3))
+    remember(state, second, VerlConfig(momentum=0.3))
+    state = json.loads(json.dumps(state))
     plain = 0.7 * (0.3 * torch.tensor([2.0, 2, 2])) + 0.3 * 4
-    torch.testing.assert_close(running_means(memory, VerlConfig()).float(), plain)
-    corrected = running_means(memory, VerlConfig(bias_correction=True)).float()
+    torch.testing.assert_close(running_means(state, VerlConfig()).float(), plain)
+    corrected = running_means(state, VerlConfig(bias_correction=True)).float()
     torch.testing.assert_close(corrected, plain / (1 - 0.7**2))
 
 
 def test_bias_correction_makes_a_constant_its_own_mean():
-    memory: dict = {}
+    state: dict = {}
     config = VerlConfig(bias_correction=True)
     for _ in range(3):
-        remember(memory, torch.tensor([[5.0, -1, 0.5]]).double(), config)
-        assert running_means(memory, config).tolist() == pytest.approx([5.0, -1, 0.5])
+        remember(state, torch.tensor([[5.0, -1, 0.5]]).double(), config)
+        assert running_means(state, config).tolist() == pytest.approx([5.0, -1, 0.5])
 
 
 class Ranks:
@@ -83,7 +83,7 @@ def test_the_whole_response_is_shaped_and_the_step_remembered(make_ragged):
     size = plain.abs()[0].item()
     # before the first step the means are 0: every deviation is at its limit, Phi is tanh(5), the cap is |A| / 2
     torch.testing.assert_close(shaped, plain + torch.tensor([size / 2]).clamp(max=math.tanh(5)).expand(5))
-    assert context.memory["means"] == pytest.approx([2.7] * 3)
+    assert context.state["means"] == pytest.approx([2.7] * 3)
     assert context.metrics == {"verl_bonus": pytest.approx(math.tanh(5)), "verl_raised": 1.0}
 
 

@@ -69,7 +69,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             run.checkpoint(step).symlink_to(changed if run.method == SVS else root / "base")
     for timed in PLAN.timings(root):
         facts = {"samples/original": 4, "samples/variant": 6}
-        times = [{"time/step": 9.0, "time/valuation": 9.0}] * 2 + [{"time/step": 2.0, "time/valuation": 0.5}] * 3
+        times = [{"time/step": 9.0, "time/credit": 9.0}] * 2 + [{"time/step": 2.0, "time/credit": 0.5}] * 3
         write_jsonl(timed.folder / "metrics.jsonl", [facts | each for each in times])
     for evaluated in PLAN.evaluations(root):
         write_evaluation(evaluated)

@@ -38,7 +38,7 @@ def results_of(model: str, initialize: str, tokens_per_micro_batch: int = 200, *
     initial = {name: value.clone() for name, value in policy.hf_weights()}
     batch, weights = make_batch(), torch.linspace(1e-3, 5e-3, 12)
     log_probs = policy.log_probs(batch, 0.7)
-    mean_log_probs = policy.examine(batch, 0.7, certainty=True).mean_logprobs
+    mean_log_probs = policy.statistics(batch, 0.7, certainty=True).mean_logprobs
     metrics, gradients = {}, {}
     for algorithm in (GSPO, PPO):
         found = policy.accumulate_gradients(batch, policy_loss(algorithm), algorithm, weights, 0.7)

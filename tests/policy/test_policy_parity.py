@@ -59,7 +59,7 @@ def test_mean_log_probs_match_transformers(folder: Path) -> None:
         with torch.no_grad():
             logits = model(ids[None]).logits[0, len(prompt) - 1 : -1]
         expected.append((logits / 0.7).log_softmax(-1).mean(-1))
-    actual = build(folder).examine(batch, 0.7, certainty=True).mean_logprobs
+    actual = build(folder).statistics(batch, 0.7, certainty=True).mean_logprobs
     assert (actual - torch.cat(expected)).abs().max() < 1e-4
 
 

@@ -67,21 +67,21 @@ def test_a_buffer_is_remembered_as_json() -> None:
     buffer = Buffer(5, [SQUARES, DOUBLE])
     buffer.push([TRIPLE])
     again = Buffer(5, [IDENTITY])
-    again.recall(json.loads(json.dumps(buffer.memory())))
+    again.load_state_dict(json.loads(json.dumps(buffer.state_dict())))
     assert again.exercises == buffer.exercises
-    assert again.memory() == buffer.memory()
+    assert again.state_dict() == buffer.state_dict()
     assert again.draw_newest(2, Random(3)) == buffer.draw_newest(2, Random(3))
     smaller = Buffer(2)
-    smaller.recall(buffer.memory())
+    smaller.load_state_dict(buffer.state_dict())
     assert smaller.exercises == [DOUBLE, TRIPLE]
 
 
-def test_a_memory_is_not_altered_by_later_steps() -> None:
+def test_a_state_is_not_altered_by_later_steps() -> None:
     buffer = Buffer(5, [DOUBLE])
-    memory = buffer.memory()
-    before = json.dumps(memory)
+    state = buffer.state_dict()
+    before = json.dumps(state)
     buffer.push([TRIPLE])
-    assert json.dumps(memory) == before
+    assert json.dumps(state) == before
 
 
 def test_seeds_come_from_a_file_or_are_the_identity(tmp_path) -> None:

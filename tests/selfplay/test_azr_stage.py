@@ -184,12 +184,12 @@ def test_prompts_that_do_not_fit_are_counted() -> None:
     assert stage.finish([]).counters["prompts_too_long/abduction"] == 4
 
 
-def test_the_memory_brings_a_stage_to_where_another_was() -> None:
+def test_the_state_brings_a_stage_to_where_another_was() -> None:
     stage, again = make_azr(solve_from_buffer=3), make_azr(solve_from_buffer=3)
     played(stage)
-    again.recall(json.loads(json.dumps(stage.memory())))
+    again.load_state_dict(json.loads(json.dumps(stage.state_dict())))
     assert [task.prompt_ids for task in again.begin(1, [])] == [task.prompt_ids for task in stage.begin(1, [])]
-    assert again.memory() == stage.memory()
+    assert again.state_dict() == stage.state_dict()
 
 
 def right_answer(prompt: str) -> str:
@@ -223,14 +223,14 @@ def test_a_whole_step_over_the_real_sandbox_in_any_order(schedule: str) -> None:
                 judges={"azr": judge},
                 schedule=schedule,
             )
-        return made.groups, made.counters, stage.memory()
+        return made.groups, made.counters, stage.state_dict()
 
     first, last = step(lambda waiting: 0), step(lambda waiting: waiting - 1)
     assert first == last
-    groups, counters, memory = first
+    groups, counters, state = first
     assert counters["valid/deduction"] == counters["valid/abduction"] == 3
     assert counters["valid/induction"] == 3
     rates = {counters[f"solve_rate/solve_{name}"] for name in ("deduction", "abduction")}
     assert all(0 < rate < 1 for rate in rates)
-    assert len(memory["deduction"]["exercises"]) == 2
+    assert len(state["deduction"]["exercises"]) == 2
     assert {len(group.rewards) for group in groups} == {1, 6}

@@ -19,7 +19,6 @@ from selfplay_world import SAMPLING, BoxVerifier, PolicyEngine, answered, decode
 from fastsvs.algorithms import ADVANTAGES, Context, make_batch
 from fastsvs.config import AlgorithmConfig, SamplerConfig, SelfPlayConfig
 from fastsvs.data.records import Problem
-from fastsvs.errors import UserError
 from fastsvs.rollout.engine import Rollout
 from fastsvs.selfplay import (
     ORIGINAL,
@@ -207,18 +206,18 @@ def test_every_step_asks_no_more_than_its_share(problems, per_step, samples, see
 
 @pytest.mark.parametrize("name", REMEMBERING)
 @given(cut=st.integers(0, 5), seed=st.integers(0, 9), solutions=st.booleans())
-def test_what_is_drawn_follows_from_seed_step_and_memory(name, cut, seed, solutions):
+def test_what_is_drawn_follows_from_seed_step_and_state(name, cut, seed, solutions):
     made = world(6, solutions)
     whole = build(name, made, seed=seed)
     for step in range(cut):
         play(whole, made, step)
-    memory = whole.memory()
-    text = json.dumps(memory)
+    state = whole.state_dict()
+    text = json.dumps(state)
     resumed = build(name, made, seed=seed)
-    resumed.recall(json.loads(text))
+    resumed.load_state_dict(json.loads(text))
     for step in range(cut, 7):
         assert play(whole, made, step) == play(resumed, made, step)
-    assert json.dumps(memory) == text, "later steps do not alter it"
+    assert json.dumps(state) == text, "later steps do not alter it"
 
 
 def test_problems_that_fail_are_sampled_more():
@@ -321,10 +320,3 @@ def test_what_the_curriculum_surveyed_stays_in_the_record():
     assert 0 < experience.counters["sampler/surveyed"] <= 4
     _, experience = play(sampler, made, 1)
     assert experience.counters["sampler/surveyed"] == 0
-
-
-@pytest.mark.parametrize("name", [n for n in SAMPLERS.names() if n not in ("epochs", "consensus_curriculum")])
-def test_what_goes_by_labels_refuses_rewards_without(name):
-    tools = SamplerTools(world(), 3, 4, 0, encode, 200, needs_labels=False)
-    with pytest.raises(UserError, match=f"sampler.name={name} goes by which responses are correct"):
-        SAMPLERS.get(name)(SamplerConfig(name=name), tools)

@@ -30,11 +30,11 @@ def verl(batch: Batch, context: Context) -> Tensor:
     if not len(batch):
         return advantages
     ranks = context.probe.ranks(batch, config.window, config.stride)
-    bonus = shaping(ranks, running_means(context.memory, config), config.gain)
+    bonus = shaping(ranks, running_means(context.state, config), config.gain)
     if advantages.shape != (len(batch),):
         bonus = bonus.repeat_interleave(batch.response_lengths)
     shaped = shaped_advantages(advantages, bonus, config.kappa)
-    remember(context.memory, ranks, config)
+    remember(context.state, ranks, config)
     context.metrics["verl_bonus"] = float(bonus.mean())
     context.metrics["verl_raised"] = float((shaped != advantages).float().mean())
     return shaped

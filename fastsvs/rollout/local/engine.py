@@ -35,6 +35,7 @@ class LocalEngine:
     """
 
     collective = True
+    fleet = None
 
     def __init__(
         self,
@@ -119,6 +120,15 @@ class LocalEngine:
         with torch.no_grad():
             weights.load(self._places, tensors)
         self._version = version
+
+    def stale(self) -> bool:
+        return False
+
+    def sleep(self) -> None:
+        """Do nothing, because the engine shares no device with a process of its own."""
+
+    def metrics(self) -> dict[str, float]:
+        return {}
 
     def close(self) -> None:
         """Do nothing, because nothing outlives the object."""

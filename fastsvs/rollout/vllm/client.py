@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +13,7 @@ from fastsvs.errors import EngineFailure
 from fastsvs.rollout.engine import Rollout
 from fastsvs.rollout.vllm.answer import Expected, NonsenseError, read_rollouts
 from fastsvs.rollout.vllm.dispatch import Call
+from fastsvs.sync import Endpoint
 
 GENERATE = "/inference/v1/generate"
 HEALTH = "/health"
@@ -34,17 +34,6 @@ LARGEST_SEED = 2**62
 
 class UnreachableError(Exception):
     """The server could not be reached, or the connection broke."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One server as it runs now."""
-
-    name: str
-    url: str
-    api_key: str = field(repr=False)
-    incarnation: int
-    """Number of its starts and wake-ups so far; after each it holds none of the trainer's weights."""
 
 
 class Client:

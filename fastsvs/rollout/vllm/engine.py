@@ -19,12 +19,13 @@ from fastsvs.errors import UserError
 from fastsvs.rollout.engine import Request, Rollout
 from fastsvs.rollout.nodes import read_nodes
 from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
-from fastsvs.rollout.vllm.client import Client, Endpoint
+from fastsvs.rollout.vllm.client import Client
 from fastsvs.rollout.vllm.dispatch import Dispatcher
 from fastsvs.rollout.vllm.fleet import Fleet
 from fastsvs.rollout.vllm.placement import check_servers, others, serve_node, servers_of, shares_devices
 from fastsvs.rollout.vllm.remote import Control, Heartbeat
 from fastsvs.rollout.vllm.server import Server
+from fastsvs.sync import Endpoint
 
 T = TypeVar("T")
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 2.0
@@ -94,6 +95,10 @@ class VllmEngine:
         self._thread.start()
         if not self._ready.wait(ANSWER_SECONDS):
             raise RuntimeError("the event loop of the rollout servers did not start")
+
+    @property
+    def fleet(self) -> VllmEngine:
+        return self
 
     @classmethod
     def check(cls, plan: EnginePlan) -> None:

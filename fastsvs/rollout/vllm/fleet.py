@@ -12,10 +12,11 @@ from fastsvs.config import ServerConfig
 from fastsvs.errors import EngineFailure
 from fastsvs.rollout.engine import Request, Rollout
 from fastsvs.rollout.vllm.answer import AbortedError, NonsenseError
-from fastsvs.rollout.vllm.client import Client, Endpoint, UnreachableError
+from fastsvs.rollout.vllm.client import Client, UnreachableError
 from fastsvs.rollout.vllm.dispatch import Call, Dispatcher
 from fastsvs.rollout.vllm.member import Member
 from fastsvs.rollout.vllm.server import Server
+from fastsvs.sync import Endpoint
 
 COMMAND_SECONDS = 120.0
 Finished = Callable[[Request, list[Rollout]], None]

@@ -12,8 +12,9 @@ from typing import Literal
 
 from fastsvs.config import ServerConfig
 from fastsvs.rollout.vllm.answer import NonsenseError
-from fastsvs.rollout.vllm.client import HEALTH, PAUSED, Client, Endpoint, UnreachableError
+from fastsvs.rollout.vllm.client import HEALTH, PAUSED, Client, UnreachableError
 from fastsvs.rollout.vllm.server import Server
+from fastsvs.sync import Endpoint
 
 LOG = logging.getLogger(__name__)
 START_POLL_SECONDS = 0.5

@@ -140,12 +140,12 @@ class Buffer:
         fresh = list(reversed(exercises[older:]))[:count]
         return fresh + random.sample(exercises[:older], min(count - len(fresh), older))
 
-    def memory(self) -> dict[str, Any]:
-        """Return JSON that `recall` reads."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return JSON that `load_state_dict` reads."""
         return {"exercises": [exercise.as_json() for exercise in self._exercises], "fresh": self._fresh}
 
-    def recall(self, memory: Mapping[str, Any]) -> None:
-        """Restore what `memory` gave. When it comes from a larger buffer, the newest exercises stay."""
-        kept = memory["exercises"][-self._size :]
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave. When it comes from a larger buffer, the newest exercises stay."""
+        kept = state["exercises"][-self._size :]
         self._exercises = dict.fromkeys(map(Exercise.from_json, kept))
-        self._fresh = min(memory["fresh"], self._size)
+        self._fresh = min(state["fresh"], self._size)

@@ -37,7 +37,7 @@ Solves = Mapping[tuple[str | None, int | None], Group]
 
 @STAGES.register("azr")
 class AzrStage(PlainStage):
-    """The stage of AZR, with one buffer for each task as its memory.
+    """The stage of AZR, with one buffer for each task as its state.
 
     What was proposed in a step is in the buffers from the next step on.
     """
@@ -63,7 +63,7 @@ class AzrStage(PlainStage):
             return []
         tasks = []
         for sample, exercise in _proposals(group):
-            key = f"{group.task.key}/{sample:03d}"
+            key = group.task.child_key(sample)
             task = self._solve_task(name, exercise, key, self.azr.samples_per_proposal)
             if self._fits(task):
                 tasks.append(replace(task, parent=group.task.key, parent_sample=sample))
@@ -79,12 +79,12 @@ class AzrStage(PlainStage):
             counters |= self._take_in(name, groups, solves)
         return replace(experience, counters=counters)
 
-    def memory(self) -> Any:
-        return {name: buffer.memory() for name, buffer in self.buffers.items()}
+    def state_dict(self) -> Any:
+        return {name: buffer.state_dict() for name, buffer in self.buffers.items()}
 
-    def recall(self, memory: Any) -> None:
+    def load_state_dict(self, state: Any) -> None:
         for name, buffer in self.buffers.items():
-            buffer.recall(memory[name])
+            buffer.load_state_dict(state[name])
 
     def _proposing(self, name: str, step: int) -> Iterator[Task]:
         """Yield a step's proposal tasks of one task. `finish` counts prompts that are too long, by their absence."""

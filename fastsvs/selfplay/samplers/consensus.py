@@ -73,8 +73,8 @@ class ConsensusCurriculum(ShuffledEpochs):
 
         return sorted(range(len(problems)), key=difficulty)[: ceil(self.config.easiest_share * len(problems))]
 
-    def memory(self) -> Any:
+    def state_dict(self) -> Any:
         return dict(self._shares)
 
-    def recall(self, memory: Any) -> None:
-        self._shares = dict(memory)
+    def load_state_dict(self, state: Any) -> None:
+        self._shares = dict(state)

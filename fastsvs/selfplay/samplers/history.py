@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from fastsvs.errors import UserError
-from fastsvs.selfplay.samplers.registry import SamplerTools
 from fastsvs.selfplay.types import ORIGINAL, Experience, Group
 
 
@@ -13,15 +11,6 @@ def originals(experience: Experience) -> list[Group]:
     """Return the groups of the data set's own problems, whether they are learned from or not, sorted by key."""
     groups = [group for group in (*experience.groups, *experience.discarded) if group.task.kind == ORIGINAL]
     return sorted(groups, key=lambda group: group.task.key)
-
-
-def require_labels(name: str, tools: SamplerTools) -> None:
-    """Raise UserError where which responses are correct must not decide what is learned from."""
-    if not tools.needs_labels:
-        raise UserError(
-            f"sampler.name={name} goes by which responses are correct, but algorithm.reward looks at responses alone: "
-            "set algorithm.reward=verified, or sampler.name=epochs or consensus_curriculum"
-        )
 
 
 class History:
@@ -51,8 +40,8 @@ class History:
         correct, verified = self._last.get(problem, (0, 0))
         return verified > 0 and correct == 0
 
-    def memory(self) -> dict[str, list[int]]:
+    def state_dict(self) -> dict[str, list[int]]:
         return {problem: list(counts) for problem, counts in self._last.items()}
 
-    def recall(self, memory: dict[str, list[int]]) -> None:
-        self._last = {problem: (correct, verified) for problem, (correct, verified) in memory.items()}
+    def load_state_dict(self, state: dict[str, list[int]]) -> None:
+        self._last = {problem: (correct, verified) for problem, (correct, verified) in state.items()}

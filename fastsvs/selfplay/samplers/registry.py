@@ -25,7 +25,10 @@ class Draw:
 
 
 class Sampler(Protocol):
-    """A sampler. Its memory is what it knows of earlier steps; its draws follow from that, its seed and the step."""
+    """A sampler. Its state is what it knows of earlier steps; its draws follow from that, its seed and the step."""
+
+    reads_verdicts: bool
+    """True for a sampler that goes by which responses are correct. Rewards that need no right answer refuse it."""
 
     def draw(self, step: int) -> list[Draw]:
         """Return the problems of a step, counted from 0, in the order of their keys."""
@@ -33,11 +36,11 @@ class Sampler(Protocol):
     def observe(self, experience: Experience) -> Experience:
         """Learn how the step went, and return what of it is trained on."""
 
-    def memory(self) -> Any:
+    def state_dict(self) -> Any:
         """Return JSON that later steps do not change. Every checkpoint holds it."""
 
-    def recall(self, memory: Any) -> None:
-        """Restore what `memory` gave."""
+    def load_state_dict(self, state: Any) -> None:
+        """Restore what `state_dict` gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,6 @@ class SamplerTools:
     encode: Encode
     max_response_tokens: int
     """Longest response in tokens, prefix included."""
-    needs_labels: bool = True
-    """False where the rewards come from the responses alone: what is correct must not decide what is learned from."""
 
 
 SamplerFactory = Callable[[SamplerConfig, SamplerTools], Sampler]
@@ -63,6 +64,8 @@ SAMPLERS = Registry[SamplerFactory]("sampler")
 class ShuffledEpochs:
     """Sampler that asks every problem equally often. Other samplers derive from it and override what they do
     otherwise."""
+
+    reads_verdicts = False
 
     def __init__(self, config: SamplerConfig, tools: SamplerTools) -> None:
         self.config = config
@@ -75,8 +78,8 @@ class ShuffledEpochs:
     def observe(self, experience: Experience) -> Experience:
         return experience
 
-    def memory(self) -> Any:
+    def state_dict(self) -> Any:
         return None
 
-    def recall(self, memory: Any) -> None:
+    def load_state_dict(self, state: Any) -> None:
         pass

@@ -17,7 +17,7 @@ from typing import Any
 from fastsvs.config import SamplerConfig
 from fastsvs.data import Problem
 from fastsvs.seeding import derive_seed
-from fastsvs.selfplay.samplers.history import History, originals, require_labels
+from fastsvs.selfplay.samplers.history import History, originals
 from fastsvs.selfplay.samplers.registry import SAMPLERS, Draw, SamplerTools, ShuffledEpochs
 from fastsvs.selfplay.stages import Encode
 from fastsvs.selfplay.types import Experience
@@ -36,8 +36,9 @@ class AdaptiveResampling(ShuffledEpochs):
     were last asked (smoothed, see `History.failure_rate`).
     """
 
+    reads_verdicts = True
+
     def __init__(self, config: SamplerConfig, tools: SamplerTools) -> None:
-        require_labels("adaptive_resampling", tools)
         super().__init__(config, tools)
         self._history = History()
 
@@ -57,11 +58,11 @@ class AdaptiveResampling(ShuffledEpochs):
         counters = {"sampler/samples_least": min(sizes), "sampler/samples_most": max(sizes)}
         return replace(experience, counters=experience.counters | counters)
 
-    def memory(self) -> Any:
-        return self._history.memory()
+    def state_dict(self) -> Any:
+        return self._history.state_dict()
 
-    def recall(self, memory: Any) -> None:
-        self._history.recall(memory)
+    def load_state_dict(self, state: Any) -> None:
+        self._history.load_state_dict(state)
 
 
 @SAMPLERS.register("guided_resampling")
@@ -73,8 +74,9 @@ class GuidedResampling(ShuffledEpochs):
     all samples of the group share it. A problem that was solved in this way is next asked from its start again.
     """
 
+    reads_verdicts = True
+
     def __init__(self, config: SamplerConfig, tools: SamplerTools) -> None:
-        require_labels("guided_resampling", tools)
         super().__init__(config, tools)
         self._history = History()
         self._responses: dict[str, str] = {}
@@ -105,12 +107,12 @@ class GuidedResampling(ShuffledEpochs):
         }
         return replace(experience, counters=experience.counters | counters)
 
-    def memory(self) -> Any:
-        return {"history": self._history.memory(), "responses": dict(self._responses)}
+    def state_dict(self) -> Any:
+        return {"history": self._history.state_dict(), "responses": dict(self._responses)}
 
-    def recall(self, memory: Any) -> None:
-        self._history.recall(memory["history"])
-        self._responses = dict(memory["responses"])
+    def load_state_dict(self, state: Any) -> None:
+        self._history.load_state_dict(state["history"])
+        self._responses = dict(state["responses"])
 
     def _prefix(self, problem: Problem, step: int) -> str:
         """Return the beginning of a response, or an empty text where there is nothing to begin with."""

@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from fastsvs.config import SamplerConfig
-from fastsvs.selfplay.samplers.history import require_labels
-from fastsvs.selfplay.samplers.registry import SAMPLERS, SamplerTools, ShuffledEpochs
+from fastsvs.selfplay.samplers.registry import SAMPLERS, ShuffledEpochs
 from fastsvs.selfplay.types import ORIGINAL, Experience, Group
 from fastsvs.verify import Verdict
 
@@ -29,9 +27,7 @@ class ThresholdClipping(ShuffledEpochs):
     a response that is one of fewer correct ones is worth more.
     """
 
-    def __init__(self, config: SamplerConfig, tools: SamplerTools) -> None:
-        require_labels("threshold_clipping", tools)
-        super().__init__(config, tools)
+    reads_verdicts = True
 
     def observe(self, experience: Experience) -> Experience:
         kept: list[Group] = []
@@ -70,9 +66,7 @@ class RepeatPadding(ShuffledEpochs):
     is.
     """
 
-    def __init__(self, config: SamplerConfig, tools: SamplerTools) -> None:
-        require_labels("repeat_padding", tools)
-        super().__init__(config, tools)
+    reads_verdicts = True
 
     def observe(self, experience: Experience) -> Experience:
         wanted = self.config.padded_correct or self.tools.samples_per_prompt

@@ -42,10 +42,6 @@ class Variant:
     question: str
     rejection: Rejection | None = None
 
-    @property
-    def extracted(self) -> bool:
-        return self.rejection not in (Rejection.NO_MARKER, Rejection.UNCLOSED)
-
 
 def read_variants(responses: Sequence[str], original: str, template: str) -> list[Variant]:
     """Return one `Variant` for each response to one context, in order. Texts are compared without case and white

@@ -44,10 +44,9 @@ class SvsStage(PlainStage):
         variants = {
             (group.task.parent, group.task.parent_sample): group for group in groups if group.task.kind == VARIANT
         }
-        rewarded = [replace(group, rewards=self._rewards(group, variants)) for group in groups]
+        rewarded = [self._rewarded(group, variants) for group in groups]
         experience = conclude(rewarded, self._keep)
-        counters = experience.counters | self._selfplay_counters(rewarded, len(variants))
-        return replace(experience, counters=counters)
+        return replace(experience, counters=experience.counters | self._selfplay_counters(rewarded))
 
     def _synthesis_tasks(self, group: Group) -> list[Task]:
         tasks = []
@@ -56,7 +55,7 @@ class SvsStage(PlainStage):
             if len(prompt_ids) <= self.tools.max_prompt_tokens:
                 tasks.append(
                     Task(
-                        key=f"{group.task.key}/{sample:03d}",
+                        key=group.task.child_key(sample),
                         kind=SYNTHESIS,
                         problem=group.task.problem,
                         prompt_ids=prompt_ids,
@@ -76,7 +75,7 @@ class SvsStage(PlainStage):
                 continue
             prompt_ids = self.tools.encode_question(variant.question)
             if len(prompt_ids) <= self.tools.max_prompt_tokens:
-                key = f"{group.task.key}/{sample:03d}"
+                key = group.task.child_key(sample)
                 problem = replace(
                     group.task.problem,
                     id=f"{group.task.problem.id}:{key}",
@@ -100,30 +99,35 @@ class SvsStage(PlainStage):
     def _variants(self, group: Group) -> list[Variant]:
         return read_variants(group.texts, group.task.problem.question, self.template)
 
-    def _rewards(self, group: Group, variants: Mapping[tuple[str | None, int | None], Group]) -> tuple[float, ...]:
+    def _rewarded(self, group: Group, variants: Mapping[tuple[str | None, int | None], Group]) -> Group:
+        """Return the group with rewards, and with the reasons why problems that it wrote were not solved."""
         if group.task.kind != SYNTHESIS:
-            return solving_rewards(group)
+            return replace(group, rewards=solving_rewards(group))
         otherwise = -1.0 if self.config.shaping.negative else 0.0
-        written = (variants.get((group.task.key, sample)) for sample in range(len(group.texts)))
-        return tuple(1.0 if v is not None and deserves_reward(v, self.config) else otherwise for v in written)
+        solved = [variants.get((group.task.key, sample)) for sample in range(len(group.texts))]
+        rewards = tuple(1.0 if v is not None and deserves_reward(v, self.config) else otherwise for v in solved)
+        rejections = tuple(
+            None if answers is not None else str(variant.rejection or Rejection.TOO_LONG)
+            for variant, answers in zip(self._variants(group), solved, strict=True)
+        )
+        return replace(group, rewards=rewards, rejections=rejections)
 
     def _keep(self, group: Group) -> bool:
         return 1.0 in group.rewards if group.task.kind == SYNTHESIS else informative(group)
 
-    def _selfplay_counters(self, groups: Sequence[Group], solved: int) -> dict[str, float]:
+    def _selfplay_counters(self, groups: Sequence[Group]) -> dict[str, float]:
         originals = [group for group in groups if group.task.kind == ORIGINAL]
         synthesis = [group for group in groups if group.task.kind == SYNTHESIS]
         contexts = [context_samples(group, self.config) for group in originals]
-        written = [variant for group in synthesis for variant in self._variants(group)]
-        reasons = Counter(variant.rejection for variant in written)
-        reasons[Rejection.TOO_LONG] = reasons[None] - solved
+        reasons = Counter(reason for group in synthesis for reason in group.rejections)
+        unread = reasons[Rejection.NO_MARKER] + reasons[Rejection.UNCLOSED]
         counters: dict[str, float] = {
             "underperforming": sum(bool(samples) for samples in contexts),
             "contexts": sum(map(len, contexts)),
             "contexts_too_long": sum(map(len, contexts)) - len(synthesis),
-            "variants_asked": len(written),
-            "variants_extracted": sum(variant.extracted for variant in written),
-            "variants_valid": solved,
+            "variants_asked": reasons.total(),
+            "variants_extracted": reasons.total() - unread,
+            "variants_valid": reasons[None],
             "variants_positive": sum(group.rewards.count(1.0) for group in synthesis),
         }
         return counters | {f"rejected/{reason}": reasons[reason] for reason in Rejection}

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fastsvs.dynamics import experience_figures
-from fastsvs.dynamics.experience import distinct_grams, novelty
+from fastsvs.dynamics import sample_figures
+from fastsvs.dynamics.samples import distinct_grams, novelty
 
 
 def row(key: str, kind: str, question: str, responses: list[str], verdicts: list[str], **more: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ STEP = [
 
 
 def test_a_step() -> None:
-    figures = experience_figures(STEP)
+    figures = sample_figures(STEP)
     assert (figures["solved/original/0"], figures["solved/original/2"]) == (1, 1)
     assert (figures["solved/variant/1"], figures["solved/variant/2"]) == (1, 1)
     assert "solved/original/4" not in figures
@@ -42,9 +42,9 @@ def test_a_step() -> None:
 
 
 def test_a_step_without_self_play() -> None:
-    figures = experience_figures(STEP[:2])
+    figures = sample_figures(STEP[:2])
     assert not [name for name in figures if "variant" in name or "synthesis" in name]
-    assert experience_figures([]) == {}
+    assert sample_figures([]) == {}
 
 
 def test_n_grams() -> None:

@@ -16,7 +16,7 @@ ANSWER_GRAM, QUESTION_GRAM = 4, 3
 """Number of words in the n-grams by which responses, and problems, are compared."""
 
 
-def experience_figures(rows: Sequence[Row]) -> dict[str, float]:
+def sample_figures(rows: Sequence[Row]) -> dict[str, float]:
     """Return figures of one step's groups.
 
     `solved/<kind>/<c>` is the number of groups with c correct responses. `distinct_answers/<kind>`,

@@ -17,7 +17,7 @@ from fastsvs.data.records import Problem
 from fastsvs.files import read_jsonl
 from fastsvs.rollout.engine import Rollout
 from fastsvs.selfplay import ORIGINAL, Experience, Group, Task
-from fastsvs.training.credit import Valued, unequal
+from fastsvs.training.credit import Credited, unequal
 
 RLVR = ["train", "configs/tiny_rlvr.yaml", *SMALL, "evaluation.path=null", "dynamics.every=0"]
 
@@ -38,13 +38,13 @@ def test_sample_log_and_counters_have_the_rewards_that_were_given():
 
     counters = {"kept_samples/original": 5.0, "reward/original": 0.0, "contexts": 7}
     experience = Experience([group("a", 2), group("b", 1), group("c", 2)], counters, [group("d", 1)])
-    valued = Valued(
+    credited = Credited(
         batch=None,  # type: ignore[arg-type]
         metrics={},
         rewards=torch.tensor([1.0, 2, 3, 4, 5]),
         kept=torch.tensor([True, True, False, True, True]),
     )
-    recorded = valued.record(experience)
+    recorded = credited.record(experience)
     assert [(g.task.key, g.rewards) for g in recorded.groups] == [("a", (1.0, 2.0)), ("c", (4.0, 5.0))]
     assert [(g.task.key, g.rewards) for g in recorded.discarded] == [("d", (0.0,)), ("b", (3.0,))]
     assert recorded.counters["kept_samples/original"] == 4
@@ -76,7 +76,7 @@ def test_a_run_without_labels(tmp_path: Path, reward: str) -> None:
     assert "solve_rate/original" in metrics[0], "what was right is still shown"
     if reward == "majority":
         assert {0.0, 1.0} == set(rewards)
-        assert 0 < metrics[0]["valuation/majority_share"] <= 1
+        assert 0 < metrics[0]["credit/majority_share"] <= 1
     else:
         assert len(set(rewards)) > 8
 
@@ -134,7 +134,7 @@ def test_two_ranks_value_what_one_values(fastsvs, tmp_path: Path, layout: str) -
     result = fastsvs(*arguments, f"policy.{layout}=2", f"run.dir={tmp_path}/two", processes=2, timeout=300)
     assert result.returncode == 0, result.stderr
     for one, two in zip(record(tmp_path / "one"), record(tmp_path / "two"), strict=True):
-        for name in ("reward/mean", "valuation/verl_bonus", "policy/loss", "policy/grad_norm"):
+        for name in ("reward/mean", "credit/verl_bonus", "policy/loss", "policy/grad_norm"):
             assert one[name] == pytest.approx(two[name], rel=1e-3)
 
 

@@ -1,0 +1,99 @@
+"""The house: rooms are entered by their doors, and data flows through them in one direction."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from whole_runs import ROOT
+
+HOUSE = ROOT / "fastsvs"
+ROOMS = {path.parent.name for path in HOUSE.glob("*/__init__.py")} - {"kernels"}
+"""Folders of the trainer. The kernels stand alone, and the other modules are the ground floor and the stairs."""
+FILES = [path for path in HOUSE.rglob("*.py") if "kernels" not in path.relative_to(HOUSE).parts]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the modules of the house that a file imports, wherever in it. A name that is a module counts as one, unless
+    its package exports it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "fastsvs")
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "fastsvs":
+            for alias in node.names:
+                package = ROOT / node.module.replace(".", "/")
+                hidden = (package / f"{alias.name}.py").exists() and alias.name not in exported(package)
+                yield f"{node.module}.{alias.name}" if hidden else node.module
+
+
+@cache
+def exported(package: Path) -> list[str]:
+    for node in ast.parse((package / "__init__.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    return []
+
+
+def room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else None
+
+
+def room_of(path: Path) -> str | None:
+    inside = path.relative_to(HOUSE).parts
+    return inside[0] if inside[0] in ROOMS else None
+
+
+def test_a_room_is_entered_by_what_its_init_exports() -> None:
+    """A door is the `__init__` of a room or of a room within it; each command is a door, which is imported when it is
+    asked for."""
+    deep = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in FILES
+        for module in imported(path)
+        if room(module) not in (None, "commands", room_of(path))
+        and not (ROOT / module.replace(".", "/") / "__init__.py").exists()
+    ]
+    assert deep == []
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
+    graph = {
+        name: {module for module in imported(path) if module in names and not name.startswith(module)}
+        for path in FILES
+        if path.name != "__init__.py"
+        for name in [".".join(path.relative_to(ROOT).with_suffix("").parts)]
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_rooms_stand_above_what_they_import() -> None:
+    graph: dict[str, set[str]] = {name: set() for name in ROOMS}
+    for path in FILES:
+        here = room_of(path)
+        if here is not None:
+            graph[here] |= {there for module in imported(path) if (there := room(module)) not in (None, here)}
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize(("above", "below"), [("selfplay", "policy"), ("policy", "selfplay"), ("report", "policy")])
+def test_rooms_that_know_nothing_of_each_other(above: str, below: str) -> None:
+    assert [path for path in FILES if room_of(path) == above for name in imported(path) if room(name) == below] == []
+
+
+def test_no_file_is_longer_than_one_can_read() -> None:
+    sources = [*FILES, *(ROOT / "kernels").glob("*.py"), *(ROOT / "bench").rglob("*.py")]
+    assert [path for path in sources if len(path.read_text().splitlines()) > 300] == []
+
+
+def test_the_map_names_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`([\w/]+\.py|[\w]+/(?:[\w/]*/)?)`", text))
+    assert len(named) > 15
+    assert [name for name in named if not ((HOUSE / name).exists() or (ROOT / name).exists())] == []
