@@ -41,15 +41,15 @@ def run_evaluation(job: EvalJob) -> dict[str, Any]:
     is not done again."""
     distributed.initialize(job.timeout_seconds)
     inputs = preflight(job)
-    folder = inputs.folder
     distributed.barrier()  # every rank looks at the folder before the main one writes
-    folder.begin()
-    with closing(folder):
-        return answer_sets(job, inputs, folder)
+    inputs.folder.begin()
+    with closing(inputs.folder):
+        return answer_sets(job, inputs)
 
 
-def answer_sets(job: EvalJob, inputs: Inputs, folder: EvaluationFolder) -> dict[str, Any]:
+def answer_sets(job: EvalJob, inputs: Inputs) -> dict[str, Any]:
     """Answer all chosen sets, and return what `summary.json` holds, on every rank."""
+    folder = inputs.folder
     done = distributed.broadcast({name: folder.answered(name) for name in job.chosen})
     if any(len(done[name]) < len(inputs.problems[name]) for name in job.chosen):
         with open_engine(
@@ -63,7 +63,7 @@ def answer_sets(job: EvalJob, inputs: Inputs, folder: EvaluationFolder) -> dict[
             timeout_seconds=job.timeout_seconds,
         ) as opened:
             for name in job.chosen:
-                done[name] = answer_set(job, name, inputs, folder, done[name], opened)
+                done[name] = answer_set(job, name, inputs, done[name], opened)
     main = distributed.is_main()
     results = distributed.broadcast(
         {name: figures(done[name], plan) for name, plan in job.chosen.items()} if main else {}
@@ -100,13 +100,12 @@ def answer_set(
     job: EvalJob,
     name: str,
     inputs: Inputs,
-    folder: EvaluationFolder,
     done: list[Answered],
     opened: OpenEngine,
 ) -> list[Answered]:
     """Answer the problems of one set, and write each as soon as it is answered. Returns [] on ranks that did not roll
     out."""
-    total = len(inputs.problems[name])
+    folder, total = inputs.folder, len(inputs.problems[name])
     folder.open_set(name, done)
     main = distributed.is_main()
     with StepProgress(name, total, len(done), enabled=main, what=f"{name}: problem", lines=20) as progress:

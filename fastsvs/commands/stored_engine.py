@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -18,7 +18,7 @@ from fastsvs.config import RolloutConfig, VerifierConfig
 from fastsvs.data import stop_token_ids
 from fastsvs.errors import UserError
 from fastsvs.policy import DTYPES, StoredWeights
-from fastsvs.rollout import ENGINES, Engine, Rollouts, engine_spec
+from fastsvs.rollout import ENGINES, Engine, Rollouts, engine_spec, open_rollouts
 from fastsvs.sync import LoadedSync, LocalSync, WeightSync
 from fastsvs.verify import Verifier
 
@@ -30,10 +30,13 @@ class OpenEngine:
     """An engine at work with stored weights, and the verifier beside it."""
 
     rollouts: Rollouts
-    engine: Engine
     verifier: Verifier
     step: int
     """Step of the weights, which is also their version."""
+
+    @property
+    def engine(self) -> Engine:
+        return self.rollouts.engine
 
     def run(self, work: Callable[[Callable[[], bool]], T]) -> T | None:
         """Run `work`, and return its result, or None on ranks that did not roll out. Collective; see `Rollouts`."""
@@ -58,18 +61,16 @@ def open_engine(
     with ExitStack() as stack:
         verifier = stack.enter_context(Verifier(verification))
         spec = engine_spec(rollout, stored.hf_config, stop, dtype, longest, folder / ".servers")
-        factory = ENGINES.get(rollout.engine)
-        if not factory.collective:
+        if not ENGINES.get(rollout.engine).collective:
             weights = stack.enter_context(loadable(stored, folder / ".weights"))
             spec = replace(spec, weights=weights, server_arguments=())
-        engine = factory.build(spec)
-        stack.enter_context(closing(engine))
-        sync: WeightSync = (
-            LoadedSync(engine.fleet, timeout_seconds) if engine.fleet is not None else LocalSync(stored, engine)
-        )
-        rollouts = stack.enter_context(closing(Rollouts(engine, sync, timeout_seconds)))
-        sync.publish(stored.step)
-        yield OpenEngine(rollouts, engine, verifier, stored.step)
+
+        def sync_of(engine: Engine) -> WeightSync:
+            return LocalSync(stored, engine) if engine.fleet is None else LoadedSync(engine.fleet, timeout_seconds)
+
+        rollouts = stack.enter_context(open_rollouts(spec, sync_of, timeout_seconds))
+        rollouts.sync.publish(stored.step)
+        yield OpenEngine(rollouts, verifier, stored.step)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Rollout: prompts in, sampled responses with their log-probs out, over engines that are known by name."""
 
-from fastsvs.rollout.driver import Rollouts, Running
+from fastsvs.rollout.driver import Rollouts, Running, open_rollouts
 from fastsvs.rollout.engine import Engine, Request, Rollout, SamplingParams, drain
 from fastsvs.rollout.local import LocalEngine
 from fastsvs.rollout.nodes import Nodes, check_dedicated, read_nodes
@@ -26,6 +26,7 @@ __all__ = [
     "check_dedicated",
     "drain",
     "engine_spec",
+    "open_rollouts",
     "read_nodes",
     "sampling_params",
 ]

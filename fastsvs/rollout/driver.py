@@ -8,15 +8,19 @@ main rank gives the orders: wait on, or publish the weights again, because a ser
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from time import monotonic, perf_counter
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from fastsvs import distributed
 from fastsvs.errors import EngineFailure, UserError
 from fastsvs.rollout.engine import Engine
+from fastsvs.rollout.registry import ENGINES
+from fastsvs.rollout.spec import EngineSpec
+from fastsvs.sync import WeightSync
 
 T = TypeVar("T")
 Work = Callable[[Callable[[], bool]], T]
@@ -28,19 +32,24 @@ CLOSE_SECONDS = 30.0
 """Longest wait for cancelled work to end, in seconds."""
 
 
-class Publisher(Protocol):
-    def publish(self, version: int) -> None:
-        """Give the policy's weights to every engine that does not hold `version`. Collective."""
+@contextmanager
+def open_rollouts(
+    spec: EngineSpec, sync_of: Callable[[Engine], WeightSync], timeout_seconds: float
+) -> Iterator[Rollouts]:
+    """Build the engine of `spec`, the sync that brings weights to it, and the driver of both; close them in the end."""
+    engine = ENGINES.get(spec.rollout.engine).build(spec)
+    with closing(engine), closing(sync_of(engine)) as sync, closing(Rollouts(engine, sync, timeout_seconds)) as driver:
+        yield driver
 
 
 class Rollouts:
-    """Starter of work on the engine. Every method is collective."""
+    """Driver of an engine and of the sync that brings weights to it. Every method is collective."""
 
-    def __init__(self, engine: Engine, sync: Publisher, timeout_seconds: float) -> None:
+    def __init__(self, engine: Engine, sync: WeightSync, timeout_seconds: float) -> None:
         """Drive `engine`. `timeout_seconds` is the ranks' longest wait for one another; the work itself may take
         longer."""
-        self._engine = engine
-        self._sync = sync
+        self.engine = engine
+        self.sync = sync
         self._timeout = timeout_seconds
         self._running: list[Running] = []
         self._asked = perf_counter()
@@ -49,7 +58,7 @@ class Rollouts:
         """Begin the work, as far as the engine allows; nothing else may be at work."""
         if any(not running.over() for running in self._running):
             raise ValueError("the engine is still at work")
-        running: Running[T] = Running(work, self._engine, self._sync, self._timeout)
+        running: Running[T] = Running(work, self.engine, self.sync, self._timeout)
         self._running.append(running)
         return running
 
@@ -69,7 +78,7 @@ class Rollouts:
 class Running(Generic[T]):
     """Work that was started."""
 
-    def __init__(self, work: Work[T], engine: Engine, sync: Publisher, timeout_seconds: float) -> None:
+    def __init__(self, work: Work[T], engine: Engine, sync: WeightSync, timeout_seconds: float) -> None:
         self._work = work
         self._engine = engine
         self._sync = sync

@@ -12,17 +12,17 @@ from transformers import PretrainedConfig
 
 from fastsvs import distributed
 from fastsvs.algorithms import CompleteLoss
-from fastsvs.config import RolloutConfig, SyncConfig, TrainJob
+from fastsvs.config import TrainJob
 from fastsvs.data import EncodedProblem, Inputs
 from fastsvs.errors import UserError
 from fastsvs.policy import DTYPES, Policy, checkpoint
 from fastsvs.rollout import (
-    ENGINES,
     Engine,
     EngineSpec,
     Rollouts,
     SamplingParams,
     engine_spec,
+    open_rollouts,
     read_nodes,
     sampling_params,
 )
@@ -48,15 +48,21 @@ class Session:
     verifier: Verifier
     judges: Mapping[str, Judge]
     """Judges besides the verifier, by name."""
-    engine: Engine
     policy: Policy
     reference: Policy | None
-    sync: WeightSync
     rollouts: Rollouts
     loss: CompleteLoss
     sampling: SamplingParams
     plugin_state: dict[str, Any] = field(default_factory=dict)
     """State that stage, sampler and plug-ins carry from step to step, as of the last step that was learned from."""
+
+    @property
+    def engine(self) -> Engine:
+        return self.rollouts.engine
+
+    @property
+    def sync(self) -> WeightSync:
+        return self.rollouts.sync
 
     @property
     def held_out(self) -> Sequence[EncodedProblem]:
@@ -144,10 +150,9 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         policy = build_policy(job, total_updates=job.run.steps)
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
         spec = training_spec(job, policy.hf_config, checked.stop)
-        engine = ENGINES.get(job.rollout.engine).build(spec)
-        stack.enter_context(closing(engine))
-        sync = stack.enter_context(closing(build_sync(policy, engine, job.rollout, job.sync)))
-        rollouts = stack.enter_context(closing(Rollouts(engine, sync, job.run.timeout_seconds)))
+        rollouts = stack.enter_context(
+            open_rollouts(spec, lambda engine: build_sync(policy, engine, job), job.run.timeout_seconds)
+        )
         progress = stack.enter_context(StepProgress("train", job.run.steps, 0, enabled=distributed.is_main()))
         said = [fact for judge in judges.values() for fact in judge.facts]
         for fact in (*inputs.facts, *verifier.facts, *said, loss.describe()):
@@ -161,10 +166,8 @@ def open_session(job: TrainJob) -> Iterator[Session]:
             stage=stage,
             verifier=verifier,
             judges=judges,
-            engine=engine,
             policy=policy,
             reference=reference,
-            sync=sync,
             rollouts=rollouts,
             loss=loss,
             sampling=sampling_params(job.rollout),
@@ -186,7 +189,7 @@ def training_spec(job: TrainJob, hf_config: PretrainedConfig, stop: Sequence[int
     return engine_spec(job.rollout, hf_config, stop, DTYPES[job.policy.dtype], longest_request(job), folder)
 
 
-def build_sync(policy: Policy, engine: Engine, rollout: RolloutConfig, config: SyncConfig) -> WeightSync:
+def build_sync(policy: Policy, engine: Engine, job: TrainJob) -> WeightSync:
     if engine.fleet is None:
         return LocalSync(policy, engine)
-    return BroadcastSync(policy, engine.fleet, config, transport_for(rollout.placement, distributed.device()))
+    return BroadcastSync(policy, engine.fleet, job.sync, transport_for(job.rollout.placement, distributed.device()))
