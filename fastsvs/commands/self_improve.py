@@ -180,7 +180,7 @@ def make(job: SelfJob, this: Round, inputs: Inputs, opened: OpenEngine, cancelle
     ended = 0
     with StepProgress("chains", total, 0, enabled=main, what=f"round {this.number}: chain", lines=10) as progress:
 
-        def watch(group: Group) -> None:
+        def watch(group: Group, asked: int) -> None:
             nonlocal ended
             for _ in range(inputs.stage.ended(group)):
                 ended += 1

@@ -43,7 +43,7 @@ def evaluate(
     answered = list(done)
     families = _Families(self_verification)
 
-    def take(group: Group) -> None:
+    def take(group: Group, asked: int) -> None:
         problem = families.add(group)
         if problem is not None:
             answered.append(problem)

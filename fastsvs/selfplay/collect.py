@@ -36,14 +36,14 @@ def collect(
     *,
     judges: Mapping[str, Judge] | None = None,
     schedule: Schedule = "streaming",
-    progress: Callable[[Group], None] | None = None,
+    progress: Callable[[Group, int], None] = lambda group, asked: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Experience:
     """Return the experience that `tasks` lead to.
 
     `verifier` compares answers; tasks may name one of `judges` instead. `progress` is called once with every group, as
-    soon as it is verified. With `phased`, every group of one generation of tasks waits for the last before any goes on;
-    the result is the same.
+    soon as it is verified, and with the number of groups that were asked for so far. With `phased`, every group of one
+    generation of tasks waits for the last before any goes on; the result is the same.
 
     With a collective engine every rank calls this with the same arguments and gets the same result; with any other, the
     main rank alone calls it. Raises ValueError when two tasks share a key, RuntimeError when the engine loses a group,
@@ -75,8 +75,8 @@ def collect(
         verified = checker.turn([(known[key], rollouts) for key, rollouts in finished], patience)
         groups += verified
         unexpanded += verified
-        for group in verified if progress else ():
-            progress(group)  # type: ignore[misc]
+        for group in verified:
+            progress(group, len(known))
         if schedule == "streaming" or len(groups) == len(known):
             submit([task for group in unexpanded for task in stage.expand(group)])
             unexpanded.clear()

@@ -3,7 +3,7 @@
 from fastsvs.telemetry.curves import draw_curves
 from fastsvs.telemetry.loggers import LOGGERS, Logger, check_loggers
 from fastsvs.telemetry.memory import give_back, peak_memory
-from fastsvs.telemetry.progress import StepProgress, training_facts
+from fastsvs.telemetry.progress import StepProgress, Tally, training_facts
 from fastsvs.telemetry.run_folder import RunFolder, read_evaluations
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Logger",
     "RunFolder",
     "StepProgress",
+    "Tally",
     "check_loggers",
     "draw_curves",
     "give_back",

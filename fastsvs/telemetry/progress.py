@@ -1,21 +1,31 @@
-"""Progress of a job: a live bar on a terminal, lines elsewhere."""
+"""Progress of a job: a live display on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic, perf_counter
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+LINE_SECONDS = 60.0
+"""Time between two lines about the work within a step, where there is no terminal, in seconds."""
 
 
 class StepProgress:
-    """Display of a job's steps and their metrics. It is silent when not `enabled` (all ranks but one)."""
+    """Display of a job's steps, their metrics, and what is under way within a step.
+
+    On a terminal a bar with count, time and estimated end stays at the bottom, above a line about the phases that are
+    under way; the lines of finished steps stay above. Elsewhere lines are all there is. It is silent when not `enabled`
+    (all ranks but one). Threads may call it.
+    """
 
     def __init__(self, title: str, total: int, done: int, enabled: bool, what: str = "step", lines: int = 0) -> None:
-        """Count `what` up to `total`. Where there is no terminal, about `lines` lines are shown, or one for every count
-        when that is 0."""
+        """Count `what` up to `total`. About `lines` lines are shown, or one for every count when that is 0."""
         self._console = Console(quiet=not enabled, soft_wrap=True)
-        self._live = enabled and self._console.is_terminal
         self._total = total
         self._what = what
         self._every = max(1, total // lines) if lines else 1
@@ -23,30 +33,77 @@ class StepProgress:
             TextColumn(f"[bold]{title}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
             TimeElapsedColumn(),
+            TextColumn("left"),
             TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._live,
         )
-        self._task = self._bar.add_task(title, total=total, completed=done, facts="")
+        self._task = self._bar.add_task(title, total=total, completed=done)
+        self._phases: dict[str, str] = {}
+        self._said = monotonic()
+        terminal = enabled and self._console.is_terminal
+        self._live = Live(get_renderable=self._display, console=self._console, transient=True) if terminal else None
 
     def __enter__(self) -> StepProgress:
-        self._bar.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._live:
+            self._live.stop()
 
     def say(self, text: str) -> None:
         """Print one line that stays above the bar."""
-        self._bar.console.print(text, highlight=False, markup=False, emoji=False)
+        self._console.print(text, highlight=False, markup=False, emoji=False)
 
     def advance(self, step: int, facts: str) -> None:
         """Show that `step` of the total are done."""
-        self._bar.update(self._task, completed=step, facts=facts)
-        if not self._live and (step % self._every == 0 or step == self._total):
+        self._bar.update(self._task, completed=step)
+        if step % self._every == 0 or step == self._total:
             self.say(f"{self._what} {step}/{self._total}  {facts}")
+            self._said = monotonic()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Show that this phase of a step is under way; several may be at a time."""
+        self._phases[name] = ""
+        try:
+            yield
+        finally:
+            self._phases.pop(name, None)
+
+    def within(self, name: str, facts: str) -> None:
+        """Show how far the phase `name` has come."""
+        self._phases[name] = facts
+        if self._live is None and monotonic() - self._said > LINE_SECONDS:
+            self._said = monotonic()
+            self.say(f"{self._what} {int(self._bar.tasks[0].completed) + 1}/{self._total}: {self._under_way()}")
+
+    def _display(self) -> Group:
+        return Group(self._bar, Text(self._under_way(), style="dim", no_wrap=True, overflow="ellipsis"))
+
+    def _under_way(self) -> str:
+        return "; ".join(f"{name} {facts}".rstrip() for name, facts in list(self._phases.items()))
+
+
+class Tally:
+    """Count of what a phase has done, shown in its progress."""
+
+    def __init__(self, progress: StepProgress, phase: str, what: str) -> None:
+        self._progress = progress
+        self._phase = phase
+        self._what = what
+        self._began = perf_counter()
+        self._done = self._tokens = 0
+
+    def add(self, tokens: int, asked: int) -> None:
+        """Count one more of `asked`, as far as is known now, which had so many tokens."""
+        self._done, self._tokens = self._done + 1, self._tokens + tokens
+        seconds = perf_counter() - self._began
+        left = seconds / self._done * (asked - self._done)
+        speed = self._tokens / max(seconds, 1e-9)
+        facts = f"{self._done}/{asked} {self._what}, {speed:,.0f} tokens/s, about {left:,.0f} s left"
+        self._progress.within(self._phase, facts)
 
 
 def training_facts(row: Mapping[str, float]) -> str:

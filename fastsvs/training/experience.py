@@ -15,6 +15,7 @@ from fastsvs.algorithms import Batch, make_batch, needs_labels
 from fastsvs.rollout import Engine, Running
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import Experience, collect
+from fastsvs.telemetry import Tally
 from fastsvs.training.session import Session
 
 
@@ -37,6 +38,7 @@ def begin(session: Session, step: int, version: int) -> Underway:
     session.sync.publish(version)
 
     def work(cancelled: Callable[[], bool]) -> Made:
+        tally = Tally(session.progress, "rollout", "groups")
         experience = collect(
             session.stage,
             session.tasks(step),
@@ -47,6 +49,7 @@ def begin(session: Session, step: int, version: int) -> Underway:
             derive_seed(session.job.run.seed, "rollout", step),
             judges=session.judges,
             schedule=session.job.selfplay.schedule,
+            progress=lambda group, asked: tally.add(sum(len(one.response_ids) for one in group.rollouts), asked),
             cancelled=cancelled,
         )
         if not needs_labels(session.job.algorithm.reward):

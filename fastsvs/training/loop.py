@@ -12,12 +12,12 @@ from typing import Any
 from fastsvs.algorithms import Batch, aggregation_weights, split_updates
 from fastsvs.config import TrainJob
 from fastsvs.errors import EngineFailure
-from fastsvs.evaluate import evaluate, figures, pass_rates
 from fastsvs.policy import LARGEST
 from fastsvs.seeding import derive_seed
 from fastsvs.telemetry import peak_memory, training_facts
 from fastsvs.training import credit, diagnostics, experience
 from fastsvs.training.experience import Underway
+from fastsvs.training.held_out import evaluate_held_out
 from fastsvs.training.session import Session, open_session
 from fastsvs.training.summary import conclude, sample_rows
 
@@ -48,26 +48,26 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
     """
     times: dict[str, float] = {}
     overlaps = session.job.train.staleness and step + 1 < session.job.run.steps
-    with clock(times, "sync"):
+    with clock(session, times, "sync"):
         rollout = begun or experience.begin(session, step, version=step)
-    with clock(times, "rollout"):
+    with clock(session, times, "rollout"):
         made = rollout.result(version=step)
         batch = experience.share(made, session.engine)
         idle = session.rollouts.idle_share()
-    with clock(times, "sync"):
+    with clock(session, times, "sync"):
         ahead = experience.begin(session, step + 1, version=step) if overlaps else None
     if not ahead:
         session.put_engine_to_sleep()
-    with clock(times, "credit"):
+    with clock(session, times, "credit"):
         credited = credit.assign(session, batch)
     made = made and replace(made, experience=credited.record(made.experience))
     rows = list(sample_rows(step + 1, made.experience)) if made else []
     if made:
         session.plugin_state.update(made.plugin_state)
         session.folder.write_samples(step + 1, rows)
-    with clock(times, "diagnostics"):
+    with clock(session, times, "diagnostics"):
         seen = diagnostics.measure(session, credited.batch, rows) if diagnostics.is_due(session, step) else {}
-    with clock(times, "update"):
+    with clock(session, times, "update"):
         learned = learn(session, credited.batch, step)
     times["time/step"] = sum(times.values())
     played = (
@@ -104,34 +104,6 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
     return {"policy/updates": len(updates), **means}
 
 
-def evaluate_held_out(session: Session, step: int, ahead: Underway | None = None) -> None:
-    """Evaluate on the held-out problems before training, after it, and every `evaluation.every` steps; each time once.
-    A rollout that is under way is finished first."""
-    config, run = session.job.evaluation, session.job.run
-    due = step in (0, run.steps) or (config.every and step % config.every == 0)
-    if not session.held_out or not due or session.evaluated(step):
-        return
-    if ahead:
-        ahead.wait(version=step)
-    session.sync.publish(step)
-    running = session.rollouts.start(
-        lambda cancelled: evaluate(
-            session.held_out,
-            session.engine,
-            session.verifier,
-            session.decode,
-            config,
-            session.job.rollout,
-            seed=derive_seed(run.seed, "evaluation"),
-            cancelled=cancelled,
-        )
-    )
-    if answered := running.result(version=step):
-        session.folder.write_evaluation(step, figures(answered, config), [problem.as_row() for problem in answered])
-        facts = "  ".join(f"{name} {rate}" for name, rate in pass_rates(answered, config.k).items())
-        session.progress.say(f"held-out after {step} steps: {facts}")
-
-
 @contextmanager
 def saved_on_failure(session: Session, step: int) -> Iterator[None]:
     """Save the `step` steps that are done when the engine fails for good, and pass its EngineFailure on."""
@@ -144,7 +116,9 @@ def saved_on_failure(session: Session, step: int) -> Iterator[None]:
 
 
 @contextmanager
-def clock(times: dict[str, float], name: str) -> Iterator[None]:
+def clock(session: Session, times: dict[str, float], name: str) -> Iterator[None]:
+    """Show the phase `name` of a step while it lasts, and add its seconds to `times`."""
     began = perf_counter()
-    yield
+    with session.progress.phase(name):
+        yield
     times[f"time/{name}"] = times.get(f"time/{name}", 0.0) + perf_counter() - began

@@ -88,7 +88,7 @@ def test_phased_asks_for_nothing_new_before_all_of_one_kind_are_checked():
     experience = run(
         engine=Recorder(half_sure),
         schedule="phased",
-        progress=lambda group: order.append(("done", group.task.key)),
+        progress=lambda group, asked: order.append(("done", group.task.key)),
     )
     kinds = {group.task.key: group.task.kind for group in [*experience.groups, *experience.discarded]}
     phases = [(event, kinds[key]) for event, key in order]
@@ -250,9 +250,11 @@ def test_groups_that_finish_together_are_verified_together_with_the_same_result(
 
 
 def test_progress_sees_every_group_once():
-    seen = []
-    experience = run(progress=lambda group: seen.append(group.task.key))
+    seen: dict[str, int] = {}
+    experience = run(progress=lambda group, asked: seen.update({group.task.key: asked}))
     assert sorted(seen) == sorted(g.task.key for g in [*experience.groups, *experience.discarded])
+    assert list(seen.values()) == sorted(seen.values())
+    assert max(seen.values()) == len(seen)
 
 
 def test_two_tasks_with_one_key_are_refused():
