@@ -157,10 +157,15 @@ def _init(options: argparse.Namespace) -> None:
     print(f"written: {shipped.copy_configuration(options.name, options.file)}")
 
 
-def _doctor(_options: argparse.Namespace) -> None:
-    from fastsvs.commands.doctor import diagnose
+def _doctor(options: argparse.Namespace) -> None:
+    if options.nodes:
+        from fastsvs.commands import cluster
 
-    diagnose()
+        cluster.diagnose(options.run_dir, options.out)
+    else:
+        from fastsvs.commands import doctor
+
+        doctor.diagnose()
 
 
 def _load(schema: type[config.Job], options: argparse.Namespace, changes: Sequence[str] = ()) -> config.Job:
@@ -254,6 +259,9 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("file", nargs="?", type=Path, metavar="FILE", help="new file (its own name, where you stand)")
     init.set_defaults(command=_init)
     doctor = commands.add_parser("doctor", help="what this machine has and lacks, and the cure for what it lacks")
+    doctor.add_argument("--nodes", action="store_true", help="under torchrun: all nodes, and the ways between them")
+    doctor.add_argument("--run-dir", type=Path, default=Path("runs"), help="of --nodes: where runs go (%(default)s)")
+    doctor.add_argument("--out", type=Path, help="of --nodes: the speeds as a file, one JSON object a line")
     doctor.set_defaults(command=_doctor)
     return parser
 

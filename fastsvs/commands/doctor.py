@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -39,18 +39,26 @@ class Finding:
 
     def __str__(self) -> str:
         mark = {"good": "ok", "without": "-", "lacks": "LACKS"}[self.state]
-        return f"{mark:6}{self.name:20}{self.found}" + (f"\n{'':26}cure: {self.cure}" if self.cure else "")
+        name = f"{self.name:19} "  # at least one blank behind it
+        return f"{mark:6}{name}{self.found}" + (f"\n{'':26}cure: {self.cure}" if self.cure else "")
 
 
 def diagnose() -> None:
-    """Print every finding as soon as it is there. Raises UserError when something is lacking."""
+    """Look at this machine. Raises UserError when something is lacking."""
+    report(findings(), "this machine lacks")
+
+
+def report(found: Iterable[Finding], lacks: str, shown: bool = True) -> None:
+    """Print every finding as soon as it is there, if they are to be `shown`. Raises UserError, which begins with
+    `lacks`, when something is lacking."""
     lacking = []
-    for finding in findings():
-        print(finding, flush=True)
+    for finding in found:
+        if shown:
+            print(finding, flush=True)
         if finding.state == "lacks":
             lacking.append(finding.name)
     if lacking:
-        raise UserError(f"this machine lacks {len(lacking)} thing(s), each with its cure above: {', '.join(lacking)}")
+        raise UserError(f"{lacks} {len(lacking)} thing(s), each with its cure above: {', '.join(lacking)}")
 
 
 def findings() -> Iterator[Finding]:
