@@ -9,19 +9,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from fastsvs import __version__, config, shipped
-from fastsvs.errors import UserError
+from fastsvs.errors import Preempted, UserError
 
+Done = TypeVar("Done")
 SAMPLES = 10_000
 """Number of each run's responses in a report, if the command line names no other."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit status: 0 when done, 2 with a message when something outside the program is
-    wrong."""
+    wrong, EX_TEMPFAIL (75) when the job was told to end early and can go on later."""
     options = _parse(arguments)
     # Read when torch loads: threads that wait for one another must sleep, or busy cores spin instead of working.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -30,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"fastsvs: error: {error}", file=sys.stderr)
         return 2
+    except Preempted as end:
+        _say(f"fastsvs: {end}")
+        return os.EX_TEMPFAIL
     return 0
 
 
@@ -50,7 +55,7 @@ def _train(options: argparse.Namespace) -> None:
         return
     from fastsvs.training import train
 
-    train(job)
+    _run(train, job)
 
 
 def _sft(options: argparse.Namespace) -> None:
@@ -62,7 +67,7 @@ def _sft(options: argparse.Namespace) -> None:
         return
     from fastsvs.commands.sft import sft
 
-    _say(f"done: {sft(job)}")
+    _say(f"done: {_run(sft, job)}")
 
 
 def _self(options: argparse.Namespace) -> None:
@@ -74,7 +79,7 @@ def _self(options: argparse.Namespace) -> None:
         return
     from fastsvs.commands.self_improve import run_self
 
-    _say(f"done: {run_self(job)}")
+    _say(f"done: {_run(run_self, job)}")
 
 
 def _eval(options: argparse.Namespace) -> None:
@@ -87,7 +92,7 @@ def _eval(options: argparse.Namespace) -> None:
     from fastsvs.commands.evaluate import run_evaluation
     from fastsvs.evaluate import show_comparison, show_results
 
-    summary = run_evaluation(job)
+    summary = _run(run_evaluation, job)
     if os.environ.get("RANK", "0") == "0":
         show_results(summary["sets"])
         if options.compare:
@@ -142,7 +147,7 @@ def _demo(options: argparse.Namespace) -> None:
     from fastsvs.report import write_report
     from fastsvs.training import train
 
-    train(job)
+    _run(train, job)
     print(f"report: {write_report([Path(job.run.dir)], None, SAMPLES)}")
 
 
@@ -174,6 +179,14 @@ def _load(schema: type[config.Job], options: argparse.Namespace, changes: Sequen
     if os.environ.get("RANK", "0") == "0":
         print(f"fastsvs: {options.config} is valid; loading PyTorch and Megatron-core", file=sys.stderr, flush=True)
     return job
+
+
+def _run(work: Callable[[config.Job], Done], job: config.Job) -> Done:
+    """Do the job's work, and end it early when a signal says so."""
+    from fastsvs import preemption
+
+    with preemption.listening():
+        return work(job)
 
 
 def _say(text: str) -> None:

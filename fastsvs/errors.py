@@ -13,3 +13,10 @@ class EngineFailure(UserError):  # noqa: N818
 
     Raised on all ranks together: the trainer then keeps a checkpoint of the steps that are done.
     """
+
+
+class Preempted(Exception):  # noqa: N818
+    """The job was told to end early. Raised on all ranks together, which then save the steps that are done."""
+
+    def __str__(self) -> str:
+        return "told to end early; what was done is saved, and the same command goes on from there"

@@ -59,6 +59,14 @@ class Run:
     def pid(self) -> int:
         return self._ranks[0].pid
 
+    def signal(self, number: int, rank: int = 0) -> None:
+        os.kill(self._ranks[rank].pid, number)
+
+    @property
+    def codes(self) -> list[int | None]:
+        """The exit status of each rank that has ended."""
+        return [rank.exitcode for rank in self._ranks]
+
     def poll(self) -> int | None:
         """The exit status once all have ended. Of several it is torchrun's: 1 when one has failed."""
         codes = [rank.exitcode for rank in self._ranks]

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 
-from fastsvs import distributed
+from fastsvs import distributed, preemption
 from fastsvs.algorithms import Batch, TokenLoss, TokenTerms, token_level
 from fastsvs.commands.export import write_companions
 from fastsvs.config import AlgorithmConfig, SftJob
 from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer
-from fastsvs.errors import UserError
+from fastsvs.errors import Preempted, UserError
 from fastsvs.files import check_folder
 from fastsvs.policy import Policy, checkpoint
 from fastsvs.telemetry import RunFolder, StepProgress
@@ -52,9 +52,12 @@ def sft(job: SftJob) -> Path:
             row = {"step": step + 1, **metrics, "time/step": time.perf_counter() - began}
             folder.log(row)
             progress.advance(step + 1, f"loss {metrics['loss']:.4f}  {row['time/step']:.2f} s")
-            if (step + 1) % job.run.save_every == 0 or step + 1 == job.run.steps:
+            early = step + 1 < job.run.steps and distributed.broadcast(preemption.told())
+            if (step + 1) % job.run.save_every == 0 or step + 1 == job.run.steps or early:
                 state = {"step": step + 1}
                 checkpoint.save(policy, folder.checkpoints, step + 1, state, job.run.keep_checkpoints)
+            if early:
+                raise Preempted
     if job.export is None:
         return folder.root
     export = Path(job.export)

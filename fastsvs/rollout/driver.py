@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Generic, Literal, TypeVar
 
-from fastsvs import distributed
-from fastsvs.errors import EngineFailure, UserError
+from fastsvs import distributed, preemption
+from fastsvs.errors import EngineFailure, Preempted, UserError
 from fastsvs.rollout.engine import Engine
 from fastsvs.rollout.registry import ENGINES
 from fastsvs.rollout.spec import EngineSpec
@@ -104,7 +104,8 @@ class Running(Generic[T]):
         it.
 
         With a collective engine it raises what the work raised. With any other engine every rank raises EngineFailure
-        when the work ended with something that a user can mend, and RuntimeError when it ended with another exception.
+        when the work ended with something that a user can mend, RuntimeError when it ended with another exception, and
+        Preempted when a rank was told to end early.
         """
         if self._engine.collective:
             if not self.over():
@@ -127,11 +128,17 @@ class Running(Generic[T]):
     def _run(self) -> None:
         began = perf_counter()
         try:
-            result = self._work(self._cancelled.is_set)
+            result = self._work(self._unwanted)
             self.seconds = perf_counter() - began
             self._outcome.set_result(result)
         except BaseException as error:  # whoever asks for the result must hear of it
             self._outcome.set_exception(error)
+
+    def _unwanted(self) -> bool:
+        """Return True when the result is no longer wanted. Ranks that work together hear together of an early end."""
+        if self._engine.collective:
+            preemption.check()
+        return self._cancelled.is_set()
 
     def _order(self) -> _Order:
         """Return what all ranks are to do next. The main rank watches the servers until there is something."""
@@ -142,6 +149,8 @@ class Running(Generic[T]):
                 if self.over():
                     self._outcome.result()
                     return _Order("over")
+                if preemption.told():
+                    return _Order("over", Preempted())
                 if self._engine.stale():
                     return _Order("refresh")
             except UserError as error:

@@ -9,9 +9,10 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
+from fastsvs import preemption
 from fastsvs.algorithms import Batch, aggregation_weights, split_updates
 from fastsvs.config import TrainJob
-from fastsvs.errors import EngineFailure
+from fastsvs.errors import EngineFailure, Preempted
 from fastsvs.policy import LARGEST
 from fastsvs.seeding import derive_seed
 from fastsvs.telemetry import peak_memory, training_facts
@@ -30,6 +31,7 @@ def train(job: TrainJob) -> dict[str, Any]:
         evaluate_held_out(session, start)
         for step in range(start, job.run.steps):
             with saved_on_failure(session, step):
+                preemption.check()
                 row, ahead = train_step(session, step, ahead)
             session.folder.log(row)
             session.progress.advance(step + 1, training_facts(row))
@@ -106,10 +108,11 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
 
 @contextmanager
 def saved_on_failure(session: Session, step: int) -> Iterator[None]:
-    """Save the `step` steps that are done when the engine fails for good, and pass its EngineFailure on."""
+    """Save the `step` steps that are done when the engine fails for good or the job is told to end early, and pass the
+    exception on."""
     try:
         yield
-    except EngineFailure:
+    except (EngineFailure, Preempted):
         if step:
             session.save(step)
         raise

@@ -1,0 +1,84 @@
+"""Early ends: SIGTERM, as schedulers and torchrun send it, and SIGUSR1, Slurm's warning.
+
+The first signal is noted, and the job ends where it can: before the next step, or in the middle of a rollout. It saves
+the steps that are done and raises Preempted on all ranks. The second signal ends the process at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from time import monotonic
+from types import FrameType
+
+import torch.distributed as dist
+
+from fastsvs import distributed
+from fastsvs.errors import Preempted
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+LOOK_SECONDS = 1.0
+"""Time between two looks for a signal that another rank got, in seconds."""
+_KEY = "preempted"
+_told = threading.Event()
+_looked = 0.0
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Note the signals in the meantime; all ranks leave a preempted job together. Threads other than the process's
+    first cannot, and leave the signals as they are."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _told.clear()
+    before = {number: signal.signal(number, _hear) for number in SIGNALS}
+    try:
+        yield
+    except Preempted:
+        distributed.barrier()  # torchrun ends the ranks that are left when the first one has gone
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def told() -> bool:
+    """Return True on the main rank when any rank was told to end early, elsewhere when this rank was."""
+    global _looked
+    if not _told.is_set() and distributed.is_main() and monotonic() - _looked > LOOK_SECONDS:
+        _looked = monotonic()
+        board = _board()
+        if board is not None and board.check([_KEY]):
+            _told.set()
+    return _told.is_set()
+
+
+def check() -> None:
+    """Raise Preempted on all ranks when any of them was told to end early. Collective."""
+    if distributed.broadcast(told()):
+        raise Preempted
+
+
+def _hear(number: int, _frame: FrameType | None) -> None:
+    if _told.is_set():
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    _told.set()
+    if distributed.is_main():
+        name = signal.Signals(number).name
+        os.write(2, f"fastsvs: {name}: saving what is done, then ending; a second one ends at once\n".encode())
+    elif _board() is not None:  # not here: the process may be in the middle of talking to the store
+        threading.Thread(target=lambda: _board().set(_KEY, ""), daemon=True).start()  # type: ignore[union-attr]
+
+
+@cache
+def _board() -> dist.Store | None:
+    """Return a connection of its own to the job's store, or None for a plain start."""
+    if distributed.launched_world_size() is None:
+        return None
+    return distributed.store().clone()  # type: ignore[attr-defined]

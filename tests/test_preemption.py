@@ -1,0 +1,93 @@
+"""A job that is told to end early saves its finished steps, and goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from forking import Run
+from test_kill_and_resume import record
+from whole_runs import SFT, SMALL
+
+from fastsvs.files import read_jsonl
+
+STEPS = 6
+SIZES = [*(size for size in SMALL if not size.startswith("run.")), "run.prompts_per_step=8", "evaluation.path=null"]
+REMOTE = ("rollout.engine=remote_engine:MainRankEngine",)
+
+
+def arguments(folder: Path, *options: str) -> list[str]:
+    ends = [f"run.steps={STEPS}", "run.save_every=100", f"run.dir={folder}"]
+    return ["train", "configs/tiny_svs.yaml", *SIZES, *ends, *options]
+
+
+def steps(folder: Path) -> int:
+    return len(read_jsonl(folder / "metrics.jsonl"))
+
+
+def started(folder: Path, command: list[str], processes: int = 1) -> Run:
+    """Start the run, and return once it has taken a step."""
+    run = Run(*command, processes=processes)
+    while steps(folder) < 1:
+        assert run.poll() is None, run.completed(1).stderr
+        time.sleep(0.02)
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(fastsvs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert fastsvs(*arguments(folder)).returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_costs_no_finished_step(number, fastsvs, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = started(folder, arguments(folder))
+    run.signal(number)
+    ended = run.completed(60)
+    done = steps(folder)
+    assert ended.returncode == os.EX_TEMPFAIL
+    assert "the same command goes on from there" in ended.stdout
+    assert 1 <= done < STEPS
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step_{done:08d}"]
+    again = fastsvs(*arguments(folder))
+    assert f"resuming {folder} after step {done}" in again.stdout
+    assert record(folder) == record(whole)
+    last = [sorted((run / "checkpoints" / f"step_{STEPS:08d}").glob("*.safetensors")) for run in (folder, whole)]
+    assert [one.read_bytes() for one in last[0]] == [one.read_bytes() for one in last[1]] != []
+
+
+@pytest.mark.parametrize("options", [(), REMOTE])
+def test_all_ranks_end_when_one_is_told(options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    folder = tmp_path / "run"
+    run = started(folder, arguments(folder, *options, "run.steps=200"), processes=2)
+    run.signal(signal.SIGTERM, rank=1)
+    run.completed(60)
+    assert set(run.codes) <= {os.EX_TEMPFAIL, -signal.SIGKILL}  # the last one may be ended when the first has gone
+    [saved] = (folder / "checkpoints").iterdir()
+    assert (saved / "manifest.json").exists()
+    assert saved.name == f"step_{steps(folder):08d}"
+
+
+def test_fine_tuning_ends_early_as_well(fastsvs, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [*SFT, "run.steps=2000", "run.save_every=5000", f"run.dir={folder}"]
+    run = started(folder, command)
+    run.signal(signal.SIGTERM)
+    assert run.completed(60).returncode == os.EX_TEMPFAIL
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step_{steps(folder):08d}"]
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = started(folder, arguments(folder, "run.steps=200"))
+    os.kill(run.pid, signal.SIGSTOP)  # so that both are there before it can react to the first
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGCONT):
+        run.signal(number)
+    assert run.completed(60).returncode in (-signal.SIGTERM, -signal.SIGUSR1)
