@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from fastsvs.algorithms.batch import Batch
+from fastsvs.algorithms.batch import Batch, LeftOut
 from fastsvs.errors import UserError
 
 if TYPE_CHECKING:  # who only computes losses need not import engines and verifiers
     from fastsvs.selfplay import Group
 
 
-def make_batch(groups: Sequence[Group]) -> Batch:
-    """Return a batch of all samples of all groups, in order, with advantages of 0. It is empty without groups.
+def make_batch(groups: Sequence[Group], discarded: Sequence[Group] = ()) -> Batch:
+    """Return a batch of all samples of all groups, in order, with advantages of 0. It is empty without groups. The
+    `discarded` groups are only counted.
 
     The group is the unit of comparison: its index is the batch's group number. Raises UserError for a reward that is
     not finite. Raises ValueError for a group without a reward for each rollout, or a response without tokens or without
@@ -37,6 +38,10 @@ def make_batch(groups: Sequence[Group]) -> Batch:
         advantages=torch.zeros(tokens),
         rollout_logprobs=torch.tensor(
             [logprob for _, _, rollout in samples for logprob in rollout.logprobs], dtype=torch.float32
+        ),
+        left_out=LeftOut(
+            sum(len(group.rollouts) for group in discarded),
+            sum(len(rollout.response_ids) for group in discarded for rollout in group.rollouts),
         ),
     )
 

@@ -11,6 +11,17 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Number of responses that are not learned from, and of their tokens."""
+
+    samples: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: LeftOut) -> LeftOut:
+        return LeftOut(self.samples + other.samples, self.tokens + other.tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """A training batch of `samples` sequences of prompt + response. Every `[response_tokens]` tensor is the
     concatenation, sample after sample, of one fp32 value per response token; all are on the CPU."""
@@ -34,6 +45,8 @@ class Batch:
     1)."""
     reference_logprobs: Tensor | None = None
     """Log-probs of the reference model, [response_tokens]; None without a KL term."""
+    left_out: LeftOut = LeftOut()
+    """Responses of the step that the filters left out of the batch."""
 
     def __len__(self) -> int:
         return len(self.response_ids)

@@ -58,9 +58,16 @@ class AlgorithmConfig(Section):
     """Estimator of the KL divergence at each token: `k1`, `k2` or `k3`; docs/algorithms.md has the formulas."""
     entropy_coefficient: float = 0.0
     """Weight of the entropy bonus, which is subtracted from the loss; 0 turns it off."""
+    denominator: Literal["kept", "all"] = "kept"
+    """Responses that the loss is a mean over: `kept` counts those that are learned from; `all` counts those of the
+    groups that the filters left out too, as if they had been learned from with an advantage of 0."""
     samples_per_update: int = Field(2048, ge=1)
     """Maximum number of responses in one optimizer step; a larger batch takes several steps, off-policy after the
     first."""
+    updates: Literal["even", "filled"] = "even"
+    """Sizes of a step's optimizer steps: `even` deals the responses to steps of equal size and weight; `filled` fills
+    all but the last with `samples_per_update`, and weights that one by how full it is, as the reference code of SvS
+    does."""
 
 
 class OptimizerConfig(Section):

@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from fastsvs.algorithms import Batch, Context, TokenStatistics, needs_labels, sample_rewards, token_advantages
+from fastsvs.algorithms import Batch, Context, LeftOut, TokenStatistics, needs_labels, sample_rewards, token_advantages
 from fastsvs.dynamics import rank_dynamics
 from fastsvs.policy import Policy, PolicyStatistics
 from fastsvs.selfplay import Experience, count
@@ -61,7 +61,9 @@ def assign(session: Session, batch: Batch) -> Credited:
     if not needs_labels(config.reward):
         rewards = sample_rewards(batch, contexts["reward"])
         kept = unequal(rewards, batch.groups)
-        batch = replace(batch, rewards=rewards).select(kept.nonzero().flatten().tolist())
+        lengths = batch.response_lengths[~kept]
+        left_out = batch.left_out + LeftOut(len(lengths), int(lengths.sum()))
+        batch = replace(batch, rewards=rewards, left_out=left_out).select(kept.nonzero().flatten().tolist())
     batch = replace(batch, advantages=token_advantages(batch, contexts["advantage"]))
     known = probe.logprobs_of(batch)
     if known is not None and len(batch) > config.samples_per_update:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fastsvs import distributed
-from fastsvs.algorithms import Batch, make_batch, needs_labels
+from fastsvs.algorithms import Batch, LeftOut, make_batch, needs_labels
 from fastsvs.rollout import Engine, Running
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import Experience, collect
@@ -56,7 +56,7 @@ def begin(session: Session, step: int, version: int) -> Underway:
             experience = experience.unfiltered()
         experience = session.sampler.observe(experience)
         plugin_state = {"stage": session.stage.state_dict(), "sampler": session.sampler.state_dict()}
-        return Made(experience, make_batch(experience.groups), plugin_state)
+        return Made(experience, make_batch(experience.groups, experience.discarded), plugin_state)
 
     return session.rollouts.start(work)
 
@@ -110,6 +110,7 @@ class _Packed:
     groups: np.ndarray
     rewards: np.ndarray
     rollout_logprobs: np.ndarray
+    left_out: LeftOut
 
     @classmethod
     def of(cls, batch: Batch) -> _Packed:
@@ -126,6 +127,7 @@ class _Packed:
             groups.astype(np.int32),
             batch.rewards.numpy(),
             batch.rollout_logprobs.numpy(),
+            batch.left_out,
         )
 
     def batch(self) -> Batch:
@@ -139,6 +141,7 @@ class _Packed:
             rewards=torch.from_numpy(self.rewards),
             advantages=torch.zeros(len(self.rollout_logprobs)),
             rollout_logprobs=torch.from_numpy(self.rollout_logprobs),
+            left_out=self.left_out,
         )
 
 

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from fastsvs import preemption
-from fastsvs.algorithms import Batch, aggregation_weights, split_updates
+from fastsvs.algorithms import Batch, updates_of
 from fastsvs.config import TrainJob
 from fastsvs.errors import EngineFailure, Preempted
 from fastsvs.policy import LARGEST
@@ -86,18 +86,16 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
     """Take as many optimizer steps as `samples_per_update` asks for, and return their metrics. Takes none without
     samples."""
     algorithm, temperature = session.job.algorithm, session.job.rollout.temperature
-    updates = split_updates(batch, algorithm.samples_per_update, derive_seed(session.job.run.seed, "updates", step))
-    if len(updates) > 1 and batch.old_logprobs is None:
+    if len(batch) > algorithm.samples_per_update and batch.old_logprobs is None:
         batch = replace(batch, old_logprobs=session.policy.log_probs(batch, temperature))
-    if session.reference and updates:
+    if session.reference and len(batch):
         batch = replace(batch, reference_logprobs=session.reference.log_probs(batch, temperature))
-    rows = []
-    for samples in updates:
-        part = batch.select(samples)
-        weights = aggregation_weights(
-            part.response_lengths, algorithm.aggregation, session.job.rollout.max_response_tokens
-        )
-        rows.append(session.policy.update(part, session.loss, algorithm, weights, temperature, schedule_step=step))
+    seed = derive_seed(session.job.run.seed, "updates", step)
+    updates = updates_of(batch, algorithm, session.job.rollout.max_response_tokens, seed)
+    rows = [
+        session.policy.update(update.batch, session.loss, algorithm, update.weights, temperature, schedule_step=step)
+        for update in updates
+    ]
     names = dict.fromkeys(name for row in rows for name in row)  # a small update may lack a kind
     means = {
         f"policy/{name}": (max if name.endswith(LARGEST) else fmean)(row[name] for row in rows if name in row)

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -6,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsvs.algorithms import Batch, split_updates
+from fastsvs.algorithms import Batch, LeftOut, split_updates, updates_of
+from fastsvs.config import AlgorithmConfig
 
 kind_lists = st.lists(st.sampled_from(["original", "synthesis", "variant"]), max_size=90)
 
@@ -50,3 +52,57 @@ def test_kinds_are_mixed_within_an_update():
     (update,) = split_updates(batch, 64, seed=0)
     first_half = Counter(batch.kinds[sample] for sample in update[:32])
     assert len(first_half) == 2
+
+
+@given(kind_lists, st.integers(1, 40), st.integers(0, 5))
+def test_filled_updates_leave_only_the_last_one_short_and_mix_kinds(kinds, limit, seed):
+    updates = split_updates(batch_of(kinds), limit, seed, filled=True)
+    assert sorted(sample for update in updates for sample in update) == list(range(len(kinds)))
+    assert [len(update) for update in updates[:-1]] == [limit] * (len(updates) - 1)
+    for update in updates:
+        for kind, count in Counter(kinds).items():
+            mine = sum(kinds[sample] == kind for sample in update)
+            assert abs(mine - count * len(update) / len(kinds)) <= 2
+
+
+def of_lengths(lengths: list[int]) -> Batch:
+    ids = [np.arange(length) for length in lengths]
+    flat = torch.zeros(sum(lengths))
+    zeros = torch.zeros(len(lengths))
+    return Batch(ids, ids, ["original"] * len(lengths), zeros.long(), zeros, flat, flat)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=30),
+    st.sampled_from(["token_mean", "sequence_mean", "dr_grpo"]),
+)
+def test_what_is_left_out_can_count_as_if_it_were_learned_from(samples, aggregation):
+    """The reference code's RLVR keeps every response in the mean; those without an advantage add nothing else."""
+    lengths = [length for length, _ in samples]
+    kept = [sample for sample, (_, keeps) in enumerate(samples) if keeps]
+    rest = [length for length, keeps in samples if not keeps]
+    whole = of_lengths(lengths)
+    some = replace(whole.select(kept), left_out=LeftOut(len(rest), sum(rest)))
+    config = AlgorithmConfig(aggregation=aggregation)
+    counted = updates_of(some, config.model_copy(update={"denominator": "all"}), 16, seed=0)
+    if not kept:
+        assert counted == []
+        return
+    [everything], [part] = updates_of(whole, config, 16, seed=0), counted
+    by_length = dict(zip(everything.batch.response_lengths.tolist(), everything.weights.tolist(), strict=True))
+    for length, weight in zip(part.batch.response_lengths.tolist(), part.weights.tolist(), strict=True):
+        assert abs(weight - by_length[length]) <= 1e-6 * weight
+
+
+def test_the_last_update_weighs_as_much_as_it_is_full():
+    config = AlgorithmConfig(samples_per_update=8, updates="filled")
+    full, last = updates_of(of_lengths([3] * 10), config, 16, seed=0)
+    assert float(full.weights.sum() * 3) == 1
+    assert abs(float(last.weights.sum() * 3) - 2 / 8) < 1e-6
+
+
+def test_left_out_responses_fill_an_update_that_counts_them():
+    config = AlgorithmConfig(samples_per_update=8, updates="filled", denominator="all")
+    batch = replace(of_lengths([3] * 2), left_out=LeftOut(6, 18))
+    [update] = updates_of(batch, config, 16, seed=0)
+    torch.testing.assert_close(update.weights, torch.full((2,), 1 / 24))

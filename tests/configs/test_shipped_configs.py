@@ -91,9 +91,11 @@ def test_paper_scale_layouts_fit_the_models(name):
 
 
 @pytest.mark.parametrize("name", ["tiny", *PAPER_SCALE])
-def test_rlvr_differs_from_svs_in_nothing_but_self_play(name):
+def test_rlvr_differs_from_svs_in_self_play_and_in_what_its_mean_counts(name):
     svs, rlvr = (load(TrainJob, CONFIGS / f"{name}_{method}.yaml").model_dump() for method in ("svs", "rlvr"))
     assert svs["selfplay"].pop("stage") == "svs"
     assert rlvr["selfplay"].pop("stage") == "none"
     assert svs["run"].pop("dir") != rlvr["run"].pop("dir")
+    rlvr_counts = "kept" if name.startswith(("tiny", "smollm2")) else "all"
+    assert (svs["algorithm"].pop("denominator"), rlvr["algorithm"].pop("denominator")) == ("kept", rlvr_counts)
     assert svs == rlvr
