@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 
-from bench.compare.plan import BASE, CONFIGS, RLVR, UNTIMED, Plan
+from bench.compare.plan import CONFIGS, REFERENCES, UNTIMED, Comparison
 from bench.compare.results import Results
+from bench.experiments.page import interval, scale_of, spread, table
+from bench.experiments.plan import BASE
 from fastsvs.errors import UserError
-from fastsvs.files import write_atomic
 
 BEGIN, END = "<!-- made by make compare-tiny -->", "<!-- end of what is made -->"
 
 
-def write(path: Path, plan: Plan, results: Results, source: str, pictures: Sequence[str]) -> None:
-    """Put the table in its place. Raises UserError when the page has none."""
-    text = path.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise UserError(f"{path} needs the lines {BEGIN} and {END} where the table goes")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    write_atomic(path, f"{before}{BEGIN}\n\n{render(plan, results, source, pictures)}\n{END}{after}")
+def render(plan: Comparison, results: Results, source: str, pictures: Sequence[str], earlier: str) -> str:
+    """Return the page before with the tables in their place."""
+    before, after = split(earlier)
+    return f"{before}{BEGIN}\n\n{made(plan, results, source, pictures)}\n{END}{after}"
 
 
-def render(plan: Plan, results: Results, source: str, pictures: Sequence[str]) -> str:
+def split(page: str) -> tuple[str, str]:
+    """Return what stands before and after the tables. Raises UserError when the page has no place for them."""
+    if BEGIN not in page or END not in page:
+        raise UserError(f"the file of --page needs the lines {BEGIN} and {END} where the table goes")
+    return page.partition(BEGIN)[0], page.partition(END)[2]
+
+
+def made(plan: Comparison, results: Results, source: str, pictures: Sequence[str]) -> str:
+    """Return what stands between the marks. Times with a note are not quoted."""
     light, dark = pictures
     many = f"pass@{plan.samples}"
     columns = {
@@ -32,16 +37,15 @@ def render(plan: Plan, results: Results, source: str, pictures: Sequence[str]) -
         "sparsity/bf16": "weights equal in bf16, %",
         "responses": "responses",
         "steps": "steps",
-        "milliseconds": "ms a response",
-        "valuation": "valuation, %",
+        **({} if results.notes else {"milliseconds": "ms a response", "valuation": "valuation, %"}),
     }
     rows = [[method, *(_cell(results, method, metric) for metric in columns)] for method in (BASE, *CONFIGS)]
-    table = _table(["", *columns.values()], rows)
-    differences = _table(
+    endings = table(["", *columns.values()], rows)
+    differences = table(
         ["difference of", "pass@1, points", f"{many}, points", "entropy, nats/token"],
         [
             [f"{method} to {other}", *(_difference(results, method, other, m) for m in ("pass@1", many, "entropy"))]
-            for method, other in ((method, BASE if method == RLVR else RLVR) for method in CONFIGS)
+            for method, other in REFERENCES.items()
         ],
     )
     return f"""\
@@ -52,16 +56,23 @@ Means of seeds {", ".join(map(str, plan.seeds))} (least to largest), on the prob
 {plan.samples} samples each; at the checkpoint nearest to {plan.budget:,} responses. Figures:
 [{source}](../bench/results/{source}).
 
-{table}
+{endings}
 
-Time is that of whole steps over the responses sampled in them, steps {UNTIMED + 1} to {UNTIMED + plan.timed}, one
-process with one thread alone on the machine; valuation is the share of rewards and advantages in it. Weights are
+{_times(plan, results)} Weights are
 compared with the base's.
 
 Bold: the 95% interval (bootstrap over problems and seeds) leaves out 0.
 
 {differences}
 """
+
+
+def _times(plan: Comparison, results: Results) -> str:
+    if results.notes:
+        return f"No times are quoted: {'; '.join(results.notes)}."
+    return f"""\
+Time is that of whole steps over the responses sampled in them, steps {UNTIMED + 1} to {UNTIMED + plan.timed}, one
+process with one thread alone on the machine; valuation is the share of rewards and advantages in it."""
 
 
 def _cell(results: Results, method: str, metric: str) -> str:
@@ -72,23 +83,10 @@ def _cell(results: Results, method: str, metric: str) -> str:
         return f"{fmean(values):,.0f}"
     if metric in ("milliseconds", "valuation"):
         return f"{values[0] * (1 if metric == 'milliseconds' else 100):.1f}"
-    if metric == "entropy":
-        return _spread(values, 1, 3)
-    return _spread(values, 100, 1)
-
-
-def _spread(values: Sequence[float], scale: float, digits: int) -> str:
-    mean, low, high = (f"{scale * value:.{digits}f}" for value in (fmean(values), min(values), max(values)))
-    return f"{mean} ({low} to {high})"
+    return spread(values, *scale_of(metric))
 
 
 def _difference(results: Results, method: str, other: str, metric: str) -> str:
-    scale, digits = (1, 3) if metric == "entropy" else (100, 1)
-    value, low, high = (scale * each for each in results.difference(method, other, metric))
-    text = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-    return f"**{text}**" if low > 0 or high < 0 else text
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    found = results.difference(method, other, metric)
+    text = interval(found, metric)
+    return f"**{text}**" if found.low > 0 or found.high < 0 else text

@@ -3,20 +3,18 @@ responses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
-from bench.heldout import HELD_OUT, OnHeldOut
+from bench.experiments.jobs import Phase
+from bench.experiments.plan import BASE, HELD_OUT, Plan, Run, file_name
 from fastsvs.errors import UserError
-from fastsvs.files import read_jsonl
 
 BASE_CONFIG = Path("configs/compare/base_sft.yaml")
-BASE = "base"
 RLVR, SVS, VERL, MAJORITY, CERTAINTY = "RLVR", "SvS", "SvS + VERL", "majority vote", "self-certainty"
 COVO, MERF, RISE, HEAD_TAIL, MERGING = "CoVo", "MeRF", "RISE", "head-tail", "merging"
-CONFIGS: Mapping[str, str] = {
+CONFIGS = {
     RLVR: "tiny_rlvr",
     SVS: "tiny_svs",
     VERL: "tiny_verl",
@@ -41,52 +39,57 @@ COMMON = (
 The optimizer is that of tiny_svs.yaml in all of them too.
 """
 
+REFERENCES = {method: BASE if method == RLVR else RLVR for method in CONFIGS}
+"""What each method is compared with."""
 UNTIMED = 2
 """Number of steps before those that are timed."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    suite: str
-    seeds: tuple[int, ...]
+class Comparison(Plan):
     budget: int
-    """Number of responses that a method samples."""
-    steps: Mapping[str, int]
-    """Number of steps of each method, more than enough to sample the budget."""
+    """Number of responses that a method samples; its steps are more than enough for them."""
     timed: int
     """Number of steps of each method that are timed, alone on the machine, after two that are not."""
     every: int
     """Number of steps between checkpoints; the checkpoint nearest to the budget counts."""
-    samples: int
-    """Number of responses to each held-out problem, a power of two."""
-    shrink: Mapping[str, tuple[str, ...]]
-    """Overrides for `train`, `sft` and `eval`."""
 
-    @property
-    def ks(self) -> list[int]:
-        return [2**power for power in range(self.samples.bit_length())]
+    def base(self, root: Path) -> Path:
+        return root / "base"
 
-    def base(self, root: Path) -> BaseModel:
-        return BaseModel(self, root)
+    def recipe(self, method: str, root: Path) -> list[str]:
+        own = [f"model.path={self.base(root)}", f"run.save_every={self.every}"]
+        return ["train", f"configs/{CONFIGS[method]}.yaml", *COMMON, *own]
 
-    def runs(self, root: Path) -> list[Run]:
-        """Return the runs, seed by seed."""
-        return [Run(self, root, method, seed) for seed in self.seeds for method in self.steps]
+    def evaluated(self, run: Run) -> list[int]:
+        return [self.step_of_budget(run)]
+
+    def phases(self, root: Path) -> Iterator[Phase]:
+        yield Phase([BaseModel(self, root)])
+        yield from super().phases(root)
+        yield Phase(self.timings(root), alone=True)
 
     def timings(self, root: Path) -> list[Timed]:
         return [Timed(self, root, method, self.seeds[0]) for method in CONFIGS]
 
-    def evaluations(self, root: Path) -> Iterator[Evaluated]:
-        """Yield the evaluations of finished runs."""
-        for seed in self.seeds:
-            yield Evaluated(self, root, BASE, seed, self.base(root).result)
-        for run in self.runs(root):
-            yield Evaluated(self, root, run.method, run.seed, run.checkpoint(run.step_of_budget()))
+    def step_of_budget(self, run: Run) -> int:
+        """Return the step with a checkpoint after which the number of responses is nearest to the budget.
+
+        Raises UserError when the run ended long before.
+        """
+        sampled = run.responses()
+        if sampled[-1] < 0.95 * self.budget:
+            raise UserError(
+                f"{run.folder} has sampled {sampled[-1]} responses, not the {self.budget} that methods are compared "
+                f"at: give {run.method} more steps in bench/compare/plan.py"
+            )
+        saved = range(self.every, len(sampled) + 1, self.every)
+        return min(saved, key=lambda step: abs(sampled[step - 1] - self.budget))
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    plan: Plan
+    plan: Comparison
     root: Path
 
     @property
@@ -95,65 +98,16 @@ class BaseModel:
 
     @property
     def result(self) -> Path:
-        return self.root / "base"
+        return self.plan.base(self.root)
 
     def arguments(self) -> list[str]:
         return ["sft", str(BASE_CONFIG), f"run.dir={self.folder}", f"export={self.result}", *self.plan.shrink["sft"]]
 
 
-@dataclass(frozen=True)
-class Run:
-    plan: Plan
-    root: Path
-    method: str
-    seed: int
-
-    @property
-    def folder(self) -> Path:
-        return self.root / f"{file_name(self.method)}_seed{self.seed}"
-
-    def checkpoint(self, step: int) -> Path:
-        return self.folder / "checkpoints" / f"step_{step:08d}"
-
-    @property
-    def result(self) -> Path:
-        """Return the path of a file that exists when the run is done."""
-        return self.folder / "summary.json"
-
-    def step_of_budget(self) -> int:
-        """Return the step with a checkpoint after which the number of responses is nearest to the budget.
-
-        Raises UserError when the run ended long before.
-        """
-        sampled = self.sampled()
-        if sampled[-1] < 0.95 * self.plan.budget:
-            raise UserError(
-                f"{self.folder} has sampled {sampled[-1]} responses, not the {self.plan.budget} that methods are "
-                f"compared at: give {self.method} more steps in bench/compare/plan.py, and remove {self.result} for it "
-                "to go on"
-            )
-        saved = range(self.plan.every, len(sampled) + 1, self.plan.every)
-        return min(saved, key=lambda step: abs(sampled[step - 1] - self.plan.budget))
-
-    def sampled(self) -> list[int]:
-        """Return the number of responses up to each step."""
-        rows = read_jsonl(self.folder / "metrics.jsonl")
-        return list(accumulate(sum(int(row[name]) for name in row if name.startswith("samples/")) for row in rows))
-
-    @property
-    def steps(self) -> int:
-        return self.plan.steps[self.method]
-
-    def arguments(self) -> list[str]:
-        """Return the arguments of `fastsvs` that start or continue the training."""
-        own = [f"model.path={self.root / 'base'}", f"run.dir={self.folder}", f"run.seed={self.seed}"]
-        length = [f"run.steps={self.steps}", f"run.save_every={self.plan.every}"]
-        config = f"configs/{CONFIGS[self.method]}.yaml"
-        return ["train", config, *COMMON, *own, *length, *self.plan.shrink["train"]]
-
-
 class Timed(Run):
     """The first steps of a run."""
+
+    plan: Comparison
 
     @property
     def folder(self) -> Path:
@@ -164,42 +118,23 @@ class Timed(Run):
         return UNTIMED + self.plan.timed
 
 
-@dataclass(frozen=True)
-class Evaluated(OnHeldOut):
-    """One model on the held-out problems. The base is sampled again for every seed."""
-
-    plan: Plan
-    root: Path
-    method: str
-    seed: int
-    model: Path
-
-    @property
-    def folder(self) -> Path:
-        return self.root / "evaluations" / f"{file_name(self.method)}_seed{self.seed}"
-
-
-def file_name(method: str) -> str:
-    return "_".join(method.lower().replace("+", " ").replace("-", " ").split())
-
-
 PLANS = {
-    "tiny": Plan(
+    "tiny": Comparison(
         suite="compare-tiny",
         seeds=(0, 1),
-        budget=38_400,
         steps={SVS: 190, VERL: 190, RISE: 150}
         | dict.fromkeys((RLVR, MAJORITY, CERTAINTY, COVO, MERF, HEAD_TAIL, MERGING), 300),
+        budget=38_400,
         timed=10,
         every=10,
         samples=32,
         shrink={"train": (), "sft": (), "eval": ()},
     ),
-    "smoke": Plan(
+    "smoke": Comparison(
         suite="compare-smoke",
         seeds=(0,),
-        budget=32,
         steps=dict.fromkeys(CONFIGS, 2),
+        budget=32,
         timed=1,
         every=1,
         samples=4,

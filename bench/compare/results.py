@@ -1,17 +1,13 @@
-"""The figures of a comparison as they stand in its JSON file: everything that the page and the picture show."""
+"""The figures of a comparison by method and seed."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from bench.report import Row
+from bench.experiments import results
 
 
-@dataclass(frozen=True)
-class Results:
-    rows: tuple[Row, ...]
-
+class Results(results.Results):
     def seeds(self, method: str, metric: str) -> list[float]:
         """Return one value for each seed."""
         of_method = (row for row in self.rows if (row.provider, row.metric) == (method, metric))
@@ -22,8 +18,3 @@ class Results:
         of_run = (row for row in self.rows if (row.provider, row.metric) == (method, metric))
         found = ((re.fullmatch(rf"seed {seed}, (\d+) responses", row.case), row.value) for row in of_run)
         return [(int(match[1]), value) for match, value in found if match]
-
-    def difference(self, method: str, other: str, metric: str) -> tuple[float, float, float]:
-        """Return the value and the ends of its 95% interval."""
-        of_case = {row.metric: row.value for row in self.rows if row.case == f"{method} - {other}"}
-        return of_case[metric], of_case[f"{metric} low"], of_case[f"{metric} high"]

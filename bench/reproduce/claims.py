@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.reproduce.plan import BASE, RLVR, SFT, Plan
+from bench.experiments.plan import BASE
+from bench.experiments.statistics import Difference
+from bench.reproduce.plan import RLVR, SFT, Reproduction
 from bench.reproduce.results import Results, Side
-from bench.reproduce.statistics import Difference
 
 PAPER, CHAE, REVIEWS = "SvS", "Chae et al.", "asked of SvS"
 PAPER_K = 32
@@ -27,7 +28,7 @@ class Claim:
     """Expected result of the left side compared with the right one."""
 
 
-def claims(plan: Plan, results: Results, self_play: str) -> list[Claim]:
+def claims(plan: Reproduction, results: Results, self_play: str) -> list[Claim]:
     """Return the claims in the order of the page, with `self_play` for SvS.
 
     At equal cost, RLVR is taken where it has sampled about as many responses.
@@ -56,11 +57,11 @@ def claims(plan: Plan, results: Results, self_play: str) -> list[Claim]:
     ]
 
 
-def same_cost(plan: Plan, results: Results, self_play: str) -> Side:
+def same_cost(plan: Reproduction, results: Results, self_play: str) -> Side:
     """Return RLVR at the step where its number of responses is nearest to that of `self_play` at `compared`."""
     target = results.mean(Side(self_play, plan.compared), "responses")
     return min(
-        (Side(RLVR, step) for step in plan.evaluated[RLVR]),
+        (Side(RLVR, step) for step in results.curve(RLVR, "responses")),
         key=lambda side: abs(results.mean(side, "responses") - target),
     )
 

@@ -3,73 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.figures import dress
+from bench.experiments.figure import Theme, draw_themes
 from bench.reproduce.claims import PAPER_K
-from bench.reproduce.plan import METHODS, ON_POLICY, RLVR, SFT, SVS, Plan
+from bench.reproduce.plan import METHODS, ON_POLICY, RLVR, SFT, SVS, Reproduction
 from bench.reproduce.results import Results
 
-
-@dataclass(frozen=True)
-class Theme:
-    ending: str
-    """End of the file's name."""
-    ink: str
-    paper: str
-    colors: dict[str, str]
-    """Color of each method, which has its own dash as well."""
+LINES = {SVS: ("green", "-"), ON_POLICY: ("purple", "-."), RLVR: ("blue", "--"), SFT: ("orange", ":")}
+"""Hue and dash of each method."""
 
 
-LIGHT = Theme(
-    ending=".png",
-    ink="#24292f",
-    paper="#ffffff",
-    colors={SVS: "#1a7f4b", ON_POLICY: "#8250df", RLVR: "#2f5fb3", SFT: "#b35c00"},
-)
-DARK = Theme(
-    ending="-dark.png",
-    ink="#c9d1d9",
-    paper="#0d1117",
-    colors={SVS: "#56d364", ON_POLICY: "#d2a8ff", RLVR: "#79b0ff", SFT: "#f0a04b"},
-)
-DASHES = {SVS: "-", ON_POLICY: "-.", RLVR: "--", SFT: ":"}
+def draw(path: Path, plan: Reproduction, results: Results) -> list[Path]:
+    """Draw the picture for light and dark pages, with seeds thin and their mean bold, and return both paths."""
+    metrics = ("entropy", "pass@1", f"pass@{min(PAPER_K, plan.samples)}", f"pass@{plan.samples}")
 
-
-def draw(path: Path, plan: Plan, results: Results) -> list[Path]:
-    """Draw `path` for light pages and `<stem>-dark.png` for dark ones, with seeds thin and their mean bold.
-
-    Returns both paths.
-    """
-    written = []
-    for theme in (LIGHT, DARK):
-        figure = Figure(figsize=(15, 10), layout="constrained", facecolor=theme.paper)
+    def paint(figure: Figure, theme: Theme) -> None:
         rows = figure.subplots(3, 4)
-        metrics = ("entropy", "pass@1", f"pass@{min(PAPER_K, plan.samples)}", f"pass@{plan.samples}")
         for axes, metric in zip(rows[0], metrics, strict=True):
             _against_steps(axes, plan, results, metric, theme)
         for axes, metric in zip(rows[1], metrics, strict=True):
-            _against_responses(axes, plan, results, metric, theme)
+            _against_responses(axes, results, metric, theme)
         for axes, method in zip(rows[2], METHODS, strict=True):
             _every_k(axes, plan, results, method)
-        for axes in rows.flat:
-            dress(axes, theme.ink, theme.paper)
         for axes, place in ((rows[0][0], "outside upper center"), (rows[2][0], "outside lower center")):
             handles, labels = axes.get_legend_handles_labels()
             figure.legend(handles, labels, loc=place, ncols=len(labels), labelcolor=theme.ink, framealpha=0.0)
-        written.append(path.with_name(path.stem + theme.ending))
-        figure.savefig(written[-1], dpi=90)
-    return written
+
+    return draw_themes(path, (15, 10), paint)
 
 
-def _against_steps(axes: Axes, plan: Plan, results: Results, metric: str, theme: Theme) -> None:
+def _against_steps(axes: Axes, plan: Reproduction, results: Results, metric: str, theme: Theme) -> None:
     """Draw a metric against the step, up to the last step that all methods reach."""
     for method in METHODS:
         curve = {step: v for step, v in results.curve(method, metric).items() if step <= plan.compared}
@@ -78,7 +49,7 @@ def _against_steps(axes: Axes, plan: Plan, results: Results, metric: str, theme:
     axes.set_xlabel("step")
 
 
-def _against_responses(axes: Axes, plan: Plan, results: Results, metric: str, theme: Theme) -> None:
+def _against_responses(axes: Axes, results: Results, metric: str, theme: Theme) -> None:
     for method in METHODS:
         curve, responses = results.curve(method, metric), results.curve(method, "responses")
         cost = [[0.0] * len(curve[step]) if step == 0 else responses[step] for step in curve]
@@ -88,13 +59,14 @@ def _against_responses(axes: Axes, plan: Plan, results: Results, metric: str, th
 
 
 def _plot(axes: Axes, method: str, x: Sequence[list[float]], y: Sequence[list[float]], theme: Theme) -> None:
-    style = {"color": theme.colors[method], "linestyle": DASHES[method]}
+    hue, dash = LINES[method]
+    style: dict[str, Any] = {"color": theme.hues[hue], "linestyle": dash}
     for seed_x, seed_y in zip(zip(*x, strict=True), zip(*y, strict=True), strict=True):
         axes.plot(seed_x, seed_y, linewidth=0.8, alpha=0.45, **style)
     axes.plot([fmean(each) for each in x], [fmean(each) for each in y], linewidth=2.2, label=method, **style)
 
 
-def _every_k(axes: Axes, plan: Plan, results: Results, method: str) -> None:
+def _every_k(axes: Axes, plan: Reproduction, results: Results, method: str) -> None:
     """Draw the mean over seeds of pass@k for all k."""
     shades = colormaps["cool"](np.linspace(0.2, 1.0, len(plan.ks)))
     for k, shade in zip(plan.ks, shades, strict=True):

@@ -10,30 +10,26 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 
+from bench.experiments.page import interval, scale_of, spread, table
+from bench.experiments.plan import BASE
 from bench.reproduce.claims import Claim, claims, judge, same_cost
-from bench.reproduce.plan import BASE, CONFIGS, METHODS, ON_POLICY, RLVR, SELF_PLAY, SVS, Plan
+from bench.reproduce.plan import CONFIGS, METHODS, ON_POLICY, RLVR, SELF_PLAY, SVS, Reproduction
 from bench.reproduce.results import VALID, WEIGHTS, Results, Side
 from fastsvs.config import TrainJob, load
-from fastsvs.files import write_atomic
 
 TEXT = Path(__file__).with_suffix(".md")
 UNREAD = "Nobody has read these figures yet; the verdicts above are computed."
 
 
-def write(path: Path, plan: Plan, results: Results, source: Path, pictures: Sequence[Path]) -> None:
-    """Replace the page at `path`. A reading in it is kept when it belongs to the same `source`, the JSON file."""
-    earlier = path.read_text(encoding="utf-8") if path.exists() else ""
-    write_atomic(path, render(plan, results, source.name, [each.name for each in pictures], earlier))
-
-
-def render(plan: Plan, results: Results, source: str, pictures: Sequence[str], earlier: str = "") -> str:
+def render(plan: Reproduction, results: Results, source: str, pictures: Sequence[str], earlier: str) -> str:
+    """Return the page. A reading in the one before is kept when it belongs to the same `source`, the JSON file."""
     matched = (f"for {self_play}, step {same_cost(plan, results, self_play).step}" for self_play in SELF_PLAY)
     return Template(TEXT.read_text(encoding="utf-8")).substitute(
         _regime(plan),
         seeds=", ".join(map(str, plan.seeds)),
         samples=plan.samples,
         compared=plan.compared,
-        longest=plan.evaluated[RLVR][-1],
+        longest=plan.steps[RLVR],
         source=source,
         light=pictures[0],
         dark=pictures[1],
@@ -47,51 +43,49 @@ def render(plan: Plan, results: Results, source: str, pictures: Sequence[str], e
     )
 
 
-def _endings(plan: Plan, results: Results) -> str:
+def _endings(plan: Reproduction, results: Results) -> str:
     """Return the table of the base, every method at the step compared, RLVR at the cost of SvS, and RLVR at its end."""
     names = [f"pass@{k}" for k in plan.ks if k in (1, 8, 32, plan.samples)]
     sides = [Side(BASE, 0), *(Side(method, plan.compared) for method in METHODS)]
     sides += [same_cost(plan, results, self_play) for self_play in SELF_PLAY]
     rows = []
-    for side in dict.fromkeys((*sides, Side(RLVR, plan.evaluated[RLVR][-1]))):
-        cells = [_spread(results.curve(side.method, name)[side.step], 100, 1) for name in names]
-        entropy = _spread(results.curve(side.method, "entropy")[side.step], 1, 3)
+    for side in dict.fromkeys((*sides, Side(RLVR, plan.steps[RLVR]))):
+        values = {name: results.curve(side.method, name)[side.step] for name in (*names, "entropy")}
+        cells = [spread(each, *scale_of(name)) for name, each in values.items()]
         responses = "" if side.method == BASE else f"{results.mean(side, 'responses'):,.0f}"
-        rows.append([str(side), *cells, entropy, responses])
-    return _table(["", *(f"{name}, %" for name in names), "entropy, nats/token", "responses"], rows)
+        rows.append([str(side), *cells, responses])
+    return table(["", *(f"{name}, %" for name in names), "entropy, nats/token", "responses"], rows)
 
 
-def _cost(plan: Plan, results: Results) -> str:
+def _cost(plan: Reproduction, results: Results) -> str:
     if results.notes:
         return f"No seconds are quoted: {'; '.join(results.notes)}."
     each = (
         f"{method} {results.mean(Side(method, last), 'seconds'):.0f} s for {last}"
-        for method, last in ((method, plan.evaluated[method][-1]) for method in METHODS)
+        for method, last in ((method, plan.steps[method]) for method in METHODS)
     )
     return f"Training steps took, with one thread: {', '.join(each)}."
 
 
-def _verdicts(plan: Plan, results: Results) -> str:
+def _verdicts(plan: Reproduction, results: Results) -> str:
     rows = []
     for claim, on_policy in zip(claims(plan, results, SVS), claims(plan, results, ON_POLICY), strict=True):
         other = "" if on_policy == claim else _verdict(results, on_policy)
         rows.append([claim.text, claim.source, claim.metric, _verdict(results, claim), other])
-    return _table(["claim", "of", "difference in", "here", f"here, with {ON_POLICY}"], rows)
+    return table(["claim", "of", "difference in", "here", f"here, with {ON_POLICY}"], rows)
 
 
 def _verdict(results: Results, claim: Claim) -> str:
     found = results.difference(claim.left, claim.right, claim.metric)
-    scale, digits = (1, 3) if claim.metric == "entropy" else (100, 1)
-    low, value, high = (f"{scale * each:+.{digits}f}" for each in (found.low, found.value, found.high))
-    return f"**{judge(claim.expected, found)}**: {value} [{low}, {high}]"
+    return f"**{judge(claim.expected, found)}**: {interval(found, claim.metric)}"
 
 
-def _weights(plan: Plan, results: Results) -> str:
+def _weights(plan: Reproduction, results: Results) -> str:
     rows = []
     for method in METHODS:
         cells = (results.curve(method, name)[plan.compared] for name in WEIGHTS)
-        rows.append([f"{method} at step {plan.compared}", *(_spread(each, 100, 2) for each in cells)])
-    return _table(["weights", *WEIGHTS.values()], rows)
+        rows.append([f"{method} at step {plan.compared}", *(spread(each, 100, 2) for each in cells)])
+    return table(["weights", *WEIGHTS.values()], rows)
 
 
 def _written(results: Results) -> Iterable[str]:
@@ -99,7 +93,7 @@ def _written(results: Results) -> Iterable[str]:
         valid = results.curve(method, VALID)
         steps = [0, *valid]
         if valid:
-            early, late = (_spread(valid[step], 100, 1) for step in (steps[1], steps[-1]))
+            early, late = (spread(valid[step], 100, 1) for step in (steps[1], steps[-1]))
             yield f"{method}: {early}% up to step {steps[1]}, {late}% after step {steps[-2]}."
 
 
@@ -109,7 +103,7 @@ def _reading(source: str, earlier: str) -> str:
     return f"{opening}\n{kept[1] if kept else UNREAD}\n{closing}"
 
 
-def _regime(plan: Plan) -> dict[str, object]:
+def _regime(plan: Reproduction) -> dict[str, object]:
     """Return the sizes of the regime, read from the configuration itself."""
     svs = load(TrainJob, CONFIGS / "svs.yaml")
     return {
@@ -121,13 +115,3 @@ def _regime(plan: Plan) -> dict[str, object]:
         "solutions": svs.selfplay.samples_per_variant,
         "epochs": f"{plan.compared * svs.run.prompts_per_step / (svs.data.limit or 1):.1f}",
     }
-
-
-def _spread(values: Sequence[float], scale: float, digits: int) -> str:
-    mean, low, high = (scale * each for each in (sum(values) / len(values), min(values), max(values)))
-    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
-from whole_runs import ROOT, environment
+from finished_experiment import change_layers, run_small_twice, write_evaluation
+from whole_runs import ROOT
 
 from bench.compare import page
 from bench.compare.figure import draw
 from bench.compare.measure import SOLVE_RATE, measure
-from bench.compare.plan import BASE, CONFIGS, PLANS, RISE, RLVR, SVS, Evaluated, Plan
+from bench.compare.plan import CONFIGS, PLANS, RISE, RLVR, SVS, BaseModel, Comparison
 from bench.compare.results import Results
+from bench.experiments.plan import BASE
+from bench.experiments.statistics import Difference
 from bench.report import read, write
-from bench.reproduce.statistics import pass_rates
 from fastsvs.config import SftJob, TrainJob, load
 from fastsvs.errors import UserError
-from fastsvs.files import write_json, write_jsonl
+from fastsvs.files import write_jsonl
 
-PLAN = Plan(
+PLAN = Comparison(
     suite="compare-test",
     seeds=(0, 1),
     budget=64,
@@ -37,6 +35,7 @@ PLAN = Plan(
     shrink={"train": (), "sft": (), "eval": ()},
 )
 SAMPLED = {SVS: {"samples/original": 8, "samples/variant": 8}, RISE: {"samples/original": 8, "samples/verification": 4}}
+ENTROPY = 0.1
 CORRECT = {BASE: [1, 0], RLVR: [2, 2], SVS: [3, 3]}
 
 
@@ -44,7 +43,7 @@ CORRECT = {BASE: [1, 0], RLVR: [2, 2], SVS: [3, 3]}
 def test_every_command_loads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     plan = PLANS[name]
-    command, config, *overrides = plan.base(tmp_path).arguments()
+    command, config, *overrides = BaseModel(plan, tmp_path).arguments()
     assert command == "sft"
     assert load(SftJob, config, overrides).export == str(tmp_path / "base")
     jobs = {run.method: load(TrainJob, run.arguments()[1], run.arguments()[2:]) for run in plan.runs(tmp_path)}
@@ -59,7 +58,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, changed = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("changed") / "model"
     for folder in (root / "base", changed):
         shutil.copytree(ROOT / "models" / "tiny", folder)
-    change_a_layer(changed)
+    change_layers(changed, 1)
     for run in PLAN.runs(root):
         counts = SAMPLED.get(run.method, {"samples/original": 8})
         rows = [{"step": step, "solve_rate/original": step / 10, **counts} for step in range(1, 9)]
@@ -71,32 +70,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         facts = {"samples/original": 4, "samples/variant": 6}
         times = [{"time/step": 9.0, "time/credit": 9.0}] * 2 + [{"time/step": 2.0, "time/credit": 0.5}] * 3
         write_jsonl(timed.folder / "metrics.jsonl", [facts | each for each in times])
-    for evaluated in PLAN.evaluations(root):
-        write_evaluation(evaluated)
+    for each in PLAN.evaluations(root):
+        write_evaluation(each, CORRECT.get(each.method, [2, 2]), ENTROPY)
     return root
-
-
-def write_evaluation(evaluated: Evaluated) -> None:
-    correct = CORRECT.get(evaluated.method, [2, 2])
-    rates = {f"pass@{k}": {"mean": float(pass_rates(np.array(correct), 4, k).mean())} for k in PLAN.ks}
-    write_json(evaluated.figures, {**rates, "entropy_estimate": 0.1})
-    rows = [
-        {"id": str(i), "verdicts": ["correct"] * n + ["wrong"] * (4 - n), "tokens": [5] * 4, "logprobs": [-0.5] * 4}
-        for i, n in enumerate(correct)
-    ]
-    write_jsonl(evaluated.samples, rows)
-
-
-def change_a_layer(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.0.mlp.up_proj.weight"] *= 1.5
-    save_file(tensors, folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
 def results(root: Path) -> Results:
     with chdir(ROOT):
-        return Results(tuple(measure(PLAN, root)))
+        return measure(PLAN, root, note=None)
 
 
 def test_the_checkpoint_nearest_to_the_budget_counts(results: Results) -> None:
@@ -112,7 +94,7 @@ def test_a_run_that_ended_long_before_the_budget_is_refused(root: Path) -> None:
     short = replace(PLAN, budget=100)
     refused = next(run for run in short.runs(root) if run.method == RLVR)
     with pytest.raises(UserError, match="has sampled 64 responses, not the 100"):
-        refused.step_of_budget()
+        short.evaluated(refused)
 
 
 def test_figures_are_those_of_the_files(results: Results) -> None:
@@ -121,19 +103,17 @@ def test_figures_are_those_of_the_files(results: Results) -> None:
     rates = results.curve(SVS, SOLVE_RATE, 1)
     assert [responses for responses, _ in rates] == [32, 64, 96, 128]
     assert [rate for _, rate in rates] == pytest.approx([0.15, 0.35, 0.55, 0.75])
-    assert results.difference(SVS, RLVR, "pass@1") == (0.25, 0.25, 0.25)
-    assert results.difference(RLVR, BASE, "pass@4")[0] == 0.5
+    assert results.difference(SVS, RLVR, "pass@1") == Difference(0.25, 0.25, 0.25)
+    assert results.difference(RLVR, BASE, "pass@4").value == 0.5
     assert results.seeds(RLVR, "sparsity/exact") == [1, 1]
     assert 0.8 < results.seeds(SVS, "sparsity/exact")[0] < 1
 
 
 def test_the_page_holds_what_the_json_holds(results: Results, tmp_path: Path) -> None:
-    path = tmp_path / "methods.md"
-    path.write_text(f"# Before\n{page.BEGIN}\nwhat was here\n{page.END}\nAfter\n")
-    source = write(PLAN.suite, results.rows, tmp_path)
+    published = Results(read(write(PLAN.suite, results.rows, tmp_path)))
+    text = f"# Before\n{page.BEGIN}\nwhat was here\n{page.END}\nAfter\n"
     for _ in range(2):
-        page.write(path, PLAN, Results(read(source)), source.name, ["light.png", "dark.png"])
-    text = path.read_text()
+        text = page.render(PLAN, published, "x.json", ["light.png", "dark.png"], text)
     assert text.startswith("# Before\n")
     assert text.endswith("After\n")
     assert "what was here" not in text
@@ -144,11 +124,19 @@ def test_the_page_holds_what_the_json_holds(results: Results, tmp_path: Path) ->
     assert "| RLVR to base | **+37.5 [+25.0, +50.0]** |" in text
 
 
-def test_a_page_without_a_place_is_refused(results: Results, tmp_path: Path) -> None:
-    path = tmp_path / "methods.md"
-    path.write_text("# Methods\n")
+def test_times_of_a_shared_machine_are_not_quoted(results: Results) -> None:
+    note = "it was busy"
+    rows = (replace(row, note=note) if row.metric in ("milliseconds", "valuation") else row for row in results.rows)
+    text = page.made(PLAN, Results(tuple(rows)), "x.json", ["light.png", "dark.png"])
+    assert "No times are quoted: it was busy." in text
+    assert "ms a response" not in text
+    (row,) = re.findall(r"^\| SvS \|.*$", text, re.MULTILINE)
+    assert row.endswith("| 64 | 4 |")
+
+
+def test_a_page_without_a_place_is_refused() -> None:
     with pytest.raises(UserError, match="where the table goes"):
-        page.write(path, PLAN, results, "x.json", ["light.png", "dark.png"])
+        page.split("# Methods\n")
 
 
 def test_the_picture_is_drawn_for_light_and_dark_pages(results: Results, tmp_path: Path) -> None:
@@ -159,23 +147,14 @@ def test_the_picture_is_drawn_for_light_and_dark_pages(results: Results, tmp_pat
 
 @pytest.mark.slow
 def test_all_of_it_runs_in_small(tmp_path: Path) -> None:
-    """The command itself, twice: the second time it only reads."""
     written = tmp_path / "page.md"
     written.write_text(f"{page.BEGIN}\n{page.END}\n")
-    options = ["--suite", "smoke", "--runs", tmp_path / "runs", "--out", tmp_path, "--page", written]
-    command = [sys.executable, "-m", "bench.compare", *map(str, options)]
-    first = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
-    assert "| head-tail |" in written.read_text()
-    second = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    assert "done:" in first.stdout
-    assert "done:" not in second.stdout
+    assert "| head-tail |" in run_small_twice("bench.compare", tmp_path / "runs", written)
 
 
 def test_the_published_table_is_made_from_the_json_that_it_names() -> None:
     text = (ROOT / "docs" / "methods.md").read_text()
-    made = text.partition(page.BEGIN)[2].partition(page.END)[0]
-    [source] = set(re.findall(r"\.\./(bench/results/compare-tiny-[\w-]+\.json)", made))
+    [source] = set(re.findall(r"\.\./(bench/results/compare-tiny-[\w-]+\.json)", text))
     pictures = ["methods.png", "methods-dark.png"]
-    assert made.strip() == page.render(PLANS["tiny"], Results(read(ROOT / source)), Path(source).name, pictures).strip()
+    assert text == page.render(PLANS["tiny"], Results(read(ROOT / source)), Path(source).name, pictures, text)
     assert all((ROOT / "docs" / picture).exists() for picture in pictures)

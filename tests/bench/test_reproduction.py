@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import chdir
 from dataclasses import astuple, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
-from whole_runs import ROOT, environment
+from finished_experiment import change_layers, run_small_twice, write_evaluation
+from safetensors.torch import load_file
+from whole_runs import ROOT
 
-from bench.jobs import finish
+from bench.experiments.plan import BASE
+from bench.experiments.results import point_rows
+from bench.experiments.statistics import Difference
 from bench.report import read, write
 from bench.reproduce import page
 from bench.reproduce.claims import judge, same_cost
 from bench.reproduce.figure import draw
-from bench.reproduce.measure import entropies, measure
-from bench.reproduce.plan import BASE, CONFIGS, ON_POLICY, PLANS, RLVR, SFT, SVS, Evaluated, Plan
-from bench.reproduce.results import VALID, Results, Side, point_rows
-from bench.reproduce.statistics import Difference, by_seed, difference, pass_rates
+from bench.reproduce.measure import measure
+from bench.reproduce.plan import CONFIGS, ON_POLICY, PLANS, RLVR, SFT, SVS, Reproduction
+from bench.reproduce.results import VALID, Results, Side
 from fastsvs.config import SftJob, TrainJob, load
 from fastsvs.data import tiny
-from fastsvs.errors import UserError
-from fastsvs.files import write_json, write_jsonl
+from fastsvs.files import write_jsonl
 
-PLAN = Plan(
+PLAN = Reproduction(
     suite="reproduce-test",
     seeds=(0, 1),
-    evaluated={ON_POLICY: (1, 2), SVS: (1, 2), RLVR: (1, 2, 4), SFT: (1, 2)},
+    steps={ON_POLICY: 2, SVS: 2, RLVR: 4, SFT: 2},
+    grid=(1, 2, 4),
     compared=2,
     samples=4,
     shrink={"train": (), "sft": (), "eval": ()},
@@ -46,32 +45,9 @@ def points(responses: Mapping[tuple[str, int], float]) -> Results:
         row
         for (method, step), value in responses.items()
         for seed in PLAN.seeds
-        for row in point_rows(method, seed, step, {"responses": value})
+        for row in point_rows(f"seed {seed}, step {step}", method, {"responses": value})
     ]
     return Results(tuple(rows))
-
-
-def test_pass_rates_are_the_unbiased_estimate_of_every_problem() -> None:
-    counts = np.array([[0, 1], [2, 4]])
-    assert pass_rates(counts, samples=4, k=2).tolist() == [[0.0, 0.5], [1 - 1 / 6, 1.0]]
-
-
-def test_problems_are_drawn_together_on_both_sides() -> None:
-    hard_and_easy = np.array([[0.1, 0.9, 0.5]])
-    assert astuple(difference(hard_and_easy + 0.25, hard_and_easy)) == pytest.approx((0.25, 0.25, 0.25))
-
-
-def test_seeds_are_drawn_on_each_side_by_itself() -> None:
-    """Two seeds at 0 and 1: the mean of a draw is 0, 1/2 or 1, with chances 1/4, 1/2 and 1/4, whatever the pairing."""
-    two = by_seed([0.0, 1.0])
-    assert difference(two, by_seed([0.0, 0.0])) == Difference(0.5, 0.0, 1.0)
-    assert difference(two, two) == Difference(0.0, -1.0, 1.0)
-
-
-def test_the_interval_is_that_of_all_possible_draws() -> None:
-    """One seed, two problems at 0 and 1: 2.5% of the draws lie below 0.5 many times over, so the interval is [0, 1]."""
-    found = difference(np.array([[0.0, 1.0]]), np.array([[0.0, 0.0]]))
-    assert found == Difference(0.5, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +76,7 @@ def test_equal_cost_is_the_step_of_rlvr_with_the_nearest_number_of_responses() -
 
 def test_plans_compare_what_all_methods_have() -> None:
     for plan in PLANS.values():
-        assert all(plan.compared in steps and list(steps) == sorted(steps) for steps in plan.evaluated.values())
+        assert all({plan.compared, run.steps} <= set(plan.evaluated(run)) for run in plan.runs(Path("runs")))
         assert plan.ks[-1] == plan.samples
 
 
@@ -147,13 +123,14 @@ PROBLEM = tiny.problems("tiny:train", 1)[0]
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Finished runs and evaluations, in files as `fastsvs` leaves them."""
     root = tmp_path_factory.mktemp("reproduce")
-    for evaluated in PLAN.evaluations(root):
-        write_evaluation(evaluated)
+    for each in PLAN.evaluations(root):
+        write_evaluation(each, CORRECT[each.method, each.step], ENTROPY[each.method])
     for run in PLAN.runs(root):
-        steps = range(1, PLAN.evaluated[run.method][-1] + 1)
+        steps = range(1, run.steps + 1)
         write_jsonl(run.folder / "metrics.jsonl", [{"step": s, "time/step": 1.5} | SAMPLED[run.method] for s in steps])
         (run.folder / "config.yaml").write_text("run:\n  prompts_per_step: 3\n")
-        write_checkpoint(run.checkpoint(PLAN.compared), CHANGED[run.method])
+        shutil.copytree(ROOT / "models" / "tiny", run.checkpoint(PLAN.compared))
+        change_layers(run.checkpoint(PLAN.compared), CHANGED[run.method])
         for step in steps if run.method == SVS else ():
             write_variants(run.folder / "samples" / f"step_{step}.jsonl", right=step, wrong=1)
     return root
@@ -163,31 +140,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(root: Path) -> Results:
     with chdir(ROOT):
         return measure(PLAN, root, note=None)
-
-
-def write_evaluation(evaluated: Evaluated) -> None:
-    """Two problems with four samples each, of ten tokens."""
-    correct, entropy = CORRECT[evaluated.method, evaluated.step], ENTROPY[evaluated.method]
-    rates = {f"pass@{k}": {"mean": float(pass_rates(np.array(correct), 4, k).mean())} for k in PLAN.ks}
-    write_json(evaluated.figures, {**rates, "entropy_estimate": entropy})
-    rows = [
-        {
-            "id": f"tiny:heldout/{index}",
-            "verdicts": ["correct"] * count + ["wrong"] * (4 - count),
-            "tokens": [10] * 4,
-            "logprobs": [-10 * entropy] * 4,
-        }
-        for index, count in enumerate(correct)
-    ]
-    write_jsonl(evaluated.samples, rows[:: 1 if evaluated.method == BASE else -1])
-
-
-def write_checkpoint(folder: Path, changed_layers: int) -> None:
-    shutil.copytree(ROOT / "models" / "tiny", folder)
-    tensors = load_file(folder / "model.safetensors")
-    for layer in range(changed_layers):
-        tensors[f"model.layers.{layer}.mlp.up_proj.weight"] *= 1.5
-    save_file(tensors, folder / "model.safetensors")
 
 
 def write_variants(path: Path, right: int, wrong: int) -> None:
@@ -229,16 +181,10 @@ def test_differences_pair_the_problems_whatever_their_order_in_the_files(results
     assert astuple(kept) == pytest.approx((0.05, 0.05, 0.05))
 
 
-def test_entropies_of_problems_have_the_mean_over_all_tokens() -> None:
-    """One token of 3 nats and three of 1 nat in all: 4 nats over 4 tokens."""
-    rows = [{"tokens": [1], "logprobs": [-3.0]}, {"tokens": [2, 1], "logprobs": [-0.75, -0.25]}]
-    assert entropies(rows) == [1.5, 0.5]
-
-
 def test_the_page_says_what_the_json_holds(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     published = Results(read(write(PLAN.suite, results.rows, tmp_path)))
-    text = page.render(PLAN, published, "x.json", ["light.png", "dark.png"])
+    text = page.render(PLAN, published, "x.json", ["light.png", "dark.png"], "")
     sections = dict(re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
     ends = lines_of(sections["Where the methods end"])
     assert "| 12.5 (12.5 to 12.5) |" in ends["base"]
@@ -259,24 +205,22 @@ def test_seconds_of_a_shared_machine_are_not_quoted(results: Results, monkeypatc
     shared = Results(
         tuple(replace(row, note="it was busy") if row.metric == "seconds" else row for row in results.rows)
     )
-    text = page.render(PLAN, shared, "x.json", ["light.png", "dark.png"])
+    text = page.render(PLAN, shared, "x.json", ["light.png", "dark.png"], "")
     assert "No seconds are quoted: it was busy." in text
     assert "RLVR 6 s" not in text
 
 
-def test_a_reading_stays_with_its_figures_only(
-    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reading_stays_with_its_figures_only(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    path, pictures = tmp_path / "page.md", [Path("light.png"), Path("dark.png")]
-    page.write(path, PLAN, results, Path("first.json"), pictures)
-    assert page.UNREAD in path.read_text()
-    path.write_text(path.read_text().replace(page.UNREAD, "Read by hand."))
-    page.write(path, PLAN, results, Path("first.json"), pictures)
-    assert "Read by hand." in path.read_text()
-    page.write(path, PLAN, results, Path("second.json"), pictures)
-    assert "Read by hand." not in path.read_text()
-    assert page.UNREAD in path.read_text()
+
+    def render(source: str, earlier: str) -> str:
+        return page.render(PLAN, results, source, ["light.png", "dark.png"], earlier)
+
+    unread = render("first.json", "")
+    read = unread.replace(page.UNREAD, "Read by hand.")
+    assert unread != read == render("first.json", read)
+    assert page.UNREAD in render("second.json", read)
+    assert "Read by hand." not in render("second.json", read)
 
 
 def test_the_picture_is_drawn_for_light_and_dark_pages(results: Results, tmp_path: Path) -> None:
@@ -285,35 +229,9 @@ def test_the_picture_is_drawn_for_light_and_dark_pages(results: Results, tmp_pat
     assert len({path.read_bytes() for path in pictures}) == 2
 
 
-def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
-    for work in (*PLAN.runs(tmp_path), *PLAN.evaluations(tmp_path)):
-        work.result.parent.mkdir(parents=True, exist_ok=True)
-        work.result.touch()
-    said: list[str] = []
-    finish((PLAN.runs(tmp_path), PLAN.evaluations(tmp_path)), workers=2, say=said.append)
-    assert said == []
-
-
-def test_a_process_that_fails_is_named_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    plan = replace(PLAN, seeds=(0,), evaluated={SFT: (1,)}, shrink={"sft": ("data.path=nowhere.jsonl",)})
-    with pytest.raises(UserError, match=r"sft_seed0 failed with exit status 2(.|\n)*nowhere\.jsonl does not exist"):
-        finish((plan.runs(tmp_path),), workers=1)
-
-
 @pytest.mark.slow
 def test_all_of_it_runs(tmp_path: Path) -> None:
-    """The command itself, twice: the second time it only reads."""
-    options = ["--suite", "smoke", "--runs", tmp_path / "runs", "--out", tmp_path, "--page", tmp_path / "page.md"]
-    command = [sys.executable, "-m", "bench.reproduce", *map(str, options)]
-    first = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
-    written = (tmp_path / "page.md").read_text()
-    assert "| SvS at step 1 |" in written
-    second = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    assert "done:" in first.stdout
-    assert "done:" not in second.stdout
-    assert (tmp_path / "page.md").read_text() == written
+    assert "| SvS at step 1 |" in run_small_twice("bench.reproduce", tmp_path / "runs", tmp_path / "page.md")
 
 
 def test_the_published_page_is_made_from_the_json_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:

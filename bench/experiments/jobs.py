@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fastsvs.errors import UserError
 
@@ -32,14 +32,20 @@ class Work(Protocol):
         """Return the arguments of `fastsvs` that start or continue it."""
 
 
-def finish(phases: Iterable[Iterable[Work]], workers: int, say: Say = print) -> None:
+class Phase(NamedTuple):
+    works: Iterable[Work]
+    alone: bool = False
+    """Whether each call has the machine for itself, because it is timed."""
+
+
+def finish(phases: Iterable[Phase], workers: int, say: Say = print) -> None:
     """Finish all work, one phase after another. What is done is not done again, and what was killed continues.
 
     Raises UserError with the end of the log when a process fails.
     """
-    with ThreadPoolExecutor(workers) as pool:
-        for phase in phases:
-            list(pool.map(partial(_make, say=say), phase))
+    for phase in phases:
+        with ThreadPoolExecutor(1 if phase.alone else workers) as pool:
+            list(pool.map(partial(_make, say=say), phase.works))
 
 
 def _make(work: Work, say: Say) -> None:

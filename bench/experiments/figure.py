@@ -1,0 +1,57 @@
+"""Pictures for light and dark pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Theme:
+    ending: str
+    """End of the file's name."""
+    ink: str
+    paper: str
+    hues: Mapping[str, str]
+
+
+LIGHT = Theme(
+    ending=".png",
+    ink="#24292f",
+    paper="#ffffff",
+    hues={"green": "#1a7f4b", "blue": "#2f5fb3", "orange": "#b35c00", "red": "#b3283a", "purple": "#8250df"},
+)
+DARK = Theme(
+    ending="-dark.png",
+    ink="#c9d1d9",
+    paper="#0d1117",
+    hues={"green": "#56d364", "blue": "#79b0ff", "orange": "#f0a04b", "red": "#ff7b85", "purple": "#d2a8ff"},
+)
+
+
+def draw_themes(path: Path, size: tuple[float, float], paint: Callable[[Figure, Theme], None]) -> list[Path]:
+    """Draw `path` for light pages and `<stem>-dark.png` for dark ones, and return both paths."""
+    written = []
+    for theme in (LIGHT, DARK):
+        figure = Figure(figsize=size, layout="constrained", facecolor=theme.paper)
+        paint(figure, theme)
+        for axes in figure.axes:
+            _dress(axes, theme)
+        written.append(path.with_name(path.stem + theme.ending))
+        figure.savefig(written[-1], dpi=90)
+    return written
+
+
+def _dress(axes: Axes, theme: Theme) -> None:
+    """Draw grid, frame and words in the theme's colours."""
+    axes.set_facecolor(theme.paper)
+    axes.tick_params(colors=theme.ink)
+    axes.grid(alpha=0.25, color=theme.ink)
+    for text in (axes.title, axes.xaxis.label):
+        text.set_color(theme.ink)
+    for spine in axes.spines.values():
+        spine.set_color(theme.ink)

@@ -1,0 +1,63 @@
+"""The command line of an experiment: finish the runs, write their figures as JSON, then the page and its pictures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from bench.experiments.jobs import finish
+from bench.experiments.plan import Plan
+from bench.experiments.results import Results
+from bench.report import write
+from fastsvs.errors import UserError
+from fastsvs.files import write_atomic
+
+P = TypeVar("P", bound=Plan)
+R = TypeVar("R", bound=Results)
+SHARED = "the machine did other work at the same time"
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[P, R]):
+    name: str
+    plans: Mapping[str, P]
+    measure: Callable[[P, Path, str | None], R]
+    """Function that reads what a finished plan has left in a folder; the text is a note for rows of times."""
+    draw: Callable[[Path, P, R], list[Path]]
+    """Function that draws the picture at a path, for light pages and for dark ones."""
+    render: Callable[[P, R, str, list[str], str], str]
+    """Function that returns the page from the names of the JSON file and of the pictures, and from the page before."""
+    check: Callable[[str], object] = lambda earlier: None
+    """Function that raises UserError for a page that `render` would refuse, before anything is run."""
+
+
+def main(experiment: Experiment[P, R], description: str | None) -> None:
+    """Run the command line. Exits with status 2 and a message where a UserError is raised."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{experiment.name}", description=description)
+    runs = Path("runs") / experiment.name
+    parser.add_argument("--suite", choices=experiment.plans, default="tiny", help="smoke: that all of it runs")
+    parser.add_argument("--runs", type=Path, default=runs, help="folder of runs and evaluations")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser.add_argument("--page", type=Path, required=True, help="Markdown to write; its pictures go beside it")
+    parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each")
+    parser.add_argument("--shared", action="store_true", help="the machine did other work: note it, quote no times")
+    options = parser.parse_args()
+    plan = experiment.plans[options.suite]
+    try:
+        experiment.check(_text(options.page))
+        finish(plan.phases(options.runs), options.workers)
+        results = experiment.measure(plan, options.runs, SHARED if options.shared else None)
+        source = write(plan.suite, results.rows, options.out)
+        pictures = experiment.draw(options.page.with_suffix(".png"), plan, results)
+        names, earlier = [picture.name for picture in pictures], _text(options.page)  # edited meanwhile, perhaps
+        write_atomic(options.page, experiment.render(plan, results, source.name, names, earlier))
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    print(f"wrote {options.page}, {source} and {', '.join(map(str, pictures))}")
+
+
+def _text(page: Path) -> str:
+    return page.read_text(encoding="utf-8") if page.exists() else ""
