@@ -22,7 +22,7 @@ import triton
 
 from .binary import compile_report
 from .cases import all_cases
-from .table import SHARED_BYTES, Table, architecture, regressions
+from .table import SHARED_BYTES, Table, architecture, as_json, regressions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     count = sum(map(len, found.values()))
     print(f"Triton {triton.__version__}: {count} binaries in {perf_counter() - begun:.0f} s")
     if chosen.out:
-        chosen.out.write_text(json.dumps({"triton": triton.__version__, "reports": found}, indent=1) + "\n")
+        chosen.out.write_text(as_json(triton.__version__, found))
         print(f"written: {chosen.out}")
     worse = list(regressions(found, recorded if chosen.check else found))
     for line in worse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 
 from fastsvs.kernels.table import ANY_LENGTH, ROW_CONFIGS
@@ -26,6 +27,15 @@ Table = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 def architecture(arch: int) -> str:
     return {90: "sm_90a"}.get(arch, f"sm_{arch}")
+
+
+def as_json(triton: str, reports: Table) -> str:
+    """Return one JSON object, with each case on a line of its own so that a changed one is one line."""
+    lines = [
+        f"{json.dumps(arch)}: {{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(cases[name])}" for name in cases)
+        for arch, cases in reports.items()
+    ]
+    return f'{{"triton": {json.dumps(triton)}, "reports": {{\n' + "\n},\n".join(lines) + "\n}}}\n"
 
 
 def regressions(found: Table, recorded: Table) -> Iterator[str]:
