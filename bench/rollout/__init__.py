@@ -1,1 +1,1 @@
-"""Streaming against phased self-play: a simulation at 32B scale, and a real vLLM server beside its own simulation."""
+"""Streaming against phased self-play: on a simulated cluster with assumed costs, and on a real vLLM server."""

@@ -1,7 +1,7 @@
 """`python -m bench.rollout --out DIR`: compare streaming with phased self-play, simulated and on a real vLLM server.
 
-The simulation is at 32B scale. The real part needs vLLM in the environment and is left out, with a message, without it.
-Its own simulation, on the throughput curve measured just before, stands beside it.
+`rollout-*.json` has what a real server did, where vLLM is in the environment. `rollout-simulated-*.json` has what no
+server did: that server once more, simulated with the costs measured on it, and a cluster for 32B with assumed costs.
 """
 
 from __future__ import annotations
@@ -9,75 +9,75 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 from bench.report import Row, write
-from bench.rollout.cluster import CASES, MAX_SEQUENCES
+from bench.rollout import real, simulated_cluster
 from bench.rollout.simulation import Curve, Outcome, simulate, together
+from bench.rollout.workload import SCHEDULES
 from fastsvs.selfplay.collect import Schedule
 
-SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 SIMULATED_STEPS = 3
+ASSUMED_COSTS, MEASURED_COSTS = "simulated with assumed costs", "simulated with measured costs"
+"""Providers of the simulated rows."""
+SERVER = "models/tiny, one vLLM server on a CPU"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON files")
     parser.add_argument("--rounds", type=int, default=6, help="measurements of each schedule on the real server")
     options = parser.parse_args()
-    rows: list[Row] = list(simulated())
+    simulated = list(on_simulated_cluster())
     if importlib.util.find_spec("vllm"):
         with tempfile.TemporaryDirectory() as folder:
-            rows += real(Path(folder), options.rounds)
+            curve, played = real.measure(Path(folder), options.rounds)
+        publish("rollout", list(on_real_server(curve, played)), options.out)
+        simulated += on_simulated_server(curve)
     else:
         print("vLLM is absent: only simulated")
+    publish("rollout-simulated", simulated, options.out)
+
+
+def publish(suite: str, rows: Sequence[Row], folder: Path) -> None:
     for row in rows:
-        print(f"{row.case:45s} {row.provider:12s} {row.metric:38s} {row.value:12.4f} {row.unit}")
-    print(write("rollout", rows, options.out))
+        print(f"{row.case:45s} {row.provider:30s} {row.metric:38s} {row.value:12.4f} {row.unit}")
+    print(write(suite, rows, folder))
 
 
-def simulated() -> Iterator[Row]:
-    for case in CASES:
-        steps = case.workload.steps(SIMULATED_STEPS)
-        outcomes = {s: simulate(steps, case.curve, case.servers, MAX_SEQUENCES, s) for s in SCHEDULES}
-        yield from figures(case.name, "simulation", outcomes, case.servers * case.curve.rate(MAX_SEQUENCES))
+def on_simulated_cluster() -> Iterator[Row]:
+    for case in simulated_cluster.CASES:
+        steps, most = case.workload.steps(SIMULATED_STEPS), simulated_cluster.MAX_SEQUENCES
+        outcomes = {s: simulate(steps, case.curve, case.servers, most, s) for s in SCHEDULES}
+        yield from figures(case.name, ASSUMED_COSTS, outcomes, case.servers * case.curve.rate(most))
 
 
-def real(folder: Path, rounds: int) -> Iterator[Row]:
-    """Yield the fastest of `rounds` of each step and schedule, which other work on the machine disturbed least."""
-    from bench.rollout.real import MAX_SEQUENCES, STEPS, measure_curve, play, server
-
-    name = "models/tiny, one vLLM server on a CPU"
-    played: dict[Schedule, list[list[tuple[Outcome, int]]]] = {schedule: [[] for _ in STEPS] for schedule in SCHEDULES}
-    with server(folder) as served:
-        play(served, STEPS[0], "phased")  # warms up
-        curve = measure_curve(served, rounds)
-        for _ in range(rounds):
-            for number, step in enumerate(STEPS):
-                for schedule in SCHEDULES:
-                    played[schedule][number].append(play(served, step, schedule))
+def on_real_server(curve: Curve, played: Mapping[Schedule, Sequence[real.Played]]) -> Iterator[Row]:
     for sequences, seconds in zip(curve.sequences, curve.seconds, strict=True):
-        yield Row(name, "vLLM", f"decode step of {sequences} sequences", seconds, "s")
-    yield Row(name, "vLLM", "taking a sequence in", curve.admission, "s")
-    full = curve.rate(MAX_SEQUENCES)
-    best = {s: [min(runs, key=lambda run: run[0].seconds) for runs in steps] for s, steps in played.items()}
-    yield from figures(name, "vLLM", {s: together([outcome for outcome, _ in runs]) for s, runs in best.items()}, full)
-    yield from counted(name, "vLLM", {s: sum(decoded for _, decoded in runs) for s, runs in best.items()})
-    yield from figures(name, "simulation", {s: simulate(STEPS, curve, 1, MAX_SEQUENCES, s) for s in SCHEDULES}, full)
-    one_second = Curve((1, MAX_SEQUENCES), (1.0, 1.0))
-    decoded = {s: simulate(STEPS, one_second, 1, MAX_SEQUENCES, s).seconds for s in SCHEDULES}
-    yield from counted(name, "simulation", decoded)
+        yield Row(SERVER, "vLLM", f"decode step of {sequences} sequences", seconds, "s")
+    yield Row(SERVER, "vLLM", "taking a sequence in", curve.admission, "s")
+    outcomes = {s: together([step.outcome for step in steps]) for s, steps in played.items()}
+    yield from figures(SERVER, "vLLM", outcomes, curve.rate(real.MAX_SEQUENCES))
+    yield from counted(SERVER, "vLLM", {s: sum(step.decode_steps for step in steps) for s, steps in played.items()})
 
 
-def counted(case: str, provider: str, steps: dict[Schedule, float]) -> Iterator[Row]:
+def on_simulated_server(curve: Curve) -> Iterator[Row]:
+    most = real.MAX_SEQUENCES
+    outcomes = {s: simulate(real.STEPS, curve, 1, most, s) for s in SCHEDULES}
+    yield from figures(SERVER, MEASURED_COSTS, outcomes, curve.rate(most))
+    one_second = Curve((1, most), (1.0, 1.0))
+    decode_steps = {s: simulate(real.STEPS, one_second, 1, most, s).seconds for s in SCHEDULES}
+    yield from counted(SERVER, MEASURED_COSTS, decode_steps)
+
+
+def counted(case: str, provider: str, steps: Mapping[Schedule, float]) -> Iterator[Row]:
     for schedule, count in steps.items():
         yield Row(case, provider, f"{schedule}: decode steps", count, "count")
     yield Row(case, provider, "decode steps, phased / streaming", steps["phased"] / steps["streaming"], "ratio")
 
 
-def figures(case: str, provider: str, outcomes: dict[Schedule, Outcome], full: float) -> Iterator[Row]:
+def figures(case: str, provider: str, outcomes: Mapping[Schedule, Outcome], full: float) -> Iterator[Row]:
     """Yield the figures of each schedule; `full` is the tokens per second with as many sequences decoding as servers
     allow."""
     for schedule, outcome in outcomes.items():

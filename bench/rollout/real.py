@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import torch
 
 from bench.rollout.simulation import Curve, Outcome
-from bench.rollout.workload import Lengths, Workload
+from bench.rollout.workload import SCHEDULES, Lengths, Workload
 from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.policy import load_hf_config
 from fastsvs.rollout import Request, Rollout, SamplingParams, VllmEngine, drain
@@ -47,6 +47,31 @@ class Served:
             found = re.search(rb"^vllm:iteration_tokens_total_count\S* (\S+)$", answer.read(), re.MULTILINE)
         assert found, "vLLM no longer counts its iterations under this name"
         return int(float(found[1]))
+
+
+@dataclass(frozen=True)
+class Played:
+    """One step of self-play on a server."""
+
+    outcome: Outcome
+    decode_steps: int
+
+
+def measure(folder: Path, rounds: int) -> tuple[Curve, dict[Schedule, list[Played]]]:
+    """Return the throughput curve of a server, and the steps of each schedule on it.
+
+    Of `rounds` measurements of a step the fastest counts, which other work on the machine disturbed least.
+    """
+    played: dict[Schedule, list[list[Played]]] = {schedule: [[] for _ in STEPS] for schedule in SCHEDULES}
+    with server(folder) as served:
+        play(served, STEPS[0], "phased")  # warms up
+        curve = measure_curve(served, rounds)
+        for _ in range(rounds):
+            for number, step in enumerate(STEPS):
+                for schedule in SCHEDULES:
+                    played[schedule][number].append(play(served, step, schedule))
+    fastest = {s: [min(runs, key=lambda run: run.outcome.seconds) for runs in steps] for s, steps in played.items()}
+    return curve, fastest
 
 
 @contextmanager
@@ -87,12 +112,12 @@ def measure_curve(served: Served, rounds: int) -> Curve:
     return Curve(CURVE_POINTS, tuple(steps), admission)
 
 
-def play(served: Served, step: Workload, schedule: Schedule) -> tuple[Outcome, int]:
-    """Run one step of self-play; return its outcome and the number of decode steps that it took."""
+def play(served: Served, step: Workload, schedule: Schedule) -> Played:
     began, decoded = perf_counter(), served.steps()
     groups = step.collect(served.engine, schedule).groups
     seconds = perf_counter() - began
-    return Outcome(seconds, sum(_tokens(group.rollouts) for group in groups)), served.steps() - decoded
+    tokens = sum(_tokens(group.rollouts) for group in groups)
+    return Played(Outcome(seconds, tokens), served.steps() - decoded)
 
 
 def name_weights(url: str, version: int) -> None:

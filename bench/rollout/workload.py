@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from math import exp, log
+from typing import get_args
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from fastsvs.selfplay import ANSWER, ORIGINAL, SYNTHESIS, VARIANT, Experience, G
 from fastsvs.selfplay.collect import Schedule
 from fastsvs.verify import Verdict
 
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 P99 = 2.326
 """Number of standard deviations from the median of a normal distribution to its 99th percentile."""
 

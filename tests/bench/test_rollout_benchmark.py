@@ -6,10 +6,21 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from whole_runs import ROOT
 
-from bench.rollout.cluster import CASES
-from bench.rollout.simulation import Curve, SimulatedEngine, simulate
-from bench.rollout.workload import Lengths, Workload
+from bench.report import read
+from bench.rollout import simulated_cluster
+from bench.rollout.__main__ import (
+    ASSUMED_COSTS,
+    MEASURED_COSTS,
+    on_real_server,
+    on_simulated_cluster,
+    on_simulated_server,
+)
+from bench.rollout.real import Played
+from bench.rollout.simulated_cluster import CASES
+from bench.rollout.simulation import Curve, Outcome, SimulatedEngine, simulate
+from bench.rollout.workload import SCHEDULES, Lengths, Workload
 from fastsvs.rollout import Request, SamplingParams, drain
 
 FLAT = Curve((1, 64), (0.5, 0.5))
@@ -83,3 +94,31 @@ def test_larger_batches_are_slower_a_step_and_faster_a_token(case) -> None:
     assert all(
         case.curve.step(a) < case.curve.step(b) and case.curve.rate(a) < case.curve.rate(b) for a, b in pairwise(points)
     )
+
+
+RESULTS = ROOT / "bench" / "results"
+
+
+def test_no_published_row_is_both_measured_and_simulated() -> None:
+    [simulated], [measured] = RESULTS.glob("rollout-simulated-*.json"), RESULTS.glob("rollout-amd-*.json")
+    assert {row.provider for row in read(simulated)} == {ASSUMED_COSTS, MEASURED_COSTS}
+    assert {row.provider for row in read(measured)} == {"vLLM"}
+    assert all(row.case.startswith("simulated") for row in read(simulated) if row.provider == ASSUMED_COSTS)
+
+
+def test_published_rows_of_the_simulated_cluster_are_what_the_simulation_gives(monkeypatch) -> None:
+    monkeypatch.setattr(simulated_cluster, "CASES", CASES[:1])
+    [published] = RESULTS.glob("rollout-simulated-*.json")
+    rows = list(on_simulated_cluster())
+    assert tuple(rows) == read(published)[: len(rows)]
+
+
+def test_a_server_that_does_what_its_simulation_says_has_the_same_figures() -> None:
+    curve = Curve((1, 32), (1.0, 1.0))
+    simulated = {row.metric: row.value for row in on_simulated_server(curve)}
+    played = {}
+    for schedule in SCHEDULES:
+        steps, tokens = (simulated[f"{schedule}: {what}"] for what in ("decode steps", "response tokens"))
+        played[schedule] = [Played(Outcome(steps, tokens), steps)]  # a decode step takes a second
+    measured = {row.metric: row.value for row in on_real_server(curve, played)}
+    assert {metric: measured[metric] for metric in simulated} == pytest.approx(simulated)

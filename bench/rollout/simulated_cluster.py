@@ -1,4 +1,4 @@
-"""The cases at 32B scale, with the source of each number.
+"""A cluster for 32B that is only simulated, with the source of each number: no such cluster was measured.
 
 Decode step of one server (4 x H100 SXM, tensor parallel 4, Qwen2.5-32B in bf16), from first principles:
 
@@ -55,7 +55,7 @@ class Case:
 def _case(servers: int, median: int) -> Case:
     lengths = Lengths(median, p99_over_median=10, limit=8192, within_group=0.5)
     workload = Workload(prompts=256, samples=8, lengths=lengths)
-    return Case(f"32B, {4 * servers} H100, median {median} tokens", servers, workload, curve(300 + median))
+    return Case(f"simulated 32B, {4 * servers} H100, median {median} tokens", servers, workload, curve(300 + median))
 
 
 CASES = [_case(servers, median) for median in (1000, 2500) for servers in (8, 16, 32)]
