@@ -8,7 +8,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -53,6 +53,33 @@ def write(suite: str, rows: Iterable[Row], folder: Path) -> Path:
     }
     write_atomic(path, as_json(about, rows))
     return path
+
+
+def keep(suite: str, batches: Iterable[Iterable[Row]], folder: Path) -> list[Row]:
+    """Write all rows anew after each batch, so that a run that is cut short keeps what it has.
+
+    Prints the path, and returns the rows.
+    """
+    rows: list[Row] = []
+    for batch in batches:
+        rows += batch
+        write(suite, rows, folder)
+    print(f"written: {write(suite, rows, folder)}")
+    return rows
+
+
+def publish(suite: str, rows: Sequence[Row], folder: Path) -> None:
+    """Print the rows, write them, and print the path."""
+    for row in rows:
+        show(row)
+    print(f"written: {write(suite, rows, folder)}")
+
+
+def show(row: Row) -> None:
+    """Print one figure as a line."""
+    value = f"{row.value:,.0f}" if abs(row.value) >= 1000 else f"{row.value:.4g}"
+    note = f"  ({row.note})" if row.note else ""
+    print(f"  {row.case:<34} {row.provider:<16} {row.metric:<46} {value:>10} {row.unit}{note}", flush=True)
 
 
 def as_json(about: Mapping[str, Any], rows: Iterable[Row]) -> str:

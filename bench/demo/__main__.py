@@ -16,7 +16,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report import Row, write
+from bench.report import Row, publish
 from fastsvs.config import TrainJob, load
 from fastsvs.files import read_jsonl
 from fastsvs.telemetry import read_evaluations
@@ -33,9 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     runs = {name: [run_once(config, seed) for seed in options.seeds] for name, (config, _) in METHODS.items()}
     rows = [row for name, folders in runs.items() for row in measure(name, folders)]
-    for row in rows:
-        print(f"{row.provider:5s} {row.case:10s} {row.metric:32s} {row.value:10.3f} {row.unit}")
-    print(write("demo", rows, options.out))
+    publish("demo", rows, options.out)
     draw(options.figure, runs)
 
 

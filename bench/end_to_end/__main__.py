@@ -16,7 +16,7 @@ import torch
 
 from bench.end_to_end.ours import Ours
 from bench.end_to_end.work import Measured, make_model
-from bench.report import Row, write
+from bench.report import Row, publish
 
 CASE = "RLVR step, 0.45 M parameters, 256 responses"
 
@@ -44,10 +44,7 @@ def main() -> None:
                 from bench.end_to_end import peer_trl
 
                 peer_trl.run(folder, 2, options.steps, measured["TRL"])
-    rows = figures(measured, options.threads)
-    for row in rows:
-        print(f"{row.provider:8s} {row.metric:28s} {row.value:12.4f} {row.unit}")
-    print(write("end_to_end", rows, options.out))
+    publish("end_to_end", figures(measured, options.threads), options.out)
 
 
 def figures(measured: dict[str, Measured], threads: int) -> list[Row]:

@@ -25,7 +25,7 @@ import torch
 from transformers import Qwen2Config
 
 from bench.frontend.processes import Seconds, children, spent
-from bench.report import Row, introduce, write
+from bench.report import Row, introduce, publish
 from bench.rollout.real import name_weights
 from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.rollout import Request, SamplingParams, VllmEngine, drain
@@ -87,9 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "0")
     with tempfile.TemporaryDirectory() as folder:
         rows = list(measure(Path(folder), options.rounds))
-    for row in rows:
-        print(f"{row.case:48s} {row.provider:22s} {row.metric:40s} {row.value:8.2f} {row.unit}")
-    print(write("frontend", rows, options.out))
+    publish("frontend", rows, options.out)
 
 
 def measure(folder: Path, rounds: int) -> Iterator[Row]:

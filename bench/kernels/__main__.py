@@ -41,12 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("smoke: tiny shapes, to see that the benchmark runs; its figures say nothing about speed on a GPU")
     print(f"{FLOP}\n{BYTES}")
 
-    rows: list[Row] = []
-    for more in run(suite, chosen.without):
-        rows += more
-        report.write(f"kernels-{chosen.suite}", rows, chosen.out)  # what is measured is kept, whatever comes
-    rows += verdicts(rows)
-    print(f"written: {report.write(f'kernels-{chosen.suite}', rows, chosen.out)}")
+    rows = report.keep(f"kernels-{chosen.suite}", run(suite, chosen.without), chosen.out)
+    report.write(f"kernels-{chosen.suite}", [*rows, *verdicts(rows)], chosen.out)
     failed = (row for row in rows if row.metric == "measured" and row.note != NO_ROOM)
     if any(row.provider.startswith(OURS) for row in failed):
         sys.exit("fastsvs itself failed: see above")

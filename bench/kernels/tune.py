@@ -87,14 +87,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
     folder = parser.parse_args(arguments).out
     report.introduce("table", needs_gpu=True)
-    rows: list[Row] = []
+    report.keep("kernels-table", measure(torch.device("cuda")), folder)
+
+
+def measure(device: torch.device) -> Iterator[list[Row]]:
     bandwidth = copy_rate()
     print(f"copy {bandwidth / 1e12:.3g} TB/s")
     for trial in TRIALS:
-        rows += show(trial, run(trial, torch.device("cuda")), 1e3 * trial.nbytes / bandwidth)
-        report.write("kernels-table", rows, folder)
+        yield list(show(trial, run(trial, device), 1e3 * trial.nbytes / bandwidth))
         free()
-    print(f"written: {report.write('kernels-table', rows, folder)}")
 
 
 def run(trial: Trial, device: torch.device, rounds: int = ROUNDS) -> dict[str, float]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench.report import Row, write
+from bench.report import Row, publish
 from bench.rollout import real, simulated_cluster
 from bench.rollout.simulation import Curve, Outcome, simulate, together
 from bench.rollout.workload import SCHEDULES
@@ -38,12 +38,6 @@ def main() -> None:
     else:
         print("vLLM is absent: only simulated")
     publish("rollout-simulated", simulated, options.out)
-
-
-def publish(suite: str, rows: Sequence[Row], folder: Path) -> None:
-    for row in rows:
-        print(f"{row.case:45s} {row.provider:30s} {row.metric:38s} {row.value:12.4f} {row.unit}")
-    print(write(suite, rows, folder))
 
 
 def on_simulated_cluster() -> Iterator[Row]:

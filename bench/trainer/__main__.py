@@ -34,11 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not suite.needs_gpu:
         print("smoke: a tiny model, to see that the benchmark runs; its figures say nothing about speed on a GPU")
     print(FORMULA)
-    rows: list[Row] = []
-    for more in run(suite):
-        rows += more
-        report.write(f"trainer-{chosen.suite}", rows, chosen.out)  # what is measured is kept, whatever comes
-    print(f"written: {report.write(f'trainer-{chosen.suite}', rows, chosen.out)}")
+    report.keep(f"trainer-{chosen.suite}", run(suite), chosen.out)
 
 
 def run(suite: Suite) -> Iterator[list[Row]]:

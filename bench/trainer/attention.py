@@ -106,11 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     suite = SUITES[asked.suite]
     report.introduce(asked.suite, suite.needs_gpu)
-    rows: list[Row] = []
-    for row in run(suite, asked.without):
-        rows.append(row)
-        path = report.write(f"attention-{asked.suite}", rows, asked.out)  # what is measured is kept, whatever comes
-    print(f"written: {path}")
+    report.keep(f"attention-{asked.suite}", ([row] for row in run(suite, asked.without)), asked.out)
 
 
 def run(suite: Suite, without: Sequence[str]) -> Iterator[Row]:

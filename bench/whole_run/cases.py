@@ -55,7 +55,7 @@ def measure(part: str, cases: Sequence[Case], place: Place, limit_seconds: float
         try:
             for row in case.measure(place.work / case.name.replace("/", "-")):
                 rows.append(row)
-                show(row)
+                report.show(row)
                 report.write(f"whole-run-{part}-{place.suite}", rows, place.out)
         except Exception as error:
             traceback.print_exc()
@@ -64,10 +64,3 @@ def measure(part: str, cases: Sequence[Case], place: Place, limit_seconds: float
             report.write(f"whole-run-{part}-{place.suite}", rows, place.out)
         print(f"{case.name}: {perf_counter() - started:.0f} s", flush=True)
     return failed
-
-
-def show(row: Row) -> None:
-    """Print one figure as a line."""
-    value = f"{row.value:,.0f}" if abs(row.value) >= 1000 else f"{row.value:.4g}"
-    note = f"  ({row.note})" if row.note else ""
-    print(f"  {row.case:<34} {row.provider:<16} {row.metric:<46} {value:>10} {row.unit}{note}", flush=True)
