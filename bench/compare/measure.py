@@ -42,12 +42,12 @@ def _weights(plan: Comparison, run: Run) -> dict[str, float]:
 
 
 def _times(timed: Timed) -> dict[str, float]:
-    """Return the time of whole steps per sampled response, learned from or not, and the share of valuation in it."""
+    """Return the time of whole steps per sampled response, learned from or not, and the share of credit in it."""
     rows, sampled = timed.metrics()[UNTIMED:], timed.responses()
     seconds = sum(row["time/step"] for row in rows)
     return {
         "milliseconds": 1000 * seconds / (sampled[-1] - sampled[UNTIMED - 1]),
-        "valuation": sum(row["time/credit"] for row in rows) / seconds,
+        "credit": sum(row["time/credit"] for row in rows) / seconds,
     }
 
 

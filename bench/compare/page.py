@@ -37,7 +37,7 @@ def made(plan: Comparison, results: Results, source: str, pictures: Sequence[str
         "sparsity/bf16": "weights equal in bf16, %",
         "responses": "responses",
         "steps": "steps",
-        **({} if results.notes else {"milliseconds": "ms a response", "valuation": "valuation, %"}),
+        **({} if results.notes else {"milliseconds": "ms a response", "credit": "credit, %"}),
     }
     rows = [[method, *(_cell(results, method, metric) for metric in columns)] for method in (BASE, *CONFIGS)]
     endings = table(["", *columns.values()], rows)
@@ -72,7 +72,7 @@ def _times(plan: Comparison, results: Results) -> str:
         return f"No times are quoted: {'; '.join(results.notes)}."
     return f"""\
 Time is that of whole steps over the responses sampled in them, steps {UNTIMED + 1} to {UNTIMED + plan.timed}, one
-process with one thread alone on the machine; valuation is the share of rewards and advantages in it."""
+process with one thread alone on the machine; credit is the share of rewards and advantages in it."""
 
 
 def _cell(results: Results, method: str, metric: str) -> str:
@@ -81,7 +81,7 @@ def _cell(results: Results, method: str, metric: str) -> str:
         return ""
     if metric in ("responses", "steps"):
         return f"{fmean(values):,.0f}"
-    if metric in ("milliseconds", "valuation"):
+    if metric in ("milliseconds", "credit"):
         return f"{values[0] * (1 if metric == 'milliseconds' else 100):.1f}"
     return spread(values, *scale_of(metric))
 

@@ -87,7 +87,7 @@ def test_the_checkpoint_nearest_to_the_budget_counts(results: Results) -> None:
     assert steps == {RLVR: [8, 8], SVS: [4, 4], RISE: [6, 6]}
     assert results.seeds(RISE, "responses") == [72, 72]
     assert results.seeds(SVS, "milliseconds") == [200.0], "2 s a step for 10 responses, the first steps left out"
-    assert results.seeds(SVS, "valuation") == [0.25]
+    assert results.seeds(SVS, "credit") == [0.25]
 
 
 def test_a_run_that_ended_long_before_the_budget_is_refused(root: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_page_holds_what_the_json_holds(results: Results, tmp_path: Path) ->
 
 def test_times_of_a_shared_machine_are_not_quoted(results: Results) -> None:
     note = "it was busy"
-    rows = (replace(row, note=note) if row.metric in ("milliseconds", "valuation") else row for row in results.rows)
+    rows = (replace(row, note=note) if row.metric in ("milliseconds", "credit") else row for row in results.rows)
     text = page.made(PLAN, Results(tuple(rows)), "x.json", ["light.png", "dark.png"])
     assert "No times are quoted: it was busy." in text
     assert "ms a response" not in text
