@@ -6,6 +6,16 @@ from fastsvs.algorithms.assemble import make_batch
 from fastsvs.algorithms.batch import Batch, LeftOut
 from fastsvs.algorithms.context import Context, Probe, TokenStatistics
 from fastsvs.algorithms.losses import LOSSES
+from fastsvs.algorithms.metrics import (
+    Metric,
+    PartialMetric,
+    Reduction,
+    TokenMetric,
+    combine,
+    joined,
+    over_step,
+    token_metrics,
+)
 from fastsvs.algorithms.objective import CompleteLoss, policy_loss
 from fastsvs.algorithms.rewards import REWARDS, RewardFn, needs_labels, sample_rewards
 from fastsvs.algorithms.terms import PolicyLoss, TokenLoss, TokenTerms, is_token_level, loss_settings, token_level
@@ -20,22 +30,30 @@ __all__ = [
     "CompleteLoss",
     "Context",
     "LeftOut",
+    "Metric",
+    "PartialMetric",
     "PolicyLoss",
     "Probe",
+    "Reduction",
     "RewardFn",
     "TokenLoss",
+    "TokenMetric",
     "TokenStatistics",
     "TokenTerms",
     "Update",
     "aggregation_weights",
+    "combine",
     "is_token_level",
+    "joined",
     "loss_settings",
     "make_batch",
     "needs_labels",
+    "over_step",
     "policy_loss",
     "sample_rewards",
     "split_updates",
     "token_advantages",
     "token_level",
+    "token_metrics",
     "updates_of",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastsvs.algorithms.losses import LOSSES
+from fastsvs.algorithms.metrics import joined
 from fastsvs.algorithms.terms import PolicyLoss, TokenLoss, TokenTerms, is_token_level, loss_settings
 from fastsvs.config import AlgorithmConfig
 from fastsvs.errors import UserError
@@ -30,18 +31,17 @@ class CompleteLoss:
 
     def __call__(self, terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
         policy = self.surrogate(terms, config)
-        return TokenLoss(
-            *with_terms(
-                policy.loss,
-                policy.metrics,
-                loss_settings(config),
-                terms.logprobs,
-                terms.entropy,
-                terms.old_logprobs,
-                terms.rollout_logprobs,
-                terms.reference_logprobs,
-            )
+        loss, metrics = with_terms(
+            policy.loss,
+            {},
+            loss_settings(config),
+            terms.logprobs,
+            terms.entropy,
+            terms.old_logprobs,
+            terms.rollout_logprobs,
+            terms.reference_logprobs,
         )
+        return TokenLoss(loss, joined(metrics, policy.metrics))
 
     def describe(self) -> str:
         """Describe in one line how the loss is computed."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from torch import Tensor
 
+from fastsvs.algorithms.metrics import TokenMetric
 from fastsvs.config import AlgorithmConfig
 from fastsvs.kernels import PolicyLossSettings
 
@@ -43,8 +44,9 @@ class TokenLoss:
     loss: Tensor
     """Loss of each token to be minimised, [tokens]; the objective is the weighted sum over tokens (see
     `aggregation_weights`)."""
-    metrics: dict[str, Tensor]
-    """Metrics, [tokens] each, detached; reported as their mean over all response tokens of the update."""
+    metrics: Mapping[str, Tensor | TokenMetric]
+    """Metrics of the tokens by name: a tensor [tokens] is reported as its mean over all response tokens of the update,
+    a `TokenMetric` as its own reduction says."""
 
 
 PolicyLoss = Callable[[TokenTerms, AlgorithmConfig], TokenLoss]

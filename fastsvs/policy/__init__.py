@@ -19,14 +19,12 @@ with lean_imports():
     from fastsvs.policy.model import DTYPES
     from fastsvs.policy.parallel import check_schedule
     from fastsvs.policy.policy import Policy, PolicyStatistics
-    from fastsvs.policy.step import LARGEST
     from fastsvs.policy.stored import StoredWeights, open_model, open_trained, open_weights, read_job
     from fastsvs.policy.training_state import replace_weights
     from fastsvs.policy.weights import WeightSource, open_source
 
 __all__ = [
     "DTYPES",
-    "LARGEST",
     "Architecture",
     "MergePlan",
     "Policy",

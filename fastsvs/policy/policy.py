@@ -13,7 +13,7 @@ from megatron.core import parallel_state as mpu
 from torch import Tensor
 
 from fastsvs import distributed
-from fastsvs.algorithms import Batch, PolicyLoss
+from fastsvs.algorithms import Batch, Metric, PolicyLoss, combine, joined
 from fastsvs.architecture import check_layout, load_hf_config, read_architecture, rotary_table
 from fastsvs.buckets import Bucket, TensorSpec
 from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
@@ -30,7 +30,7 @@ from fastsvs.policy.parallel import (
     megatron_device,
 )
 from fastsvs.policy.row import Row, pack
-from fastsvs.policy.step import LARGEST, Objective, combine, mean_logprobs, run_pipeline, token_statistics
+from fastsvs.policy.step import Objective, Report, mean_logprobs, run_pipeline, token_statistics
 from fastsvs.policy.stream import stream_buckets, weight_specs
 from fastsvs.policy.weights import WeightSource, hf_weights, load_weights, open_source
 
@@ -112,7 +112,7 @@ class Policy:
         hidden_figures: dict[int, Tensor] = {}
         vocabulary = self.architecture.vocabulary
 
-        def head(model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        def head(model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, Report]:
             logprobs, entropy = token_statistics(model, row, hidden, temperature, vocabulary)
             means = torch.zeros_like(logprobs)
             if certainty:
@@ -141,7 +141,7 @@ class Policy:
         token_weights: Tensor,
         temperature: float,
         schedule_step: int | None = None,
-    ) -> dict[str, float]:
+    ) -> dict[str, Metric]:
         """Make one optimizer step on the sum over samples and tokens of token_weights[sample] * loss[token].
 
         `token_weights` are [samples]. The learning rate is the schedule's at `schedule_step`, by default the number of
@@ -152,16 +152,16 @@ class Policy:
         metrics = self.accumulate_gradients(batch, loss, algorithm, token_weights, temperature)
         self.scheduler.num_steps = self.updates if schedule_step is None else schedule_step
         self.scheduler.step(0)
-        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         with megatron_device():
             self.optimizer.prepare_grads()
-            metrics["grad_norm"] = norm = gradient_norm(self.optimizer)
+            norm = gradient_norm(self.optimizer)
             if not math.isfinite(norm):
                 raise FloatingPointError(f"the gradient norm is {norm} (loss {metrics['loss']}): no update was made")
             clip_gradients(self.optimizer, norm, self.config.optimizer.max_grad_norm)
             self.optimizer.step_with_ready_grads()
         self.updates += 1
-        return metrics
+        own = {"learning_rate": self.optimizer.param_groups[0]["lr"], "grad_norm": norm}
+        return joined(metrics, {name: Metric(value) for name, value in own.items()})
 
     def accumulate_gradients(
         self,
@@ -170,11 +170,11 @@ class Policy:
         algorithm: AlgorithmConfig,
         token_weights: Tensor,
         temperature: float,
-    ) -> dict[str, float]:
+    ) -> dict[str, Metric]:
         """Compute the gradient for `update`, reduced over all ranks, in Megatron's buffers.
 
-        Returns the loss; as means over the response tokens, entropy (nats), entropy/<kind> and the loss's metrics; and
-        the largest values of the metrics whose names end in LARGEST.
+        Returns the loss; as means over the response tokens, entropy (nats) and entropy/<kind>; and the loss's metrics,
+        each reduced in its own way.
         """
         objective = Objective(batch, loss, algorithm, token_weights, temperature, self.architecture.vocabulary)
         rows, count = self._rows(batch, keep_attention=self.config.recompute == "all_but_attention")
@@ -182,8 +182,10 @@ class Policy:
             self.model.zero_grad_buffer()
             self.optimizer.zero_grad()
             reports = run_pipeline(self.model, rows, count, objective, forward_only=False)
-        sums = _combine_ranks(combine(reports) if _speaks_for_its_row() else {})
-        return {name: total / _tokens_behind(name, batch) for name, total in sums.items()}
+        whole = combine(distributed.gather(combine(reports if _speaks_for_its_row() else [])))
+        metrics = {name: part.over_update() for name, part in whole.items()}
+        # The weights normalise every update on its own, so that the losses of several make a mean and no sum.
+        return metrics | {"loss": Metric(metrics["loss"])}
 
     def hf_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield whole tensors under their Hugging Face names, layer by layer, on every rank, in the policy's dtype.
@@ -227,18 +229,3 @@ def _speaks_for_its_row() -> bool:
     """Check whether this rank reports its row. One does per row, as every tensor-parallel rank of the last stage has
     the same results."""
     return mpu.is_pipeline_last_stage() and mpu.get_tensor_model_parallel_rank() == 0
-
-
-def _combine_ranks(report: dict[str, float]) -> dict[str, float]:
-    return report if distributed.world_size() == 1 else combine(distributed.gather(report))
-
-
-def _tokens_behind(metric: str, batch: Batch) -> int:
-    """Return the number of tokens that `metric` is divided by. It is 1 for the loss, which carries its own weights, and
-    for a largest value, which is no sum."""
-    if metric == "loss" or metric.endswith(LARGEST):
-        return 1
-    lengths = batch.response_lengths.tolist()
-    if metric.startswith("entropy/"):
-        return sum(n for n, kind in zip(lengths, batch.kinds, strict=True) if metric == f"entropy/{kind}")
-    return sum(lengths)

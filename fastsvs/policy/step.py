@@ -6,16 +6,27 @@ the whole normalisation, so the gradient does not depend on how the batch is cut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from math import fsum
 
 import torch
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor, nn
 
-from fastsvs.algorithms import Batch, CompleteLoss, PolicyLoss, TokenTerms, is_token_level, loss_settings
+from fastsvs.algorithms import (
+    Batch,
+    CompleteLoss,
+    PartialMetric,
+    PolicyLoss,
+    Reduction,
+    TokenMetric,
+    TokenTerms,
+    is_token_level,
+    joined,
+    loss_settings,
+    token_metrics,
+)
 from fastsvs.config import AlgorithmConfig
 from fastsvs.kernels import (
     PolicyLossSettings,
@@ -29,16 +40,15 @@ from fastsvs.kernels.token_loss import clamped_log_ratio
 from fastsvs.policy.model import PolicyModel
 from fastsvs.policy.row import Row
 
-Reports = list[dict[str, Tensor]]
-RowHead = Callable[[PolicyModel, Row, Tensor], tuple[Tensor, dict[str, Tensor]]]
+Report = dict[str, PartialMetric]
+"""Metrics over the tokens of one row, by name."""
+RowHead = Callable[[PolicyModel, Row, Tensor], tuple[Tensor, Report]]
 """Function of the last stage: (model, row, hidden states of its predictors) -> (scalar to differentiate, what to
 report)."""
 
-Evaluated = tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]
+Evaluated = tuple[Tensor, Tensor, Tensor, dict[str, TokenMetric]]
 """Tuple (objective with gradient, log-probs, entropy, metrics); all but the first are [response_tokens] without
 gradient."""
-LARGEST = "_max"
-"""Ending of the names of metrics that are the largest value of all tokens, not their mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +63,20 @@ class Objective:
     temperature: float
     vocabulary: int
 
-    def __call__(self, model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the row's part of the objective, and what to report of its tokens: the sums of loss, entropy,
-        entropy/<kind> and the metrics, and the values that are LARGEST."""
+    def __call__(self, model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, Report]:
+        """Return the row's part of the objective, and what to report of its tokens: loss, entropy, entropy/<kind>, the
+        difference to the engine and the loss's metrics. Raises UserError for a metric of a name that is taken."""
         if not row.samples:
             return hidden.sum(), {}
         take = self._in_one_pass if is_token_level(self.loss) else self._by_way_of_logprobs
         objective, logprobs, entropy, metrics = take(model, row, hidden)
-        per_token = {"entropy": entropy, **metrics}
-        report = {"loss": objective.detach()} | self._entropy_by_kind(row, entropy)
-        if "rollout_mismatch" in metrics:
-            report[f"rollout_mismatch{LARGEST}"] = metrics["rollout_mismatch"].max()
-            per_token["rollout_kl"] = self._rollout_kl(row, logprobs)
-        return objective, report | {name: values.sum() for name, values in per_token.items()}
+        own = {"entropy": TokenMetric(entropy)}
+        if mismatch := metrics.get("rollout_mismatch"):
+            own["rollout_mismatch_max"] = TokenMetric(mismatch.values, Reduction.MAXIMUM)
+            own["rollout_kl"] = TokenMetric(self._rollout_kl(row, logprobs))
+        report = {name: PartialMetric.of(metric) for name, metric in joined(own, metrics).items()}
+        loss = PartialMetric(objective.detach(), len(entropy), Reduction.SUM)
+        return objective, joined({"loss": loss}, self._entropy_by_kind(row, entropy), report)
 
     def _in_one_pass(self, model: PolicyModel, row: Row, hidden: Tensor) -> Evaluated:
         """Evaluate a loss that looks at each token alone, together with its gradient. The head's gradient goes straight
@@ -77,27 +88,34 @@ class Objective:
             rollout_logprobs=self._pick(self.batch.rollout_logprobs, row),
             reference_logprobs=self._pick_if(self.batch.reference_logprobs, row),
         )
+        reductions: dict[str, Reduction] = {}
         result = linear_policy_loss(
             hidden,
             model.head,
             row.targets,
             inputs,
-            self._fused(row),
+            self._fused(row, reductions),
             temperature=self.temperature,
             vocab_size=self.vocabulary,
             group=model.tp_group,
             weight_grad=getattr(model.head, "main_grad", None),
         )
-        return result.loss, result.logprobs, result.entropy, result.metrics
+        metrics = {
+            name: TokenMetric(values, reductions.get(name, Reduction.MEAN)) for name, values in result.metrics.items()
+        }
+        return result.loss, result.logprobs, result.entropy, metrics
 
-    def _fused(self, row: Row) -> PolicyLossSettings | TokenLossFunction:
-        """Return the loss as the kernel takes it: settings that it knows, or a function of each token."""
+    def _fused(self, row: Row, reductions: dict[str, Reduction]) -> PolicyLossSettings | TokenLossFunction:
+        """Return the loss as the kernel takes it: settings that it knows, or a function of each token. The function
+        notes in `reductions` those of its metrics, of which the kernel takes the values alone."""
         if isinstance(self.loss, CompleteLoss) and self.loss.built_in:
             return loss_settings(self.algorithm)
 
         def loss(logprobs: Tensor, entropy: Tensor, tokens: slice | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             result = self.loss(self._terms(row, logprobs, entropy, tokens), self.algorithm)
-            return result.loss, result.metrics
+            metrics = token_metrics(result.metrics, len(logprobs))
+            reductions.update({name: metric.reduction for name, metric in metrics.items()})
+            return result.loss, {name: metric.values for name, metric in metrics.items()}
 
         return loss
 
@@ -105,7 +123,8 @@ class Objective:
         """Evaluate a loss of whole sequences on differentiable log-probs."""
         logprobs, entropy = token_statistics(model, row, hidden, self.temperature, self.vocabulary)
         result = self.loss(self._terms(row, logprobs, entropy, slice(None)), self.algorithm)
-        return (self._weights(row) * result.loss).sum(), logprobs.detach(), entropy.detach(), result.metrics
+        objective = (self._weights(row) * result.loss).sum()
+        return objective, logprobs.detach(), entropy.detach(), token_metrics(result.metrics, len(logprobs))
 
     def _rollout_kl(self, row: Row, logprobs: Tensor) -> Tensor:
         """Return the k3 estimate of KL(engine, policy before the update), [response_tokens]."""
@@ -139,11 +158,18 @@ class Objective:
     def _pick_if(self, flat: Tensor | None, row: Row) -> Tensor | None:
         return None if flat is None else self._pick(flat, row)
 
-    def _entropy_by_kind(self, row: Row, entropy: Tensor) -> dict[str, Tensor]:
+    def _entropy_by_kind(self, row: Row, entropy: Tensor) -> Report:
         per_sample = entropy.new_zeros(len(row.samples)).index_add(0, row.sequence, entropy)
-        kinds = [self.batch.kinds[sample] for sample in row.samples]
+        places: dict[str, list[int]] = {}
+        for place, sample in enumerate(row.samples):
+            places.setdefault(self.batch.kinds[sample], []).append(place)
         return {
-            f"entropy/{kind}": per_sample[[i for i, k in enumerate(kinds) if k == kind]].sum() for kind in set(kinds)
+            f"entropy/{kind}": PartialMetric(
+                per_sample[chosen].sum(),
+                sum(len(self.batch.response_ids[row.samples[place]]) for place in chosen),
+                Reduction.MEAN,
+            )
+            for kind, chosen in places.items()
         }
 
 
@@ -165,7 +191,9 @@ def mean_logprobs(
     )
 
 
-def run_pipeline(model: nn.Module, rows: Iterator[Row], count: int, head: RowHead, *, forward_only: bool) -> Reports:
+def run_pipeline(
+    model: nn.Module, rows: Iterator[Row], count: int, head: RowHead, *, forward_only: bool
+) -> list[Report]:
     """Run `count` rows through Megatron's schedule. Returns the reports in row order on the last stage, and nothing
     elsewhere."""
 
@@ -173,7 +201,7 @@ def run_pipeline(model: nn.Module, rows: Iterator[Row], count: int, head: RowHea
         row = next(rows)
         return model(row.tokens, row.sequences, row.predictors), partial(finish, model, row)
 
-    def finish(model: nn.Module, row: Row, hidden: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def finish(model: nn.Module, row: Row, hidden: Tensor) -> tuple[Tensor, Tensor, Report]:
         scalar, report = head(unwrap(model), row, hidden)
         return scalar, _NO_TOKEN_COUNT, report
 
@@ -193,15 +221,6 @@ def unwrap(model: nn.Module) -> PolicyModel:
     stage = model if isinstance(model, PolicyModel) else model.module
     assert isinstance(stage, PolicyModel)
     return stage
-
-
-def combine(reports: Sequence[Mapping[str, Tensor | float]]) -> dict[str, float]:
-    """Return the sum of each metric over several rows or ranks, or the largest value of a LARGEST one."""
-    names = sorted({name for report in reports for name in report})
-    return {
-        name: (max if name.endswith(LARGEST) else fsum)(float(report[name]) for report in reports if name in report)
-        for name in names
-    }
 
 
 _NO_TOKEN_COUNT = torch.zeros((), dtype=torch.int)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from statistics import fmean
 from time import perf_counter
 from typing import Any
 
 from fastsvs import preemption
-from fastsvs.algorithms import Batch, updates_of
+from fastsvs.algorithms import Batch, joined, over_step, updates_of
 from fastsvs.config import TrainJob
 from fastsvs.errors import EngineFailure, Preempted
-from fastsvs.policy import LARGEST
 from fastsvs.seeding import derive_seed
 from fastsvs.telemetry import peak_memory, training_facts
 from fastsvs.training import credit, diagnostics, experience
@@ -96,12 +94,8 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
         session.policy.update(update.batch, session.loss, algorithm, update.weights, temperature, schedule_step=step)
         for update in updates
     ]
-    names = dict.fromkeys(name for row in rows for name in row)  # a small update may lack a kind
-    means = {
-        f"policy/{name}": (max if name.endswith(LARGEST) else fmean)(row[name] for row in rows if name in row)
-        for name in names
-    }
-    return {"policy/updates": len(updates), **means}
+    metrics = joined({"updates": len(updates)}, over_step(rows))
+    return {f"policy/{name}": value for name, value in metrics.items()}
 
 
 @contextmanager

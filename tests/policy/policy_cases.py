@@ -11,7 +11,7 @@ from megatron.core import parallel_state as mpu
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
-from fastsvs.algorithms import Batch, PolicyLoss, TokenTerms
+from fastsvs.algorithms import Batch, PolicyLoss, Reduction, TokenLoss, TokenMetric, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig
 from fastsvs.policy import Policy
 from fastsvs.policy.weights import hf_weights
@@ -49,6 +49,19 @@ GSPO = AlgorithmConfig(loss="gspo", clip_low=3e-2, clip_high=4e-2, entropy_coeff
 """A loss over whole sequences, with a gradient through the entropy too."""
 PPO = AlgorithmConfig(rollout_correction="tis", entropy_coefficient=0.1, kl_coefficient=0.05)
 """One of each token alone: it is computed in one pass with its gradient."""
+
+
+def surprised(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
+    """The likelihood, with a metric of every reduction, and means under a name that promises another."""
+    surprise = -terms.logprobs
+    metrics = {way.value: TokenMetric(surprise, way) for way in Reduction}
+    return TokenLoss(surprise, {**metrics, "surprise_max": surprise})
+
+
+@token_level
+def surprised_by_token(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
+    """The same, computed in one pass."""
+    return surprised(terms, config)
 
 
 def save_model(name: str, folder: Path) -> Path:

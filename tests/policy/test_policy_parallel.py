@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 import torch
 from megatron.core import parallel_state as mpu
-from policy_cases import GSPO, PPO, hf_gradients, make_batch, relative_error, save_model
+from policy_cases import (
+    GSPO,
+    PPO,
+    hf_gradients,
+    make_batch,
+    relative_error,
+    save_model,
+    surprised,
+    surprised_by_token,
+)
 from policy_ranks import run_ranks
 
 from fastsvs.algorithms import policy_loss
@@ -44,6 +53,9 @@ def results_of(model: str, initialize: str, tokens_per_micro_batch: int = 200, *
         found = policy.accumulate_gradients(batch, policy_loss(algorithm), algorithm, weights, 0.7)
         metrics |= {f"{algorithm.loss} {name}": value for name, value in found.items()}
         gradients |= {f"{algorithm.loss} {name}": value for name, value in hf_gradients(policy).items()}
+    for loss in (surprised, surprised_by_token):
+        found = policy.accumulate_gradients(batch, loss, PPO, weights, 0.7)
+        metrics |= {f"{loss.__name__} {name}": value for name, value in found.items()}
     updates = [policy.update(batch, policy_loss(PPO), PPO, weights, 0.7) for _ in range(2)]
     few = make_batch(samples=2)
     few_log_probs = policy.log_probs(few, 0.7)

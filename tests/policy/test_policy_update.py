@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from policy_cases import GSPO, PPO, hf_gradients, make_batch, relative_error, save_model
+from policy_cases import (
+    GSPO,
+    PPO,
+    hf_gradients,
+    make_batch,
+    relative_error,
+    save_model,
+    surprised,
+    surprised_by_token,
+)
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
 
-from fastsvs.algorithms import PolicyLoss, TokenLoss, TokenTerms, is_token_level, policy_loss, token_level
+from fastsvs.algorithms import PolicyLoss, Reduction, TokenLoss, TokenTerms, is_token_level, policy_loss, token_level
 from fastsvs.config import AlgorithmConfig, ModelConfig, OptimizerConfig, PolicyConfig
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy
@@ -138,6 +147,28 @@ def test_metrics_are_means_over_response_tokens(folder: str) -> None:
     assert metrics["nll"] == pytest.approx(-logprobs.mean().item(), rel=1e-5)
     weights = WEIGHTS.repeat_interleave(batch.response_lengths)
     assert metrics["loss"] == pytest.approx(-(weights * logprobs).sum().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [surprised, surprised_by_token])
+def test_every_metric_is_reduced_as_it_says_whatever_its_name(folder: str, loss: PolicyLoss) -> None:
+    """Over several micro-batches; kinds of experience are cut out of the entropy alone."""
+    policy, batch = build(folder, FP32.model_copy(update={"tokens_per_micro_batch": 150})), make_batch()
+    surprise = -policy.log_probs(batch, 1.0)
+    metrics = policy.accumulate_gradients(batch, loss, GSPO, WEIGHTS, 1.0)
+    whole = {"mean": surprise.mean(), "sum": surprise.sum(), "maximum": surprise.max(), "minimum": surprise.min()}
+    expected = {name: float(value) for name, value in whole.items()} | {"surprise_max": float(surprise.mean())}
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert {way: metrics[way].reduction for way in Reduction} == {way: way for way in Reduction}
+    assert metrics["surprise_max"].reduction is metrics["loss"].reduction is Reduction.MEAN
+
+
+@pytest.mark.parametrize("name", ["loss", "entropy", "entropy/variant", "grad_norm", "learning_rate"])
+def test_a_metric_under_a_name_of_the_trainers_own_is_refused(folder: str, name: str) -> None:
+    def loss(terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
+        return TokenLoss(-terms.logprobs, {name: terms.logprobs})
+
+    with pytest.raises(UserError, match=f"'{name}' is reported twice"):
+        build(folder).update(make_batch(), loss, GSPO, WEIGHTS, 1.0)
 
 
 def test_schedule_warms_up_and_decays(folder: str) -> None:
