@@ -117,13 +117,16 @@ def test_the_example_of_an_extension_trains(example: str, tmp_path: Path) -> Non
     plugins = [
         *(f"data.prompt={example}:terse", f"selfplay.stage={example}:SecondChance"),
         *(f"algorithm.advantage={example}:above_average", f"algorithm.loss={example}:reinforce"),
-        f"sampler.name={example}:ShortFirst",
+        *(f"sampler.name={example}:ShortFirst", f"dynamics.metrics=[experience,{example}:motion]"),
     ]
     folder = tmp_path / "run"
     assert main(["train", "configs/tiny_svs.yaml", *SMALL, *plugins, "run.steps=2", f"run.dir={folder}"]) == 0
     rows = read_jsonl(folder / "metrics.jsonl")
     assert any(row["groups/again"] > 0 for row in rows)
-    assert all(row["policy/surprise"] > 0 for row in rows if row["policy/updates"])
+    assert all(row["policy/surprise_most"] > row["policy/surprise"] > 0 for row in rows if row["policy/updates"])
+    assert rows[0]["dynamics/motion"] == 0 < rows[1]["dynamics/motion"]
+    assert "dynamics/doubt" in rows[0]
+    assert "dynamics/sparsity/exact" not in rows[0]
     groups = {row["key"]: row for row in read_jsonl(folder / "samples" / "step_1.jsonl")}
     again = next(row for row in groups.values() if row["kind"] == "again")
     assert "correct" not in groups[again["parent"]]["verdicts"]
@@ -160,6 +163,7 @@ def test_the_example_of_a_reward_trains(example: str, tmp_path: Path) -> None:
         ("algorithm.loss", "ppo"),
         ("rollout.engine", "local, vllm"),
         ("merging.hook", "merge, none"),
+        ("dynamics.metrics", "entropy, experience, rank, updates"),
         ("logging.loggers", "tensorboard"),
     ],
 )
@@ -167,7 +171,7 @@ def test_a_bad_name_lists_the_known_ones(
     key: str, known: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    value = "[nosuch]" if key == "logging.loggers" else "nosuch"
+    value = "[nosuch]" if key in ("logging.loggers", "dynamics.metrics") else "nosuch"
     assert main(["train", "configs/tiny_svs.yaml", "--dry-run", f"{key}={value}", f"run.dir={tmp_path}/run"]) == 2
     message = capsys.readouterr().err
     assert "'nosuch'" in message

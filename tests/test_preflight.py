@@ -44,6 +44,8 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         ((*TRAIN, "algorithm.loss=nowhere:loss"), "policy loss 'nowhere:loss' cannot be imported"),
         ((*TRAIN, "sampler.name=epoch"), "unknown sampler 'epoch'. Did you mean 'epochs'?"),
         ((*TRAIN, "merging.hook=marge"), "unknown checkpoint hook 'marge'. Did you mean 'merge'?"),
+        ((*TRAIN, "dynamics.metrics=[entropi]"), "unknown metric 'entropi'. Did you mean 'entropy'?"),
+        ((*TRAIN, "dynamics.metrics=[rank,entropy,rank]"), "dynamics.metrics names 'rank' twice"),
         ((*TRAIN, "selfplay.stage=svz"), "unknown experience stage 'svz'. Did you mean 'svs'?"),
         ((*TRAIN, "selfplay.stage=test_preflight:Unjudged"), "unknown judge 'nobody'"),
         ((*TRAIN, "data.prompt=chta"), "unknown prompt 'chta'. Did you mean 'chat'?"),

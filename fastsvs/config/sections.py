@@ -185,10 +185,15 @@ class DynamicsConfig(Section):
 
     every: int = Field(10, ge=0)
     """Number of steps between two diagnostics; the first and the last step always have them, and 0 turns them off."""
+    metrics: tuple[str, ...] = ("samples", "updates", "rank", "entropy")
+    """MetricFns that diagnostics call, in this order: `samples` (figures of the step's samples), `updates` (the change
+    of the weights), `rank` (the effective rank of hidden states), `entropy` (that of tokens), or `module:object`. With
+    `rank` before `entropy`, one pass over the batch serves both."""
     ranked_responses: int = Field(256, ge=0)
-    """Number of responses of a step whose hidden states are looked at, dealt evenly over the kinds; 0 looks at none."""
+    """Number of responses of a step whose hidden states `rank` looks at, dealt evenly over the kinds; 0 looks at
+    none."""
     rank_window: int = Field(512, ge=2)
-    """Number of tokens at the end of a response whose hidden states are looked at."""
+    """Number of tokens at the end of a response whose hidden states `rank` looks at."""
     rank_stride: int = Field(40, ge=1)
     """Number of tokens between two prefixes whose effective ranks are compared."""
 

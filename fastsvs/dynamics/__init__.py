@@ -4,6 +4,7 @@ Definitions after Chae et al. 2025 (arXiv 2510.27072), the SvS paper (arXiv 2508
 """
 
 from fastsvs.dynamics.entropy import entropy_figures
+from fastsvs.dynamics.metrics import METRICS, BatchView, MetricFn, StepView, entropy_metric, rank_metric
 from fastsvs.dynamics.rank import RANK_NAMES, rank_dynamics, rank_figures
 from fastsvs.dynamics.samples import sample_figures
 from fastsvs.dynamics.saturation import FEWEST, Saturation, fit_saturation
@@ -11,15 +12,21 @@ from fastsvs.dynamics.updates import Change, WeightUpdate, compare, paired
 
 __all__ = [
     "FEWEST",
+    "METRICS",
     "RANK_NAMES",
+    "BatchView",
     "Change",
+    "MetricFn",
     "Saturation",
+    "StepView",
     "WeightUpdate",
     "compare",
     "entropy_figures",
+    "entropy_metric",
     "fit_saturation",
     "paired",
     "rank_dynamics",
     "rank_figures",
+    "rank_metric",
     "sample_figures",
 ]

@@ -8,6 +8,7 @@ from fastsvs import distributed
 from fastsvs.algorithms import ADVANTAGES, REWARDS, needs_labels
 from fastsvs.architecture import check_layout, load_hf_config, read_architecture
 from fastsvs.config import ModelConfig, PolicyConfig, TrainJob
+from fastsvs.dynamics import METRICS
 from fastsvs.errors import UserError
 from fastsvs.policy import check_schedule
 from fastsvs.rollout import ENGINES, check_dedicated
@@ -56,6 +57,10 @@ def check_names(job: TrainJob) -> None:
     REWARDS.get(job.algorithm.reward)
     SAMPLERS.get(job.sampler.name)
     HOOKS.get(job.merging.hook)
+    for name in job.dynamics.metrics:
+        METRICS.get(name)
+        if job.dynamics.metrics.count(name) > 1:
+            raise UserError(f"dynamics.metrics names {name!r} twice: once is enough")
     if STAGES.get(job.selfplay.stage) is not PlainStage and not needs_labels(job.algorithm.reward):
         raise UserError(
             f"algorithm.reward={job.algorithm.reward} looks at responses alone, but selfplay.stage="

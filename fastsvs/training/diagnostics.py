@@ -1,73 +1,103 @@
-"""A closer look at a step, every so many steps: `dynamics/...` in metrics.jsonl."""
+"""A closer look at a step, every so many steps: the MetricFns of `dynamics.metrics`, as `dynamics/...` in
+metrics.jsonl."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 from fastsvs import distributed
-from fastsvs.algorithms import Batch
-from fastsvs.config import DynamicsConfig
-from fastsvs.dynamics import compare, entropy_figures, rank_dynamics, rank_figures, sample_figures
-from fastsvs.policy import Policy, open_source
-from fastsvs.training.session import Session
+from fastsvs.algorithms import Batch, joined
+from fastsvs.config import DynamicsConfig, TrainJob
+from fastsvs.dynamics import METRICS, entropy_metric, rank_metric
+from fastsvs.errors import UserError
+from fastsvs.policy import Policy, PolicyStatistics, open_source
+
+T = TypeVar("T")
 
 
-def is_due(session: Session, step: int) -> bool:
+def is_due(job: TrainJob, step: int) -> bool:
     """Return True every `dynamics.every` steps, the first and the last step among them; `step` counts from 0."""
-    every = session.job.dynamics.every
-    return every > 0 and (step % every == 0 or step + 1 == session.job.run.steps)
+    every = job.dynamics.every
+    return every > 0 and (step % every == 0 or step + 1 == job.run.steps)
 
 
-def measure(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+@torch.no_grad()
+def measure(job: TrainJob, policy: Policy, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return figures of the policy before its update, of the batch that it is about to learn from, and of the step's
-    samples as the main rank records them. Collective; draws no random numbers."""
-    figures = sample_figures(rows) | update_figures(session)
-    if len(batch):
-        figures |= policy_figures(session.policy, batch, session.job.dynamics, session.job.rollout.temperature)
+    samples as the main rank records them (elsewhere `rows` are not read). Collective; draws no random numbers. Raises
+    UserError where a MetricFn gives something else than numbers, or the name of another's figure."""
+    step = _Step(job, policy, batch, rows)
+    figures = joined(*(numbers(name, METRICS.get(name)(step)) for name in job.dynamics.metrics))
     return {f"dynamics/{name}": value for name, value in figures.items()}
+
+
+def numbers(metric: str, figures: Mapping[str, float]) -> Mapping[str, float]:
+    """Return the figures that the MetricFn called `metric` gave. Raises UserError where one is no number."""
+    for name, value in figures.items():
+        if not isinstance(value, int | float):
+            raise UserError(f"metric {metric!r} gave {name!r} the value {value!r}; it must be a Python number")
+    return figures
 
 
 def policy_figures(policy: Policy, batch: Batch, config: DynamicsConfig, temperature: float) -> dict[str, float]:
     """Return figures of the entropy of every response token, and of the ranks of some responses' hidden states.
     Collective."""
-    chosen = spread(batch.kinds, config.ranked_responses)
-    seen = policy.statistics(
-        batch,
-        temperature,
-        set(chosen),
-        lambda hidden: rank_dynamics(hidden, config.rank_window, config.rank_stride),
-    )
-    figures = entropy_figures(seen.entropy, batch.response_lengths, batch.kinds)
-    if seen.hidden:
-        figures |= rank_figures(
-            torch.stack(list(seen.hidden.values())), [batch.kinds[sample] for sample in seen.hidden]
-        )
-    return figures
+    view = PolicyView(policy, batch, config, temperature)
+    ranks = rank_metric(view)  # first, as its pass over the batch gives the entropies too
+    return joined(entropy_metric(view), ranks)
 
 
-def update_figures(session: Session) -> dict[str, float]:
-    """Compare the weights with those that the run began with. Collective; the main rank alone gets the figures."""
-    current = session.policy.hf_weights()
-    if not distributed.is_main():
-        for _ in current:
-            pass
-        return {}
-    source = open_source(session.job.model, session.policy.architecture, session.job.run.seed)
-    pairs = ((name, source.read(name, None, 0, 0).to(tensor.dtype), tensor.cpu()) for name, tensor in current)
-    return compare(pairs).total().figures()
+class PolicyView:
+    """A batch under a policy, as a `BatchView`."""
+
+    def __init__(self, policy: Policy, batch: Batch, config: DynamicsConfig, temperature: float) -> None:
+        self.batch = batch
+        self.config = config
+        self._policy = policy
+        self._temperature = temperature
+        self._seen: PolicyStatistics | None = None
+
+    def logprobs(self) -> Tensor:
+        return self._statistics().logprobs
+
+    def entropy(self) -> Tensor:
+        return self._statistics().entropy
+
+    def hidden(self, samples: Sequence[int], look: Callable[[list[Tensor]], Tensor]) -> Tensor:
+        if not samples:
+            return torch.zeros(0, 0)
+        self._seen = self._policy.statistics(self.batch, self._temperature, set(samples), look)
+        return torch.stack([self._seen.hidden[sample] for sample in samples])
+
+    def _statistics(self) -> PolicyStatistics:
+        if not len(self.batch):
+            nothing = torch.zeros(0)
+            return PolicyStatistics(nothing, nothing, nothing, {})
+        self._seen = self._seen or self._policy.statistics(self.batch, self._temperature)
+        return self._seen
 
 
-def spread(kinds: Sequence[str], count: int) -> list[int]:
-    """Choose up to `count` samples, as evenly over the kinds as their numbers allow, and evenly over each kind's
-    samples."""
-    places: dict[str, list[int]] = {}
-    for sample, kind in enumerate(kinds):
-        places.setdefault(kind, []).append(sample)
-    chosen: list[int] = []
-    for index, samples in enumerate(sorted(places.values(), key=len)):
-        share = min(len(samples), (count - len(chosen)) // (len(places) - index))
-        chosen += [samples[i * len(samples) // share] for i in range(share)]
-    return sorted(chosen)
+class _Step(PolicyView):
+    """A step of a run, as a `StepView`."""
+
+    def __init__(self, job: TrainJob, policy: Policy, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(policy, batch, job.dynamics, job.rollout.temperature)
+        self._rows = rows
+        self._job = job
+
+    def samples(self, look: Callable[[Sequence[Mapping[str, Any]]], T]) -> T:
+        return cast(T, distributed.broadcast(look(self._rows) if distributed.is_main() else None))
+
+    def weights(self, look: Callable[[Tensor, Tensor], T]) -> dict[str, T]:
+        found: dict[str, T] = {}
+        first = None
+        if distributed.is_main():
+            first = open_source(self._job.model, self._policy.architecture, self._job.run.seed)
+        for name, now in self._policy.hf_weights():
+            if first is not None:
+                found[name] = look(first.read(name, None, 0, 0).to(now.dtype), now.cpu())
+        return distributed.broadcast(found)

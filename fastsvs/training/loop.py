@@ -66,7 +66,8 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
         session.plugin_state.update(made.plugin_state)
         session.folder.write_samples(step + 1, rows)
     with clock(session, times, "diagnostics"):
-        seen = diagnostics.measure(session, credited.batch, rows) if diagnostics.is_due(session, step) else {}
+        due = diagnostics.is_due(session.job, step)
+        seen = diagnostics.measure(session.job, session.policy, credited.batch, rows) if due else {}
     with clock(session, times, "update"):
         learned = learn(session, credited.batch, step)
     times["time/step"] = sum(times.values())
