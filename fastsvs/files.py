@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+import yaml
 
 from fastsvs.errors import UserError
 
@@ -74,9 +76,52 @@ def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def iterate_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a jsonl file, without a last line that is cut off by a kill or is still being written.
+
+    Raises UserError for a file that cannot be read or a line that is no JSON object; a missing file has no lines.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith("\n") and line.strip():
+                    yield _object(line, f"{path}, line {number}")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return all whole lines; a last line cut off by a kill is left out. Returns [] when the file does not exist."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    """Return the objects that `iterate_jsonl` yields."""
+    return list(iterate_jsonl(path))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the mapping in a .json or YAML file, empty when there is no file. Raises UserError for a file that holds
+    none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if path.suffix == ".json":
+        return _object(text, str(path))
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} does not hold a configuration")
+    return tree
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: not a JSON object")
+    return value

@@ -18,6 +18,7 @@ from fastsvs.cli import main
 from fastsvs.config import EvalJob, SelfJob, SftJob, TrainJob, load
 from fastsvs.files import read_jsonl
 from fastsvs.selfplay.svs.extraction import Rejection
+from fastsvs.stored_run import RunLayout
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SCHEMAS = {"train": TrainJob, "sft": SftJob, "eval": EvalJob, "self": SelfJob}
@@ -100,6 +101,14 @@ def test_links_files_and_tests_exist() -> None:
     assert len(guards) > 10
     for file, test in guards:
         assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+def test_the_table_of_a_runs_files_names_all_of_them() -> None:
+    layout = RunLayout(Path())
+    files = [str(getattr(layout, name)) for name, kind in vars(RunLayout).items() if isinstance(kind, property)]
+    assert len(files) >= 10
+    rows = [line for line in page("train").splitlines() if line.startswith("| `")]
+    assert [file for file in files if not any(re.search(rf"`{re.escape(file)}[`/]", row) for row in rows)] == []
 
 
 @pytest.fixture

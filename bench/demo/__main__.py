@@ -7,7 +7,6 @@ JSON, and one picture is drawn.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
@@ -18,8 +17,7 @@ from matplotlib.figure import Figure
 
 from bench.report import Row, publish
 from fastsvs.config import TrainJob, load
-from fastsvs.files import read_jsonl
-from fastsvs.telemetry import read_evaluations
+from fastsvs.stored_run import RunLayout, StoredRun
 from fastsvs.training.loop import train
 
 METHODS = {"SvS": ("configs/tiny_svs.yaml", "#33996b"), "RLVR": ("configs/tiny_rlvr.yaml", "#3366aa")}
@@ -39,7 +37,7 @@ def main() -> None:
 
 def run_once(config: str, seed: int) -> Path:
     folder = Path("runs") / f"{Path(config).stem}_seed{seed}"
-    if not (folder / "summary.json").exists():
+    if not RunLayout(folder).summary.exists():
         train(load(TrainJob, config, [f"run.dir={folder}", f"run.seed={seed}"]))
     return folder
 
@@ -47,7 +45,7 @@ def run_once(config: str, seed: int) -> Path:
 def measure(name: str, folders: Sequence[Path]) -> list[Row]:
     """Return before, after and gain of each metric for each seed and for their mean, the entropy, and the run's own
     seconds."""
-    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    summaries = [StoredRun(folder).summary() for folder in folders]
     rows = []
     for metric in summaries[0]["after"]:
         before = [summary["before"][metric]["mean"] for summary in summaries]
@@ -58,7 +56,8 @@ def measure(name: str, folders: Sequence[Path]) -> list[Row]:
         rows.append(Row("mean", name, f"{metric} before", mean(before), "share"))
         rows.append(Row("mean", name, f"{metric} after", mean(after), "share"))
         rows.append(Row("mean", name, f"{metric} gain", 100 * (mean(after) - mean(before)), "points"))
-    first, last = ([read_jsonl(folder / "metrics.jsonl")[i]["policy/entropy"] for folder in folders] for i in (0, -1))
+    metrics = [StoredRun(folder).metrics() for folder in folders]
+    first, last = ([rows[i]["policy/entropy"] for rows in metrics] for i in (0, -1))
     rows.append(Row("mean", name, "entropy in the first step", mean(first), "nats/token"))
     rows.append(Row("mean", name, "entropy in the last step", mean(last), "nats/token"))
     rows.append(Row("median", name, "seconds in training steps", median(s["wall_seconds"] for s in summaries), "s"))
@@ -71,9 +70,9 @@ def draw(path: Path, runs: Mapping[str, Sequence[Path]]) -> None:
     panels = dict(zip(("pass@1", "pass@8", "entropy"), figure.subplots(1, 3), strict=True))
     for name, folders in runs.items():
         for metric in ("pass@1", "pass@8"):
-            held_out = [{step: e[metric]["mean"] for step, e in read_evaluations(f).items()} for f in folders]
+            held_out = [{step: e[metric]["mean"] for step, e in StoredRun(f).evaluations().items()} for f in folders]
             _plot(panels[metric], name, held_out)
-        entropy = [{row["step"]: row["policy/entropy"] for row in read_jsonl(f / "metrics.jsonl")} for f in folders]
+        entropy = [{row["step"]: row["policy/entropy"] for row in StoredRun(f).metrics()} for f in folders]
         _plot(panels["entropy"], name, entropy)
     for metric, axes in panels.items():
         axes.set_title(f"held-out {metric}" if metric.startswith("pass") else "policy entropy, nats per token")

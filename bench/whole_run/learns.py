@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from bench.whole_run.cases import Case, Place
 from bench.whole_run.gpu import memory_watch
 from bench.whole_run.runs import SMALL, TrainingRun
 from fastsvs.errors import UserError
+from fastsvs.stored_run import StoredRun
 
 METHODS = {"RLVR": "configs/smollm2_rlvr.yaml", "SvS": "configs/smollm2_svs.yaml"}
 BASE = "configs/smollm2_sft.yaml"
@@ -75,7 +75,7 @@ def fine_tune(overrides: Sequence[str], base: Path, folder: Path) -> Iterator[Ro
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise UserError(f"the fine-tuning ended with exit status {ended.returncode}: {ended.stderr[-2000:]}")
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = StoredRun(folder).metrics()
     yield Row(BASE, "fastsvs", "steps", len(rows), "count")
     yield Row(BASE, "fastsvs", "loss, first step", rows[0]["loss"], "nats/token")
     yield Row(BASE, "fastsvs", "loss, last step", rows[-1]["loss"], "nats/token")

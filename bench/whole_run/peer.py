@@ -128,7 +128,7 @@ def run_ours(shape: Shape, setting: Ours, model: str, options: Mapping[str, Any]
         run.start()
         for done in range(1, shape.warmup + shape.steps + 1):
             run.wait_for(lambda done=done: len(run.rows()) >= done, until - monotonic())
-            last, written = written, (folder / "metrics.jsonl").stat().st_mtime
+            last, written = written, run.stored.layout.metrics.stat().st_mtime
             _add(measured, run.rows()[done - 1], written - last)
     except UserError:
         if len(measured.seconds) <= shape.warmup:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsvs.errors import UserError
-from fastsvs.files import read_jsonl
-from fastsvs.telemetry import read_evaluations
+from fastsvs.stored_run import StoredRun
 
 MARK = "FASTSVS_BENCH_MARK"
 """Environment variable that all processes of a run inherit: so they are found whoever their parent is."""
@@ -38,6 +37,7 @@ class TrainingRun:
 
     def __init__(self, folder: Path, config: str, overrides: Sequence[str], variables: Mapping[str, str] = {}) -> None:
         self.folder = folder
+        self.stored = StoredRun(folder)
         self._words = [sys.executable, "-m", "fastsvs", "train", config, *overrides, f"run.dir={folder}"]
         self._mark = uuid.uuid4().hex
         self._environment = {**os.environ, **variables, MARK: self._mark}
@@ -52,12 +52,11 @@ class TrainingRun:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the metrics of the steps that are done."""
-        path = self.folder / "metrics.jsonl"
-        return read_jsonl(path) if path.exists() else []
+        return self.stored.metrics()
 
     def evaluations(self) -> dict[int, dict[str, Any]]:
         """Return the held-out figures by step."""
-        return read_evaluations(self.folder)
+        return self.stored.evaluations()
 
     def wait_for(self, seen: Callable[[], object], seconds: float) -> float:
         """Wait until `seen()`, and return the seconds that took.
@@ -116,7 +115,7 @@ class TrainingRun:
         return False
 
     def _end_of_log(self) -> str:
-        logs = [self._log, *sorted((self.folder / "servers").glob("*.log"))]
+        logs = [self._log, *sorted(self.stored.layout.servers.glob("*.log"))]
         return "\n".join(f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs if log.exists())
 
 

@@ -14,8 +14,9 @@ from fastsvs import distributed
 from fastsvs.commands.token_analysis import token_figures
 from fastsvs.dynamics import Change, WeightUpdate, compare, paired, sample_figures
 from fastsvs.errors import UserError
-from fastsvs.files import read_jsonl, write_json
-from fastsvs.policy import StoredWeights, checkpoint, open_model, open_weights, read_job
+from fastsvs.files import write_json
+from fastsvs.policy import StoredWeights, open_model, open_weights, read_job
+from fastsvs.stored_run import StoredRun
 
 FIGURES = ("sparsity/exact", "sparsity/bf16", "sparsity/tolerance", "relative_change")
 SHOWN = (
@@ -39,19 +40,19 @@ def analyze_models(before: str, after: str, tolerance: float, out: Path | None) 
 
 def analyze_run(run: Path, tolerance: float, out: Path | None) -> dict[str, Any]:
     """Analyze every step's samples, and compare every kept checkpoint with the model that the run began with."""
-    job = read_job(run)
-    steps = {step: sample_figures(read_jsonl(path)) for step, path in samples_by_step(run).items()}
+    job, stored_run = read_job(run), StoredRun(run)
+    steps = {step: sample_figures(list(stored_run.samples(step))) for step in stored_run.sample_files()}
     _show("samples by step", SHOWN, steps)
     base = open_model(job.model, job.run.seed)
     updates = {}
-    for path in checkpoint.all_of(run / "checkpoints"):
+    for path in stored_run.checkpoints().values():
         stored = open_weights(path)
         updates[stored.step] = _tables(difference(base, stored, tolerance))
     _show("weights by step, against the first", FIGURES, {step: tables["total"] for step, tables in updates.items()})
     if not steps and not updates:
         raise UserError(f"{run} has neither samples nor checkpoints yet")
     result = {"run": str(run), "tolerance": tolerance, "steps": steps, "updates": updates}
-    write_json(out or run / "dynamics.json", result)
+    write_json(out or stored_run.layout.dynamics, result)
     return result
 
 
@@ -64,12 +65,6 @@ def analyze_step(run: Path, step: int, model: str, out: Path | None) -> dict[str
         if out:
             write_json(out, result)
     return result
-
-
-def samples_by_step(run: Path) -> dict[int, Path]:
-    """Return the samples files of a run by step, in order."""
-    found = {int(path.stem.removeprefix("step_")): path for path in run.glob("samples/step_*.jsonl")}
-    return {step: found[step] for step in sorted(found)}
 
 
 def difference(before: StoredWeights, after: StoredWeights, tolerance: float) -> WeightUpdate:

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from fastsvs.dynamics import FEWEST, Saturation, fit_saturation
 from fastsvs.errors import UserError
-from fastsvs.files import read_jsonl, write_json
+from fastsvs.files import write_json
+from fastsvs.stored_run import RunLayout, StoredRun
 
 DEFAULT_SERIES = ("solve_rate/original", "solve_rate/verification")
 RATE = "solve_rate/"
@@ -41,14 +42,14 @@ def analyze_saturation(run: Path, names: Sequence[str], out: Path | None) -> dic
         "first_third": first_third and _figures(first_third, titles),
     }
     _show(titles, all_steps, first_third, int(steps[third - 1]))
-    write_json(out or run / "saturation.json", result)
+    write_json(out or RunLayout(run).saturation, result)
     return result
 
 
 def read_series(run: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps [points] that have all the metrics, and the uncertainties [series, points]. Raises UserError for
     an unknown metric, or too few steps."""
-    rows = read_jsonl(run / "metrics.jsonl")
+    rows = StoredRun(run).metrics()
     if not rows:
         raise UserError(f"{run} has no metrics.jsonl with a step in it")
     known = sorted({name for row in rows for name in row} - {"step"})

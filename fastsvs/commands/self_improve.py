@@ -39,6 +39,7 @@ from fastsvs.policy import DTYPES, open_model
 from fastsvs.rollout import ENGINES, Asked, EnginePlan, sampling_params
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import FATES, Chain, Group, SelfStage, collect, original_tasks
+from fastsvs.stored_run import RunLayout
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import check_policy
 
@@ -79,7 +80,12 @@ class Round:
     @property
     def result(self) -> Path:
         """Return the folder of the model that comes out of the round."""
-        return self.folder / "model"
+        return result_of(self.folder)
+
+
+def result_of(folder: Path) -> Path:
+    """Return the folder of the model that comes out of the round in `folder`."""
+    return folder / "model"
 
 
 def run_self(job: SelfJob) -> Path:
@@ -108,9 +114,10 @@ def run_self(job: SelfJob) -> Path:
 
 def open_round(job: SelfJob, number: int) -> Round:
     """Return a round. Round 1 begins with the job's model, every other with the result of the round before it."""
-    root = Path(job.run.dir)
-    before = root / f"round_{number - 1}" / "model"
-    return Round(number, job.model if number == 1 else ModelConfig(path=str(before)), root / f"round_{number}")
+    folder = RunLayout(Path(job.run.dir)).round
+    if number == 1:
+        return Round(number, job.model, folder(number))
+    return Round(number, ModelConfig(path=str(result_of(folder(number - 1)))), folder(number))
 
 
 def preflight(job: SelfJob, processes: int | None) -> Inputs:

@@ -15,10 +15,10 @@ from fastsvs.algorithms import Batch
 from fastsvs.config import TrainJob
 from fastsvs.data import PROMPTS, encode_prompt, load_tokenizer
 from fastsvs.errors import UserError
-from fastsvs.files import read_jsonl
 from fastsvs.policy import Policy, open_weights, read_job
 from fastsvs.selfplay import SYNTHESIS, load_template
 from fastsvs.selfplay.svs import PLACEHOLDER
+from fastsvs.stored_run import StoredRun
 from fastsvs.training import longest_sequence, policy_figures
 
 Sample = tuple[str, Sequence[int], Sequence[int]]
@@ -54,7 +54,7 @@ def token_figures(run: Path, step: int, model: str) -> dict[str, float]:
 
 def read_samples(run: Path, step: int, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Iterator[Sample]:
     """Yield the samples that the step learned from, as the policy read and wrote them."""
-    rows = {row["key"]: row for row in read_jsonl(run / "samples" / f"step_{step}.jsonl")}
+    rows = {row["key"]: row for row in StoredRun(run).samples(step)}
     template = load_template(job.selfplay.template) if any(row["kind"] == SYNTHESIS for row in rows.values()) else ""
     prompt = PROMPTS.get(job.data.prompt)
 

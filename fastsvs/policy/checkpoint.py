@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -29,6 +28,7 @@ from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
 from fastsvs.policy import training_state
 from fastsvs.policy.policy import Policy
+from fastsvs.stored_run import checkpoint_name, checkpoints_in
 
 T = TypeVar("T")
 Files = dict[str, dict[str, Any]]
@@ -36,7 +36,6 @@ Files = dict[str, dict[str, Any]]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-PUBLISHED = re.compile(r"step_(\d{8,})")
 
 
 def save(policy: Policy, root: Path, step: int, state: Mapping[str, Any], keep: int) -> None:
@@ -45,7 +44,7 @@ def save(policy: Policy, root: Path, step: int, state: Mapping[str, Any], keep: 
     `state` is the trainer's own state in JSON values; `load` returns it. Raises UserError on every rank when the disk
     refuses (full, read-only); the earlier checkpoints then stay as they were.
     """
-    name = f"step_{step:08d}"
+    name = checkpoint_name(step)
     draft = root / f".{name}.draft"
     failure = f"the checkpoint of step {step} cannot be written to {root}, earlier ones are as they were"
     try:
@@ -71,18 +70,7 @@ def save(policy: Policy, root: Path, step: int, state: Mapping[str, Any], keep: 
 
 def latest(root: Path) -> Path | None:
     """Return the newest checkpoint in `root`, or None. `load` finds out whether it is damaged."""
-    found = all_of(root)
-    return found[-1] if found else None
-
-
-def all_of(root: Path) -> list[Path]:
-    """Return the checkpoints in `root`, oldest first."""
-    return [root / name for name in _published(root)]
-
-
-def step_of(path: Path) -> int:
-    """Return the step of a checkpoint, read from its name."""
-    return int(path.name.removeprefix("step_"))
+    return next(reversed(checkpoints_in(root).values()), None)
 
 
 def load(policy: Policy, path: Path) -> dict[str, Any]:
@@ -146,8 +134,8 @@ def _publish(draft: Path, target: Path, manifest: dict[str, Any]) -> None:
 
 
 def _prune(root: Path, keep: int) -> None:
-    for name in _published(root)[:-keep]:
-        _remove(root / name)
+    for path in list(checkpoints_in(root).values())[:-keep]:
+        _remove(path)
 
 
 def _remove(checkpoint: Path) -> None:
@@ -155,12 +143,6 @@ def _remove(checkpoint: Path) -> None:
     hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
     checkpoint.rename(hidden)
     shutil.rmtree(hidden)
-
-
-def _published(root: Path) -> list[str]:
-    """Return the names of the checkpoints in `root`, oldest first."""
-    found = [match for match in map(PUBLISHED.fullmatch, os.listdir(root) if root.is_dir() else ()) if match]
-    return [match.group() for match in sorted(found, key=lambda match: int(match.group(1)))]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -194,9 +176,9 @@ def _check_architecture(path: Path, saved: dict[str, Any], wanted: dict[str, Any
 
 
 def _damage_report(path: Path) -> str:
-    names = _published(path.parent)
-    earlier = names[: names.index(path.name)] if path.name in names else []
-    way_out = f"to go on from {path.parent / earlier[-1]}" if earlier else "to start anew (there is no earlier one)"
+    known = list(checkpoints_in(path.parent).values())
+    earlier = known[: known.index(path)] if path in known else []
+    way_out = f"to go on from {earlier[-1]}" if earlier else "to start anew (there is no earlier one)"
     return f"checkpoint {path} is damaged; move it away {way_out}"
 
 

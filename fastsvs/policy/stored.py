@@ -21,6 +21,7 @@ from fastsvs.policy import checkpoint
 from fastsvs.policy.mapping import hf_shapes
 from fastsvs.policy.model import DTYPES
 from fastsvs.policy.weights import WeightSource, open_source
+from fastsvs.stored_run import RunLayout, run_of
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,17 @@ def open_weights(path: str | Path) -> StoredWeights:
 
     Raises UserError when there is nothing that can be read, or when it is damaged.
     """
-    trained = any((Path(path) / name).exists() for name in ("config.yaml", "checkpoints", checkpoint.MANIFEST))
+    run = RunLayout(Path(path))
+    trained = any(file.exists() for file in (run.config, run.checkpoints, run.root / checkpoint.MANIFEST))
     return open_trained(Path(path)) if trained else open_model(ModelConfig(path=str(path)), seed=0)
 
 
 def open_trained(path: Path) -> StoredWeights:
     """Open the newest checkpoint of a run folder, or one checkpoint; see `open_weights`."""
     if (path / checkpoint.MANIFEST).exists():
-        return _of_checkpoint(path, path.parent.parent)
+        return _of_checkpoint(path, run_of(path))
     read_job(path)
-    newest = checkpoint.latest(path / "checkpoints")
+    newest = checkpoint.latest(RunLayout(path).checkpoints)
     if newest is None:
         raise UserError(f"{path} has no checkpoint yet")
     return _of_checkpoint(newest, path)
@@ -84,11 +86,11 @@ def open_model(model: ModelConfig, seed: int) -> StoredWeights:
 def read_job(run: Path) -> config.TrainJob | config.SftJob:
     """Read the configuration of a run folder. Raises UserError when the folder is no run, or a run of `fastsvs
     self`."""
-    path = run / "config.yaml"
+    path, first_round = RunLayout(run).config, RunLayout(run).round(1)
     if not path.exists():
         raise UserError(f"{run} is not a run folder: it has no config.yaml")
-    if (run / "round_1").is_dir():
-        raise UserError(f"{run} is a run of fastsvs self: name a round's model, as {run / 'round_1' / 'model'}")
+    if first_round.is_dir():
+        raise UserError(f"{run} is a run of fastsvs self: name a round's model, as {first_round / 'model'}")
     try:
         return config.load(config.TrainJob, path)
     except UserError:

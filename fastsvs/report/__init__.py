@@ -12,6 +12,7 @@ from fastsvs.files import write_atomic
 from fastsvs.report.document import build
 from fastsvs.report.page import page
 from fastsvs.report.server import HOST, Runs, open_server
+from fastsvs.stored_run import RunLayout
 
 __all__ = ["serve_report", "write_report"]
 
@@ -22,7 +23,7 @@ def write_report(runs: Sequence[Path], out: Path | None, samples: int) -> Path:
     The path is `out`, else report.html in the run's folder, or in the working folder for several runs. Raises UserError
     for a folder that is no run, and when the file cannot be written.
     """
-    path = out or (runs[0] if len(runs) == 1 else Path()) / "report.html"
+    path = out or RunLayout(runs[0] if len(runs) == 1 else Path()).report
     write_atomic(path, page(build(runs, samples)))
     return path
 

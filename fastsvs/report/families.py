@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fastsvs.report.folder import RunFiles, read_rows
+from fastsvs.files import iterate_jsonl
+from fastsvs.report.folder import RunFiles
 
 RESPONSES_PER_STEP = 250
 """Number of responses that each shown step has room for, a few families, when not all responses fit on the page."""
@@ -65,7 +66,7 @@ def spread(items: list[Any], count: int) -> list[Any]:
 def _read_step(step: int, path: Path, state: tuple[int, int], limit: int | None) -> StepSamples:
     """Read whole families up to `limit` responses, one family at least, taken evenly over the file."""
     families: dict[str, list[dict[str, Any]]] = {}
-    for row in read_rows(path):
+    for row in iterate_jsonl(path):
         families.setdefault(str(row.get("key", "")).split("/")[0], []).append(row)
     sizes = {key: sum(len(row.get("responses", ())) for row in rows) for key, rows in families.items()}
     kept: set[str] = set()
@@ -116,7 +117,7 @@ def _responses(run: RunFiles, step: int) -> int:
     """Return the number of responses in the step's file: as its metrics count them, else as the file does."""
     row: Mapping[str, Any] = next((row for row in run.metrics if row["step"] == step), {})
     counted = _sum(value for name, value in row.items() if name.startswith("samples/"))
-    return counted or sum(len(group.get("responses", ())) for group in read_rows(run.samples[step]))
+    return counted or sum(len(group.get("responses", ())) for group in iterate_jsonl(run.samples[step]))
 
 
 def _sum(values: Iterable[Any]) -> int:

@@ -1,4 +1,4 @@
-"""Reading of a run folder, with whatever of its files is there yet.
+"""A run folder as a report sees it, with whatever of its files is there yet.
 
 It reads a run that is still going on, one that was killed, one of `fastsvs sft` and one written by other programs:
 absent files and names are absent figures. It imports nothing that loads torch.
@@ -6,18 +6,14 @@ absent files and names are absent figures. It imports nothing that loads torch.
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fastsvs.config import flatten
-from fastsvs.errors import UserError
+from fastsvs.stored_run import open_run
 
 Number = float | int | None
 METHODS = {"svs": "SvS", "none": "RLVR"}
@@ -66,17 +62,16 @@ class RunFiles:
 
 def read_run(path: Path) -> RunFiles:
     """Read a run folder. Raises UserError for a folder that holds no run, or for files that do not belong to a run."""
-    if not any((path / name).is_file() for name in ("config.yaml", "metrics.jsonl")):
-        raise UserError(f"{path} is no run folder: it has neither config.yaml nor metrics.jsonl")
-    config = flatten(_mapping(path / "config.yaml"))
+    run = open_run(path)
+    config = flatten(run.config())
     return RunFiles(
         path=path,
         config=config,
-        environment=_mapping(path / "environment.json"),
-        metrics=_metrics(path / "metrics.jsonl", is_supervised(config)),
-        evaluations={step: _mapping(file) for step, file in _by_step(path / "evaluations", "json").items()},
-        samples=_by_step(path / "samples", "jsonl"),
-        finished=(path / "summary.json").is_file(),
+        environment=run.environment(),
+        metrics=_metrics(run.metrics(), is_supervised(config)),
+        evaluations=run.evaluations(),
+        samples=run.sample_files(),
+        finished=run.layout.summary.is_file(),
     )
 
 
@@ -85,26 +80,10 @@ def is_supervised(config: Mapping[str, Any]) -> bool:
     return bool(config) and not any(key.startswith("rollout.") for key in config)
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a jsonl file, without a last line that is cut off or is still being written.
-
-    Raises UserError for a file that cannot be read or a line that is no JSON object; a missing file has no rows.
-    """
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for number, line in enumerate(file, 1):
-                if line.endswith("\n") and line.strip():
-                    yield _object(line, f"{path}, line {number}")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _metrics(path: Path, supervised: bool) -> list[dict[str, Number]]:
+def _metrics(written: Sequence[Mapping[str, Any]], supervised: bool) -> list[dict[str, Number]]:
     """Return the rows by step, the later of two rows of one step, with values that are not finite numbers as None."""
     rows: dict[int, dict[str, Number]] = {}
-    for position, row in enumerate(read_rows(path), 1):
+    for position, row in enumerate(written, 1):
         step = _number(row.get("step"))
         step = position if step is None else int(step)
         named = {_name(name, supervised): _number(value) for name, value in row.items()}
@@ -119,42 +98,3 @@ def _name(name: str, supervised: bool) -> str:
 
 def _number(value: Any) -> Number:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _by_step(folder: Path, suffix: str) -> dict[int, Path]:
-    found = {
-        int(match[1]): path
-        for path in folder.glob(f"step_*.{suffix}")
-        if (match := re.fullmatch(rf"step_(\d+)\.{suffix}", path.name))
-    }
-    return dict(sorted(found.items()))
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """Read a mapping from a YAML or JSON file, empty when there is no file. Raises UserError for a file that holds
-    none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if path.suffix == ".json":
-        return _object(text, str(path))
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} does not hold a configuration")
-    return tree
-
-
-def _object(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: not a JSON object")
-    return value

@@ -17,6 +17,7 @@ from typing import Any
 from fastsvs.errors import UserError
 from fastsvs.report.document import Document, build
 from fastsvs.report.page import live_page, pack
+from fastsvs.stored_run import StoredRun
 
 HOST = "127.0.0.1"
 
@@ -59,10 +60,8 @@ class Runs:
     def _files(self) -> list[tuple[str, int, int]]:
         """Return (path, modification time, size) of every file that the document is built from, to find out what
         changed."""
-        patterns = ("*.yaml", "*.json", "*.jsonl", "evaluations/*.json", "samples/*.jsonl")
-        found = [file for path in self._paths for pattern in patterns for file in path.glob(pattern)]
         states = []
-        for file in found:
+        for file in (file for path in self._paths for file in StoredRun(path).records()):
             try:
                 state = file.stat()
             except FileNotFoundError:  # replaced just now

@@ -4,7 +4,7 @@ from fastsvs.telemetry.curves import draw_curves
 from fastsvs.telemetry.loggers import LOGGERS, Logger, check_loggers
 from fastsvs.telemetry.memory import give_back, peak_memory
 from fastsvs.telemetry.progress import StepProgress, Tally, training_facts
-from fastsvs.telemetry.run_folder import RunFolder, read_evaluations
+from fastsvs.telemetry.run_folder import RunFolder
 
 __all__ = [
     "LOGGERS",
@@ -16,6 +16,5 @@ __all__ = [
     "draw_curves",
     "give_back",
     "peak_memory",
-    "read_evaluations",
     "training_facts",
 ]

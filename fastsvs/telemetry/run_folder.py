@@ -6,7 +6,6 @@ metrics beyond that checkpoint are therefore removed first.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +14,8 @@ from fastsvs import config as configuration
 from fastsvs.config import SelfJob, SftJob, TrainJob, differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
-from fastsvs.files import append_jsonl, check_folder, lock, read_jsonl, write_atomic, write_json, write_jsonl
+from fastsvs.files import append_jsonl, check_folder, lock, write_atomic, write_json, write_jsonl
+from fastsvs.stored_run import StoredRun
 from fastsvs.telemetry.loggers import Loggers, check_loggers
 from fastsvs.telemetry.loggers.registry import RunFacts
 
@@ -39,8 +39,10 @@ class RunFolder:
 
     def __init__(self, job: TrainJob | SftJob | SelfJob, root: Path, writable: bool) -> None:
         self.root = root
-        self.metrics_path = root / "metrics.jsonl"
-        self.checkpoints = root / "checkpoints"
+        self.stored = StoredRun(root)
+        self.layout = self.stored.layout
+        self.metrics_path = self.layout.metrics
+        self.checkpoints = self.layout.checkpoints
         self._writable = writable
         self._job = job
         self._loggers: Loggers | None = None
@@ -56,9 +58,9 @@ class RunFolder:
         if not self._writable:
             return
         self._lock = self._lock or lock(self.root)
-        write_atomic(self.root / "config.yaml", configuration.dump(self._job))
-        if not (self.root / "environment.json").exists():
-            write_json(self.root / "environment.json", describe_environment())
+        write_atomic(self.layout.config, configuration.dump(self._job))
+        if not self.layout.environment.exists():
+            write_json(self.layout.environment, describe_environment())
         write_jsonl(self.metrics_path, [row for row in self.metrics() if row["step"] <= step])
         self._loggers = Loggers(RunFacts(self.root, self._job.logging, self._job.model_dump(mode="json"), step))
 
@@ -71,7 +73,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the rows of metrics.jsonl."""
-        return read_jsonl(self.metrics_path)
+        return self.stored.metrics()
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.jsonl, and pass it to the loggers."""
@@ -83,27 +85,27 @@ class RunFolder:
     def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write the samples of a step."""
         if self._writable:
-            write_jsonl(self.root / "samples" / f"step_{step}.jsonl", rows)
+            write_jsonl(self.layout.samples(step), rows)
 
     def write_evaluation(self, step: int, result: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
         """Write an evaluation and its samples, and pass its figures to the loggers."""
         if self._writable:
-            write_jsonl(self.root / "evaluations" / f"step_{step}.samples.jsonl", rows)
-            write_json(self.root / "evaluations" / f"step_{step}.json", result)
+            write_jsonl(self.layout.evaluation_samples(step), rows)
+            write_json(self.layout.evaluation(step), result)
         if self._loggers:
             self._loggers.log(step, dict(_scalars(result)))
 
     def evaluations(self) -> dict[int, dict[str, Any]]:
         """Return all evaluations so far, by step."""
-        return read_evaluations(self.root)
+        return self.stored.evaluations()
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
         if self._writable:
-            write_json(self.root / "summary.json", summary)
+            write_json(self.layout.summary, summary)
 
     def _check_same_run(self, job: TrainJob | SftJob | SelfJob) -> None:
-        path = self.root / "config.yaml"
+        path = self.layout.config
         if not path.exists():
             if self.root.exists() and any(not entry.name.startswith(".") for entry in self.root.iterdir()):
                 raise UserError(f"{self.root} holds files but no run: choose another run.dir or remove it")
@@ -123,9 +125,3 @@ def _scalars(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield from ((f"evaluation/{name}" + ("" if part == "mean" else f"/{part}"), value[part]) for part in value)
         else:
             yield f"evaluation/{name}", value
-
-
-def read_evaluations(root: Path) -> dict[int, dict[str, Any]]:
-    """Return the evaluations in a run folder, by step."""
-    paths = {int(path.stem.removeprefix("step_")): path for path in root.glob("evaluations/step_*.json")}
-    return {step: json.loads(paths[step].read_text(encoding="utf-8")) for step in sorted(paths)}

@@ -14,6 +14,7 @@ from fastsvs.config import MergingConfig, TrainJob
 from fastsvs.policy import MergePlan, Policy, WeightSource, checkpoint, open_source, replace_weights
 from fastsvs.registry import Registry
 from fastsvs.seeding import derive_seed
+from fastsvs.stored_run import checkpoint_name
 
 CheckpointHook = Callable[[str, Tensor, Tensor], Tensor]
 """Function (Hugging Face name, first, current) -> weights to go on with; fp32, whole tensors. It must not depend on the
@@ -48,7 +49,7 @@ def apply(job: TrainJob, policy: Policy, scratch: Path, step: int) -> None:
     if distributed.is_main():
         shutil.rmtree(scratch, ignore_errors=True)  # what a kill has left
     checkpoint.save(policy, scratch, step, {}, keep=1)
-    [saved] = distributed.broadcast(checkpoint.all_of(scratch))
+    saved = scratch / checkpoint_name(step)
     first = open_source(job.model, policy.architecture, job.run.seed)
     _, current = checkpoint.open_masters(saved, policy.architecture)
     replace_weights(policy, HookedWeights(hook, first, current), keep_moments=job.merging.keep_moments)

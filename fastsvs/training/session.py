@@ -27,6 +27,7 @@ from fastsvs.rollout import (
     sampling_params,
 )
 from fastsvs.selfplay import JUDGES, Draw, Judge, Sampler, Stage, Task, original_tasks
+from fastsvs.stored_run import RunLayout
 from fastsvs.sync import BroadcastSync, LocalSync, WeightSync, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import checkpoint_hooks
@@ -121,7 +122,7 @@ class Session:
         the hook makes."""
         checkpoints, state = self.folder.checkpoints, {"step": step, "plugins": self.plugin_state}
         newest = distributed.broadcast(checkpoint.latest(checkpoints))
-        if newest and checkpoint.step_of(newest) == step:
+        if newest == self.folder.layout.checkpoint(step):
             return
         if checkpoint_hooks.is_due(self.job, step):
             checkpoint_hooks.apply(self.job, self.policy, self.folder.root / ".before_hook", step)
@@ -185,7 +186,7 @@ def build_policy(job: TrainJob, total_updates: int) -> Policy:
 
 
 def training_spec(job: TrainJob, hf_config: PretrainedConfig, stop: Sequence[int]) -> EngineSpec:
-    folder = Path(job.run.dir) / "servers"
+    folder = RunLayout(Path(job.run.dir)).servers
     return engine_spec(job.rollout, hf_config, stop, DTYPES[job.policy.dtype], longest_request(job), folder)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from fastsvs import distributed
 from fastsvs.evaluate import Estimate
-from fastsvs.files import read_jsonl
 from fastsvs.selfplay import VARIANT, Experience
 from fastsvs.telemetry import draw_curves
 from fastsvs.training.session import Session
@@ -34,7 +33,7 @@ def conclude(session: Session) -> dict[str, Any]:
     folder.write_summary(summary)
     if distributed.is_main():
         title = f"{run.dir}: {session.job.selfplay.stage}, seed {run.seed}"
-        draw_curves(folder.root / "curves.png", title, metrics, evaluations)
+        draw_curves(folder.layout.curves, title, metrics, evaluations)
         _show(session, summary)
     return summary
 
@@ -80,7 +79,7 @@ def _self_made_problems(session: Session) -> Iterator[dict[str, Any]]:
     """Yield rewarded problems of the latest steps, each from another source, with the solution it was written from."""
     sources: set[str] = set()
     for step in range(session.job.run.steps, 0, -1):
-        groups = {row["key"]: row for row in read_jsonl(session.folder.root / "samples" / f"step_{step}.jsonl")}
+        groups = {row["key"]: row for row in session.folder.stored.samples(step)}
         for row in groups.values():
             if row["kind"] != VARIANT:
                 continue
@@ -100,7 +99,7 @@ def _self_made_problems(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def _show(session: Session, summary: Mapping[str, Any]) -> None:
-    say, root = session.progress.say, session.folder.root
+    say, layout = session.progress.say, session.folder.layout
     say("")
     for index, made in enumerate(summary["self_made_problems"], 1):
         say(f"self-made problem {index} (step {made['step']})")
@@ -112,7 +111,7 @@ def _show(session: Session, summary: Mapping[str, Any]) -> None:
         before, after = summary["before"][name], summary["after"][name]
         say(f"held-out {name}: {Estimate(**before)} before, {Estimate(**after)} after")
     say(f"{summary['steps']} training steps in {summary['wall_seconds']:.0f} s")
-    say(f"see {root}/summary.json and {root}/curves.png; `fastsvs report {root}` makes a page of everything")
+    say(f"see {layout.summary} and {layout.curves}; `fastsvs report {layout.root}` makes a page of everything")
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,194 @@
+"""A run folder: the name of every file in it, and what the files hold.
+
+Whoever writes or reads a run takes the names from `RunLayout`. `StoredRun` reads a run that is done, that was killed or
+that goes on; what is not there yet is empty. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastsvs.errors import UserError
+from fastsvs.files import iterate_jsonl, read_jsonl, read_mapping
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """The places of a run's files. They need not be there."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """Return the resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Return the record of machine, versions, commit and command."""
+        return self.root / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Return the metrics, one object a step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """Return the summary, which is written when the run is done."""
+        return self.root / "summary.json"
+
+    @property
+    def curves(self) -> Path:
+        """Return the picture of the run."""
+        return self.root / "curves.png"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Return the folder of the checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def servers(self) -> Path:
+        """Return the folder of what rollout servers leave, such as their logs."""
+        return self.root / "servers"
+
+    @property
+    def dynamics(self) -> Path:
+        """Return the result of `fastsvs analyze RUN`."""
+        return self.root / "dynamics.json"
+
+    @property
+    def saturation(self) -> Path:
+        """Return the result of `fastsvs analyze RUN --fit`."""
+        return self.root / "saturation.json"
+
+    @property
+    def report(self) -> Path:
+        """Return the page of `fastsvs report RUN`."""
+        return self.root / "report.html"
+
+    @property
+    def all_samples(self) -> Path:
+        """Return the folder of the samples of all steps."""
+        return self.root / "samples"
+
+    @property
+    def all_evaluations(self) -> Path:
+        """Return the folder of all evaluations."""
+        return self.root / "evaluations"
+
+    def samples(self, step: int) -> Path:
+        """Return what the policy read and wrote in a step, one object a group."""
+        return self.all_samples / f"step_{step}.jsonl"
+
+    def evaluation(self, step: int) -> Path:
+        """Return the held-out figures after a step."""
+        return self.all_evaluations / f"step_{step}.json"
+
+    def evaluation_samples(self, step: int) -> Path:
+        """Return the answers of the evaluation after a step, one object a problem."""
+        return self.all_evaluations / f"step_{step}.samples.jsonl"
+
+    def checkpoint(self, step: int) -> Path:
+        """Return the folder of the checkpoint after a step."""
+        return self.checkpoints / checkpoint_name(step)
+
+    def round(self, number: int) -> Path:
+        """Return the folder of a round of `fastsvs self`, counted from 1."""
+        return self.root / f"round_{number}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """What a run folder holds. Every method reads the files anew, and raises UserError for one that is damaged."""
+
+    root: Path
+
+    @property
+    def layout(self) -> RunLayout:
+        return RunLayout(self.root)
+
+    def config(self) -> Row:
+        """Return the resolved configuration as nested mappings."""
+        return read_mapping(self.layout.config)
+
+    def environment(self) -> Row:
+        """Return the record of machine, versions, commit and command."""
+        return read_mapping(self.layout.environment)
+
+    def metrics(self) -> list[Row]:
+        """Return the rows of metrics.jsonl in the order of the file."""
+        return read_jsonl(self.layout.metrics)
+
+    def summary(self) -> Row:
+        """Return the summary; empty while the run is not done."""
+        return read_mapping(self.layout.summary)
+
+    def sample_files(self) -> dict[int, Path]:
+        """Return the files of samples by step, in order."""
+        return _by_step(self.layout.all_samples, r"step_(\d+)\.jsonl")
+
+    def samples(self, step: int) -> Iterator[Row]:
+        """Yield the groups of a step."""
+        return iterate_jsonl(self.layout.samples(step))
+
+    def evaluation_files(self) -> dict[int, Path]:
+        """Return the files of held-out figures by step, in order."""
+        return _by_step(self.layout.all_evaluations, r"step_(\d+)\.json")
+
+    def evaluations(self) -> dict[int, Row]:
+        """Return the held-out figures by step, in order."""
+        return {step: read_mapping(file) for step, file in self.evaluation_files().items()}
+
+    def evaluation_samples(self, step: int) -> Iterator[Row]:
+        """Yield the problems of the evaluation after a step, with their answers."""
+        return iterate_jsonl(self.layout.evaluation_samples(step))
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Return the checkpoints by step, in order."""
+        return checkpoints_in(self.layout.checkpoints)
+
+    def records(self) -> list[Path]:
+        """Return the files that say how the run went, as far as they are there: configuration, environment, metrics,
+        summary, held-out figures and samples."""
+        layout = self.layout
+        single = (layout.config, layout.environment, layout.metrics, layout.summary)
+        by_step = (*self.evaluation_files().values(), *self.sample_files().values())
+        return [*(file for file in single if file.is_file()), *by_step]
+
+
+def open_run(path: Path) -> StoredRun:
+    """Return the run in a folder. Raises UserError for a folder that holds no run."""
+    run = StoredRun(path)
+    if not any(file.is_file() for file in (run.layout.config, run.layout.metrics)):
+        raise UserError(f"{path} is no run folder: it has neither config.yaml nor metrics.jsonl")
+    return run
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the name of a checkpoint's folder."""
+    return f"step_{step:08d}"
+
+
+def checkpoints_in(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints in a folder by step, in order. Drafts and what is about to be removed are none."""
+    return _by_step(folder, r"step_(\d{8,})")
+
+
+def run_of(checkpoint: Path) -> Path:
+    """Return the folder of the run that a checkpoint belongs to."""
+    return checkpoint.parent.parent
+
+
+def _by_step(folder: Path, name: str) -> dict[int, Path]:
+    """Return the entries of a folder whose names match, by the number in the name's group."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    found = {int(match[1]): path for path in entries if (match := re.fullmatch(name, path.name))}
+    return dict(sorted(found.items()))
