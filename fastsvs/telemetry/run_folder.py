@@ -34,7 +34,7 @@ class RunFolder:
     """The folder of a run. Only the main rank writes (`writable`); all ranks may read.
 
     Making one checks that the folder is free or holds the same run, and writes nothing; `begin` writes, once every part
-    of the run is ready. Raises UserError for a folder with something else in it.
+    of the run is ready. Raises UserError for a folder with something else in it, or with damaged files.
     """
 
     def __init__(self, job: TrainJob | SftJob | SelfJob, root: Path, writable: bool) -> None:
@@ -116,6 +116,7 @@ class RunFolder:
                 f"{self.root} holds a run with another configuration ({'; '.join(changed)}): "
                 "choose another run.dir, remove the folder, or resume with the configuration it began with"
             )
+        self.metrics(), self.evaluations()  # a run that goes on needs them: what is damaged is told before it begins
 
 
 def _scalars(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -70,7 +70,9 @@ class PolicyView:
     def hidden(self, samples: Sequence[int], look: Callable[[list[Tensor]], Tensor]) -> Tensor:
         if not samples:
             return torch.zeros(0, 0)
-        self._seen = self._policy.statistics(self.batch, self._temperature, set(samples), look)
+        self._seen = self._policy.statistics(
+            self.batch, self._temperature, set(samples), lambda states: look(states).cpu()
+        )
         return torch.stack([self._seen.hidden[sample] for sample in samples])
 
     def _statistics(self) -> PolicyStatistics:

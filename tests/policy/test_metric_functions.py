@@ -39,7 +39,7 @@ def token_extremes(step: StepView) -> Mapping[str, float]:
 
 def widest_state(step: StepView) -> Mapping[str, float]:
     def width(hidden: list[Tensor]) -> Tensor:
-        return torch.stack([state.norm(dim=1).max() for state in hidden])[:, None].cpu()
+        return torch.stack([state.norm(dim=1).max() for state in hidden])[:, None]
 
     return {"width": float(step.hidden([0, 5, 11], width).max())}
 

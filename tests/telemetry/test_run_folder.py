@@ -60,6 +60,19 @@ def test_beginning_again_cuts_what_will_be_made_again_and_a_half_written_line(tm
     assert folder.metrics() == [{"step": 1}, {"step": 2}, {"step": 3}, {"step": 4, "again": True}]
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluations/step_0.json"])
+def test_a_damaged_file_is_told_before_the_run_goes_on(tmp_path: Path, name: str) -> None:
+    folder = begun(tmp_path)
+    folder.log({"step": 1})
+    folder.write_evaluation(0, {}, [])
+    folder.close()
+    (tmp_path / name).write_text("half a wor\n")
+    before = (tmp_path / "config.yaml").stat().st_mtime_ns
+    with pytest.raises(UserError, match=f"{name}.*: not JSON"):
+        RunFolder(job(), tmp_path, writable=True)
+    assert (tmp_path / "config.yaml").stat().st_mtime_ns == before
+
+
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     folder = RunFolder(job(), tmp_path / "run", writable=False)
     folder.log({"step": 1})
