@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 from whole_runs import ROOT, SFT, TRAIN, Refuse
 
+from fastsvs.algorithms import Batch, Context
 from fastsvs.cli import main
 
 
@@ -85,6 +87,18 @@ def test_a_model_without_weights(refuse: Refuse, tmp_path: Path) -> None:
     message = refuse(*TRAIN, f"model.path={model}", "model.tokenizer=models/tiny", dry=False)
     assert str(model) in message
     assert "safetensors" in message
+
+
+def longest(batch: Batch, context: Context) -> Tensor:
+    """A reward and an advantage that report the same metric."""
+    context.metrics["longest"] = float(batch.response_lengths.max())
+    return batch.response_lengths.float()
+
+
+def test_two_plug_ins_with_a_metric_of_one_name(capsys, tmp_path: Path) -> None:
+    plug_ins = [f"algorithm.{slot}={__name__}:longest" for slot in ("reward", "advantage")]
+    assert main([*TRAIN, "selfplay.stage=none", "evaluation.path=null", *plug_ins, f"run.dir={tmp_path}/run"]) == 2
+    assert "the metric 'longest' is reported twice: give your own another name" in capsys.readouterr().err
 
 
 def test_a_run_folder_that_is_not_free(capsys, tmp_path: Path) -> None:

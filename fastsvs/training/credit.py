@@ -9,7 +9,16 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from fastsvs.algorithms import Batch, Context, LeftOut, TokenStatistics, needs_labels, sample_rewards, token_advantages
+from fastsvs.algorithms import (
+    Batch,
+    Context,
+    LeftOut,
+    TokenStatistics,
+    joined,
+    needs_labels,
+    sample_rewards,
+    token_advantages,
+)
 from fastsvs.dynamics import rank_dynamics
 from fastsvs.policy import Policy, PolicyStatistics
 from fastsvs.selfplay import Experience, count
@@ -68,7 +77,7 @@ def assign(session: Session, batch: Batch) -> Credited:
     known = probe.logprobs_of(batch)
     if known is not None and len(batch) > config.samples_per_update:
         batch = replace(batch, old_logprobs=known)
-    metrics = {name: figure for context in contexts.values() for name, figure in context.metrics.items()}
+    metrics = joined(*(context.metrics for context in contexts.values()))
     return Credited(batch, {f"credit/{name}": figure for name, figure in metrics.items()}, rewards, kept)
 
 

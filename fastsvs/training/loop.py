@@ -77,8 +77,10 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
         else {}
     )
     times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
-    row = {**played, **credited.metrics, **learned, **session.sync.metrics(), **seen, **peak_memory(), **times}
-    return {"step": step + 1, **row}, ahead
+    row = joined(
+        {"step": step + 1}, played, credited.metrics, learned, session.sync.metrics(), seen, peak_memory(), times
+    )
+    return row, ahead
 
 
 def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
