@@ -172,7 +172,7 @@ def test_the_example_of_a_reward_trains(example: str, tmp_path: Path) -> None:
         ("algorithm.loss", "ppo"),
         ("rollout.engine", "local, vllm"),
         ("merging.hook", "merge, none"),
-        ("dynamics.metrics", "entropy, experience, rank, updates"),
+        ("dynamics.metrics", "entropy, rank, samples, updates"),
         ("logging.loggers", "tensorboard"),
     ],
 )

@@ -3,6 +3,7 @@ from dataclasses import replace
 from math import ceil
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,8 +98,8 @@ def test_what_is_left_out_can_count_as_if_it_were_learned_from(samples, aggregat
 def test_the_last_update_weighs_as_much_as_it_is_full():
     config = AlgorithmConfig(samples_per_update=8, updates="filled")
     full, last = updates_of(of_lengths([3] * 10), config, 16, seed=0)
-    assert float(full.weights.sum() * 3) == 1
-    assert abs(float(last.weights.sum() * 3) - 2 / 8) < 1e-6
+    assert float(full.weights.sum() * 3) == pytest.approx(1)
+    assert float(last.weights.sum() * 3) == pytest.approx(2 / 8)
 
 
 def test_left_out_responses_fill_an_update_that_counts_them():
