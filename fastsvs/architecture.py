@@ -55,7 +55,7 @@ def load_hf_config(path: str) -> PretrainedConfig:
     Raises UserError where none can be read."""
     try:
         return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # transformers raises all sorts over what stands in the file
         raise UserError(
             f"model.path={path!r}: no readable Hugging Face model config; give a folder with config.json "
             f"or the id of a model on the hub ({elsewhere(path, error)})"
@@ -63,9 +63,12 @@ def load_hf_config(path: str) -> PretrainedConfig:
 
 
 def read_architecture(hf: PretrainedConfig) -> Architecture:
-    """Read the architecture. Raises UserError for a model that would be computed wrongly."""
+    """Read the architecture. Raises UserError for a model that would be computed wrongly, or not at all."""
     if hf.model_type not in SUPPORTED:
-        raise UserError(f"model type {hf.model_type!r} is not supported; supported: {', '.join(SUPPORTED)}")
+        raise UserError(
+            f"{_file_of(hf)}: model type {hf.model_type!r} is not supported; supported: {', '.join(SUPPORTED)}"
+        )
+    _reject_impossible_shapes(hf)
     _reject_unsupported_features(hf)
     return Architecture(
         layers=hf.num_hidden_layers,
@@ -125,11 +128,45 @@ def rotary_frequencies(hf: PretrainedConfig) -> tuple[Tensor, float]:
 
 
 def _head_dim(hf: PretrainedConfig) -> int:
-    return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+    dim: int | None = getattr(hf, "head_dim", None)
+    return hf.hidden_size // hf.num_attention_heads if dim is None else dim
+
+
+def _reject_impossible_shapes(hf: PretrainedConfig) -> None:
+    sizes = {
+        name: getattr(hf, name)
+        for name in (
+            *("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"),
+            *("vocab_size", "max_position_embeddings"),
+        )
+    }
+    faults = [f"{name}={size!r} (at least 1)" for name, size in sizes.items() if type(size) is not int or size < 1]
+    if not faults:
+        faults += _impossible_heads(hf)
+    if not hf.rms_norm_eps > 0:
+        faults.append(f"rms_norm_eps={hf.rms_norm_eps!r} (above 0)")
+    if not hf.rope_parameters.get("rope_theta", 1) > 0:
+        faults.append(f"rope_theta={hf.rope_parameters['rope_theta']!r} (above 0)")
+    if faults:
+        raise UserError(f"{_file_of(hf)} describes no model that can be built: {'; '.join(faults)}")
+
+
+def _impossible_heads(hf: PretrainedConfig) -> list[str]:
+    heads, groups = hf.num_attention_heads, hf.num_key_value_heads
+    faults = []
+    if heads % groups:
+        faults.append(f"num_key_value_heads={groups} (a divisor of num_attention_heads={heads})")
+    if getattr(hf, "head_dim", None) is None and hf.hidden_size % heads:
+        faults.append(f"num_attention_heads={heads} (a divisor of hidden_size={hf.hidden_size})")
+    elif (dim := _head_dim(hf)) < 2 or dim % 2:
+        faults.append(f"head_dim={dim} (even and at least 2)")
+    return faults
 
 
 def _reject_unsupported_features(hf: PretrainedConfig) -> None:
     faults = []
+    if getattr(hf, "quantization_config", None):
+        faults.append("quantized weights (quantization_config; take the model that it was made from)")
     if hf.hidden_act != "silu":
         faults.append(f"hidden_act={hf.hidden_act!r} (only 'silu')")
     if getattr(hf, "attention_bias", False):
@@ -141,7 +178,11 @@ def _reject_unsupported_features(hf: PretrainedConfig) -> None:
     if hf.rope_parameters["rope_type"] not in STATIC_ROPE:
         faults.append(f"rope_type={hf.rope_parameters['rope_type']!r} (only {', '.join(STATIC_ROPE)})")
     if faults:
-        raise UserError(f"this {hf.model_type} model has what the trainer does not support: {'; '.join(faults)}")
+        raise UserError(f"{_file_of(hf)} asks for what the trainer does not support: {'; '.join(faults)}")
+
+
+def _file_of(hf: PretrainedConfig) -> str:
+    return f"config.json of {hf.name_or_path or f'a {hf.model_type} model'}"
 
 
 def _divisors(number: int) -> list[int]:

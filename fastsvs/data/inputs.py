@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from fastsvs.architecture import load_hf_config
 from fastsvs.config import DataConfig, TrainJob
@@ -14,6 +14,7 @@ from fastsvs.data.loader import NO_PROBLEMS, load_problems
 from fastsvs.data.prompts import encode_problems, load_tokenizer
 from fastsvs.data.records import Problem
 from fastsvs.errors import UserError
+from fastsvs.model_files import declared_stops
 
 EncodedProblem = tuple[Problem, tuple[int, ...]]
 """A problem with the token ids of its prompt."""
@@ -58,12 +59,11 @@ def longest_prompt(problems: Sequence[EncodedProblem]) -> int:
 
 def stop_token_ids(model_path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokenizer's end of sequence and what the model's generation_config.json, or else its config.json, ends
-    on. Raises UserError where none of them names a token."""
-    try:
-        declared = GenerationConfig.from_pretrained(model_path).eos_token_id
-    except OSError:
+    on. Raises UserError where none of them names a token, or where generation_config.json cannot be read."""
+    declared: int | Sequence[int] | None = declared_stops(model_path)
+    if declared is None:
         declared = load_hf_config(model_path).eos_token_id
-    ids = {tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])} - {None}
+    ids = {tokenizer.eos_token_id, *(declared if isinstance(declared, Sequence) else [declared])} - {None}
     if not ids:
         raise UserError(
             f"{model_path}: neither the tokenizer nor the model's configuration names an end-of-sequence token"

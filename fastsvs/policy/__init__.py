@@ -21,7 +21,7 @@ with lean_imports():
     from fastsvs.policy.policy import Policy, PolicyStatistics
     from fastsvs.policy.stored import StoredWeights, open_model, open_trained, open_weights, read_job
     from fastsvs.policy.training_state import replace_weights
-    from fastsvs.policy.weights import WeightSource, open_source
+    from fastsvs.policy.weights import WeightSource, check_weights, open_source
 
 __all__ = [
     "DTYPES",
@@ -33,6 +33,7 @@ __all__ = [
     "WeightSource",
     "check_layout",
     "check_schedule",
+    "check_weights",
     "checkpoint",
     "hf_shapes",
     "load_hf_config",

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
-from huggingface_hub import snapshot_download
 from megatron.core import parallel_state as mpu
 from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import ModelConfig
-from fastsvs.errors import UserError
 from fastsvs.policy.mapping import Entry, Shape, cut_range, entries, hf_shapes, join, megatron_shapes, merge
+from fastsvs.policy.safetensors_folder import SafetensorsWeights, check_local_weights
 from fastsvs.seeding import derive_seed
 
 
@@ -53,50 +49,18 @@ class RandomWeights:
         return torch.randn(shape, generator=generator) * self._std
 
 
-class SafetensorsWeights:
-    """Weights of a Hugging Face folder or hub id, sharded or not. Only the slices that are asked for are read."""
-
-    def __init__(self, path: str, architecture: Architecture) -> None:
-        folder = Path(path)
-        if not folder.is_dir():
-            folder = Path(snapshot_download(path, allow_patterns=["*.safetensors", "*.safetensors.index.json"]))
-        self._files = _files_by_name(folder)
-        self._open: dict[Path, safe_open] = {}
-        self._check(folder, architecture)
-
-    def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
-        """Read a tensor or a part of it; see `WeightSource`."""
-        slices = self._slices(name)
-        if cut is None:
-            return slices[:]
-        return slices[start:end] if cut == 0 else slices[:, start:end]
-
-    def _slices(self, name: str) -> Any:
-        file = self._files[name]
-        if file not in self._open:
-            self._open[file] = safe_open(file, framework="pt")
-        return self._open[file].get_slice(name)
-
-    def _check(self, folder: Path, architecture: Architecture) -> None:
-        expected = hf_shapes(architecture)
-        present = {name for name in self._files if not name.endswith("rotary_emb.inv_freq")}
-        unexpected = present - set(expected) - ({"lm_head.weight"} if architecture.tied else set())
-        faults = [f"{name} is missing" for name in expected if name not in present]
-        faults += [f"{name} has no place in this model" for name in sorted(unexpected)]
-        for name in present & set(expected):
-            shape = tuple(self._slices(name).get_shape())
-            if shape != expected[name]:
-                faults.append(f"{name} has shape {list(shape)}, config.json makes it {list(expected[name])}")
-        if faults:
-            more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-            raise UserError(f"weights in {folder} do not fit its config.json: {'; '.join(faults[:5])}{more}")
-
-
 def open_source(model: ModelConfig, architecture: Architecture, seed: int) -> WeightSource:
     """Return the source of the weights that a run with this model begins with."""
     if model.initialize == "random":
         return RandomWeights(architecture, seed)
     return SafetensorsWeights(model.path, architecture)
+
+
+def check_weights(model: ModelConfig, architecture: Architecture) -> None:
+    """Check the weights that a run with this model begins with, as far as this machine has them. Raises UserError for
+    weights that cannot be read or are another model's."""
+    if model.initialize == "pretrained":
+        check_local_weights(model.path, architecture)
 
 
 def load_weights(model: nn.Module, architecture: Architecture, source: WeightSource) -> None:
@@ -169,16 +133,3 @@ def _from_stage(value: Tensor, stage: int) -> Tensor:
     value = value.contiguous()
     dist.broadcast(value, src=dist.get_global_rank(group, stage), group=group)
     return value
-
-
-def _files_by_name(folder: Path) -> dict[str, Path]:
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if index.is_file():
-        return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
-    if not single.is_file():
-        raise UserError(
-            f"no model.safetensors or model.safetensors.index.json in {folder}; "
-            "model.initialize=random draws new weights"
-        )
-    with safe_open(single, framework="pt") as opened:
-        return dict.fromkeys(opened.keys(), single)

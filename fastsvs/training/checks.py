@@ -10,7 +10,7 @@ from fastsvs.architecture import check_layout, load_hf_config, read_architecture
 from fastsvs.config import ModelConfig, PolicyConfig, TrainJob
 from fastsvs.dynamics import METRICS
 from fastsvs.errors import UserError
-from fastsvs.policy import check_schedule
+from fastsvs.policy import check_schedule, check_weights
 from fastsvs.rollout import ENGINES, check_dedicated
 from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage
 from fastsvs.training.checkpoint_hooks import HOOKS
@@ -38,11 +38,14 @@ def check_lengths(job: TrainJob) -> None:
 
 
 def check_policy(model: ModelConfig, policy: PolicyConfig, processes: int | None, updates: int) -> PretrainedConfig:
-    """Return the model's configuration. Raises UserError where no policy can be built: for the model, for its layout on
-    `processes` processes (None: on as many as it takes), or for a schedule of `updates` updates."""
+    """Return the model's configuration. Raises UserError where no policy can be built: for the model or the weights of
+    it that are on this machine, for its layout on `processes` processes (None: on as many as it takes), or for a
+    schedule of `updates` updates."""
     hf_config = load_hf_config(model.path)
-    check_layout(read_architecture(hf_config), policy, processes)
+    architecture = read_architecture(hf_config)
+    check_layout(architecture, policy, processes)
     check_schedule(policy.optimizer, updates)
+    check_weights(model, architecture)
     return hf_config
 
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 from fastsvs.architecture import Architecture, read_architecture
 from fastsvs.policy import export
 from fastsvs.policy.mapping import cut_range, entries, hf_parts, hf_shapes, megatron_shapes, merge
-from fastsvs.policy.weights import SafetensorsWeights
+from fastsvs.policy.safetensors_folder import SafetensorsWeights
 
 
 def shard(architecture: Architecture, tensors: dict[str, Tensor], tensor: int, pipeline: int) -> list[list[Tensor]]:
