@@ -177,6 +177,11 @@ def checkpoint_name(step: int) -> str:
     return f"step_{step:08d}"
 
 
+def checkpoint_step(path: Path) -> int:
+    """Return the step of a checkpoint, which its folder's name tells."""
+    return int(path.name.removeprefix("step_"))
+
+
 def checkpoints_in(folder: Path) -> dict[int, Path]:
     """Return the checkpoints in a folder by step, in order. Drafts and what is about to be removed are none."""
     return _by_step(folder, r"step_(\d{8,})")

@@ -20,8 +20,9 @@ from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_to
 from fastsvs.errors import Preempted, UserError
 from fastsvs.files import check_folder
 from fastsvs.policy import Policy, checkpoint
+from fastsvs.stored_run import checkpoint_step
 from fastsvs.telemetry import RunFolder, StepProgress
-from fastsvs.training import check_policy
+from fastsvs.training import check_policy, check_resumption
 
 Example = tuple[np.ndarray, np.ndarray]
 """Token ids `[tokens]` and whether each is to be learned `[tokens]`."""
@@ -38,7 +39,9 @@ def sft(job: SftJob) -> Path:
         job.model, job.policy, seed=job.run.seed, total_updates=job.run.steps, max_sequence_tokens=job.data.max_tokens
     )
     newest = distributed.broadcast(checkpoint.latest(folder.checkpoints))
-    start = checkpoint.load(policy, newest)["step"] if newest else 0
+    start = checkpoint_step(newest) if newest else 0
+    if newest:
+        checkpoint.load(policy, newest)
     folder.begin(start)
     sampler = EpochSampler(len(examples), job.run.prompts_per_step, job.run.seed)
     with closing(folder), StepProgress("sft", job.run.steps, start, enabled=main) as progress:
@@ -54,8 +57,7 @@ def sft(job: SftJob) -> Path:
             progress.advance(step + 1, f"loss {metrics['loss']:.4f}  {row['time/step']:.2f} s")
             early = step + 1 < job.run.steps and distributed.broadcast(preemption.told())
             if (step + 1) % job.run.save_every == 0 or step + 1 == job.run.steps or early:
-                state = {"step": step + 1}
-                checkpoint.save(policy, folder.checkpoints, step + 1, state, job.run.keep_checkpoints)
+                checkpoint.save(policy, folder.checkpoints, step + 1, {}, job.run.keep_checkpoints)
             if early:
                 raise Preempted
     if job.export is None:
@@ -84,6 +86,7 @@ def preflight(job: SftJob, processes: int | None) -> Checked:
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     main = distributed.is_main()
     folder = RunFolder(job, Path(job.run.dir), writable=main)
+    check_resumption(folder.checkpoints, hf_config)
     if main and job.export is not None:
         check_folder("export", Path(job.export))
     examples, facts = load_examples(job)

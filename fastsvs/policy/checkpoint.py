@@ -7,11 +7,11 @@ storage that all ranks see. A checkpoint loads onto any layout; see `training_st
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,15 +27,20 @@ from fastsvs import distributed
 from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
 from fastsvs.policy import training_state
+from fastsvs.policy.manifest import (
+    MANIFEST,
+    FileFacts,
+    Manifest,
+    check_contents,
+    check_sizes,
+    digest,
+    read_manifest,
+)
+from fastsvs.policy.pieces import MASTER, PieceIndex, SavedTensors
 from fastsvs.policy.policy import Policy
 from fastsvs.stored_run import checkpoint_name, checkpoints_in
 
 T = TypeVar("T")
-Files = dict[str, dict[str, Any]]
-"""Facts about the files of a checkpoint: file name -> {"bytes": size, "sha256": hex digest}."""
-
-FORMAT = 1
-MANIFEST = "manifest.json"
 
 
 def save(policy: Policy, root: Path, step: int, state: Mapping[str, Any], keep: int) -> None:
@@ -50,16 +55,14 @@ def save(policy: Policy, root: Path, step: int, state: Mapping[str, Any], keep: 
     try:
         _on_main(partial(_begin, root, draft), failure)
         parts = _on_all(lambda: _write_part(draft, training_state.pieces(policy)), failure)
-        files: Files = {name: facts for part in parts for name, facts in part.items()}
-        manifest = {
-            "format": FORMAT,
-            "step": step,
-            "state": dict(state),
-            "architecture": asdict(policy.architecture),
-            "tensor_parallel": mpu.get_tensor_model_parallel_world_size(),
-            "updates": policy.updates,
-            "files": files,
-        }
+        manifest = Manifest(
+            step=step,
+            state=dict(state),
+            architecture=asdict(policy.architecture),
+            tensor_parallel=mpu.get_tensor_model_parallel_world_size(),
+            updates=policy.updates,
+            files={name: facts for part in parts for name, facts in part.items()},
+        )
         _on_main(partial(_publish, draft, root / name, manifest), failure)
     except UserError:
         if distributed.is_main():
@@ -73,6 +76,15 @@ def latest(root: Path) -> Path | None:
     return next(reversed(checkpoints_in(root).values()), None)
 
 
+def check(path: Path, architecture: Architecture) -> None:
+    """Check a checkpoint by its manifest and the sizes of its files, before anything is built. Raises UserError for one
+    that `load` would refuse for them."""
+    with _damaged(path):
+        manifest = read_manifest(path)
+        check_sizes(path, manifest)
+    _check_architecture(path, manifest, architecture)
+
+
 def load(policy: Policy, path: Path) -> dict[str, Any]:
     """Restore weights, optimizer and scheduler onto any layout of `policy`, and return the saved `state`. Collective.
 
@@ -80,29 +92,36 @@ def load(policy: Policy, path: Path) -> dict[str, Any]:
     truncated or altered, or when the checkpoint is of another model; `policy` then stays as it was.
     """
     failure = _damage_report(path)
-    manifest = _on_all(partial(_read_manifest, path), failure)[distributed.rank()]
-    _check_architecture(path, manifest["architecture"], asdict(policy.architecture))
-    share = sorted(manifest["files"].items())[distributed.rank() :: distributed.world_size()]
-    _on_all(partial(_verify, path, share), failure)
-    files = [path / name for name in sorted(manifest["files"])]
-    training_state.restore(policy, files, manifest["tensor_parallel"], manifest["updates"])
-    return manifest["state"]
+    manifest = _on_all(partial(read_manifest, path), failure)[distributed.rank()]
+    _check_architecture(path, manifest, policy.architecture)
+    share = sorted(manifest.files.items())[distributed.rank() :: distributed.world_size()]
+    _on_all(partial(check_contents, path, share), failure)
+    opened: list[PieceIndex] = []
+    _on_all(lambda: opened.append(_open(path, manifest, policy.architecture)), failure)
+    training_state.restore(policy, opened[0], manifest.tensor_parallel, manifest.updates)
+    return manifest.state
 
 
-def open_masters(path: Path, architecture: Architecture) -> tuple[int, training_state.SavedTensors]:
+def open_masters(path: Path, architecture: Architecture) -> tuple[int, SavedTensors]:
     """Return the step of a checkpoint and its fp32 weights, for a process that needs nothing else of it.
 
     Raises UserError in the same cases as `load`. Under torchrun every rank may call it; only the main rank reads all
     files to compare their checksums.
     """
-    try:
-        manifest = _read_manifest(path)
-        _verify(path, manifest["files"].items() if distributed.is_main() else ())
-    except (OSError, UserError) as error:
-        raise UserError(f"{_damage_report(path)}: {error}") from error
-    _check_architecture(path, manifest["architecture"], asdict(architecture))
-    files = [path / name for name in sorted(manifest["files"])]
-    return manifest["step"], training_state.open_masters(files, manifest["tensor_parallel"], architecture)
+    with _damaged(path):
+        manifest = read_manifest(path)
+        check_contents(path, manifest.files.items() if distributed.is_main() else ())
+    _check_architecture(path, manifest, architecture)
+    with _damaged(path):
+        index = _open(path, manifest, architecture)
+    return manifest.step, SavedTensors(index, MASTER, architecture, manifest.tensor_parallel)
+
+
+def _open(path: Path, manifest: Manifest, architecture: Architecture) -> PieceIndex:
+    """Open the files, and check that they hold the whole state."""
+    index = PieceIndex([path / name for name in sorted(manifest.files)])
+    index.check(architecture, manifest.tensor_parallel, manifest.updates)
+    return index
 
 
 def _begin(root: Path, draft: Path) -> None:
@@ -111,18 +130,18 @@ def _begin(root: Path, draft: Path) -> None:
     draft.mkdir(parents=True)
 
 
-def _write_part(folder: Path, tensors: dict[str, Tensor]) -> Files:
+def _write_part(folder: Path, tensors: dict[str, Tensor]) -> dict[str, FileFacts]:
     if not tensors:
         return {}
     file = folder / f"rank_{distributed.rank():05d}.safetensors"
     save_file(tensors, file)
     _flush(file)
-    return {file.name: {"bytes": file.stat().st_size, "sha256": _digest(file)}}
+    return {file.name: FileFacts(bytes=file.stat().st_size, sha256=digest(file))}
 
 
-def _publish(draft: Path, target: Path, manifest: dict[str, Any]) -> None:
+def _publish(draft: Path, target: Path, manifest: Manifest) -> None:
     file = draft / MANIFEST
-    file.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    file.write_text(json.dumps(manifest.model_dump(), indent=1), encoding="utf-8")
     _flush(file)
     for part in draft.iterdir():
         shutil.copymode(file, part)  # safetensors makes its files readable for their owner alone
@@ -145,26 +164,8 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(hidden)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{MANIFEST} is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{MANIFEST} is not of format {FORMAT}, the one that this version reads")
-    return manifest
-
-
-def _verify(path: Path, files: Iterable[tuple[str, dict[str, Any]]]) -> None:
-    for name, facts in files:
-        size = (path / name).stat().st_size
-        if size != facts["bytes"]:
-            raise UserError(f"{name} has {size} bytes instead of {facts['bytes']}")
-        if _digest(path / name) != facts["sha256"]:
-            raise UserError(f"the contents of {name} do not have the checksum that was recorded")
-
-
-def _check_architecture(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _check_architecture(path: Path, manifest: Manifest, architecture: Architecture) -> None:
+    saved, wanted = manifest.architecture, asdict(architecture)
     differences = [
         f"{key} {saved.get(key)} instead of {value}" for key, value in wanted.items() if saved.get(key) != value
     ]
@@ -173,6 +174,15 @@ def _check_architecture(path: Path, saved: dict[str, Any], wanted: dict[str, Any
             f"checkpoint {path} is of another model than model.path: it has {', '.join(differences)}. "
             "Name the model that it was trained from, or another run folder"
         )
+
+
+@contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    """Say of what cannot be read that the checkpoint is damaged."""
+    try:
+        yield
+    except (OSError, SafetensorError, UserError) as error:
+        raise UserError(f"{_damage_report(path)}: {error}") from error
 
 
 def _damage_report(path: Path) -> str:
@@ -210,8 +220,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

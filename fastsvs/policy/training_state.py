@@ -8,23 +8,19 @@ only moved, so they keep their bits. The weights are the masters rounded to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from megatron.core import parallel_state as mpu
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
-from fastsvs.policy.mapping import entries, join, megatron_shapes
+from fastsvs.policy.mapping import entries
+from fastsvs.policy.pieces import MASTER, MOMENTS, PieceIndex, SavedTensors
 from fastsvs.policy.policy import Policy
 from fastsvs.policy.weights import WeightSource, load_weights, stage_shards
-
-MASTER = "master"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def pieces(policy: Policy) -> dict[str, Tensor]:
@@ -41,10 +37,9 @@ def pieces(policy: Policy) -> dict[str, Tensor]:
     return found
 
 
-def restore(policy: Policy, files: Sequence[Path], tensor_parallel: int, updates: int) -> None:
-    """Restore what all ranks' `pieces` in the safetensors `files` hold, written at that `tensor_parallel` after that
-    many `updates`. A frozen policy takes the weights alone. Raises UserError when a piece is missing."""
-    index = PieceIndex(files)
+def restore(policy: Policy, index: PieceIndex, tensor_parallel: int, updates: int) -> None:
+    """Restore what all ranks' `pieces` in the `index` hold, written at that `tensor_parallel` after that many
+    `updates`. A frozen policy takes the weights alone. Raises UserError when a piece is missing."""
 
     def source(quantity: str) -> SavedTensors:
         return SavedTensors(index, quantity, policy.architecture, tensor_parallel)
@@ -78,11 +73,6 @@ def replace_weights(policy: Policy, source: WeightSource, *, keep_moments: bool)
         policy.updates = 0
 
 
-def open_masters(files: Sequence[Path], tensor_parallel: int, architecture: Architecture) -> SavedTensors:
-    """Open the saved fp32 weights; the arguments are those of `restore`."""
-    return SavedTensors(PieceIndex(files), MASTER, architecture, tensor_parallel)
-
-
 @dataclass(frozen=True, slots=True)
 class Owned:
     """The stretch [start, end) of a parameter's flat shard whose optimizer state is on this rank."""
@@ -114,53 +104,6 @@ class Owned:
     def cut(self, shard: Tensor, into: Tensor) -> None:
         """Copy the stretch out of a whole shard into `into`, [end - start]."""
         into.data.copy_(shard.reshape(-1)[self.start : self.end])
-
-
-class PieceIndex:
-    """Index of where each stretch of each shard lies. The files stay mapped, and only what is read is loaded."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = [safe_open(file, framework="pt") for file in files]
-        self._pieces: dict[str, list[tuple[int, int, str]]] = {}
-        for number, file in enumerate(self._files):
-            for key in file.keys():  # noqa: SIM118 (a safe_open is not a dictionary)
-                shard, _, start = key.rpartition("/")
-                self._pieces.setdefault(shard, []).append((int(start), number, key))
-
-    def read(self, shard: str, shape: tuple[int, ...]) -> Tensor:
-        """Return a whole shard, joined from its stretches. Raises UserError when one is missing."""
-        parts = [self._files[number].get_tensor(key) for _, number, key in sorted(self._pieces.get(shard, []))]
-        flat = torch.cat(parts) if parts else torch.empty(0)
-        if flat.numel() != torch.Size(shape).numel():
-            raise UserError(f"the checkpoint holds {flat.numel()} of {torch.Size(shape).numel()} values of {shard}")
-        return flat.view(shape)
-
-
-class SavedTensors:
-    """One quantity of a checkpoint as a `WeightSource` of Hugging Face tensors."""
-
-    def __init__(self, index: PieceIndex, quantity: str, architecture: Architecture, tensor_parallel: int) -> None:
-        self._index = index
-        self._quantity = quantity
-        self._architecture = architecture
-        self._tensor_parallel = tensor_parallel
-        self._shard_shapes = megatron_shapes(architecture, tensor_parallel, 1, 0)
-        self._owners = {name: entry for entry in entries(architecture, 1) for name in entry.sources}
-        self._joined: dict[str, Tensor] = {}
-
-    def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
-        """Read a tensor or a part of it; see `WeightSource`."""
-        if name not in self._joined:  # the tensors of one parameter are asked for one after the other
-            self._joined = dict(self._join(name))
-        whole = self._joined[name]
-        return whole if cut is None else whole.narrow(cut, start, end - start)
-
-    def _join(self, name: str) -> list[tuple[str, Tensor]]:
-        entry = self._owners[name]
-        ranks = range(1 if entry.cut is None else self._tensor_parallel)
-        shape = self._shard_shapes[entry.name]
-        shards = [self._index.read(f"{self._quantity}/{entry.name}/{rank}", shape) for rank in ranks]
-        return join(entry, shards, self._architecture)
 
 
 def _owned_by_rank(policy: Policy) -> Iterator[Owned]:

@@ -1,6 +1,6 @@
 """One training run: preflight, session, and the loop whose step plays, assigns credit, looks and learns."""
 
-from fastsvs.training.checks import check_policy, longest_sequence
+from fastsvs.training.checks import check_policy, check_resumption, longest_sequence
 from fastsvs.training.diagnostics import policy_figures
 from fastsvs.training.loop import train
 from fastsvs.training.preflight import preflight
@@ -8,6 +8,7 @@ from fastsvs.training.session import training_spec
 
 __all__ = [
     "check_policy",
+    "check_resumption",
     "longest_sequence",
     "policy_figures",
     "preflight",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import distributed
@@ -10,7 +12,7 @@ from fastsvs.architecture import check_layout, load_hf_config, read_architecture
 from fastsvs.config import ModelConfig, PolicyConfig, TrainJob
 from fastsvs.dynamics import METRICS
 from fastsvs.errors import UserError
-from fastsvs.policy import check_schedule, check_weights
+from fastsvs.policy import check_schedule, check_weights, checkpoint
 from fastsvs.rollout import ENGINES, check_dedicated
 from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage
 from fastsvs.training.checkpoint_hooks import HOOKS
@@ -47,6 +49,14 @@ def check_policy(model: ModelConfig, policy: PolicyConfig, processes: int | None
     check_schedule(policy.optimizer, updates)
     check_weights(model, architecture)
     return hf_config
+
+
+def check_resumption(checkpoints: Path, hf_config: PretrainedConfig) -> None:
+    """Check the checkpoint that a run would go on from, if there is one, by its manifest and the sizes of its files.
+    Raises UserError where it is damaged or of another model."""
+    newest = checkpoint.latest(checkpoints)
+    if newest:
+        checkpoint.check(newest, read_architecture(hf_config))
 
 
 def check_names(job: TrainJob) -> None:

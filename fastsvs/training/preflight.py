@@ -16,7 +16,14 @@ from fastsvs.errors import UserError
 from fastsvs.rollout import ENGINES, Asked, EnginePlan
 from fastsvs.selfplay import JUDGES, SAMPLERS, STAGES, Sampler, SamplerTools, Stage, StageTools
 from fastsvs.telemetry import RunFolder
-from fastsvs.training.checks import check_fits_model, check_lengths, check_names, check_policy, check_staleness
+from fastsvs.training.checks import (
+    check_fits_model,
+    check_lengths,
+    check_names,
+    check_policy,
+    check_resumption,
+    check_staleness,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ def preflight(job: TrainJob, processes: int | None) -> Checked:
     loss = policy_loss(job.algorithm)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
+    check_resumption(folder.checkpoints, hf_config)
     inputs = read_inputs(job)
     check_fits_model(job, hf_config, inputs.tokenizer)
     stop = stop_token_ids(job.model.path, inputs.tokenizer)

@@ -27,7 +27,7 @@ from fastsvs.rollout import (
     sampling_params,
 )
 from fastsvs.selfplay import JUDGES, Draw, Judge, Sampler, Stage, Task, original_tasks
-from fastsvs.stored_run import RunLayout
+from fastsvs.stored_run import RunLayout, checkpoint_step
 from fastsvs.sync import BroadcastSync, LocalSync, WeightSync, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import checkpoint_hooks
@@ -102,16 +102,33 @@ class Session:
     def resume(self) -> int:
         """Load the newest checkpoint, and return the number of steps already done."""
         newest = distributed.broadcast(checkpoint.latest(self.folder.checkpoints))
-        state: dict[str, Any] = checkpoint.load(self.policy, newest) if newest else {"step": 0}
-        start = state["step"]
-        self.plugin_state.update(state.get("plugins", {}))
-        for name, part in (("stage", self.stage), ("sampler", self.sampler)):
-            if self.plugin_state.get(name) is not None:
-                part.load_state_dict(self.plugin_state[name])
+        start = checkpoint_step(newest) if newest else 0
+        if newest:
+            self._load_plugins(newest, checkpoint.load(self.policy, newest).get("plugins", {}))
         self.folder.begin(start)
         if start:
             self.progress.say(f"resuming {self.folder.root} after step {start}")
         return start
+
+    def _load_plugins(self, path: Path, states: Any) -> None:
+        """Take the state of all plug-ins from a checkpoint. Raises UserError for one that they did not write."""
+        where = f"state.plugins in {path / checkpoint.MANIFEST}"
+        if not isinstance(states, dict):
+            raise UserError(f"{where} is no object with the state of each plug-in: move the checkpoint away")
+        self.plugin_state.update(states)
+        for name, part in (("stage", self.stage), ("sampler", self.sampler)):
+            if self.plugin_state.get(name) is None:
+                continue
+            try:
+                part.load_state_dict(self.plugin_state[name])
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{where} holds for the {name} what it did not write ({type(error).__name__}: {error}): move the "
+                    "checkpoint away to go on from an earlier one"
+                ) from error
+        for name, kept in states.items():
+            if name not in ("stage", "sampler") and not isinstance(kept, dict):
+                raise UserError(f"{where} holds no object for the {name}: move the checkpoint away")
 
     def save_is_due(self, step: int) -> bool:
         run = self.job.run
@@ -120,7 +137,7 @@ class Session:
     def save(self, step: int) -> None:
         """Write the checkpoint of a step, unless it is there. Where a checkpoint hook is due, it holds the weights that
         the hook makes."""
-        checkpoints, state = self.folder.checkpoints, {"step": step, "plugins": self.plugin_state}
+        checkpoints, state = self.folder.checkpoints, {"plugins": self.plugin_state}
         newest = distributed.broadcast(checkpoint.latest(checkpoints))
         if newest == self.folder.layout.checkpoint(step):
             return

@@ -26,7 +26,7 @@ from fastsvs.config import AlgorithmConfig, ModelConfig, OptimizerConfig, Policy
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy, checkpoint
 from fastsvs.policy.mapping import hf_shapes
-from fastsvs.policy.training_state import MASTER, MOMENTS, PieceIndex, SavedTensors
+from fastsvs.policy.pieces import MASTER, MOMENTS, PieceIndex, SavedTensors
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=3)
 
@@ -182,7 +182,7 @@ def flip_a_bit(file: Path) -> None:
         ("rank_00000.safetensors", flip_a_bit, "rank_00000.safetensors do not have the checksum"),
         ("rank_00000.safetensors", os.remove, "No such file"),
         ("manifest.json", truncate, "manifest.json is not JSON"),
-        ("manifest.json", os.remove, "No such file"),
+        ("manifest.json", os.remove, "manifest.json cannot be read: No such file"),
     ],
 )
 def test_damage_is_named_with_a_way_out(policy, saved, file, damage, message):
