@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +29,28 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def draft_of(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `folder` to write into. When the block ends it becomes `folder` in one step; where
+    that exists already, its files replace those of their names one by one. Nothing of it stays when the block fails.
+    Raises UserError when the disk refuses."""
+    target = folder.resolve()
+    draft = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)  # what a kill has left
+        draft.mkdir(parents=True)
+        yield draft
+        if target.is_dir():
+            for file in sorted(draft.iterdir()):
+                _move_into(file, target)
+        else:
+            draft.rename(target)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_folder(key: str, folder: Path) -> None:
@@ -55,6 +79,13 @@ def lock(folder: Path) -> IO[str]:
     except OSError:
         pass
     return file
+
+
+def _move_into(path: Path, folder: Path) -> None:
+    """Replace what `folder` has under the name of `path`."""
+    if path.is_dir():
+        shutil.rmtree(folder / path.name, ignore_errors=True)
+    os.replace(path, folder / path.name)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fastsvs.policy import MergePlan, open_weights
 def merge_models(base: str, tuned: str, out: Path, plan: MergePlan) -> None:
     """Write `out`, a Hugging Face folder with the tuned model's tokenizer and dtype, one tensor at a time. `base` and
     `tuned` are models, runs or checkpoints. Raises UserError for different architectures or an `out` that exists."""
-    if out.exists():
+    if os.path.lexists(out):
         raise UserError(f"{out} exists already: name a new folder")
     first, second = open_weights(base), open_weights(tuned)
 

@@ -6,20 +6,20 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import distributed, preemption
 from fastsvs.algorithms import Batch, TokenLoss, TokenTerms, token_level
-from fastsvs.commands.export import write_companions
 from fastsvs.config import AlgorithmConfig, SftJob
 from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer
 from fastsvs.errors import Preempted, UserError
 from fastsvs.files import check_folder
-from fastsvs.policy import Policy, checkpoint
+from fastsvs.policy import Policy, checkpoint, keep_base, write_companions
 from fastsvs.stored_run import checkpoint_step
 from fastsvs.telemetry import RunFolder, StepProgress
 from fastsvs.training import check_policy, check_resumption
@@ -43,6 +43,8 @@ def sft(job: SftJob) -> Path:
     if newest:
         checkpoint.load(policy, newest)
     folder.begin(start)
+    if main:
+        keep_base(job.model, checked.tokenizer, folder.root)
     sampler = EpochSampler(len(examples), job.run.prompts_per_step, job.run.seed)
     with closing(folder), StepProgress("sft", job.run.steps, start, enabled=main) as progress:
         for fact in checked.facts:
@@ -63,9 +65,10 @@ def sft(job: SftJob) -> Path:
     if job.export is None:
         return folder.root
     export = Path(job.export)
-    policy.export(export)
-    if main and export.resolve() != Path(job.model.path).resolve():
-        write_companions(job.model, export)
+    if export.resolve() == Path(job.model.path).resolve():  # the others are there
+        policy.export(export)
+    else:
+        policy.export(export, partial(write_companions, job.model))
     distributed.barrier()  # the others wait until it is there
     return export
 
@@ -75,6 +78,7 @@ class Checked:
     """A job that can begin, with what was read to find that out."""
 
     examples: Sequence[Example]
+    tokenizer: PreTrainedTokenizerBase
     hf_config: PretrainedConfig
     folder: RunFolder
     facts: Sequence[str]
@@ -89,13 +93,13 @@ def preflight(job: SftJob, processes: int | None) -> Checked:
     check_resumption(folder.checkpoints, hf_config)
     if main and job.export is not None:
         check_folder("export", Path(job.export))
-    examples, facts = load_examples(job)
-    return Checked(examples, hf_config, folder, facts)
-
-
-def load_examples(job: SftJob) -> tuple[list[Example], list[str]]:
-    """Return encoded examples, and facts about what was left out. Raises UserError when nothing remains."""
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
+    examples, facts = load_examples(job, tokenizer)
+    return Checked(examples, tokenizer, hf_config, folder, facts)
+
+
+def load_examples(job: SftJob, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Example], list[str]]:
+    """Return encoded examples, and facts about what was left out. Raises UserError when nothing remains."""
     dialogues, loaded = load_dialogues(job.data)
     encoded, kept = encode_dialogues(dialogues, tokenizer, job.data.max_tokens, job.data.path)
     return [(np.asarray(ids), np.asarray(mask)) for ids, mask in encoded], [*loaded.describe(), *kept.describe()]

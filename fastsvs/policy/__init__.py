@@ -13,6 +13,7 @@ warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor tha
 with lean_imports():
     from fastsvs.architecture import Architecture, check_layout, load_hf_config, read_architecture
     from fastsvs.policy import checkpoint
+    from fastsvs.policy.companions import keep_base, write_companions
     from fastsvs.policy.export import save_hf
     from fastsvs.policy.mapping import hf_shapes, megatron_shapes
     from fastsvs.policy.merge_plan import MergePlan
@@ -36,6 +37,7 @@ __all__ = [
     "check_weights",
     "checkpoint",
     "hf_shapes",
+    "keep_base",
     "load_hf_config",
     "megatron_shapes",
     "open_model",
@@ -46,4 +48,5 @@ __all__ = [
     "read_job",
     "replace_weights",
     "save_hf",
+    "write_companions",
 ]

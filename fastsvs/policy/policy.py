@@ -202,10 +202,11 @@ class Policy:
         `policy.stream`."""
         return stream_buckets(dict(self.stage.named_parameters()), self.architecture, buckets, slots)
 
-    def export(self, folder: str | Path) -> None:
-        """Write a Hugging Face model folder (config and safetensors) that AutoModelForCausalLM loads."""
+    def export(self, folder: str | Path, write_others: Callable[[Path], None] = lambda draft: None) -> None:
+        """Write a Hugging Face model folder (config, safetensors, and what `write_others` adds) that
+        AutoModelForCausalLM loads."""
         dtype = DTYPES[self.config.dtype]
-        save_hf(self.hf_weights(), self.hf_config, self.architecture, dtype, Path(folder))
+        save_hf(self.hf_weights(), self.hf_config, self.architecture, dtype, Path(folder), write_others)
 
     def _rows(self, batch: Batch, *, keep_attention: bool = False) -> tuple[Iterator[Row], int]:
         lengths = [len(p) + len(r) for p, r in zip(batch.prompt_ids, batch.response_ids, strict=True)]

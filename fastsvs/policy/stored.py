@@ -18,6 +18,7 @@ from fastsvs.architecture import Architecture, load_hf_config, read_architecture
 from fastsvs.config import ModelConfig
 from fastsvs.errors import UserError
 from fastsvs.policy import checkpoint
+from fastsvs.policy.companions import base_of
 from fastsvs.policy.mapping import hf_shapes
 from fastsvs.policy.model import DTYPES
 from fastsvs.policy.weights import WeightSource, open_source
@@ -99,7 +100,8 @@ def read_job(run: Path) -> config.TrainJob | config.SftJob:
 
 def _of_checkpoint(path: Path, run: Path) -> StoredWeights:
     job = read_job(run)
-    hf_config = load_hf_config(job.model.path)
+    model = base_of(run, job.model)
+    hf_config = load_hf_config(model.path)
     architecture = read_architecture(hf_config)
     step, source = checkpoint.open_masters(path, architecture)
-    return StoredWeights(job.model, step, hf_config, architecture, DTYPES[job.policy.dtype], source)
+    return StoredWeights(model, step, hf_config, architecture, DTYPES[job.policy.dtype], source)

@@ -15,7 +15,7 @@ from fastsvs.algorithms import CompleteLoss
 from fastsvs.config import TrainJob
 from fastsvs.data import EncodedProblem, Inputs
 from fastsvs.errors import UserError
-from fastsvs.policy import DTYPES, Policy, checkpoint
+from fastsvs.policy import DTYPES, Policy, checkpoint, keep_base
 from fastsvs.rollout import (
     Engine,
     EngineSpec,
@@ -106,6 +106,8 @@ class Session:
         if newest:
             self._load_plugins(newest, checkpoint.load(self.policy, newest).get("plugins", {}))
         self.folder.begin(start)
+        if distributed.is_main():
+            keep_base(self.job.model, self.inputs.tokenizer, self.folder.root)
         if start:
             self.progress.say(f"resuming {self.folder.root} after step {start}")
         return start
