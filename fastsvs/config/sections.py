@@ -146,8 +146,8 @@ class SamplingPlan(Section):
     """Number of responses to each problem."""
     k: tuple[int, ...] = (1, 8)
     """Values of k in pass@k (and in maj@k of `fastsvs eval`); none may exceed `samples`."""
-    temperature: float = Field(1.0, gt=0)
-    """Sampling temperature."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature; 0 is greedy decoding, under which all responses to a problem are the same."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Probability mass of nucleus sampling; 1 keeps the whole vocabulary."""
     max_response_tokens: int | None = Field(None, ge=1)

@@ -16,6 +16,7 @@ class SamplingParams:
     """How to sample a response, and how long it may be."""
 
     temperature: float = 1.0
+    """Sampling temperature; 0 takes the most likely token each time, with log-prob 0."""
     top_p: float = 1.0
     top_k: int = -1
     max_tokens: int = 8192

@@ -96,16 +96,28 @@ def test_logprobs_are_those_of_transformers(name: str) -> None:
             torch.testing.assert_close(torch.tensor(rollout.logprobs), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1e-4])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_cold_sampling_is_the_greedy_search_of_transformers(name: str) -> None:
+def test_cold_sampling_is_the_greedy_search_of_transformers(name: str, temperature: float) -> None:
     model = model_of(name)
     for prompt in prompts(3, seed=1):
         ids = torch.tensor([prompt])
         greedy = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False, pad_token_id=0
         )[0, len(prompt) :].tolist()
-        [rollout] = answer(engine_of(model), [request("r", prompt, temperature=1e-4)])["r"]
+        [rollout] = answer(engine_of(model), [request("r", prompt, temperature=temperature)])["r"]
         assert list(rollout.response_ids) == greedy
+
+
+def test_greedy_and_sampled_requests_share_a_batch() -> None:
+    engine = engine_of(model_of("qwen2"))
+    [prompt] = prompts(1)
+    alone = answer(engine, [request("g", prompt, samples=1, temperature=0.0)])["g"]
+    asked = [request("g", prompt, samples=3, temperature=0.0), request("s", prompt, samples=3)]
+    both = answer(engine, asked)
+    assert [rollout.response_ids for rollout in both["g"]] == [alone[0].response_ids] * 3
+    assert {logprob for rollout in both["g"] for logprob in rollout.logprobs} == {0.0}
+    assert len({rollout.response_ids for rollout in both["s"]}) == 3
 
 
 def test_samples_follow_the_model_distribution() -> None:
@@ -225,7 +237,7 @@ def test_new_weights_change_answers_and_version() -> None:
         (request("r", [5] * 110), "max_position_embeddings=128"),
         (request("r", []), "the prompt is empty"),
         (request("r", [500]), "outside the model's vocabulary"),
-        (request("r", [5], temperature=0.0), "temperature=0.0 must be above 0"),
+        (request("r", [5], temperature=-0.5), "temperature=-0.5 must be at least 0"),
         (request("r", [5], samples=0), "samples=0"),
     ],
 )

@@ -231,6 +231,18 @@ def test_a_refused_request_ends_the_run_with_the_servers_words(open_engine: Open
         collect(engine)
 
 
+def test_greedy_samples_are_asked_for_once_and_given_as_often_as_wanted(open_engine: Opener) -> None:
+    server = SpeakingServer("a")
+    engine = open_engine([server])
+    greedy = SamplingParams(max_tokens=8, temperature=0.0)
+    engine.submit([Request("g", (1, 2), samples=5, sampling=greedy, seed=0)])
+    [(_, rollouts)] = collect(engine)
+    assert {samples for _, samples in server.heard} == {1}  # vLLM refuses more
+    assert len(rollouts) == 5
+    assert {rollout.response_ids for rollout in rollouts} == {rollouts[0].response_ids}
+    assert {logprob for rollout in rollouts for logprob in rollout.logprobs} == {0.0}
+
+
 def test_diverged_weights_are_not_the_servers_fault(open_engine: Opener) -> None:
     server = SpeakingServer("a", "diverged")
     engine = open_engine([server])

@@ -119,14 +119,16 @@ def test_greedy_samples_are_those_of_the_local_engine(
         model.config, dtype=torch.float32, device=torch.device("cpu"), eos_token_ids=[EOS], max_sequences=32
     )
     local.load_weights([(name, tensor.detach()) for name, tensor in model.named_parameters()], 1)
-    local.submit(requests(prompts, 1, temperature=1e-4))
+    local.submit(requests(prompts, 2, temperature=0.0))
     greedy = {}
     while local.pending():
         greedy |= dict(local.poll(10))
-    got = answer(engine, requests(prompts, 1, temperature=0.0))
-    assert {key: group[0].response_ids for key, group in got.items()} == {
-        key: group[0].response_ids for key, group in greedy.items()
-    }
+    got = answer(engine, requests(prompts, 2, temperature=0.0))
+
+    def written(groups: dict[str, list[Rollout]]) -> dict[str, list[tuple[tuple[int, ...], tuple[float, ...]]]]:
+        return {key: [(rollout.response_ids, rollout.logprobs) for rollout in group] for key, group in groups.items()}
+
+    assert written(got) == written(greedy)
 
 
 @pytest.mark.parametrize("top_k", [-1, 5])

@@ -141,7 +141,7 @@ class LocalEngine:
                 (not request.prompt_ids, "the prompt is empty"),
                 (request.samples < 1, f"samples={request.samples} must be at least 1"),
                 (sampling.max_tokens < 1, f"max_tokens={sampling.max_tokens} must be at least 1"),
-                (not sampling.temperature > 0, f"temperature={sampling.temperature} must be above 0"),
+                (not sampling.temperature >= 0, f"temperature={sampling.temperature} must be at least 0"),
                 (not 0 < sampling.top_p <= 1, f"top_p={sampling.top_p} must lie in (0, 1]"),
                 (
                     len(request.prompt_ids) + sampling.max_tokens > limit,

@@ -50,12 +50,16 @@ class Slots:
     ) -> None:
         """Begin sequences in the slots from `first` on, each after a prompt of `prompt_lengths` [sequences] int64."""
         rows = slice(first, first + len(seeds))
-        top_k = [s.top_k if 0 < s.top_k < self._vocabulary else self._vocabulary for s in sampling]
+        # Temperature 0 is the limit in which the most likely token has all the mass.
+        greedy = [s.temperature == 0 for s in sampling]
+        kept = [1 if limit else s.top_k for s, limit in zip(sampling, greedy, strict=True)]
+        top_k = [k if 0 < k < self._vocabulary else self._vocabulary for k in kept]
         top_p = [s.top_p for s in sampling]
+        temperatures = [1.0 if limit else s.temperature for s, limit in zip(sampling, greedy, strict=True)]
         self.positions[rows] = prompt_lengths - 1
         self.produced[rows] = 0
         self.seeds[rows] = torch.tensor(seeds, device=self.seeds.device)
-        self.temperatures[rows] = torch.tensor([s.temperature for s in sampling], device=self.seeds.device)
+        self.temperatures[rows] = torch.tensor(temperatures, device=self.seeds.device)
         self._limits[rows] = torch.tensor([s.max_tokens for s in sampling], device=self.seeds.device)
         self._top_k[rows] = torch.tensor(top_k, device=self.seeds.device)
         self._top_p[rows] = torch.tensor(top_p, device=self.seeds.device)

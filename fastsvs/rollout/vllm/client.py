@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -74,13 +75,17 @@ class Client:
         request = call.group.request
         limit = request.sampling.max_tokens
         body = {"token_ids": request.prompt_ids, "sampling_params": self._sampling(call)}
-        status, answer = await self._post(endpoint, body, (len(call.samples) * limit + 64) * BYTES_PER_TOKEN)
+        status, answer = await self._post(endpoint, body, (_samples(call) * limit + 64) * BYTES_PER_TOKEN)
         if status in (400, 422):
             raise EngineFailure(f"{endpoint.url} refuses request {request.key!r}: {_excerpt(answer)}")
         if status != 200:
             raise NonsenseError(f"answered with status {status}: {_excerpt(answer)}")
-        expected = Expected(len(call.samples), limit, self._stop, self._vocabulary, version, self._own_weights)
-        return read_rollouts(_parse(answer), expected)
+        expected = Expected(_samples(call), limit, self._stop, self._vocabulary, version, self._own_weights)
+        rollouts = read_rollouts(_parse(answer), expected)
+        if not _is_greedy(call):
+            return rollouts
+        [rollout] = rollouts  # its log-probs are those of sampling at temperature 1
+        return [replace(rollout, logprobs=(0.0,) * len(rollout.response_ids))] * len(call.samples)
 
     async def warm_up(self, endpoint: Endpoint) -> None:
         """Sample one token, because the first request is the one that compiles."""
@@ -139,7 +144,7 @@ class Client:
     def _sampling(self, call: Call) -> dict[str, Any]:
         request, sampling = call.group.request, call.group.request.sampling
         return {
-            "n": len(call.samples),
+            "n": _samples(call),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
@@ -165,6 +170,15 @@ class Client:
                 return response.status, bytes(answer)
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(str(error) or type(error).__name__) from error
+
+
+def _samples(call: Call) -> int:
+    """Return how many samples to ask for: of greedy ones, which are all the same, servers give no more than one."""
+    return 1 if _is_greedy(call) else len(call.samples)
+
+
+def _is_greedy(call: Call) -> bool:
+    return call.group.request.sampling.temperature == 0
 
 
 def _headers(endpoint: Endpoint) -> dict[str, str]:

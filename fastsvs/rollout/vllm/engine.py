@@ -103,10 +103,10 @@ class VllmEngine:
     @classmethod
     def check(cls, plan: EnginePlan) -> None:
         for section, asked in plan.asked.items():
-            if not LOWEST_TEMPERATURE <= asked.temperature <= HIGHEST_TEMPERATURE:
+            if not _can_sample_at(asked.temperature):
                 raise UserError(
                     f"{section}.temperature={asked.temperature}: servers of rollout.engine=vllm sample at temperatures "
-                    f"in [{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}]"
+                    f"in [{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}], or evaluate at 0 (greedy)"
                 )
         check_servers(plan.rollout, plan.here)
 
@@ -235,9 +235,7 @@ class VllmEngine:
                 (request.samples < 1, f"samples={request.samples} must be at least 1"),
                 (sampling.max_tokens < 1, f"max_tokens={sampling.max_tokens} must be at least 1"),
                 (
-                    not (
-                        sampling.temperature == 0 or LOWEST_TEMPERATURE <= sampling.temperature <= HIGHEST_TEMPERATURE
-                    ),
+                    not _can_sample_at(sampling.temperature),
                     f"temperature={sampling.temperature} must be 0 or lie in "
                     f"[{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}]",
                 ),
@@ -275,6 +273,10 @@ class VllmEngine:
 
     def _ask(self, question: Coroutine[Any, Any, T], timeout: float | None) -> T:
         return asyncio.run_coroutine_threadsafe(question, self._loop).result(timeout)
+
+
+def _can_sample_at(temperature: float) -> bool:
+    return temperature == 0 or LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE
 
 
 async def _value(function: Callable[[], T]) -> T:
