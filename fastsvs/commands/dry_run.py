@@ -26,7 +26,7 @@ def check_train(job: TrainJob) -> str:
     that would stop it."""
     processes = distributed.launched_world_size() and read_nodes(job.rollout).trainers
     checked = preflight(job, processes)
-    return _report([*checked.inputs.facts, *describe_model(job, checked.hf_config, processes)], job)
+    return _report([*checked.inputs.facts, *checked.advice, *describe_model(job, checked.hf_config, processes)], job)
 
 
 def check_sft(job: SftJob) -> str:

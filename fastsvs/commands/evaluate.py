@@ -15,7 +15,7 @@ from fastsvs import distributed
 from fastsvs.commands.stored_engine import OpenEngine, check_placement, chosen_dtype, open_engine
 from fastsvs.config import EvalJob, EvaluationSet, RolloutConfig, SelfVerificationConfig
 from fastsvs.data import EncodedProblem, encode_prompt, load_tokenizer, longest_prompt, read_problems, stop_token_ids
-from fastsvs.evaluate import Answered, EvaluationFolder, SelfVerification, evaluate, figures
+from fastsvs.evaluate import Answered, EvaluationFolder, SelfVerification, evaluate, figures, greedy_repetitions
 from fastsvs.policy import StoredWeights, open_weights
 from fastsvs.rollout import ENGINES, Asked, EnginePlan
 from fastsvs.seeding import derive_seed
@@ -91,6 +91,7 @@ def preflight(job: EvalJob, here: bool = True) -> Inputs:
             plan.temperature, longest_prompt(problems[name]) + response_limit(plan, job.rollout)
         )
         facts += [f"{name}: {fact}" for fact in found]
+        facts += [f"warning: {line}" for line in greedy_repetitions(f"sets.{name}", plan)]
     stop = stop_token_ids(stored.model.path, tokenizer)
     engine.check(EnginePlan(stored.hf_config, stop, job.rollout, asked, here))
     return Inputs(stored, tokenizer, problems, judges, folder, facts)

@@ -4,7 +4,7 @@ from fastsvs.evaluate.answered import Answered, figures, pass_rates
 from fastsvs.evaluate.folder import EvaluationFolder
 from fastsvs.evaluate.majority import votes
 from fastsvs.evaluate.pass_at_k import Estimate, bootstrap, estimate, pass_at_k
-from fastsvs.evaluate.runner import evaluate
+from fastsvs.evaluate.runner import evaluate, greedy_repetitions
 from fastsvs.evaluate.self_verification import SelfVerification
 from fastsvs.evaluate.tables import show_comparison, show_results
 
@@ -17,6 +17,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "figures",
+    "greedy_repetitions",
     "pass_at_k",
     "pass_rates",
     "show_comparison",

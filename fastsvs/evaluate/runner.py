@@ -63,6 +63,16 @@ def evaluate(
     return sorted(answered, key=lambda problem: problem.key)
 
 
+def greedy_repetitions(section: str, plan: SamplingPlan) -> list[str]:
+    """Return a line where one problem is answered several times at temperature 0."""
+    if plan.temperature > 0 or plan.samples == 1:
+        return []
+    return [
+        f"{section}.temperature=0 is greedy: the {plan.samples} responses to a problem are the same; "
+        f"{section}.samples=1 and {section}.k=[1] make one"
+    ]
+
+
 class _KeepAll:
     """An experience stage that derives nothing and filters nothing."""
 

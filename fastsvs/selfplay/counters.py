@@ -12,9 +12,10 @@ def count(groups: Sequence[Group], kept: Sequence[Group]) -> dict[str, float]:
 
     `groups`, `samples`: before the filters; `kept_groups`, `kept_samples`: after them. `response_tokens`,
     `response_tokens_max`: mean and longest length in tokens; `truncated`: responses that hit the token limit;
-    `unverified`: answers whose check failed. `solve_rate`: share of correct among verified answers; `reward` (also
-    `reward/mean`, over all kinds): mean over samples. Both are taken before the filters, and are absent where there is
-    nothing to take a mean of.
+    `unverified`: answers whose check failed; `all_right`, `all_wrong`, `all_unverified`: judged groups whose verified
+    responses all came out alike, or that have none. `solve_rate`: share of correct among verified answers; `reward`
+    (also `reward/mean`, over all kinds): mean over samples. Both are taken before the filters, and are absent where
+    there is nothing to take a mean of.
     """
     counters: dict[str, float] = {}
     for kind in dict.fromkeys(group.task.kind for group in groups):
@@ -31,6 +32,9 @@ def count(groups: Sequence[Group], kept: Sequence[Group]) -> dict[str, float]:
             f"response_tokens_max/{kind}": max(tokens),
             f"truncated/{kind}": sum(group.truncated for group in before),
             f"unverified/{kind}": sum(group.unverified for group in before),
+            f"all_right/{kind}": sum(0 < group.verified == group.correct for group in before),
+            f"all_wrong/{kind}": sum(group.correct == 0 < group.verified for group in before),
+            f"all_unverified/{kind}": sum(bool(group.verdicts) and not group.verified for group in before),
         } | _mean_reward(kind, before)
         if verified:
             counters[f"solve_rate/{kind}"] = sum(group.correct for group in before) / verified

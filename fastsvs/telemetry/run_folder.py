@@ -82,10 +82,12 @@ class RunFolder:
         if self._loggers:
             self._loggers.log(row["step"], {name: value for name, value in row.items() if name != "step"})
 
-    def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write the samples of a step."""
+    def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> Path:
+        """Write the samples of a step, and return their file."""
+        path = self.layout.samples(step)
         if self._writable:
-            write_jsonl(self.layout.samples(step), rows)
+            write_jsonl(path, rows)
+        return path
 
     def write_evaluation(self, step: int, result: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
         """Write an evaluation and its samples, and pass its figures to the loggers."""

@@ -16,7 +16,9 @@ from fastsvs.rollout import Engine, Running
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import Experience, collect
 from fastsvs.telemetry import Tally
+from fastsvs.training.comparison import why_nothing_was_learned
 from fastsvs.training.session import Session
+from fastsvs.training.summary import sample_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,19 @@ def share(made: Made | None, engine: Engine) -> Batch:
         return made.batch
     assert packed is not None
     return packed.batch()
+
+
+def record(session: Session, step: int, made: Made) -> list[dict[str, Any]]:
+    """Write the samples of a step, counted from 1, keep the state of the plug-ins, and say why nothing can be learned
+    where that is so. Returns the rows that were written."""
+    rows = list(sample_rows(step, made.experience))
+    session.plugin_state.update(made.plugin_state)
+    file = session.folder.write_samples(step, rows)
+    experience = made.experience
+    groups = [*experience.groups, *experience.discarded]
+    if reason := why_nothing_was_learned(experience.counters, groups, str(file)):
+        session.progress.say(f"step {step}: {reason}")
+    return rows
 
 
 def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:

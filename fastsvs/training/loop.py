@@ -18,7 +18,7 @@ from fastsvs.training import credit, diagnostics, experience
 from fastsvs.training.experience import Underway
 from fastsvs.training.held_out import evaluate_held_out
 from fastsvs.training.session import Session, open_session
-from fastsvs.training.summary import conclude, sample_rows
+from fastsvs.training.summary import conclude
 
 
 def train(job: TrainJob) -> dict[str, Any]:
@@ -61,10 +61,7 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
     with clock(session, times, "credit"):
         credited = credit.assign(session, batch)
     made = made and replace(made, experience=credited.record(made.experience))
-    rows = list(sample_rows(step + 1, made.experience)) if made else []
-    if made:
-        session.plugin_state.update(made.plugin_state)
-        session.folder.write_samples(step + 1, rows)
+    rows = experience.record(session, step + 1, made) if made else []
     with clock(session, times, "diagnostics"):
         due = diagnostics.is_due(session.job, step)
         seen = diagnostics.measure(session.job, session.policy, credited.batch, rows) if due else {}

@@ -24,6 +24,7 @@ from fastsvs.training.checks import (
     check_resumption,
     check_staleness,
 )
+from fastsvs.training.comparison import advice, check_group_size
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Checked:
     stage: Stage
     sampler: Sampler
     folder: RunFolder
+    advice: Sequence[str]
+    """Lines about what is allowed but will hardly be meant."""
 
 
 def preflight(job: TrainJob, processes: int | None) -> Checked:
@@ -46,6 +49,7 @@ def preflight(job: TrainJob, processes: int | None) -> Checked:
     check_names(job)
     check_lengths(job)
     check_staleness(job)
+    check_group_size(job)
     loss = policy_loss(job.algorithm)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
@@ -60,7 +64,7 @@ def preflight(job: TrainJob, processes: int | None) -> Checked:
     asked = requests(job, inputs)
     plan = EnginePlan(hf_config, stop, job.rollout, asked, here=processes is not None)
     ENGINES.get(job.rollout.engine).check(plan)
-    return Checked(inputs, hf_config, stop, loss, stage, sampler, folder)
+    return Checked(inputs, hf_config, stop, loss, stage, sampler, folder, advice(job))
 
 
 def requests(job: TrainJob, inputs: Inputs) -> dict[str, Asked]:

@@ -10,6 +10,7 @@ from fastsvs import distributed
 from fastsvs.evaluate import Estimate
 from fastsvs.selfplay import VARIANT, Experience
 from fastsvs.telemetry import draw_curves
+from fastsvs.training.comparison import describe_lost_steps, lost_steps
 from fastsvs.training.session import Session
 from fastsvs.verify import Verdict
 
@@ -28,6 +29,7 @@ def conclude(session: Session) -> dict[str, Any]:
         "steps": run.steps,
         "wall_seconds": round(seconds, 1),
         "seed": run.seed,
+        "without_learning": lost_steps(metrics),
         "self_made_problems": list(islice(_self_made_problems(session), SHOWN_PROBLEMS)),
     }
     folder.write_summary(summary)
@@ -110,6 +112,9 @@ def _show(session: Session, summary: Mapping[str, Any]) -> None:
     for name in summary["after"]:
         before, after = summary["before"][name], summary["after"][name]
         say(f"held-out {name}: {Estimate(**before)} before, {Estimate(**after)} after")
+    lost = summary["without_learning"]
+    if lost["steps"]:
+        say(describe_lost_steps(lost, summary["steps"], str(layout.root)))
     say(f"{summary['steps']} training steps in {summary['wall_seconds']:.0f} s")
     say(f"see {layout.summary} and {layout.curves}; `fastsvs report {layout.root}` makes a page of everything")
 
