@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastsvs import __version__, config, shipped
+from fastsvs.ends import another_has_said_why, say_once
 from fastsvs.errors import Preempted, UserError
 
 Done = TypeVar("Done")
@@ -23,18 +24,22 @@ SAMPLES = 10_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit status: 0 when done, 2 with a message when something outside the program is
-    wrong, EX_TEMPFAIL (75) when the job was told to end early and can go on later."""
+    wrong, EX_TEMPFAIL (75) when the job was told to end early and can go on later. Of several processes one says it."""
     options = _parse(arguments)
     # Read when torch loads: threads that wait for one another must sleep, or busy cores spin instead of working.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         options.command(options)
-    except UserError as error:
-        print(f"fastsvs: error: {error}", file=sys.stderr)
+    except (UserError, FloatingPointError) as error:  # the second where a model has diverged
+        say_once(f"fastsvs: error: {error}")
         return 2
     except Preempted as end:
         _say(f"fastsvs: {end}")
         return os.EX_TEMPFAIL
+    except Exception:
+        if another_has_said_why():
+            return 2
+        raise
     return 0
 
 

@@ -12,6 +12,7 @@ from whole_runs import ROOT, SFT, TRAIN, Refuse
 from fastsvs import distributed
 from fastsvs.cli import main
 from fastsvs.config import EvalJob, SelfJob, load
+from fastsvs.selfplay import PlainStage
 
 PLAIN = (*TRAIN, "selfplay.stage=none")
 UNLABELLED = (*PLAIN, "algorithm.reward=majority")
@@ -128,13 +129,10 @@ def test_both_refuse_alike(refuse: Refuse, arguments: tuple[str, ...], message: 
     assert message in refuse(*arguments)
 
 
-class Unjudged:
+class Unjudged(PlainStage):
     """A stage that wants a judge whom nobody knows."""
 
     judges = ("nobody",)
-    reads_problems = True
-
-    def __init__(self, *_: object) -> None: ...
 
 
 def test_a_model_ends_on_its_own_tokens(refuse: Refuse, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ class CompleteLoss:
 
     def __call__(self, terms: TokenTerms, config: AlgorithmConfig) -> TokenLoss:
         policy = self.surrogate(terms, config)
+        if not isinstance(policy, TokenLoss) or policy.loss.shape != terms.logprobs.shape:
+            raise UserError(f"policy loss {self.name!r} must return a TokenLoss with a loss for each token, [tokens]")
         loss, metrics = with_terms(
             policy.loss,
             {},

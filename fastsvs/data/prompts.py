@@ -22,7 +22,7 @@ class PromptFn(Protocol):
     def __call__(self, question: str, config: DataConfig, mode: Mode) -> list[Message]: ...
 
 
-PROMPTS = Registry[PromptFn]("prompt")
+PROMPTS = Registry[PromptFn]("prompt", takes=("question", "config", "mode"))
 
 
 @PROMPTS.register("chat")

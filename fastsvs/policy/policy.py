@@ -156,7 +156,11 @@ class Policy:
             self.optimizer.prepare_grads()
             norm = gradient_norm(self.optimizer)
             if not math.isfinite(norm):
-                raise FloatingPointError(f"the gradient norm is {norm} (loss {metrics['loss']}): no update was made")
+                raise FloatingPointError(
+                    f"the gradient norm is {norm} (loss {metrics['loss']}): no update was made; lower "
+                    "policy.optimizer.learning_rate, look for rewards and losses that overflow, or go back to an "
+                    "earlier checkpoint"
+                )
             clip_gradients(self.optimizer, norm, self.config.optimizer.max_grad_norm)
             self.optimizer.step_with_ready_grads()
         self.updates += 1

@@ -104,8 +104,8 @@ class Running(Generic[T]):
         it.
 
         With a collective engine it raises what the work raised. With any other engine every rank raises EngineFailure
-        when the work ended with something that a user can mend, RuntimeError when it ended with another exception, and
-        Preempted when a rank was told to end early.
+        when the work ended with something that a user can mend, FloatingPointError when the model has diverged, Preempted
+        when a rank was told to end early, and RuntimeError when the work ended with another exception.
         """
         if self._engine.collective:
             if not self.over():
@@ -155,6 +155,8 @@ class Running(Generic[T]):
                     return _Order("refresh")
             except UserError as error:
                 return _Order("over", EngineFailure(str(error)))
+            except FloatingPointError as error:
+                return _Order("over", error)
             except Exception as error:
                 return _Order("over", RuntimeError(f"the main rank's rollouts failed: {type(error).__name__}: {error}"))
         return _WAIT

@@ -50,4 +50,4 @@ class EngineFactory(Protocol):
         """Build an engine, which has no weights yet."""
 
 
-ENGINES: Registry[EngineFactory] = Registry("rollout engine")
+ENGINES: Registry[EngineFactory] = Registry("rollout engine", has=("collective", "check", "build"))

@@ -56,7 +56,7 @@ class OpenedJudge(Judge, Protocol):
 JudgeFactory = Callable[[TrainJob], AbstractContextManager[OpenedJudge]]
 """Factory that opens a judge for a run whose stage needs it. It raises UserError where the judge must not or cannot
 judge."""
-JUDGES = Registry[JudgeFactory]("judge")
+JUDGES = Registry[JudgeFactory]("judge", takes=("job",), makes=("__enter__", "__exit__"))
 """Judges besides the answer verifier, by the name that a stage's tasks give."""
 
 

@@ -50,7 +50,11 @@ class Stage(ExperienceStage, Protocol):
 
 
 StageFactory = Callable[[SelfPlayConfig, StageTools], Stage]
-STAGES = Registry[StageFactory]("experience stage")
+STAGES = Registry[StageFactory](
+    "experience stage",
+    takes=("config", "tools"),
+    makes=("judges", "reads_problems", "begin", "expand", "finish", "state_dict", "load_state_dict"),
+)
 
 
 @STAGES.register("none")

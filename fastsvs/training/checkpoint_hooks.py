@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastsvs import distributed
 from fastsvs.config import MergingConfig, TrainJob
+from fastsvs.errors import UserError
 from fastsvs.policy import MergePlan, Policy, WeightSource, checkpoint, open_source, replace_weights
 from fastsvs.registry import Registry
 from fastsvs.seeding import derive_seed
@@ -19,7 +20,7 @@ from fastsvs.stored_run import checkpoint_name
 CheckpointHook = Callable[[str, Tensor, Tensor], Tensor]
 """Function (Hugging Face name, first, current) -> weights to go on with; fp32, whole tensors. It must not depend on the
 rank."""
-HOOKS = Registry[Callable[[MergingConfig, int], CheckpointHook | None]]("checkpoint hook")
+HOOKS = Registry[Callable[[MergingConfig, int], CheckpointHook | None]]("checkpoint hook", takes=("config", "seed"))
 """Functions that make a hook from the configuration and a seed of the step."""
 
 
@@ -69,4 +70,6 @@ class HookedWeights:
     def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
         first, current = (source.read(name, None, 0, 0).float() for source in (self.first, self.current))
         whole = self.hook(name, first, current)
+        if not isinstance(whole, Tensor) or whole.shape != current.shape or not whole.isfinite().all():
+            raise UserError(f"merging.hook must return finite weights of {name}, of shape {list(current.shape)}")
         return whole if cut is None else whole.narrow(cut, start, end - start)

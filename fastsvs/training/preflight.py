@@ -88,7 +88,7 @@ def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
         max_response_tokens=job.rollout.max_response_tokens,
         seed=job.run.seed,
     )
-    stage = STAGES.get(job.selfplay.stage)(job.selfplay, tools)
+    stage = STAGES.make(job.selfplay.stage, job.selfplay, tools)
     if stage.reads_problems == (job.data.path == NO_PROBLEMS):
         wanted = "a data set" if stage.reads_problems else f"{NO_PROBLEMS!r}: it makes its own tasks"
         raise UserError(f"data.path={job.data.path}, but for selfplay.stage={job.selfplay.stage} it must be {wanted}")
@@ -105,7 +105,7 @@ def build_sampler(job: TrainJob, inputs: Inputs) -> Sampler:
         encode=lambda text: encode_text(inputs.tokenizer, text),
         max_response_tokens=job.rollout.max_response_tokens,
     )
-    sampler = SAMPLERS.get(job.sampler.name)(job.sampler, tools)
+    sampler = SAMPLERS.make(job.sampler.name, job.sampler, tools)
     if sampler.reads_verdicts and not needs_labels(job.algorithm.reward):
         raise UserError(
             f"sampler.name={job.sampler.name} goes by which responses are correct, but "

@@ -72,6 +72,11 @@ class Session:
     def tasks(self, step: int) -> list[Task]:
         """Return the tasks that a step begins with; steps count from 0."""
         draws = self.sampler.draw(step)
+        if not all(0 <= draw.index < len(self.inputs.problems) and draw.samples > 0 for draw in draws):
+            raise UserError(
+                f"sampler {self.job.sampler.name!r} draws at step {step} what there is not: an index outside the "
+                f"{len(self.inputs.problems)} problems, or no samples"
+            )
         asked = [self.inputs.problems[draw.index] for draw in draws]
         tasks = original_tasks(asked, self.job.rollout.samples_per_prompt)
         originals = [self._as_drawn(task, draw) for task, draw in zip(tasks, draws, strict=True)]
@@ -166,7 +171,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
     with ExitStack() as stack:
         stack.enter_context(closing(checked.folder))
         verifier = stack.enter_context(Verifier(job.verifier))
-        judges = {name: stack.enter_context(JUDGES.get(name)(job)) for name in stage.judges}
+        judges = {name: stack.enter_context(JUDGES.make(name, job)) for name in stage.judges}
         policy = build_policy(job, total_updates=job.run.steps)
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
         spec = training_spec(job, policy.hf_config, checked.stop)

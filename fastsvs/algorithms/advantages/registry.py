@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from fastsvs.algorithms.batch import Batch
 from fastsvs.algorithms.context import Context
+from fastsvs.algorithms.results import as_tensor, first_fault
 from fastsvs.errors import UserError
 from fastsvs.registry import Registry
 
@@ -16,7 +16,7 @@ AdvantageFn = Callable[[Batch, Context], Tensor]
 """Function of a batch whose advantages are not set yet (`rewards`, `groups`, `kinds`, log-probs). It returns
 `[samples]`, given to every token of the response, or `[response_tokens]`."""
 
-ADVANTAGES = Registry[AdvantageFn]("advantage")
+ADVANTAGES = Registry[AdvantageFn]("advantage", takes=("batch", "context"))
 
 
 def token_advantages(batch: Batch, context: Context) -> Tensor:
@@ -26,7 +26,7 @@ def token_advantages(batch: Batch, context: Context) -> Tensor:
     AdvantageFn is unknown or returns another shape or a value that is not finite.
     """
     name = context.config.advantage
-    advantages = ADVANTAGES.get(name)(batch, context).to(torch.float32)
+    advantages = as_tensor(f"advantage {name!r}", ADVANTAGES.get(name)(batch, context))
     lengths = batch.response_lengths
     samples, tokens = len(batch), int(lengths.sum())
     if advantages.shape not in {(samples,), (tokens,)}:
@@ -35,5 +35,5 @@ def token_advantages(batch: Batch, context: Context) -> Tensor:
             f"it must be [samples] = ({samples},) or [response_tokens] = ({tokens},)"
         )
     if not advantages.isfinite().all():
-        raise UserError(f"advantage {name!r} returned a value that is not finite")
+        raise UserError(f"advantage {name!r} returned a value that is not finite ({first_fault(advantages)})")
     return advantages if advantages.shape == (tokens,) else advantages.repeat_interleave(lengths)

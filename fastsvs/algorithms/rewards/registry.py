@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from fastsvs.algorithms.batch import Batch
 from fastsvs.algorithms.context import Context
+from fastsvs.algorithms.results import as_tensor, first_fault
 from fastsvs.errors import UserError
 from fastsvs.registry import Registry
 
 RewardFn = Callable[[Batch, Context], Tensor]
 """Function from a batch to its rewards `[samples]`; the same on every rank."""
 
-REWARDS = Registry[RewardFn]("reward")
+REWARDS = Registry[RewardFn]("reward", takes=("batch", "context"))
 
 
 @REWARDS.register("verified")
@@ -34,11 +34,11 @@ def sample_rewards(batch: Batch, context: Context) -> Tensor:
     """Return the rewards `[samples]` fp32 from the RewardFn that the configuration names. Raises UserError when it is
     unknown or returns another shape or a value that is not finite."""
     name = context.config.reward
-    rewards = REWARDS.get(name)(batch, context).to(torch.float32)
+    rewards = as_tensor(f"reward {name!r}", REWARDS.get(name)(batch, context))
     if rewards.shape != (len(batch),):
         raise UserError(
             f"reward {name!r} returned shape {tuple(rewards.shape)}; it must be [samples] = ({len(batch)},)"
         )
     if not rewards.isfinite().all():
-        raise UserError(f"reward {name!r} returned a value that is not finite")
+        raise UserError(f"reward {name!r} returned a value that is not finite ({first_fault(rewards)})")
     return rewards

@@ -57,7 +57,11 @@ class SamplerTools:
 
 
 SamplerFactory = Callable[[SamplerConfig, SamplerTools], Sampler]
-SAMPLERS = Registry[SamplerFactory]("sampler")
+SAMPLERS = Registry[SamplerFactory](
+    "sampler",
+    takes=("config", "tools"),
+    makes=("reads_verdicts", "draw", "observe", "state_dict", "load_state_dict"),
+)
 
 
 @SAMPLERS.register("epochs")

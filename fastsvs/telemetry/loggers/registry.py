@@ -49,7 +49,7 @@ class LoggerFactory(Protocol):
     def __call__(self, run: RunFacts) -> Logger: ...
 
 
-LOGGERS: Registry[LoggerFactory] = Registry("logger")
+LOGGERS: Registry[LoggerFactory] = Registry("logger", takes=("run",), makes=("log", "close"))
 
 
 def check_loggers(config: LoggingConfig) -> None:
@@ -69,7 +69,7 @@ class Loggers:
         self._missed: dict[str, int] = {}
         for name in run.config.loggers:
             try:
-                self._open[name] = LOGGERS.get(name)(run)
+                self._open[name] = LOGGERS.make(name, run)
             except UserError:
                 raise
             except Exception as error:  # any of a hundred kinds; each means that it cannot be opened

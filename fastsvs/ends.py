@@ -1,0 +1,57 @@
+"""How a process ends with a message when it is one of many: once for the whole job, and without tracebacks of others.
+
+The processes of a job that torchrun started meet in its store, which outlives them. There the first one with a message
+is told from those that only repeat it, and a process that loses its peers finds out that one of them has said why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+FAILED = "failed"
+PATIENCE = timedelta(seconds=10)
+"""Longest wait until the process that is first with a message has printed it."""
+
+
+def say_once(text: str) -> None:
+    """Print `text` on stderr, unless another process of the job has."""
+    shared = _store_of_the_job()
+    key = f"{FAILED}/{hashlib.sha256(text.encode(errors='replace')).hexdigest()}"
+    if shared is not None:
+        with suppress(RuntimeError):  # a store that is gone: better twice than never
+            shared.set(FAILED, "")
+            if shared.add(key, 1) > 1:
+                shared.wait([f"{key}/said"], PATIENCE)
+                return
+    print(text, file=sys.stderr, flush=True)
+    if shared is not None:
+        with suppress(RuntimeError):
+            shared.set(f"{key}/said", "")
+
+
+def another_has_said_why() -> bool:
+    """Return True where another process of the job has ended with a message, which explains why this one failed."""
+    shared = _store_of_the_job()
+    try:
+        return shared is not None and shared.check([FAILED])
+    except RuntimeError:
+        return False
+
+
+def _store_of_the_job() -> Store | None:
+    """Return the store of torchrun's agent, or None for a process that was started in another way."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    from fastsvs import distributed  # imports torch, which a plain start needs not wait for
+
+    with suppress(RuntimeError):
+        return distributed.store()
+    return None
