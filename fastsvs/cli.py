@@ -16,6 +16,7 @@ from typing import TypeVar
 from fastsvs import __version__, config, shipped
 from fastsvs.ends import another_has_said_why, say_once
 from fastsvs.errors import Preempted, UserError
+from fastsvs.open_files import check_open_files
 
 Done = TypeVar("Done")
 SAMPLES = 10_000
@@ -181,6 +182,7 @@ def _doctor(options: argparse.Namespace) -> None:
 def _load(schema: type[config.Job], options: argparse.Namespace, changes: Sequence[str] = ()) -> config.Job:
     """Load the job that the command line names, and say on stderr that the libraries come next."""
     job = config.load(schema, options.config, [*changes, *options.overrides])
+    check_open_files(job)
     if os.environ.get("RANK", "0") == "0":
         print(f"fastsvs: {options.config} is valid; loading PyTorch and Megatron-core", file=sys.stderr, flush=True)
     return job

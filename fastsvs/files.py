@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,6 +57,8 @@ def draft_of(folder: Path) -> Iterator[Path]:
 def check_folder(key: str, folder: Path) -> None:
     """Raise UserError where `folder`, which the configuration's `key` names, is no folder or cannot be made or
     written."""
+    if "\0" in str(folder):
+        raise UserError(f"{key}: {str(folder)!r} is no name of a folder")
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
     if not nearest.is_dir():
         raise UserError(f"{key}: {nearest} is a file; name a folder")
@@ -67,8 +70,13 @@ def lock(folder: Path) -> IO[str]:
     """Keep other processes from writing into `folder` until the returned file is closed or this process ends, however
     it ends. Raises UserError when another process holds the lock. Where the file system has no locks, nobody is kept
     out."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / ".lock", "w")  # noqa: SIM115 (it stays open)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "w")  # noqa: SIM115 (it stays open)
+    except OSError as error:
+        raise UserError(
+            f"nothing can be written to {folder}: {error.strerror or error}; name another folder"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -89,18 +97,19 @@ def _move_into(path: Path, folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(path, _to_json(value, path, indent=2) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(path, "".join(_to_json(row, path) + "\n" for row in rows))
 
 
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
     """Add one line and flush it to the disk."""
+    line = _to_json(row, path) + "\n"
     try:
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -149,10 +158,31 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
+    cure = "bring it back as it was written, or move the file away"
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
+        raise UserError(f"{where}: not JSON: {error}; {cure}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{where}: not a JSON object")
+        raise UserError(f"{where}: not a JSON object; {cure}")
     return value
+
+
+def _to_json(value: Any, path: Path, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        name, number = next(_not_finite(value, ""), ("", error))
+        raise UserError(f"cannot write {path}: {name} is {number}, and JSON has finite numbers alone") from error
+
+
+def _not_finite(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    """Yield where a value holds numbers that are not finite, and the numbers."""
+    if isinstance(value, float) and not isfinite(value):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _not_finite(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from _not_finite(part, f"{name}[{index}]")

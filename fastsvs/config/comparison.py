@@ -10,12 +10,20 @@ import yaml
 from pydantic import ValidationError
 
 from fastsvs.config.section import Section
+from fastsvs.errors import UserError
 
 
 def differences(path: Path, job: Section, ignored: Callable[[str], bool]) -> list[str]:
     """Return `key: earlier -> current` for every dotted key whose value in `job` differs from that in the YAML file
-    `path`. A key that the earlier configuration lacks counts with its default."""
-    earlier = flatten(_complete(yaml.safe_load(path.read_text(encoding="utf-8")), job))
+    `path`. A key that the earlier configuration lacks counts with its default. Raises UserError for a file without a
+    configuration."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {error}; bring it back as it was, or move it away") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds no configuration: bring it back as it was, or move it away")
+    earlier = flatten(_complete(tree, job))
     current = flatten(job.model_dump(mode="json"))
     return [
         f"{key}: {earlier.get(key)!r} -> {current.get(key)!r}"

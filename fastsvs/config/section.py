@@ -19,4 +19,4 @@ class Section(BaseModel):
     docs/configuration.md: each begins with a noun, gives the unit and the meaning of special values, and leaves the
     default to the table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)

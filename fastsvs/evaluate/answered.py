@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from fastsvs.config import SamplingPlan
 from fastsvs.evaluate.gap import Judgements, gap_figures
 from fastsvs.evaluate.majority import Votes, majority_at_k, votes
@@ -52,7 +54,8 @@ class Answered:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Answered:
-        return cls(**row)
+        """Return the problem that `as_row` made a row of. Raises pydantic's ValidationError for another row."""
+        return _ROWS.validate_python(row)
 
     def as_row(self) -> dict[str, Any]:
         row = asdict(self)
@@ -65,6 +68,9 @@ class Answered:
     @property
     def votes(self) -> Votes:
         return votes(self.responses, self.verdicts)
+
+
+_ROWS = TypeAdapter(Answered)
 
 
 def pass_rates(answered: Sequence[Answered], ks: Sequence[int]) -> dict[str, Estimate]:

@@ -5,17 +5,27 @@ A repeated command continues where it stopped: a problem is asked again only whe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from fastsvs import config as configuration
 from fastsvs.config import EvalJob, differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
 from fastsvs.evaluate.answered import Answered
-from fastsvs.files import append_jsonl, check_folder, lock, read_jsonl, write_atomic, write_json, write_jsonl
+from fastsvs.files import (
+    append_jsonl,
+    check_folder,
+    lock,
+    read_jsonl,
+    read_mapping,
+    write_atomic,
+    write_json,
+    write_jsonl,
+)
 
 WHERE_IT_RUNS = ("output", "suites", "timeout_seconds", "verifier.workers", "rollout.server.", "rollout.max_sequences")
 """Beginnings of the keys that do not change what is asked."""
@@ -51,7 +61,15 @@ class EvaluationFolder:
 
     def answered(self, name: str) -> list[Answered]:
         """Return the problems of a set that are done, in the order of the set."""
-        answered = [Answered.from_row(row) for row in read_jsonl(self._samples(name))]
+        path = self._samples(name)
+        try:
+            answered = [Answered.from_row(row) for row in read_jsonl(path)]
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"]))
+            raise UserError(
+                f"{path} is not as it was written ({where}: {fault['msg']}): move it away to ask this set again"
+            ) from error
         return sorted(answered, key=lambda problem: problem.key)
 
     def open_set(self, name: str, done: list[Answered]) -> None:
@@ -82,7 +100,7 @@ class EvaluationFolder:
                 raise UserError(f"{self.root} holds files but no evaluation: choose another output or remove it")
             return
         changed = differences(path, self._job, lambda key: key.startswith(WHERE_IT_RUNS))
-        step = json.loads(model.read_text(encoding="utf-8"))["step"]
+        step = read_mapping(model).get("step")
         if step != self._step:
             changed.append(f"step of {self._job.model.path}: {step} -> {self._step}")
         if changed:

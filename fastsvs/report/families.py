@@ -12,12 +12,30 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fastsvs.errors import UserError
 from fastsvs.files import iterate_jsonl
 from fastsvs.report.folder import RunFiles
 
 RESPONSES_PER_STEP = 250
 """Number of responses that each shown step has room for, a few families, when not all responses fit on the page."""
 VERDICTS = {"correct": "c", "wrong": "w", "unverified": "u"}
+
+
+class GroupRow(BaseModel):
+    """What of a row of a samples file must be of these types for the page, where it is there."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    parent: str | None = None
+    parent_sample: int | None = None
+    responses: list[str] = []
+    verdicts: list[str] = []
+    rewards: list[float] = []
+    tokens: list[int] = []
+    finish: list[str] = []
+    rejections: list[str | None] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +84,7 @@ def spread(items: list[Any], count: int) -> list[Any]:
 def _read_step(step: int, path: Path, state: tuple[int, int], limit: int | None) -> StepSamples:
     """Read whole families up to `limit` responses, one family at least, taken evenly over the file."""
     families: dict[str, list[dict[str, Any]]] = {}
-    for row in iterate_jsonl(path):
+    for row in read_groups(path):
         families.setdefault(str(row.get("key", "")).split("/")[0], []).append(row)
     sizes = {key: sum(len(row.get("responses", ())) for row in rows) for key, rows in families.items()}
     kept: set[str] = set()
@@ -78,6 +96,22 @@ def _read_step(step: int, path: Path, state: tuple[int, int], limit: int | None)
         room -= sizes[key]
     rows = sorted((row for key in kept for row in families[key]), key=lambda row: str(row.get("key", "")))
     return StepSamples(step, [_group(row) for row in rows], [list(row.get("responses", ())) for row in rows])
+
+
+def read_groups(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the groups in a samples file. Raises UserError for one that holds something else than texts and finite
+    numbers."""
+    for row in iterate_jsonl(path):
+        try:
+            GroupRow.model_validate(row)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"]))
+            raise UserError(
+                f"{path}: group {row.get('key')!r}: {where}: {fault['msg']}, found {fault['input']!r}; mend or remove "
+                "the line, and look at what wrote it"
+            ) from error
+        yield row
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -104,7 +138,7 @@ def _group(row: Mapping[str, Any]) -> dict[str, Any]:
         "problem": str(row.get("problem", "")),
         "question": str(row.get("question", "")),
         "answer": str(row.get("answer", "")),
-        "verdicts": "".join(VERDICTS.get(verdict, "u") for verdict in row.get("verdicts", ())),
+        "verdicts": "".join(VERDICTS.get(str(verdict), "u") for verdict in row.get("verdicts", ())),
         "rewards": list(row.get("rewards", ())),
         "tokens": list(row.get("tokens", ())),
         "cut": [index for index, reason in enumerate(row.get("finish", ())) if reason == "length"],
@@ -117,7 +151,7 @@ def _responses(run: RunFiles, step: int) -> int:
     """Return the number of responses in the step's file: as its metrics count them, else as the file does."""
     row: Mapping[str, Any] = next((row for row in run.metrics if row["step"] == step), {})
     counted = _sum(value for name, value in row.items() if name.startswith("samples/"))
-    return counted or sum(len(group.get("responses", ())) for group in iterate_jsonl(run.samples[step]))
+    return counted or sum(len(group.get("responses", ())) for group in read_groups(run.samples[step]))
 
 
 def _sum(values: Iterable[Any]) -> int:

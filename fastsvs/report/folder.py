@@ -6,7 +6,7 @@ absent files and names are absent figures. It imports nothing that loads torch.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from fastsvs.config import flatten
 from fastsvs.stored_run import open_run
 
 Number = float | int | None
+LARGEST = sys.float_info.max
 METHODS = {"svs": "SvS", "none": "RLVR"}
 """Usual names of the methods, by `selfplay.stage`."""
 
@@ -40,7 +41,7 @@ class RunFiles:
         if self.supervised:
             return "SFT"
         stage = self.config.get("selfplay.stage")
-        return self.path.name if stage is None else METHODS.get(stage, str(stage))
+        return self.path.name if stage is None else METHODS.get(str(stage), str(stage))
 
     @property
     def supervised(self) -> bool:
@@ -48,7 +49,8 @@ class RunFiles:
 
     @property
     def seed(self) -> int | None:
-        return self.config.get("run.seed")
+        seed = self.config.get("run.seed")
+        return seed if isinstance(seed, int) else None
 
     @property
     def steps(self) -> int:
@@ -57,7 +59,8 @@ class RunFiles:
 
     @property
     def planned_steps(self) -> int | None:
-        return self.config.get("run.steps")
+        steps = self.config.get("run.steps")
+        return steps if isinstance(steps, int) else None
 
 
 def read_run(path: Path) -> RunFiles:
@@ -69,7 +72,7 @@ def read_run(path: Path) -> RunFiles:
         config=config,
         environment=run.environment(),
         metrics=_metrics(run.metrics(), is_supervised(config)),
-        evaluations=run.evaluations(),
+        evaluations={step: _finite(figures) for step, figures in run.evaluations().items()},
         samples=run.sample_files(),
         finished=run.layout.summary.is_file(),
     )
@@ -97,4 +100,13 @@ def _name(name: str, supervised: bool) -> str:
 
 
 def _number(value: Any) -> Number:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+    return value if isinstance(value, int | float) and abs(value) <= LARGEST else None
+
+
+def _finite(value: Any) -> Any:
+    """Return a value of JSON with None in place of numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return _number(value) if isinstance(value, int | float) else value

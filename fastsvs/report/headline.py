@@ -76,7 +76,8 @@ def held_out(evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, HeldOut]
 def interval(value: Any) -> Interval | None:
     if not isinstance(value, Mapping) or not {"mean", "low", "high"} <= value.keys():
         return None
-    return Interval(value["mean"], value["low"], value["high"])
+    ends = (value["mean"], value["low"], value["high"])
+    return Interval(*ends) if all(isinstance(end, int | float) for end in ends) else None
 
 
 def by_k(name: str) -> tuple[bool, str, int]:

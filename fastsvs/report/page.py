@@ -53,7 +53,7 @@ def live_page(document: Document) -> str:
 def pack(value: Any) -> bytes:
     """Return the value as compressed JSON, with equal bytes for equal values."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return gzip.compress(text.encode(), 6, mtime=0)
+    return gzip.compress(text.encode(errors="replace"), 6, mtime=0)  # a lone surrogate has no bytes
 
 
 def modules() -> dict[str, str]:

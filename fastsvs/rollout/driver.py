@@ -104,8 +104,8 @@ class Running(Generic[T]):
         it.
 
         With a collective engine it raises what the work raised. With any other engine every rank raises EngineFailure
-        when the work ended with something that a user can mend, FloatingPointError when the model has diverged, Preempted
-        when a rank was told to end early, and RuntimeError when the work ended with another exception.
+        when the work ended with something that a user can mend, FloatingPointError when the model has diverged,
+        Preempted when a rank was told to end early, and RuntimeError when the work ended with another exception.
         """
         if self._engine.collective:
             if not self.over():

@@ -7,6 +7,7 @@ metrics beyond that checkpoint are therefore removed first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,11 +73,22 @@ class RunFolder:
             self._lock.close()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl."""
-        return self.stored.metrics()
+        """Return the rows of metrics.jsonl. Raises UserError for one that names no step."""
+        rows = self.stored.metrics()
+        for number, row in enumerate(rows, 1):
+            if type(row.get("step")) is not int:
+                raise UserError(f"{self.layout.metrics}, line {number}: no step; bring the line back as it was written")
+        return rows
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append a row to metrics.jsonl, and pass it to the loggers."""
+        """Append a row to metrics.jsonl, and pass it to the loggers. Raises UserError for a value that is no finite
+        number."""
+        for name, value in row.items():
+            if not isinstance(value, int | float) or not isfinite(value):
+                raise UserError(
+                    f"step {row['step']}: the metric {name} is {value!r}, which is no finite number: mend what "
+                    "computes it (a plug-in of your own?), or lower policy.optimizer.learning_rate if it diverges"
+                )
         if self._writable:
             append_jsonl(self.metrics_path, row)
         if self._loggers:

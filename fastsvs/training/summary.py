@@ -109,7 +109,7 @@ def _show(session: Session, summary: Mapping[str, Any]) -> None:
         say(f"  source solution:  {_one_line(made['source_solution'])}")
         say(f"  problem written:  {_one_line(made['problem'])}")
         say(f"  answer {made['answer']}, solve rate {made['solve_rate']:.3f}, reward {made['reward']:g}")
-    for name in summary["after"]:
+    for name in (name for name in summary["after"] if name in summary["before"]):
         before, after = summary["before"][name], summary["after"][name]
         say(f"held-out {name}: {Estimate(**before)} before, {Estimate(**after)} after")
     lost = summary["without_learning"]
