@@ -126,7 +126,7 @@ def test_the_example_of_an_extension_trains(example: str, tmp_path: Path) -> Non
     plugins = [
         *(f"data.prompt={example}:terse", f"selfplay.stage={example}:SecondChance"),
         *(f"algorithm.advantage={example}:above_average", f"algorithm.loss={example}:reinforce"),
-        *(f"sampler.name={example}:ShortFirst", f"dynamics.metrics=[experience,{example}:motion]"),
+        *(f"sampler.name={example}:ShortFirst", f"dynamics.metrics=[samples,{example}:motion]"),
     ]
     folder = tmp_path / "run"
     assert main(["train", "configs/tiny_svs.yaml", *SMALL, *plugins, "run.steps=2", f"run.dir={folder}"]) == 0
