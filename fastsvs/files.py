@@ -16,6 +16,8 @@ import yaml
 
 from fastsvs.errors import UserError
 
+CURE = "bring it back as it was written, or move the file away"
+
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace `path` by `content` in one step. Raises UserError when the disk refuses."""
@@ -158,13 +160,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
-    cure = "bring it back as it was written, or move the file away"
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{where}: not JSON: {error}; {cure}") from error
+        raise UserError(f"{where}: not JSON: {error}; {CURE}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{where}: not a JSON object; {cure}")
+        raise UserError(f"{where}: not a JSON object; {CURE}")
     return value
 
 

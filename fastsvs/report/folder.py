@@ -72,7 +72,7 @@ def read_run(path: Path) -> RunFiles:
         config=config,
         environment=run.environment(),
         metrics=_metrics(run.metrics(), is_supervised(config)),
-        evaluations={step: _finite(figures) for step, figures in run.evaluations().items()},
+        evaluations={step: _finite(result) for step, result in run.evaluations().items()},
         samples=run.sample_files(),
         finished=run.layout.summary.is_file(),
     )

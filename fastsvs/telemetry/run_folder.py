@@ -77,7 +77,7 @@ class RunFolder:
         rows = self.stored.metrics()
         for number, row in enumerate(rows, 1):
             if type(row.get("step")) is not int:
-                raise UserError(f"{self.layout.metrics}, line {number}: no step; bring the line back as it was written")
+                raise UserError(f"{self.metrics_path}, line {number}: no step; bring the line back as it was written")
         return rows
 
     def log(self, row: Mapping[str, Any]) -> None:
