@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 FAILED = "failed"
+HEAD_START = timedelta(seconds=2)
+"""Time for the process that knows why to say so before the others."""
 PATIENCE = timedelta(seconds=10)
 """Longest wait until the process that is first with a message has printed it."""
 
@@ -38,12 +40,16 @@ def say_once(text: str) -> None:
 
 
 def another_has_said_why() -> bool:
-    """Return True where another process of the job has ended with a message, which explains why this one failed."""
+    """Return True where another process of the job has ended with a message, or does so at once, which explains why
+    this one failed."""
     shared = _store_of_the_job()
+    if shared is None:
+        return False
     try:
-        return shared is not None and shared.check([FAILED])
+        shared.wait([FAILED], HEAD_START)
     except RuntimeError:
         return False
+    return True
 
 
 def _store_of_the_job() -> Store | None:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +16,7 @@ import yaml
 
 from fastsvs.errors import UserError
 
+LOCK = ".lock"
 CURE = "bring it back as it was written, or move the file away"
 
 
@@ -57,8 +58,8 @@ def draft_of(folder: Path) -> Iterator[Path]:
 
 
 def check_folder(key: str, folder: Path) -> None:
-    """Raise UserError where `folder`, which the configuration's `key` names, is no folder or cannot be made or
-    written."""
+    """Raise UserError where `folder`, which the configuration's `key` names, is no folder, cannot be made or
+    written, or is another process's."""
     if "\0" in str(folder):
         raise UserError(f"{key}: {str(folder)!r} is no name of a folder")
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
@@ -66,6 +67,7 @@ def check_folder(key: str, folder: Path) -> None:
         raise UserError(f"{key}: {nearest} is a file; name a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"{key}: nothing can be written to {nearest}; name a folder of your own")
+    _check_free(folder)
 
 
 def lock(folder: Path) -> IO[str]:
@@ -74,7 +76,7 @@ def lock(folder: Path) -> IO[str]:
     out."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "w")  # noqa: SIM115 (it stays open)
+        file = open(folder / LOCK, "w")  # noqa: SIM115 (it stays open)
     except OSError as error:
         raise UserError(
             f"nothing can be written to {folder}: {error.strerror or error}; name another folder"
@@ -83,12 +85,23 @@ def lock(folder: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise UserError(
-            f"another process is at work in {folder}: wait for its end, or choose another folder"
-        ) from error
+        raise UserError(_taken(folder)) from error
     except OSError:
         pass
     return file
+
+
+def _check_free(folder: Path) -> None:
+    """Raise UserError where another process holds the lock of `folder`, which need not exist. Writes nothing."""
+    with suppress(OSError), open(folder / LOCK) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(_taken(folder)) from error
+
+
+def _taken(folder: Path) -> str:
+    return f"another process is at work in {folder}: wait for its end, or choose another folder"
 
 
 def _move_into(path: Path, folder: Path) -> None:

@@ -15,7 +15,7 @@ from fastsvs.algorithms import Batch
 from fastsvs.config import TrainJob
 from fastsvs.data import PROMPTS, encode_prompt, load_tokenizer
 from fastsvs.errors import UserError
-from fastsvs.policy import Policy, open_weights, read_job
+from fastsvs.policy import Policy, base_of, open_weights, read_job
 from fastsvs.selfplay import SYNTHESIS, load_template
 from fastsvs.selfplay.svs import PLACEHOLDER
 from fastsvs.stored_run import StoredRun
@@ -34,7 +34,8 @@ def token_figures(run: Path, step: int, model: str) -> dict[str, float]:
     if not isinstance(job, TrainJob):
         raise UserError(f"{run} is a run of fastsvs sft: it has no samples")
     distributed.initialize(job.run.timeout_seconds)
-    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
+    base = base_of(run, job.model)
+    tokenizer = load_tokenizer(base.tokenizer or base.path)
     samples = list(read_samples(run, step, job, tokenizer))
     if not samples:
         raise UserError(f"{run} has no samples of step {step} that were learned from")
@@ -42,7 +43,7 @@ def token_figures(run: Path, step: int, model: str) -> dict[str, float]:
     layout = {"tensor_parallel": 1, "pipeline_parallel": 1}
     longest = max(longest_sequence(job), *(len(prompt) + len(response) for _, prompt, response in samples))
     policy = Policy(
-        job.model,
+        base,
         job.policy.model_copy(update=layout),
         seed=job.run.seed,
         total_updates=0,

@@ -95,7 +95,7 @@ class EvaluationFolder:
     def _check_same_job(self) -> None:
         path, model = self.root / "config.yaml", self.root / "model.json"
         if not path.exists():
-            found = [entry.name for entry in self.root.iterdir()] if self.root.exists() else []
+            found = [entry.name for entry in self.root.iterdir()] if self.root.is_dir() else []
             if any(not name.startswith(".") and name not in BEFORE_CONFIG for name in found):
                 raise UserError(f"{self.root} holds files but no evaluation: choose another output or remove it")
             return

@@ -13,7 +13,7 @@ warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor tha
 with lean_imports():
     from fastsvs.architecture import Architecture, check_layout, load_hf_config, read_architecture
     from fastsvs.policy import checkpoint
-    from fastsvs.policy.companions import keep_base, write_companions
+    from fastsvs.policy.companions import base_of, keep_base, write_companions
     from fastsvs.policy.export import save_hf
     from fastsvs.policy.mapping import hf_shapes, megatron_shapes
     from fastsvs.policy.merge_plan import MergePlan
@@ -32,6 +32,7 @@ __all__ = [
     "PolicyStatistics",
     "StoredWeights",
     "WeightSource",
+    "base_of",
     "check_layout",
     "check_schedule",
     "check_weights",

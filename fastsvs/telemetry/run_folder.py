@@ -121,7 +121,7 @@ class RunFolder:
     def _check_same_run(self, job: TrainJob | SftJob | SelfJob) -> None:
         path = self.layout.config
         if not path.exists():
-            if self.root.exists() and any(not entry.name.startswith(".") for entry in self.root.iterdir()):
+            if self.root.is_dir() and any(not entry.name.startswith(".") for entry in self.root.iterdir()):
                 raise UserError(f"{self.root} holds files but no run: choose another run.dir or remove it")
             return
         changed = differences(path, job, lambda key: key in RESUMABLE | LAYOUT or key.startswith(ASIDE))
