@@ -49,6 +49,15 @@ class Architecture:
         multiple = lcm(VOCABULARY_MULTIPLE, tensor_parallel)
         return -(-self.vocabulary // multiple) * multiple
 
+    def forward_flops(self, tokens: int, predicted: int) -> int:
+        """Return the floating-point operations of the forward pass of one sequence of `tokens`, of which `predicted`
+        are targets of the head: 2 a token and weight, and attention over half the square. A backward pass takes twice
+        as many."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.groups)
+        matrices = self.layers * (attention + 3 * self.hidden * self.ffn)
+        scores = self.layers * self.heads * self.head_dim * tokens
+        return 2 * (tokens * (matrices + scores) + predicted * self.hidden * self.vocabulary)
+
 
 def load_hf_config(path: str) -> PretrainedConfig:
     """Load the model config in the folder or of the hub id `path`; a folder with nothing but config.json will do.

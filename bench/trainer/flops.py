@@ -23,14 +23,8 @@ def case_flop(case: Case, architecture: Architecture) -> float:
     For Qwen3-0.6B and one sequence it equals prime-rl's number: that counts attention as 12 x layers x hidden x
     length^2, and hidden there is half of heads x head_dim.
     """
-    a, lengths = architecture, case.lengths()
-    response_tokens = case.tokens - len(lengths) * case.prompt_tokens
-    attention = a.hidden * a.head_dim * (2 * a.heads + 2 * a.groups)
-    matrices = a.layers * (attention + 3 * a.hidden * a.ffn)
-    squares = sum(length * length for length in lengths)
-    return 6.0 * (
-        case.tokens * matrices + response_tokens * a.hidden * a.vocabulary + a.layers * a.heads * a.head_dim * squares
-    )
+    forward = sum(architecture.forward_flops(length, length - case.prompt_tokens) for length in case.lengths())
+    return 3.0 * forward
 
 
 def peak_flop_per_second(device_name: str) -> float | None:

@@ -29,7 +29,7 @@ from fastsvs.policy.parallel import (
     initialize_model_parallel,
     megatron_device,
 )
-from fastsvs.policy.row import Row, pack
+from fastsvs.policy.row import Packer, Row
 from fastsvs.policy.step import Objective, Report, mean_logprobs, run_pipeline, token_statistics
 from fastsvs.policy.stream import stream_buckets, weight_specs
 from fastsvs.policy.weights import WeightSource, hf_weights, load_weights, open_source
@@ -221,13 +221,12 @@ class Policy:
             )
         if not all(map(len, batch.prompt_ids)):
             raise UserError("a prompt without tokens: nothing predicts the first token of its response")
+        work = [self.architecture.forward_flops(n, len(r)) for n, r in zip(lengths, batch.response_ids, strict=True)]
         ranks, rank = mpu.get_data_parallel_world_size(), mpu.get_data_parallel_rank()
-        micro_batches = packing.plan(lengths, batch.kinds, self.config.tokens_per_micro_batch, ranks)[rank]
+        plan = packing.plan(lengths, batch.kinds, work, self.config.tokens_per_micro_batch, ranks)[rank]
         multiple = self.config.tensor_parallel if self.transformer.sequence_parallel else 1
-        rows = (
-            pack(batch, samples, self._rotary, multiple, keep_attention=keep_attention) for samples in micro_batches
-        )
-        return rows, len(micro_batches)
+        packer = Packer(batch, self._rotary, multiple, keep_attention=keep_attention)
+        return map(packer.pack, plan), len(plan)
 
 
 def _speaks_for_its_row() -> bool:

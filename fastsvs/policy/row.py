@@ -32,42 +32,48 @@ class Row:
     """Index in `samples` of the sample of each response token, [response_tokens] int64."""
 
 
-def pack(batch: Batch, samples: Sequence[int], rotary: Tensor, multiple: int, *, keep_attention: bool = False) -> Row:
-    """Pack the given samples in order of length (see `PackedSequences.lengths`), padded to a multiple of `multiple`
-    tokens.
+class Packer:
+    """Packs samples of a batch into rows. What all rows need of the whole batch is computed once."""
 
-    `rotary` [2, positions, head_dim] lies on the device that the row goes to. For `keep_attention` see
-    `policy.recompute`.
-    """
-    prompts = np.array([len(ids) for ids in batch.prompt_ids], dtype=np.int64)
-    responses = np.array([len(ids) for ids in batch.response_ids], dtype=np.int64)
-    order = np.array(sorted(samples, key=lambda i: (prompts[i] + responses[i], i)), dtype=np.int64)
-    lengths = (prompts + responses)[order]
-    padding = -lengths.sum() % multiple if len(order) else multiple
-    if padding:
-        lengths = np.append(lengths, padding)
-    starts = np.cumsum(lengths) - lengths
-    ids = [piece for i in order for piece in (batch.prompt_ids[i], batch.response_ids[i])]
-    device = rotary.device
+    def __init__(self, batch: Batch, rotary: Tensor, multiple: int, *, keep_attention: bool = False) -> None:
+        """Pad rows to a multiple of `multiple` tokens. `rotary` [2, positions, head_dim] lies on the device that the
+        rows go to. For `keep_attention` see `policy.recompute`."""
+        self._batch, self._rotary, self._multiple, self._keep = batch, rotary, multiple, keep_attention
+        self._prompts = np.array([len(ids) for ids in batch.prompt_ids], dtype=np.int64)
+        self._responses = np.array([len(ids) for ids in batch.response_ids], dtype=np.int64)
+        self._lengths = self._prompts + self._responses
+        self._places = np.cumsum(self._responses) - self._responses
 
-    def place(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(device)
+    def pack(self, samples: Sequence[int]) -> Row:
+        """Return the row of the given samples, in order of length (see `PackedSequences.lengths`)."""
+        order = np.array(sorted(samples, key=lambda i: (self._lengths[i], i)), dtype=np.int64)
+        prompts, responses, lengths = self._prompts[order], self._responses[order], self._lengths[order]
+        padding = -lengths.sum() % self._multiple if len(order) else self._multiple
+        if padding:
+            lengths = np.append(lengths, padding)
+        starts = np.cumsum(lengths) - lengths
+        answers = [self._batch.response_ids[i] for i in order]
+        ids = [piece for i, answer in zip(order, answers, strict=True) for piece in (self._batch.prompt_ids[i], answer)]
+        device = self._rotary.device
 
-    positions = place(_ranges(np.zeros_like(lengths), lengths))
-    return Row(
-        samples=order.tolist(),
-        tokens=place(np.concatenate([*ids, np.zeros(padding, dtype=np.int64)])),
-        sequences=PackedSequences(
-            lengths=lengths.tolist(),
-            bounds=place(np.append(starts, lengths.sum()).astype(np.int32)),
-            rotary=rotary.index_select(1, positions),
-            kept={} if keep_attention else None,
-        ),
-        predictors=place(_ranges(starts[: len(order)] + prompts[order] - 1, responses[order])),
-        targets=place(np.concatenate([np.zeros(0, dtype=np.int64), *(batch.response_ids[i] for i in order)])),
-        places=torch.from_numpy(_ranges((np.cumsum(responses) - responses)[order], responses[order])),
-        sequence=place(np.repeat(np.arange(len(order)), responses[order])),
-    )
+        def place(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
+        positions = place(_ranges(np.zeros_like(lengths), lengths))
+        return Row(
+            samples=order.tolist(),
+            tokens=place(np.concatenate([*ids, np.zeros(padding, dtype=np.int64)])),
+            sequences=PackedSequences(
+                lengths=lengths.tolist(),
+                bounds=place(np.append(starts, lengths.sum()).astype(np.int32)),
+                rotary=self._rotary.index_select(1, positions),
+                kept={} if self._keep else None,
+            ),
+            predictors=place(_ranges(starts[: len(order)] + prompts - 1, responses)),
+            targets=place(np.concatenate([np.zeros(0, dtype=np.int64), *answers])),
+            places=torch.from_numpy(_ranges(self._places[order], responses)),
+            sequence=place(np.repeat(np.arange(len(order)), responses)),
+        )
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
