@@ -8,12 +8,13 @@ from fastsvs.dynamics.metrics import METRICS, BatchView, MetricFn, StepView, ent
 from fastsvs.dynamics.rank import RANK_NAMES, rank_dynamics, rank_figures
 from fastsvs.dynamics.samples import sample_figures
 from fastsvs.dynamics.saturation import FEWEST, Saturation, fit_saturation
-from fastsvs.dynamics.updates import Change, WeightUpdate, compare, paired
+from fastsvs.dynamics.updates import UNCHANGED, Change, WeightUpdate, compare, paired
 
 __all__ = [
     "FEWEST",
     "METRICS",
     "RANK_NAMES",
+    "UNCHANGED",
     "BatchView",
     "Change",
     "MetricFn",

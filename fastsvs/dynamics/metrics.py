@@ -16,7 +16,7 @@ from fastsvs.config import DynamicsConfig
 from fastsvs.dynamics.entropy import entropy_figures
 from fastsvs.dynamics.rank import rank_dynamics, rank_figures
 from fastsvs.dynamics.samples import Row, sample_figures
-from fastsvs.dynamics.updates import WeightUpdate, change_of
+from fastsvs.dynamics.updates import Change
 from fastsvs.registry import Registry
 
 T = TypeVar("T")
@@ -49,9 +49,12 @@ class StepView(BatchView, Protocol):
     def samples(self, look: Callable[[Sequence[Row]], T]) -> T:
         """Return what `look` makes of the step's groups, the rows of samples/step_N.jsonl. The main rank calls it."""
 
+    def change(self) -> Change:
+        """Return how all weights differ from those that the run began with. Every rank compares its share."""
+
     def weights(self, look: Callable[[Tensor, Tensor], T]) -> dict[str, T]:
         """Return what `look` makes of every tensor before training and of the same tensor now, by Hugging Face name.
-        The main rank calls it, with one pair after the other, whole and on the CPU."""
+        The main rank calls it, with one pair after the other, whole and on the CPU: that is slow for large models."""
 
 
 MetricFn = Callable[[StepView], Mapping[str, float]]
@@ -67,7 +70,7 @@ def sample_metric(step: StepView) -> dict[str, float]:
 
 def updates_metric(step: StepView) -> dict[str, float]:
     """Return figures of how the weights differ from those that the run began with."""
-    return WeightUpdate(step.weights(change_of)).total().figures()
+    return step.change().figures()
 
 
 def rank_metric(view: BatchView) -> dict[str, float]:

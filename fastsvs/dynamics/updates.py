@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from fastsvs.errors import UserError
 
 TOLERANCE = 1e-5
 """Largest difference that counts as none in work on bf16 checkpoints (Mukherjee et al. 2025, arXiv 2505.11711)."""
+PIECE = {"cpu": 1 << 18, "cuda": 1 << 24}
+"""Number of values that are compared at once, by type of device: their float64 copies stay in a core's cache, or fill a
+GPU."""
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)?\.?(\w+)\.(weight|bias)")
 
 
@@ -54,6 +57,10 @@ class Change:
         }
 
 
+UNCHANGED = Change(values=1, same=1, same_in_bf16=1, within=1, square_of_change=0.0, square_before=1.0)
+"""Change of weights that are as they were."""
+
+
 @dataclass(frozen=True, slots=True)
 class WeightUpdate:
     """The change of every tensor, by its Hugging Face name."""
@@ -71,6 +78,18 @@ class WeightUpdate:
     def by_module(self) -> dict[str, Change]:
         """Return the changes by module, under `q_proj`, `q_proj bias`, `gate_proj`, `norm`, `embedding`, `head`, ..."""
         return self._grouped(module_of)
+
+    def table(self, names: Sequence[str]) -> Tensor:
+        """Return the changes of the tensors `names`, in the order of `Change`'s fields, as [tensors, fields] float64;
+        zeros for those that are not here. Tables of parts of a model add up."""
+        nothing = Change(0, 0, 0, 0, 0.0, 0.0)
+        return torch.tensor([astuple(self.tensors.get(name, nothing)) for name in names], dtype=torch.float64)
+
+    @staticmethod
+    def of_table(names: Sequence[str], table: Tensor) -> WeightUpdate:
+        """Return the changes that a table of the tensors `names` holds."""
+        rows = zip(names, table.tolist(), strict=True)
+        return WeightUpdate({name: _change(*row) for name, row in rows})
 
     def _grouped(self, key: Callable[[str], str]) -> dict[str, Change]:
         groups: dict[str, list[Change]] = {}
@@ -105,15 +124,28 @@ def change_of(old: Tensor, new: Tensor, tolerance: float = TOLERANCE) -> Change:
     storing is no change."""
     if torch.bfloat16 in (old.dtype, new.dtype):
         old, new = old.bfloat16(), new.bfloat16()
-    difference = new.double() - old.double()
-    return Change(
-        values=old.numel(),
-        same=int((old == new).sum()),
-        same_in_bf16=int((old.bfloat16() == new.bfloat16()).sum()),
-        within=int((difference.abs() <= tolerance).sum()),
-        square_of_change=float(difference.square().sum()),
-        square_before=float(old.double().square().sum()),
+    pieces = zip(*(x.reshape(-1).split(PIECE[x.device.type]) for x in (old, new)), strict=True)
+    sums = torch.stack([_sums(before, after, tolerance) for before, after in pieces]).sum(0)
+    return _change(old.numel(), *sums.tolist())
+
+
+def _sums(old: Tensor, new: Tensor, tolerance: float) -> Tensor:
+    """Return the fields of `Change` but the number of values for two flat tensors, [5] float64 on their device."""
+    wide = old.double()
+    difference = new.double() - wide
+    found = (
+        (old == new).sum(),
+        (old.bfloat16() == new.bfloat16()).sum(),
+        (difference.abs() <= tolerance).sum(),
+        difference.square().sum(),
+        wide.square().sum(),
     )
+    return torch.stack([number.double() for number in found])
+
+
+def _change(*fields: float) -> Change:
+    *counts, square_of_change, square_before = fields
+    return Change(*map(int, counts), square_of_change, square_before)  # type: ignore[call-arg]
 
 
 def module_of(name: str) -> str:

@@ -30,6 +30,7 @@ from fastsvs.policy.parallel import (
     megatron_device,
 )
 from fastsvs.policy.row import Packer, Row
+from fastsvs.policy.shares import compared_weights
 from fastsvs.policy.step import Objective, Report, mean_logprobs, run_pipeline, token_statistics
 from fastsvs.policy.stream import stream_buckets, weight_specs
 from fastsvs.policy.weights import WeightSource, hf_weights, load_weights, open_source
@@ -85,7 +86,8 @@ class Policy:
             initialize_model_parallel(config)
             self.transformer = transformer_config(self.architecture, config)
             self.stage = PolicyModel(self.architecture, self.transformer)
-            load_weights(self.stage, self.architecture, weights or open_source(model, self.architecture, seed))
+            self.first_weights = weights or open_source(model, self.architecture, seed)
+            load_weights(self.stage, self.architecture, self.first_weights)
             if total_updates:
                 self.model = distribute_gradients(self.stage, self.transformer)
                 self.optimizer, self.scheduler = build_optimizer(
@@ -195,6 +197,11 @@ class Policy:
         """Yield whole tensors under their Hugging Face names, layer by layer, on every rank, in the policy's dtype.
         They may share memory with the policy: copy what must outlive the next update."""
         return hf_weights(dict(self.stage.named_parameters()), self.architecture)
+
+    def compared_weights(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield (name, first, now) of this rank's share of the weights, as parts of Hugging Face tensors on its device:
+        as the policy was built, and as they are. Every value of the model is on one rank."""
+        return compared_weights(dict(self.stage.named_parameters()), self.architecture, self.first_weights)
 
     def weight_specs(self) -> list[TensorSpec]:
         """Return the specs of the tensors that `stream_weights` sends. They follow from the model's configuration

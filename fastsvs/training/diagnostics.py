@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from fastsvs import distributed
 from fastsvs.algorithms import Batch, joined
 from fastsvs.config import DynamicsConfig, TrainJob
-from fastsvs.dynamics import METRICS, entropy_metric, rank_metric
+from fastsvs.dynamics import METRICS, UNCHANGED, Change, WeightUpdate, compare, entropy_metric, rank_metric
 from fastsvs.errors import UserError
-from fastsvs.policy import Policy, PolicyStatistics, open_source
+from fastsvs.policy import Policy, PolicyStatistics, hf_shapes, open_source
 
 T = TypeVar("T")
 
@@ -26,12 +27,15 @@ def is_due(job: TrainJob, step: int) -> bool:
 
 
 @torch.no_grad()
-def measure(job: TrainJob, policy: Policy, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return figures of the policy before its update, of the batch that it is about to learn from, and of the step's
-    samples as the main rank records them (elsewhere `rows` are not read). Collective; draws no random numbers. Raises
-    UserError where a MetricFn gives something else than numbers, or the name of another's figure."""
-    step = _Step(job, policy, batch, rows)
-    figures = joined(*(numbers(name, METRICS.get(name)(step)) for name in job.dynamics.metrics))
+def measure(
+    job: TrainJob, policy: Policy, step: int, batch: Batch, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Return figures of the policy before the update of `step`, counted from 0, of the batch that it is about to learn
+    from, and of the step's samples as the main rank records them (elsewhere `rows` are not read). Collective; draws no
+    random numbers. Raises UserError where a MetricFn gives something else than numbers, or the name of another's
+    figure."""
+    view = _Step(job, policy, step, batch, rows)
+    figures = joined(*(numbers(name, METRICS.get(name)(view)) for name in job.dynamics.metrics))
     return {f"dynamics/{name}": value for name, value in figures.items()}
 
 
@@ -83,16 +87,35 @@ class PolicyView:
         return self._seen
 
 
+def total_change(policy: Policy) -> Change:
+    """Compare the weights with those that the run began with, each rank its share. Collective."""
+    return sum_over_ranks(compare(policy.compared_weights()), list(hf_shapes(policy.architecture))).total()
+
+
+def sum_over_ranks(own: WeightUpdate, names: Sequence[str]) -> WeightUpdate:
+    """Return the changes of the tensors `names`, of which each rank has some parts. Collective."""
+    table = own.table(names).to(distributed.device())
+    if distributed.world_size() > 1:
+        dist.all_reduce(table)
+    return WeightUpdate.of_table(names, table.cpu())
+
+
 class _Step(PolicyView):
     """A step of a run, as a `StepView`."""
 
-    def __init__(self, job: TrainJob, policy: Policy, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, job: TrainJob, policy: Policy, step: int, batch: Batch, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
         super().__init__(policy, batch, job.dynamics, job.rollout.temperature)
+        self._step = step
         self._rows = rows
         self._job = job
 
     def samples(self, look: Callable[[Sequence[Mapping[str, Any]]], T]) -> T:
         return cast(T, distributed.broadcast(look(self._rows) if distributed.is_main() else None))
+
+    def change(self) -> Change:
+        return total_change(self._policy) if self._step else UNCHANGED
 
     def weights(self, look: Callable[[Tensor, Tensor], T]) -> dict[str, T]:
         found: dict[str, T] = {}

@@ -64,7 +64,7 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
     rows = experience.record(session, step + 1, made) if made else []
     with clock(session, times, "diagnostics"):
         due = diagnostics.is_due(session.job, step)
-        seen = diagnostics.measure(session.job, session.policy, credited.batch, rows) if due else {}
+        seen = diagnostics.measure(session.job, session.policy, step, credited.batch, rows) if due else {}
     with clock(session, times, "update"):
         learned = learn(session, credited.batch, step)
     times["time/step"] = sum(times.values())

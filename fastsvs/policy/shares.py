@@ -1,0 +1,98 @@
+"""Each rank's share of the weights beside those that the policy began with: every value of the model on one rank.
+
+A rank reads what it needs of the first weights as loading does, a cut at a time, and keeps none of it. Threads read
+ahead, as a single one would wait for memory: pages of a file that is mapped are copied at about 1 GB/s each.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from megatron.core import parallel_state as mpu
+from torch import Tensor
+
+from fastsvs.architecture import Architecture
+from fastsvs.policy.mapping import cut_range, entries, hf_shapes, split
+from fastsvs.policy.weights import WeightSource
+
+READERS = 4
+"""Number of threads that read ahead, one cut each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A part of a Hugging Face tensor that is on this rank, without padding, and where it lies."""
+
+    name: str
+    values: Tensor
+    dimension: int | None
+    """Dimension that it is cut along; None for a whole tensor."""
+    start: int
+    end: int
+
+
+def compared_weights(
+    tensors: dict[str, Tensor], architecture: Architecture, source: WeightSource
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield (name, first, now) of each cut of this rank's share, both on its device and in the policy's dtype.
+
+    `tensors` is what this rank's stage holds under its parameter names, and `source` has the first weights.
+    """
+    with ThreadPoolExecutor(READERS) as readers:
+        ahead: deque[tuple[Cut, Future[Tensor]]] = deque()
+        for cut in own_cuts(tensors, architecture):
+            found = source.read(cut.name, cut.dimension, cut.start, cut.end)
+            ahead.append((cut, readers.submit(_fetch, found, cut.values)))
+            if len(ahead) > READERS:
+                yield _arrived(*ahead.popleft())
+        while ahead:
+            yield _arrived(*ahead.popleft())
+
+
+def own_cuts(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[Cut]:
+    """Yield this rank's share: of the parameters of its stage, those that fall to its data-parallel rank."""
+    pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
+    tensor, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
+    shapes = hf_shapes(architecture)
+    present = [
+        entry
+        for entry in entries(architecture, pipeline)
+        if entry.stage == stage and not entry.copy and (entry.cut is not None or rank == 0)
+    ]
+    sizes = [tensors[entry.name].numel() for entry in present]
+    mine = even_shares(sizes, mpu.get_data_parallel_world_size())[mpu.get_data_parallel_rank()]
+    for entry in (present[i] for i in mine):
+        parts = split(entry, tensors[entry.name].detach(), architecture)
+        for name, part in zip(entry.sources, parts, strict=True):
+            if entry.cut is None:
+                yield Cut(name, part, None, 0, 0)
+            else:
+                size = shapes[name][entry.cut]
+                bounds = cut_range(architecture, entry, name, shapes[name], tensor, rank)
+                start, end = (min(bound, size) for bound in bounds)
+                yield Cut(name, part.narrow(entry.cut, 0, end - start), entry.cut, start, end)
+
+
+def even_shares(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """Return the indices of `sizes` in `count` shares of about the same sum: the largest go first, each to the smallest
+    share."""
+    shares: list[list[int]] = [[] for _ in range(count)]
+    sums = [0] * count
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        smallest = sums.index(min(sums))
+        shares[smallest].append(index)
+        sums[smallest] += sizes[index]
+    return [sorted(share) for share in shares]
+
+
+def _fetch(found: Tensor, like: Tensor) -> Tensor:
+    """Copy what the source has into memory that the device can take it from."""
+    return torch.empty(found.shape, dtype=like.dtype, pin_memory=like.is_cuda).copy_(found)
+
+
+def _arrived(cut: Cut, fetched: Future[Tensor]) -> tuple[str, Tensor, Tensor]:
+    return cut.name, fetched.result().to(cut.values.device, non_blocking=True), cut.values
