@@ -113,10 +113,25 @@ def check_layout(architecture: Architecture, config: PolicyConfig, world_size: i
     ]
     if faults:
         raise UserError("\n".join(faults))
+    _check_recomputation(config, architecture.layers // pipeline)
     if world_size is not None and world_size % (tensor * pipeline):
         raise UserError(
             f"policy.tensor_parallel={tensor} x policy.pipeline_parallel={pipeline} needs a multiple of "
             f"{tensor * pipeline} processes, there are {world_size}: start with torchrun --nproc-per-node"
+        )
+
+
+def _check_recomputation(config: PolicyConfig, layers: int) -> None:
+    asked = config.recompute_layers
+    if config.recompute_method == "block" and asked > layers:
+        raise UserError(
+            f"policy.recompute_layers={asked} is more than the {layers} layers of a pipeline stage: with "
+            "policy.recompute_method=block it says how many of them are computed again"
+        )
+    if config.recompute_method == "uniform" and layers % asked:
+        raise UserError(
+            f"policy.recompute_layers={asked} does not divide the {layers} layers of a pipeline stage; "
+            f"possible: {', '.join(map(str, _divisors(layers)))}, or policy.recompute_method=block"
         )
 
 

@@ -22,7 +22,7 @@ NAMES = [
         "hub",
         "torch",
     ),
-    *("CUDA", "Triton", "NCCL", "vLLM", "flash attention", "TE or Apex", "sandbox"),
+    *("CUDA", "Triton", "NCCL", "vLLM", "flash attention", "Transformer Engine", "sandbox"),
 ]
 
 

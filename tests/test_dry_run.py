@@ -145,9 +145,35 @@ def test_optimizer_is_sharded_over_data_parallel_ranks(inputs, capsys, monkeypat
     assert f"{12 * 4_095_734_784 / 2 / 2**30:.2f} optimizer" in shown
 
 
+# Values of 2 bytes that a token takes, for 12288 tokens of each of 2 micro-batches in flight. A layer of Qwen2.5-32B at
+# TP 4 has 5120 / 4 = 1280 of them as its input, as many as attention's output, and inside
+# 4 x 5120 / 4 + (2 x (40 + 2 x 8) x 128 + 40 x 128 + 4 x 27648) / 4 = 37632; a stage has 32 layers.
+KEPT = {
+    ("recompute=full",): 32 * 1280 + 37632,
+    ("recompute=full", "recompute_layers=4"): 8 * 1280 + 4 * 37632,
+    ("recompute=full", "recompute_method=block", "recompute_layers=32"): 32 * 1280 + 37632,
+    ("recompute=full", "recompute_method=block", "recompute_layers=24"): 24 * 1280 + 9 * 37632,
+    ("recompute=all_but_attention",): 32 * (1280 + 1280) + 37632,
+    ("recompute=none",): 32 * 37632,
+}
+
+
+@pytest.mark.parametrize("settings", KEPT, ids=" ".join)
+def test_activations_by_what_is_computed_again(inputs, capsys, settings):
+    overrides = [*inputs(PUBLISHED["qwen2.5_32b"]), "policy.recompute_method=uniform", "policy.recompute_layers=1"]
+    changes = [f"policy.{setting}" for setting in settings]
+    assert main(["train", str(CONFIGS / "qwen2.5_32b_svs.yaml"), *overrides, *changes, "--dry-run"]) == 0
+    gib = KEPT[settings] * 12288 * 2 * 2 / 2**30
+    assert f"{gib:.2f} activations of 12288 tokens" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("changes", "extra", "message"),
     [
+        ({}, ["policy.recompute_layers=5"], "policy.recompute_layers=5 does not divide the 36 layers"),
+        ({}, ["policy.recompute_method=block", "policy.recompute_layers=37"], "more than the 36 layers of a"),
+        ({}, ["policy.recompute=none", "policy.recompute_layers=2"], "but recompute is none"),
+        ({}, ["policy.backend=te", "policy.recompute=all_but_attention"], "backend: te needs dtype: bf16"),
         ({"num_hidden_layers": 35}, ["policy.pipeline_parallel=2"], "policy.pipeline_parallel=2 does not divide"),
         ({}, ["policy.tensor_parallel=4"], "policy.tensor_parallel=4 does not divide the model's key/value heads (2)"),
         ({"max_position_embeddings": 4096}, [], "has positions for 4096: lower data.max_prompt_tokens or"),

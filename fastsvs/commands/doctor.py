@@ -81,9 +81,11 @@ def findings() -> Iterator[Finding]:
         "torch's own varlen attention is used",
         "pip install 'fastsvs[attention]' for Hopper and Blackwell, flash-attn (needs nvcc) for Ampere and Ada",
     )
-    engines = ("transformer-engine", "apex")
     yield package(
-        "TE or Apex", engines, "not needed: torch's own layers are used", "pip install transformer-engine[pytorch]"
+        "Transformer Engine",
+        ("transformer-engine",),
+        "not needed, unless policy.backend is te",
+        "pip install transformer-engine[pytorch]",
     )
     yield sandbox()
 

@@ -107,16 +107,22 @@ def _memory_facts(
 
 
 def _activation_bytes(architecture: Architecture, policy: PolicyConfig, width: int) -> float:
-    """Estimate the bytes of the tensors kept for backward. With recompute these are one input a layer, attention's
-    output where it is left out, and the inside of one layer; without it all insides. A pipeline keeps as many
-    micro-batches in flight as it has stages."""
+    """Estimate the bytes of the tensors kept for backward: all insides of the layers that are not computed again; of
+    those that are, one input for as many as are computed together, attention's output where it is left out, and the
+    insides of as many. A pipeline keeps as many micro-batches in flight as it has stages."""
     a, tensor = architecture, policy.tensor_parallel
     layers = a.layers // policy.pipeline_parallel
     sharded = tensor if policy.sequence_parallel else 1
     attention = (a.heads + 2 * a.groups) * a.head_dim * 2 + a.heads * a.head_dim
     inside = 4 * a.hidden / sharded + (attention + 4 * a.ffn) / tensor
-    kept = layers * inside
-    if policy.recompute != "none":
-        output = a.heads * a.head_dim / tensor if policy.recompute == "all_but_attention" else 0
-        kept = layers * (a.hidden / sharded + output) + inside
+    output = a.heads * a.head_dim / tensor if policy.recompute == "all_but_attention" else 0
+    again, together = _recomputed_layers(policy, layers)
+    kept = (layers - again + together) * inside + again * output + (again / (together or 1)) * a.hidden / sharded
     return policy.tokens_per_micro_batch * width * kept * policy.pipeline_parallel
+
+
+def _recomputed_layers(policy: PolicyConfig, layers: int) -> tuple[int, int]:
+    """Return how many of a stage's layers are computed again, and how many of them at once."""
+    if policy.recompute == "none":
+        return 0, 0
+    return (policy.recompute_layers, 1) if policy.recompute_method == "block" else (layers, policy.recompute_layers)

@@ -47,7 +47,7 @@ def sft(job: SftJob) -> Path:
         keep_base(job.model, checked.tokenizer, folder.root)
     sampler = EpochSampler(len(examples), job.run.prompts_per_step, job.run.seed)
     with closing(folder), StepProgress("sft", job.run.steps, start, enabled=main) as progress:
-        for fact in checked.facts:
+        for fact in (*checked.facts, *policy.facts):
             progress.say(fact)
         for step in range(start, job.run.steps):
             began = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fastsvs.config.methods import CovoConfig, MajorityConfig, VerlConfig
 from fastsvs.config.section import Decay, Section
@@ -105,7 +105,29 @@ class PolicyConfig(Section):
     """Precision of weights and activations: `bf16`, with fp32 master weights in the optimizer, or `fp32`."""
     recompute: Literal["none", "all_but_attention", "full"] = "full"
     """Activations that the backward pass computes again: `full` keeps one activation of each layer; `all_but_attention`
-    keeps the output of attention too, which then runs once; `none` keeps all."""
+    keeps the output of attention too, which then runs once; `none` keeps all. The next two keys say of which layers."""
+    recompute_method: Literal["uniform", "block"] = "uniform"
+    """Layers of a pipeline stage that are computed again, with `recompute: full` or `all_but_attention`: `uniform` all
+    of them, `recompute_layers` at a time; `block` the first `recompute_layers` of them, one at a time, while the others
+    keep all their activations."""
+    recompute_layers: int = Field(1, ge=1)
+    """Number of layers: with `recompute_method: uniform`, of those that share one kept input, a divisor of the stage's
+    layers (more save inputs and take the insides of as many layers at once); with `block`, of those that are computed
+    again, at most the stage's (fewer take more memory and less time)."""
+    backend: Literal["local", "te"] = "local"
+    """Parts of a layer: `local` is our own norm and attention with Megatron's linear layers; `te` is Transformer
+    Engine's norm, linear layers and attention, which must be installed and needs a GPU and bf16."""
     tokens_per_micro_batch: int = Field(12288, ge=1)
     """Maximum number of tokens of one packed micro-batch; no prompt with its response may be longer."""
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @model_validator(mode="after")
+    def _parts_go_together(self) -> PolicyConfig:
+        if self.recompute == "none" and (self.recompute_method, self.recompute_layers) != ("uniform", 1):
+            raise ValueError(
+                "recompute_method and recompute_layers say how layers are computed again, but recompute is none: set "
+                "it to full or all_but_attention, or leave them out"
+            )
+        if self.backend == "te" and (self.dtype != "bf16" or self.recompute == "all_but_attention"):
+            raise ValueError("backend: te needs dtype: bf16, and recompute: full or none")
+        return self

@@ -2,7 +2,7 @@
 
 import warnings
 
-from fastsvs.policy.imports import lean_imports
+from fastsvs.policy.imports import check_backend, lean_imports
 
 # Megatron names each optional accelerator that is absent, at import and once per module.
 warnings.filterwarnings("ignore", module=r"megatron\.")
@@ -33,6 +33,7 @@ __all__ = [
     "StoredWeights",
     "WeightSource",
     "base_of",
+    "check_backend",
     "check_layout",
     "check_schedule",
     "check_weights",

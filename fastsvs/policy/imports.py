@@ -1,32 +1,87 @@
-"""Imports Megatron-core without packages that FastSvS does not use, which would add seconds to the start of every
-process."""
+"""Imports Megatron-core so that it is the same everywhere: without packages that would change its path or cost time.
+
+Wherever Transformer Engine or Apex is installed, as in every NGC container, Megatron-core 0.16.1 takes its optimizers
+(their state is not that of torch's AdamW), norms and smaller parts from there, and fails where they were built for
+another torch. It is imported without both. `policy.backend: te` asks for Transformer Engine's layers, and for nothing
+else of it.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
 import torch
 
+from fastsvs.errors import UserError
+
+ACCELERATORS = {"transformer_engine": "Transformer Engine", "apex": "Apex"}
+"""Packages that Megatron takes parts from wherever they are installed, and their names in messages."""
 LOGGERS = ("tensorboard", "wandb")
 """Names of packages that Megatron imports wherever they are installed; ours are imported when a run asks for them."""
 
 
 @contextmanager
 def lean_imports() -> Iterator[None]:
-    """Hide the loggers inside, and make `torch.compile` return functions unchanged. Megatron compiles only fusions that
-    the policy's configuration turns off, and compiling any of them imports the whole of inductor."""
-    hidden = [name for name in LOGGERS if name not in sys.modules]
+    """Hide accelerators and loggers inside, and make `torch.compile` return functions unchanged. Megatron compiles only
+    fusions that the policy's configuration turns off, and compiling any of them imports the whole of inductor."""
+    roots = {*ACCELERATORS, *LOGGERS}
+    loaded = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in roots}
+    hidden = roots | set(loaded)
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not to be found
     try:
-        with mock.patch.object(torch, "compile", _leave):
+        with _uncompiled():
             yield
     finally:
         for name in hidden:
             del sys.modules[name]
+        sys.modules.update(loaded)
+
+
+def accelerators() -> list[str]:
+    """Return the names of the accelerators that are installed, working or not."""
+    return [name for package, name in ACCELERATORS.items() if find_spec(package)]
+
+
+def check_backend(backend: str) -> None:
+    """Raise UserError where this process cannot compute with `policy.backend`."""
+    if backend != "te":
+        return
+    if not torch.cuda.is_available():
+        raise UserError("policy.backend=te needs a GPU, and torch sees none here: set policy.backend=local")
+    transformer_engine()
+
+
+@cache
+def transformer_engine() -> ModuleType:
+    """Return Megatron's wrappers of Transformer Engine's layers. They are a copy of the module that Megatron itself has
+    imported without it. Raises UserError where they do not import."""
+    cure = "install the build for this torch (pip install transformer-engine[pytorch]), or set policy.backend=local"
+    try:
+        import_module("transformer_engine.pytorch")
+        spec = find_spec("megatron.core.extensions.transformer_engine")
+        assert spec is not None
+        assert spec.loader is not None
+        wrappers = module_from_spec(spec)
+        with _uncompiled():
+            spec.loader.exec_module(wrappers)
+    except Exception as error:  # whatever a library raises that was built for another torch or driver
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"policy.backend=te: Transformer Engine does not import here ({reason}); {cure}") from error
+    if not wrappers.HAVE_TE:
+        raise UserError(f"policy.backend=te: this Transformer Engine lacks what Megatron-core's wrappers use; {cure}")
+    return wrappers
+
+
+def _uncompiled() -> Any:
+    return mock.patch.object(torch, "compile", _leave)
 
 
 def _leave(function: Callable[..., Any] | None = None, **options: object) -> Callable[..., Any]:

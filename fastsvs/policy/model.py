@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
-from fastsvs.policy.modules import PackedSequences, block_spec
+from fastsvs.policy.modules import LayerParts, PackedSequences, block_spec
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -20,7 +20,11 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 def transformer_config(architecture: Architecture, config: PolicyConfig) -> TransformerConfig:
     """Return Megatron's configuration for this architecture and layout."""
     dtype = DTYPES[config.dtype]
-    recompute = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+    recompute = {
+        "recompute_granularity": "full",
+        "recompute_method": config.recompute_method,
+        "recompute_num_layers": config.recompute_layers,
+    }
     return TransformerConfig(
         num_layers=architecture.layers,
         hidden_size=architecture.hidden,
@@ -65,11 +69,11 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
 class PolicyModel(GPTModel):
     """One pipeline stage of the policy, as a Megatron GPTModel."""
 
-    def __init__(self, architecture: Architecture, config: TransformerConfig) -> None:
+    def __init__(self, architecture: Architecture, config: TransformerConfig, parts: LayerParts) -> None:
         tensor, pipeline = config.tensor_model_parallel_size, config.pipeline_model_parallel_size
         super().__init__(
             config=config,
-            transformer_layer_spec=block_spec(architecture.layers // pipeline, qk_norm=architecture.qk_norm),
+            transformer_layer_spec=block_spec(architecture.layers // pipeline, parts, qk_norm=architecture.qk_norm),
             vocab_size=architecture.padded_vocabulary(tensor),
             max_sequence_length=0,
             pre_process=mpu.is_pipeline_first_stage(),

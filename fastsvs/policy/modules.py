@@ -1,6 +1,8 @@
-"""The parts of a Megatron transformer layer that are our own: RMSNorm, SwiGLU, rotary attention over packed sequences.
+"""The parts of a Megatron transformer layer: our own RMSNorm, SwiGLU and rotary attention over packed sequences, or
+Transformer Engine's norm, linear layers and attention in their place.
 
-Megatron's local versions refuse sequence parallelism (norm) and packed sequences (attention).
+Megatron's local versions refuse sequence parallelism (norm) and packed sequences (attention). Parameters have the same
+names in both, so weights and checkpoints do not know of the difference.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import torch
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from fastsvs.policy.attention import attend
 from fastsvs.policy.elementwise import rms_norm, rotate, swiglu
+from fastsvs.policy.imports import transformer_engine
 from fastsvs.policy.recompute import Kept, keep
 
 
@@ -40,17 +44,36 @@ class PackedSequences(PackedSeqParams):
     attention again."""
 
 
-def block_spec(layers: int, *, qk_norm: bool) -> TransformerBlockSubmodules:
+@dataclass(frozen=True, slots=True)
+class LayerParts:
+    """The parts of a layer that backends differ in."""
+
+    norm: type
+    column_parallel: type
+    row_parallel: type
+    attention: type
+
+
+def block_spec(layers: int, parts: LayerParts, *, qk_norm: bool) -> TransformerBlockSubmodules:
     """Return the specification of one pipeline stage's decoder with `layers` layers."""
     layer = get_gpt_layer_local_spec(qk_layernorm=qk_norm, normalization="RMSNorm")
-    parts = layer.submodules
-    parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
-    parts.mlp = SwiGLU
-    parts.self_attention.submodules.core_attention = RotaryPackedAttention
+    modules, attention = layer.submodules, layer.submodules.self_attention.submodules
+    modules.input_layernorm = modules.pre_mlp_layernorm = parts.norm
+    projections = MLPSubmodules(linear_fc1=parts.column_parallel, linear_fc2=parts.row_parallel)
+    modules.mlp = type("SwiGLU", (SwiGLU,), {"projections": projections})
+    attention.linear_qkv, attention.linear_proj = parts.column_parallel, parts.row_parallel
+    attention.core_attention = parts.attention
     if qk_norm:
-        parts.self_attention.submodules.q_layernorm = RMSNorm
-        parts.self_attention.submodules.k_layernorm = RMSNorm
-    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=RMSNorm)
+        attention.q_layernorm = attention.k_layernorm = parts.norm
+    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=parts.norm)
+
+
+def layer_parts(backend: str) -> LayerParts:
+    """Return the parts of `policy.backend`. Raises UserError for Transformer Engine where it does not import."""
+    if backend == "local":
+        return LayerParts(RMSNorm, ColumnParallelLinear, RowParallelLinear, RotaryPackedAttention)
+    te = transformer_engine()
+    return LayerParts(te.TENorm, te.TEColumnParallelLinear, te.TERowParallelLinear, RotaryEngineAttention)
 
 
 class RMSNorm(nn.Module):
@@ -71,9 +94,11 @@ class RMSNorm(nn.Module):
 class SwiGLU(MLP):
     """Gated MLP down(silu(gate(x)) * up(x)); `linear_fc1` gives [gate, up]."""
 
+    projections: MLPSubmodules
+    """Linear layers, which a subclass names, as Megatron builds a class without more than its configuration."""
+
     def __init__(self, config: TransformerConfig, **_: Any) -> None:
-        projections = MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
-        super().__init__(config, projections, ffn_hidden_size=config.ffn_hidden_size)
+        super().__init__(config, self.projections, ffn_hidden_size=config.ffn_hidden_size)
 
     def forward(self, hidden_states: Tensor, **_: Any) -> tuple[Tensor, None]:
         gate_up, _bias = self.linear_fc1(hidden_states)
@@ -105,3 +130,34 @@ class RotaryPackedAttention(nn.Module):
         if sequences.kept is None:
             return attention(query, key, value).flatten(1)
         return keep(attention, (query, key, value), sequences.kept, self.layer_number).flatten(1)
+
+
+class RotaryEngineAttention(nn.Module):
+    """The same attention by Transformer Engine, which chooses among its own implementations."""
+
+    def __init__(self, config: TransformerConfig, **options: Any) -> None:
+        super().__init__()
+        self.inner = transformer_engine().TEDotProductAttention(config=config, **options)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: None,
+        *,
+        packed_seq_params: PackedSequences,
+        **_: Any,
+    ) -> Tensor:
+        """Return what `RotaryPackedAttention` returns of the same arguments."""
+        bounds, longest = packed_seq_params.bounds, max(packed_seq_params.lengths)
+        sequences = PackedSeqParams(
+            qkv_format="thd",
+            cu_seqlens_q=bounds,
+            cu_seqlens_kv=bounds,
+            max_seqlen_q=longest,
+            max_seqlen_kv=longest,
+        )
+        query, key = rotate(query, key, packed_seq_params.rotary)
+        causal = AttnMaskType.causal
+        return self.inner(query, key, value, None, attn_mask_type=causal, packed_seq_params=sequences)

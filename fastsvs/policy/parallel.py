@@ -66,8 +66,9 @@ def distribute_gradients(model: nn.Module, config: TransformerConfig) -> Distrib
 def build_optimizer(
     model: DistributedDataParallel, config: OptimizerConfig, transformer: TransformerConfig, total_updates: int
 ) -> tuple[MegatronOptimizer, OptimizerParamScheduler]:
-    """Return AdamW on fp32 masters, sharded over data-parallel ranks, and its schedule over `total_updates` steps.
-    Raises UserError as `check_schedule` does."""
+    """Return torch's AdamW on fp32 masters, sharded over data-parallel ranks, and its schedule over `total_updates`
+    steps. Raises UserError as `check_schedule` does, and where Megatron-core was imported beforehand with another
+    AdamW, whose state checkpoints do not know."""
     check_schedule(config, total_updates)
     optimizer = get_megatron_optimizer(
         MegatronOptimizerConfig(
@@ -86,6 +87,12 @@ def build_optimizer(
         [model],
         use_gloo_process_groups=False,
     )
+    for part in optimizer.chained_optimizers:
+        if not isinstance(part.optimizer, torch.optim.AdamW | None):
+            raise UserError(
+                f"Megatron-core took its optimizer from {type(part.optimizer).__module__}, as something imported it "
+                "before fastsvs.policy, which imports it without Transformer Engine and Apex: import that first"
+            )
     if torch.cuda.is_available():
         for group in optimizer.param_groups:
             group["fused"] = (

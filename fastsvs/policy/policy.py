@@ -19,8 +19,11 @@ from fastsvs.buckets import Bucket, TensorSpec
 from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
 from fastsvs.errors import UserError
 from fastsvs.policy import packing
+from fastsvs.policy.attention import chosen
 from fastsvs.policy.export import save_hf
+from fastsvs.policy.imports import accelerators
 from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
+from fastsvs.policy.modules import layer_parts
 from fastsvs.policy.parallel import (
     build_optimizer,
     clip_gradients,
@@ -85,7 +88,7 @@ class Policy:
         with megatron_device():
             initialize_model_parallel(config)
             self.transformer = transformer_config(self.architecture, config)
-            self.stage = PolicyModel(self.architecture, self.transformer)
+            self.stage = PolicyModel(self.architecture, self.transformer, layer_parts(config.backend))
             self.first_weights = weights or open_source(model, self.architecture, seed)
             load_weights(self.stage, self.architecture, self.first_weights)
             if total_updates:
@@ -93,6 +96,15 @@ class Policy:
                 self.optimizer, self.scheduler = build_optimizer(
                     self.model, config.optimizer, self.transformer, total_updates
                 )
+
+    @property
+    def facts(self) -> list[str]:
+        """Return what the policy computes with, for the log."""
+        if self.config.backend == "te":
+            return ["policy: norms, linear layers and attention of Transformer Engine, AdamW of torch"]
+        attention = chosen(distributed.device(), DTYPES[self.config.dtype], self.architecture.head_dim)
+        unused = f"; {' and '.join(found)} not used, though installed" if (found := accelerators()) else ""
+        return [f"policy: own layers, attention {attention}, AdamW of torch{unused}"]
 
     def log_probs(self, batch: Batch, temperature: float) -> Tensor:
         """Return the log-probs of the response tokens, [response_tokens] fp32 on the CPU."""

@@ -44,10 +44,12 @@ def keep(
     attention: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: Inputs, kept: dict[int, Kept], layer: int
 ) -> Tensor:
     """Return the output of a layer's attention. The first pass, without gradients, runs the attention and keeps it in
-    `kept`; the second pass takes it from there."""
+    `kept`; the second pass takes it from there. A layer that is not computed again has its only pass with gradients."""
     if not torch.is_grad_enabled():
         kept[layer] = Kept(attention, inputs)
         return kept[layer].output.detach()
+    if layer not in kept:
+        return attention(*inputs)
     return _Second.apply(kept.pop(layer), *inputs)
 
 

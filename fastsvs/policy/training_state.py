@@ -16,7 +16,6 @@ from megatron.core import parallel_state as mpu
 from torch import Tensor, nn
 
 from fastsvs.architecture import Architecture
-from fastsvs.errors import UserError
 from fastsvs.policy.mapping import entries
 from fastsvs.policy.pieces import MASTER, MOMENTS, PieceIndex, SavedTensors
 from fastsvs.policy.policy import Policy
@@ -109,12 +108,6 @@ class Owned:
 def _owned_by_rank(policy: Policy) -> Iterator[Owned]:
     names = {parameter: name for name, parameter in policy.stage.named_parameters()}
     for optimizer in policy.optimizer.chained_optimizers:
-        if not isinstance(optimizer.optimizer, torch.optim.AdamW):  # another one counts its steps elsewhere
-            found = type(optimizer.optimizer).__module__
-            raise UserError(
-                f"checkpoints hold the state of torch's AdamW, but Megatron took the one of {found}: "
-                "uninstall Transformer Engine or Apex"
-            )
         for parameter, (group, order) in optimizer.model_param_group_index_map.items():
             stretch = optimizer._get_model_param_range_map(parameter)["param"]
             master = optimizer.optimizer.param_groups[group]["params"][order]

@@ -25,8 +25,11 @@ RESUMABLE = {
     "evolution.rounds",
 }
 """Keys that may change between the sessions of one run: they do not alter what a step computes."""
-LAYOUT = {"policy.tensor_parallel", "policy.pipeline_parallel", "policy.sequence_parallel", "verifier.workers"}
-"""Keys of the layout: a run may be resumed on another one, equal up to rounding."""
+LAYOUT = {
+    *("policy.tensor_parallel", "policy.pipeline_parallel", "policy.sequence_parallel", "verifier.workers"),
+    *("policy.recompute", "policy.recompute_method", "policy.recompute_layers", "policy.backend"),
+}
+"""Keys of the layout, of memory and of equal parts: a run may be resumed with others, equal up to rounding."""
 ASIDE = ("rollout.server.", "rollout.placement", "rollout.nodes", "sync.", "dynamics.", "logging.")
 """Beginnings of the keys for servers and the ways to reach them, and for what is observed during a run."""
 

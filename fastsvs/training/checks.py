@@ -12,7 +12,7 @@ from fastsvs.architecture import check_layout, load_hf_config, read_architecture
 from fastsvs.config import ModelConfig, PolicyConfig, TrainJob
 from fastsvs.dynamics import METRICS
 from fastsvs.errors import UserError
-from fastsvs.policy import check_schedule, check_weights, checkpoint
+from fastsvs.policy import check_backend, check_schedule, check_weights, checkpoint
 from fastsvs.rollout import ENGINES, check_dedicated
 from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage
 from fastsvs.training.checkpoint_hooks import HOOKS
@@ -41,13 +41,15 @@ def check_lengths(job: TrainJob) -> None:
 
 def check_policy(model: ModelConfig, policy: PolicyConfig, processes: int | None, updates: int) -> PretrainedConfig:
     """Return the model's configuration. Raises UserError where no policy can be built: for the model or the weights of
-    it that are on this machine, for its layout on `processes` processes (None: on as many as it takes), or for a
-    schedule of `updates` updates."""
+    it that are on this machine, for its layout on `processes` processes (None: on as many as it takes, wherever they
+    are), for a schedule of `updates` updates, or with its backend here."""
     hf_config = load_hf_config(model.path)
     architecture = read_architecture(hf_config)
     check_layout(architecture, policy, processes)
     check_schedule(policy.optimizer, updates)
     check_weights(model, architecture)
+    if processes is not None:
+        check_backend(policy.backend)
     return hf_config
 
 

@@ -180,7 +180,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         )
         progress = stack.enter_context(StepProgress("train", job.run.steps, 0, enabled=distributed.is_main()))
         said = [fact for judge in judges.values() for fact in judge.facts]
-        for fact in (*inputs.facts, *checked.advice, *verifier.facts, *said, loss.describe()):
+        for fact in (*inputs.facts, *checked.advice, *policy.facts, *verifier.facts, *said, loss.describe()):
             progress.say(fact)
         yield Session(
             job=job,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from policy_cases import GSPO, hf_gradients, make_batch, save_model
+from policy_cases import CONFIGS, GSPO, hf_gradients, make_batch, save_model
+from pydantic import ValidationError
 from torch import Tensor
 
 from fastsvs.algorithms import policy_loss
+from fastsvs.architecture import check_layout, read_architecture
 from fastsvs.config import ModelConfig, PolicyConfig
+from fastsvs.errors import UserError
 from fastsvs.policy import Policy, modules
 from fastsvs.policy.recompute import Kept, keep
 
@@ -55,7 +59,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model("qwen2-tied", tmp_path_factory.mktemp("model"))
 
 
-def test_gradients_are_the_same_bits_and_attention_runs_once(folder, monkeypatch):
+SETTINGS: list[tuple[dict[str, Any], float]] = [
+    ({"recompute": "full"}, 2.0),
+    ({"recompute": "full", "recompute_layers": 2}, 2.0),
+    ({"recompute": "full", "recompute_method": "block", "recompute_layers": 3}, 1.75),
+    ({"recompute": "full", "recompute_method": "block", "recompute_layers": 4}, 2.0),
+    ({"recompute": "all_but_attention"}, 1.0),
+    ({"recompute": "all_but_attention", "recompute_layers": 4}, 1.0),
+    ({"recompute": "all_but_attention", "recompute_method": "block", "recompute_layers": 2}, 1.0),
+]
+"""Settings for a stage of four layers, and how often attention then runs for each layer."""
+
+
+def test_gradients_are_the_same_bits_and_attention_runs_as_often_as_it_must(folder, monkeypatch):
     calls = []
 
     def counted(*arguments: object, **settings: object) -> Tensor:
@@ -64,17 +80,36 @@ def test_gradients_are_the_same_bits_and_attention_runs_once(folder, monkeypatch
 
     attend = modules.attend
     monkeypatch.setattr(modules, "attend", counted)
-    found, count = {}, {}
-    for recompute in ("none", "all_but_attention", "full"):
-        config = PolicyConfig(dtype="fp32", recompute=recompute, tokens_per_micro_batch=200)
+
+    def gradients(settings: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
+        config = PolicyConfig(dtype="fp32", tokens_per_micro_batch=200, **settings)
         policy = Policy(ModelConfig(path=str(folder)), config, seed=0, total_updates=8, max_sequence_tokens=128)
         batch = make_batch()
         weights = torch.linspace(1e-3, 5e-3, len(batch.kinds))
         calls.clear()
         policy.accumulate_gradients(batch, policy_loss(GSPO), GSPO, weights, 1.0)
-        count[recompute] = len(calls)
-        found[recompute] = {name: gradient.clone() for name, gradient in hf_gradients(policy).items()}
-    assert count["full"] == 2 * count["none"]
-    assert count["all_but_attention"] == count["none"]
-    for recompute in ("all_but_attention", "full"):
-        assert all(torch.equal(found[recompute][name], gradient) for name, gradient in found["none"].items())
+        return {name: gradient.clone() for name, gradient in hf_gradients(policy).items()}, len(calls)
+
+    expected, once = gradients({"recompute": "none"})
+    for settings, times in SETTINGS:
+        found, count = gradients(settings)
+        assert count == times * once, settings
+        assert all(torch.equal(found[name], gradient) for name, gradient in expected.items()), settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"recompute_method": "block", "recompute_layers": 3}, "recompute_layers=3 is more than the 2 layers of a"),
+        ({"recompute_layers": 3}, "recompute_layers=3 does not divide the 2 layers .* possible: 1, 2, or"),
+    ],
+)
+def test_more_layers_than_a_stage_has(settings, message):
+    architecture = read_architecture(CONFIGS["qwen2-tied"])
+    with pytest.raises(UserError, match=message):
+        check_layout(architecture, PolicyConfig(pipeline_parallel=2, **settings))
+
+
+def test_layers_to_recompute_where_none_are():
+    with pytest.raises(ValidationError, match="but recompute is none"):
+        PolicyConfig(recompute="none", recompute_method="block", recompute_layers=2)

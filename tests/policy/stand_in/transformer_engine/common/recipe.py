@@ -1,0 +1,2 @@
+class DelayedScaling:
+    """A recipe that nothing here uses."""

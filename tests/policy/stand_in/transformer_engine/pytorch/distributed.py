@@ -1,0 +1,2 @@
+class CudaRNGStatesTracker:
+    """States of random numbers, which nothing here draws."""

@@ -1,0 +1,6 @@
+class Sequential:
+    """Fused operations, which nothing here uses."""
+
+
+class FusibleOperation:
+    """One of them."""
