@@ -46,7 +46,7 @@ def compared_weights(
         ahead: deque[tuple[Cut, Future[Tensor]]] = deque()
         for cut in own_cuts(tensors, architecture):
             found = source.read(cut.name, cut.dimension, cut.start, cut.end)
-            ahead.append((cut, readers.submit(_fetch, found, cut.values)))
+            ahead.append((cut, readers.submit(fetch, found, cut.values)))
             if len(ahead) > READERS:
                 yield _arrived(*ahead.popleft())
         while ahead:
@@ -89,7 +89,7 @@ def even_shares(sizes: Sequence[int], count: int) -> list[list[int]]:
     return [sorted(share) for share in shares]
 
 
-def _fetch(found: Tensor, like: Tensor) -> Tensor:
+def fetch(found: Tensor, like: Tensor) -> Tensor:
     """Copy what the source has into memory that the device can take it from."""
     return torch.empty(found.shape, dtype=like.dtype, pin_memory=like.is_cuda).copy_(found)
 

@@ -1,0 +1,44 @@
+"""`python -m bench.host --out DIR`: measure what a rank's processor does while its GPU waits, on one thread.
+
+Packing has a step's samples of 32B with self-play, dealt to two data-parallel ranks. The comparison of weights is of
+values a second, since a rank's share of 32B does not fit here. Each figure is the best of a few repeats, beside what
+FastSvS did before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from bench.host.packing import PACKING, Packing, measure_packing
+from bench.host.updates import UPDATES, Updates, measure_updates
+from bench.report import introduce, write
+
+SUITES: dict[str, tuple[Sequence[Packing], Updates]] = {
+    "32b": (PACKING, UPDATES),
+    "smoke": ([Packing(median=100, samples=200, repeats=1)], Updates(values=1 << 12, width=64, repeats=1)),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser.add_argument("--suite", choices=sorted(SUITES), default="32b")
+    options = parser.parse_args(arguments)
+    introduce(options.suite, needs_gpu=False)
+    torch.set_num_threads(1)
+    packing, updates = SUITES[options.suite]
+    rows = [row for case in packing for row in measure_packing(case)]
+    with tempfile.TemporaryDirectory() as folder:
+        rows += measure_updates(updates, Path(folder))
+    for row in rows:
+        print(f"{row.case:44s} {row.provider:34s} {row.metric:38s} {row.value:12.4g} {row.unit}")
+    print(write(f"host-{options.suite}", rows, options.out))
+
+
+if __name__ == "__main__":
+    main()
