@@ -42,7 +42,7 @@ def test_defaults_are_the_constants_of_the_paper(write) -> None:
         (MINIMAL, ["evaluation.k=[16]"], r"must lie in 1\.\.samples \(8\)"),
         (MINIMAL, ["run.seed"], "must look like section.key=value"),
         (MINIMAL, ["model.path.x=1"], "'path' is a value, not a section"),
-        (MINIMAL, ["run.steps=["], "is not YAML"),
+        (MINIMAL, ["run.steps=["], "cannot be read as YAML"),
         ("data: {path: d}\nrun: {dir: r}\n", [], r"model: Field required"),
         ("- a\n- b\n", [], "must hold a mapping"),
         ("a: [\n", [], "cannot be read as YAML"),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fastsvs.config.section import Section
+from fastsvs.config.section import AnyPath, Section
 
 BANNED = (
     *("logging", "random", "multiprocessing", "pebble", "subprocess", "threading", "datetime", "time", "calendar"),
@@ -72,7 +72,7 @@ class AzrConfig(Section):
     """Training on solutions alone; proposals are made, but not learned from."""
     buffer_size: int = Field(16384, ge=1)
     """Maximum number of exercises in the buffer of each kind of task; the newest stay."""
-    seed_file: str | None = None
+    seed_file: AnyPath | None = None
     """jsonl file with `snippet`, `input` and `output`, which fills the buffers at the start; null begins with the
     identity function."""
     banned: tuple[str, ...] = BANNED
@@ -81,7 +81,7 @@ class AzrConfig(Section):
     """Longest proposed program, in characters; longer ones are invalid."""
     max_value_characters: int = Field(400, ge=1)
     """Longest input or output of a proposal, in characters; proposals with a longer one are invalid."""
-    templates: str = "azr"
+    templates: AnyPath = "azr"
     """Prompts of all tasks: `azr` for the paper's, `tiny` for the tiny task's, or a folder with files of the same
     names."""
 

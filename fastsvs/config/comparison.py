@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from fastsvs.config.section import Section
+from fastsvs.config.yaml_text import parse
 from fastsvs.errors import UserError
 
 
@@ -18,8 +18,8 @@ def differences(path: Path, job: Section, ignored: Callable[[str], bool]) -> lis
     `path`. A key that the earlier configuration lacks counts with its default. Raises UserError for a file without a
     configuration."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        tree = parse(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, ValueError, UserError) as error:
         raise UserError(f"{path} cannot be read as YAML: {error}; bring it back as it was, or move it away") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no configuration: bring it back as it was, or move it away")

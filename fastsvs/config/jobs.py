@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from fastsvs.config.learning import AlgorithmConfig, PolicyConfig
 from fastsvs.config.methods import MergingConfig, SamplerConfig, SelfConfig
 from fastsvs.config.rollout import RolloutConfig, SyncConfig
-from fastsvs.config.section import Section
+from fastsvs.config.section import AnyPath, Section
 from fastsvs.config.sections import (
     DataConfig,
     DynamicsConfig,
@@ -57,7 +57,7 @@ class SftJob(Section):
     logging: LoggingConfig = LoggingConfig()
     run: RunConfig
     """The fine-tuning as a whole; `prompts_per_step` counts examples."""
-    export: str | None = None
+    export: AnyPath | None = None
     """Folder to write the final Hugging Face model to; null writes none."""
 
 
@@ -107,7 +107,7 @@ class EvalJob(Section):
     verifier: VerifierConfig = VerifierConfig()
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the model: `fp32`, `bf16`, or `auto` for the one that it was trained or stored in."""
-    output: str
+    output: AnyPath
     """Folder for the responses and the figures."""
     seed: int = 0
     """Seed of sampling."""

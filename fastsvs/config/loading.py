@@ -7,10 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from fastsvs.config.jobs import EvalJob, SelfJob, SftJob, TrainJob
+from fastsvs.config.yaml_text import parse, write
 from fastsvs.errors import UserError
 from fastsvs.shipped import PREFIX, find_configuration, missing
 
@@ -31,27 +31,35 @@ def load(schema: type[Job], path: str | Path, overrides: Sequence[str] = ()) -> 
 
 def dump(job: BaseModel) -> str:
     """Return the resolved configuration as YAML that `load` reads back."""
-    return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return write(job.model_dump(mode="json"))
 
 
-def _read_tree(path: Path) -> dict[str, Any]:
+def _read_tree(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the sections of a file over those that it extends; `heirs` are the files that extend it, first to last."""
+    if path.resolve() in heirs:
+        circle = [*heirs[heirs.index(path.resolve()) :], path.resolve()]
+        raise UserError(f"config files extend each other in a circle: {' extends '.join(map(str, circle))}")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"config file {path} does not exist: {missing(path)}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} cannot be read as YAML: {error}") from error
+    tree = parse(text, f"config file {path}")
     if not isinstance(tree, dict):
         raise UserError(f"config file {path} must hold a mapping of sections, found {type(tree).__name__}")
     extended = tree.pop("extends", [])
+    parents = [extended] if isinstance(extended, str) else extended
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise UserError(f"config file {path}: extends must name a file or a list of files, found {extended!r}")
     base: dict[str, Any] = {}
-    for parent in [extended] if isinstance(extended, str) else extended:
-        base = _merge(base, _read_tree(_locate(parent, path.parent)))
+    for parent in parents:
+        base = _merge(base, _read_tree(_locate(parent, path.parent), (*heirs, path.resolve())))
     return _merge(base, tree)
 
 
 def _locate(path: str, beside: Path) -> Path:
-    return find_configuration(path) if path.startswith(PREFIX) else beside / path
+    return find_configuration(path) if path.startswith(PREFIX) else beside / Path(path).expanduser()
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -71,10 +79,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
             raise UserError(f"override {override!r}: {section!r} is a value, not a section")
-    try:
-        tree[key] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"override {override!r}: the value is not YAML: {error}") from error
+    tree[key] = parse(text, f"override {override!r}")
 
 
 def _explain(schema: type[BaseModel], error: ValidationError, where: str) -> str:
@@ -86,8 +91,15 @@ def _explain(schema: type[BaseModel], error: ValidationError, where: str) -> str
             near = get_close_matches(location[-1], _known_keys(schema, location[:-1]), n=1, cutoff=0.5)
             lines.append(f"  {name}: unknown key" + (f"; did you mean {near[0]!r}?" if near else ""))
         else:
-            lines.append(f"  {name}: {fault['msg']} (got {fault['input']!r})" if location else f"  {fault['msg']}")
+            hint = "; quote a word or number that is meant as a text" if fault["type"] == "string_type" else ""
+            got = f" (got {_shortened(fault['input'])}{hint})"
+            lines.append(f"  {name}: {fault['msg']}{got}" if location else f"  {fault['msg']}")
     return "\n".join(lines)
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "..."
 
 
 def _known_keys(schema: type[BaseModel], sections: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field, field_validator
 
-from fastsvs.config.section import InputPath, Section
+from fastsvs.config.section import AnyPath, InputPath, Section
 
 
 class RiseConfig(Section):
@@ -129,7 +129,7 @@ class SelfConfig(Section):
     the built-in one."""
     approval: str = r"\\boxed\{1\}"
     """Regular expression that is found in feedback that calls a response right, and in no other feedback."""
-    replay: str | None = None
+    replay: AnyPath | None = None
     """Source of dialogues that every round is trained on as well, in any form of `data.path` of `fastsvs sft`, so that
     the model does not forget how to judge and refine; null adds none."""
     replay_share: float = Field(0.5, gt=0, lt=1)

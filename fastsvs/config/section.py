@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from fastsvs.shipped import find
 
-InputPath = Annotated[str, AfterValidator(find)]
+AnyPath = Annotated[str, AfterValidator(os.path.expanduser)]
+"""Path, or what stands in its place (a hub id, `tiny:train`); `~` at its beginning is the user's home."""
+InputPath = Annotated[AnyPath, AfterValidator(find)]
 """Path that is looked for in the working folder, and then among the files that come with FastSvS."""
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
+"""Text that may be empty, for which null stands as well."""
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of a running mean that stays at every step."""
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from fastsvs.config.azr import AzrConfig
 from fastsvs.config.methods import RiseConfig, SelfVerificationConfig
-from fastsvs.config.section import InputPath, Section
+from fastsvs.config.section import AnyPath, InputPath, Section, Text
 
 MATH_SUFFIX = " Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -29,7 +29,7 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """The problems: where they come from, how they become prompts, and which are left out. See docs/data.md."""
 
-    path: str
+    path: AnyPath
     """Source of the problems: a .parquet, .json or .jsonl file, a folder of them, a hub id (`name` or `name:config`),
     `tiny:train`, `tiny:heldout`, or `none` for a stage that makes its own tasks."""
     split: str = "train"
@@ -40,7 +40,7 @@ class DataConfig(Section):
     """Column of the answer, nested ones as `a.b`; null finds it by its usual names."""
     prompt: str = "chat"
     """PromptFn that turns a problem into chat messages: `chat`, `merf` or `module:object`."""
-    suffix: str = MATH_SUFFIX
+    suffix: Text = MATH_SUFFIX
     """Text appended to every question, including those that the policy wrote."""
     system_prompt: str | None = None
     """System message before the question; null sends none."""
@@ -163,7 +163,7 @@ class SamplingPlan(Section):
 class EvaluationConfig(SamplingPlan):
     """The evaluation of a run on held-out problems, as pass@k."""
 
-    path: str | None = None
+    path: AnyPath | None = None
     """Source of the held-out problems, in any form of `data.path`; null turns evaluation off."""
     limit: int | None = Field(None, ge=1)
     """Maximum number of held-out problems to use, counted from the first; null uses all."""
@@ -213,7 +213,7 @@ class LoggingConfig(Section):
 class RunConfig(Section):
     """The run as a whole: its folder, length, batch and checkpoints."""
 
-    dir: str
+    dir: AnyPath
     """Run folder, for the resolved configuration, metrics, samples, checkpoints, summary and curves."""
     seed: int = 0
     """Seed of data order, sampling and random weights."""
@@ -232,7 +232,7 @@ class RunConfig(Section):
 class SftDataConfig(Section):
     """The examples to learn from. See docs/data.md#dialogues-for-fastsvs-sft."""
 
-    path: str
+    path: AnyPath
     """Source of the examples: jsonl or parquet with `messages`, or with `prompt` and `completion`; a hub id; or
     `tiny:sft`, `tiny:skills`, `tiny:azr_sft`, `tiny:train`."""
     split: str = "train"
