@@ -1,7 +1,8 @@
 """Problems: records, loaders, prompts, and the procedural tiny task."""
 
+from fastsvs.data.examples import load_dialogues
 from fastsvs.data.inputs import EncodedProblem, Inputs, longest_prompt, read_inputs, read_problems, stop_token_ids
-from fastsvs.data.loader import NO_PROBLEMS, load_dialogues, load_problems
+from fastsvs.data.loader import NO_PROBLEMS, load_problems
 from fastsvs.data.prompts import (
     PROMPTS,
     PromptFn,

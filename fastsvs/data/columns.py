@@ -1,17 +1,16 @@
-"""Question, answer and worked solution in a row, under any of the names and wrappings that public sets use."""
+"""Question, answer, worked solution and system message in a row, under any of the names that public sets use."""
 
 from __future__ import annotations
 
-import json
-import re
-from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from fastsvs.data.answers import is_missing
+from fastsvs.data.formats import Row
 from fastsvs.data.records import Message
-from fastsvs.data.sources import Row, Table
+from fastsvs.data.sources import Table
 from fastsvs.errors import UserError
 
 QUESTION_NAMES = ("problem", "question", "prompt", "query", "instruction", "input", "messages", "conversations")
@@ -22,9 +21,12 @@ ANSWER_NAMES = (
 SOLUTION_NAMES = ("solution", "rationale", "extra_info.answer", "response", "completion", "output")
 """Names of columns with worked solutions. Such a column gives the answer too where no answer column exists and the
 solution ends in a mark."""
+SYSTEM_NAMES = ("system", "system_prompt", "system_message")
+INSTRUCTION, INPUT = "instruction", "input"
+"""Names of Alpaca's two columns that are a question together."""
+SOURCE = "data_source"
+"""Name of verl's column that says which set a row is from."""
 
-_MARKED = re.compile(r"####\s*([^\n]+?)\s*\Z")
-_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 
 
@@ -34,35 +36,89 @@ class Columns:
 
     question: str
     answer: str
-    solution: str | None
+    solution: str | None = None
+    input: str | None = None
+    """Column whose text follows the question's, as in Alpaca's files."""
+    system: str | None = None
+    answer_is_solution: bool = False
+    """Whether the answers are to be found at the end of worked solutions, for want of a column of their own."""
 
-    @property
-    def answer_is_solution(self) -> bool:
-        return self.answer == self.solution
+    def describe(self, table: Table) -> str:
+        """Say which columns of `table` are read as what, and which are not read."""
+        question = repr(self.question) + (f" and {self.input!r}" if self.input else "")
+        parts = [f"question from {question}", f"answer from {self.answer!r}"]
+        parts += [f"system message from {self.system!r}"] if self.system else []
+        named = (self.question, self.answer, self.solution, self.input, self.system, SOURCE)
+        read = {head for name in named if name for head in (name, name.partition(".")[0])}
+        unread = [column for column in table.columns() if column not in read]
+        more = f", ... ({len(unread)} columns)" if len(unread) > 6 else ""
+        said = f"; not read: {', '.join(unread[:6])}{more}" if unread else ""
+        return f"{table.name}: {', '.join(parts)}{said}"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question as a row holds it."""
+
+    text: str
+    system: str | None = None
+    reply: str | None = None
+    """Text of the assistant's turn after the question, where the row's chat has one."""
 
 
 def find_columns(table: Table, question: str | None, answer: str | None) -> Columns:
     """Find the columns of `table`, explicit names first. Raises UserError listing the columns when one is not found."""
-    solution = _first_filled(table, SOLUTION_NAMES)
-    found_question = _explicit(table, question, "question") or _first_filled(table, QUESTION_NAMES)
-    found_answer = _explicit(table, answer, "answer") or _first_filled(table, ANSWER_NAMES) or solution
-    for name, kind in ((found_question, "question"), (found_answer, "answer")):
+    found_question = _explicit(table, question, "question") or first_filled(table, QUESTION_NAMES)
+    found_answer = _explicit(table, answer, "answer") or first_filled(table, ANSWER_NAMES)
+    solution = first_filled(table, [name for name in SOLUTION_NAMES if name != answer])
+    for name, kind in ((found_question, "question"), (found_answer or solution, "answer")):
         if name is None:
             raise UserError(
                 f"{table.where} has no {kind} column with a usual name and values in it; its columns are "
                 f"{', '.join(table.columns())}; set data.{kind}_column to the right one (nested: a.b)"
             )
     assert found_question is not None
-    assert found_answer is not None
-    return Columns(found_question, found_answer, solution)
+    used = (found_question, found_answer)
+    return Columns(
+        question=found_question,
+        answer=found_answer or solution or "",
+        solution=solution,
+        input=find_input(table, found_question, used),
+        system=find_system(table, used),
+        answer_is_solution=found_answer is None,
+    )
 
 
-def pick(row: Row, name: str) -> Any:
+def find_system(table: Table, used: Sequence[str | None]) -> str | None:
+    """Return the column of system messages, which holds texts only and is not `used`, or None."""
+    column = first_filled(table, [name for name in SYSTEM_NAMES if name not in used])
+    values = (pick(row, column) for row in table.rows)
+    return column if all(value is None or isinstance(value, str) for value in values) else None
+
+
+def find_input(table: Table, question: str | None, used: Sequence[str | None]) -> str | None:
+    """Return the column that goes with Alpaca's `instruction` where the question is that column, unless it is
+    `used`."""
+    column = first_filled(table, (INPUT,)) if question and question.lower() == INSTRUCTION else None
+    return None if column in used else column
+
+
+def pick(row: Row, name: str | None) -> Any:
     """Return the value at `name`, where dots step into nested columns, or None where there is none."""
+    if name is None:
+        return None
     value: Any = row
     for part in [name] if name in row else name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+    return None if is_missing(value) else value
+
+
+def pick_text(row: Row, name: str | None, where: str) -> str | None:
+    """Return the text at `name`, or None where there is none. Raises UserError for what is no text."""
+    value = pick(row, name)
+    if value is None or isinstance(value, str):
+        return value
+    raise UserError(f"{where}: the column {name} must hold texts, found {type(value).__name__}")
 
 
 def read_messages(value: Sequence[Any], where: str) -> tuple[Message, ...]:
@@ -77,91 +133,39 @@ def read_messages(value: Sequence[Any], where: str) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def read_question(value: Any, where: str) -> tuple[str, str | None]:
-    """Return (question, system message) from a text or from chat turns with at most one user message; the question may
-    be empty. Raises UserError for anything else."""
+def read_question(value: Any, where: str) -> Question:
+    """Read a question from a text or from chat turns: system messages, then one user message, then at most one of the
+    assistant. The question may be empty. Raises UserError for anything else."""
     if value is None or isinstance(value, str):
-        return value or "", None
+        return Question(value or "")
     if not isinstance(value, Sequence):
         raise UserError(f"{where}: a question must be a text or a list of chat turns, found {type(value).__name__}")
     messages = read_messages(value, where)
-    asked = [message["content"] for message in messages if message["role"] == "user"]
-    if len(asked) > 1:
-        raise UserError(f"{where}: the question is a chat with {len(asked)} user turns; one is expected")
-    system = [message["content"] for message in messages if message["role"] == "system"]
-    return asked[0] if asked else "", "\n".join(system) or None
+    told = {role: [turn["content"] for turn in messages if turn["role"] == role] for role in _ROLES}
+    if len(told["user"]) > 1:
+        raise UserError(f"{where}: the question is a chat with {len(told['user'])} user turns; one is expected")
+    roles = [turn["role"] for turn in messages if turn["role"] != "system"]
+    if roles not in ([], ["user"], ["user", "assistant"]):
+        raise UserError(
+            f"{where}: the question is a chat of {', '.join(roles)}; expected is one user turn, after system turns and "
+            "before at most one assistant turn"
+        )
+    return Question(
+        "".join(told["user"]), "\n".join(told["system"]) or None, told["assistant"][0] if told["assistant"] else None
+    )
 
 
-def read_answer(value: Any, where: str, marked_only: bool = False) -> tuple[str, str | None]:
-    """Return (final answer, the worked solution around it), the answer unwrapped and empty where there is none.
-
-    Takes the end of a GSM8K text (`#### N`), the last `\\boxed{}`, or the value itself unless `marked_only`; lists are
-    joined with commas. Removes `$...$`, `\\(...\\)`, `\\[...\\]` around the whole and a trailing full stop.
-    """
-    if value is None:
-        return "", None
-    if isinstance(value, (bool, int, float)):
-        return str(value), None
-    if isinstance(value, str):
-        listed = _listed(value.strip())
-        if listed is None:
-            return _read_text(value.strip(), marked_only)
-        value = listed
-    if not isinstance(value, Sequence):
-        raise UserError(f"{where}: an answer must be a text, a number or a list, found {type(value).__name__}")
-    parts = [read_answer(part, where, marked_only)[0] for part in value]
-    return ", ".join(part for part in parts if part), None
+_ROLES = ("system", "user", "assistant")
 
 
-def last_boxed(text: str) -> str | None:
-    """Return what the last `\\boxed{...}` or `\\fbox{...}` with balanced braces holds, or None."""
-    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))):
-        depth = 1
-        for position in range(match.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[position], 0)
-            if depth == 0:
-                return text[match.end() : position].strip()
-    return None
-
-
-def _read_text(text: str, marked_only: bool) -> tuple[str, str | None]:
-    marked = _MARKED.search(text)
-    if marked:
-        number = marked[1].replace(",", "") if _THOUSANDS.fullmatch(marked[1]) else marked[1]
-        return _unwrap(number), text
-    boxed = last_boxed(text)
-    if boxed is not None:
-        alone = re.fullmatch(r"[\s$.]*\\(?:boxed|fbox)\s*\{.*\}[\s$.]*", text, re.DOTALL) is not None
-        return _unwrap(boxed), None if alone else text
-    return ("", text or None) if marked_only else (_unwrap(text), None)
-
-
-def _unwrap(text: str) -> str:
-    while True:
-        bare = text.strip()
-        if bare.endswith(("。", ".")) and not bare.endswith(("..", "\\right.", "\\left.")):
-            bare = bare[:-1].rstrip()
-        for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-            inner = bare[len(opening) : -len(closing)]
-            wrapped = bare.startswith(opening) and bare.endswith(closing) and len(bare) > len(opening + closing)
-            if wrapped and opening not in inner and closing not in inner:
-                bare = inner.strip()
-        if bare == text:
-            return text
-        text = bare
-
-
-def _listed(text: str) -> list[Any] | None:
-    """Return the list that `text` writes out (`["34"]`, `['a', 'b']`), or None; intervals such as `[-2,7]` are
-    texts."""
-    if not re.match(r"""\[\s*["']""", text):
-        return None
-    for parse in (json.loads, literal_eval):
-        try:
-            parsed = parse(text)
-        except (ValueError, SyntaxError):
-            continue
-        return parsed if isinstance(parsed, list) else None
+def first_filled(table: Table, names: Sequence[str]) -> str | None:
+    """Return the first of `names` that some row fills; capital letters do not matter."""
+    spelled = {column.lower(): column for column in reversed(table.columns())}
+    for name in names:
+        head, dot, tail = name.partition(".")
+        column = spelled.get(head, head) + dot + tail
+        if any(pick(row, column) is not None for row in table.rows):
+            return column
     return None
 
 
@@ -173,14 +177,3 @@ def _explicit(table: Table, name: str | None, kind: str) -> str | None:
             f"{table.where} has nothing under data.{kind}_column={name!r}{hint} (columns: {', '.join(table.columns())})"
         )
     return name
-
-
-def _first_filled(table: Table, names: Sequence[str]) -> str | None:
-    """Return the first of `names` that some row fills; capital letters do not matter."""
-    spelled = {column.lower(): column for column in reversed(table.columns())}
-    for name in names:
-        head, dot, tail = name.partition(".")
-        column = spelled.get(head, head) + dot + tail
-        if any(pick(row, column) not in (None, "", []) for row in table.rows):
-            return column
-    return None

@@ -20,6 +20,11 @@ class Problem:
     solution: str | None = None
     source: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    """Notes of whoever made the problem: a stage, or the tiny task."""
+    system: str | None = None
+    """System message that the data set sends before the question, in the place of `data.system_prompt`."""
+    row: Mapping[str, Any] = field(default_factory=dict)
+    """All columns of the data row, as they were read."""
 
 
 @dataclass(frozen=True, slots=True)

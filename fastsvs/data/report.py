@@ -15,14 +15,26 @@ class LoadReport:
     what: str = "problems"
     columns: tuple[str, ...] = ()
     """Columns that were read, one text per table."""
+    notes: tuple[str, ...] = ()
+    """Facts about what was read that are no counts of rows left out."""
     duplicates: int = 0
     """Number of rows whose question stood in an earlier row."""
     conflicting: int = 0
     """Number of `duplicates` that give another answer than the first row."""
     duplicates_kept: bool = False
     incomplete: int = 0
-    """Number of rows without a question or an answer."""
+    """Number of rows of which a part is missing, `needed` says which."""
     first_incomplete: tuple[str, ...] = ()
+    needed: str = "a question or an answer"
+    unmarked: int = 0
+    """Number of rows whose worked solution ends in no mark, where it has to give the answer."""
+    first_unmarked: tuple[str, ...] = ()
+    broken: int = 0
+    """Number of rows with half a character (a lone surrogate), which no file and no tokenizer takes."""
+    first_broken: tuple[str, ...] = ()
+    refused: int = 0
+    """Number of rows that the chat template refuses."""
+    first_refused: str = ""
     over_length: int = 0
     max_tokens: int | None = None
     over_limit: int = 0
@@ -30,21 +42,39 @@ class LoadReport:
     @property
     def left_out(self) -> int:
         duplicates = 0 if self.duplicates_kept else self.duplicates
-        return duplicates + self.incomplete + self.over_length + self.over_limit
+        counted = self.incomplete + self.unmarked + self.broken + self.refused + self.over_length + self.over_limit
+        return duplicates + counted
 
     def describe(self) -> list[str]:
         """Return one line per fact, for the console and the run's log."""
         lines = [f"{self.path}: {self.kept:,} {self.what} of {self.rows:,} rows"]
         lines += [f"  {columns}" for columns in self.columns]
+        lines += [f"  {note}" for note in self.notes]
         if self.duplicates:
             fate = "kept" if self.duplicates_kept else "left out"
             other = f", {self.conflicting:,} of them with another answer" if self.conflicting else ""
             lines.append(f"  {self.duplicates:,} rows repeat an earlier question: {fate}{other}")
         if self.incomplete:
-            examples = ", ".join(self.first_incomplete)
-            lines.append(f"  {self.incomplete:,} rows without a question or an answer: left out (first: {examples})")
+            first = _first(self.first_incomplete)
+            lines.append(f"  {self.incomplete:,} rows without {self.needed}: left out ({first})")
+        if self.unmarked:
+            lines.append(
+                f"  {self.unmarked:,} rows whose solution ends in no \\boxed{{}} and no ####: left out "
+                f"({_first(self.first_unmarked)}); data.answer_column takes the column that it names as it is"
+            )
+        if self.broken:
+            lines.append(
+                f"  {self.broken:,} rows with half a character (a lone surrogate): left out "
+                f"({_first(self.first_broken)})"
+            )
+        if self.refused:
+            lines.append(f"  {self.refused:,} refused by the chat template: left out (first: {self.first_refused})")
         if self.over_length:
             lines.append(f"  {self.over_length:,} longer than {self.max_tokens:,} tokens: left out")
         if self.over_limit:
             lines.append(f"  {self.over_limit:,} after the limit: left out")
         return lines
+
+
+def _first(names: tuple[str, ...]) -> str:
+    return f"first: {', '.join(names[:3])}"

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsvs.data.columns import find_columns, last_boxed, read_answer, read_question
+from fastsvs.data.answers import last_boxed, read_answer
+from fastsvs.data.columns import Question, find_columns, read_question
 from fastsvs.data.sources import Table
 from fastsvs.errors import UserError
 
@@ -54,8 +55,8 @@ def test_the_last_box_is_found_whole_however_deep_its_braces(content: str) -> No
 
 def test_a_chat_gives_its_user_turn_and_keeps_its_system_turn() -> None:
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " What is 1+1? "}]
-    assert read_question(chat, "here") == (" What is 1+1? ", "Be brief.")
-    assert read_question([{"from": "human", "value": "Why?"}], "here") == ("Why?", None)
+    assert read_question(chat, "here") == Question(" What is 1+1? ", "Be brief.")
+    assert read_question([{"from": "human", "value": "Why?"}], "here") == Question("Why?")
     with pytest.raises(UserError, match=r"row 3.*2 user turns"):
         read_question(chat + chat, "row 3")
     with pytest.raises(UserError, match="role and content"):

@@ -59,7 +59,7 @@ def test_public_files_keep_their_contents() -> None:
     assert gsm8k[0].solution is not None
     assert gsm8k[0].solution.endswith("#### 18")
     verl, _ = load_problems(DataConfig(path=str(SHARED / "MATH-AIME-Evaluation.parquet")))
-    assert (verl[0].answer, verl[0].source, verl[0].extra["ability"]) == ("216", "MATH-500", "math")
+    assert (verl[0].answer, verl[0].source, verl[0].row["ability"]) == ("216", "MATH-500", "math")
     assert verl[0].solution is not None
     assert "\\boxed{216}" in verl[0].solution
 
@@ -70,7 +70,7 @@ def test_a_verl_parquet_keeps_its_system_message(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "train.parquet")
     [problem], _ = load_problems(DataConfig(path=str(tmp_path / "train.parquet")))
     assert (problem.id, problem.question, problem.answer, problem.source) == ("train/0", "1+1?", "2", "sums")
-    assert problem.extra["system"] == "Be brief."
+    assert problem.system == "Be brief."
 
 
 def test_a_folder_gives_every_file_its_own_columns(tmp_path: Path) -> None:
@@ -132,11 +132,12 @@ def test_what_was_left_out_is_shown(tmp_path: Path) -> None:
         ("x.json", "{", r"x\.json is not JSON"),
         ("x.json", "3", r"x\.json must hold a list of objects, found int"),
         ("x.json", "[1]", r"x\.json row 0 must be an object"),
-        ("x.csv", "question,answer", r"cannot read \.csv; known: \.parquet, \.jsonl, \.json"),
+        ("x.txt", "question,answer", r"cannot read \.txt; known: \.parquet, .*\.jsonl, .*\.csv"),
+        ("x", "question,answer", r"cannot read a file without a suffix"),
         ("x.parquet", "PAR", r"x\.parquet is not a readable parquet file"),
         ("x.jsonl", "", r"x\.jsonl holds no rows"),
         ("x.jsonl", '{"question": "q", "answer": ""}\n{"question": "q", "answer": null}', r"no answer column"),
-        ("x.jsonl", '{"question": "q", "solution": "It is 4."}', r"no problem is left(.|\n)*1 rows without"),
+        ("x.jsonl", '{"question": "q", "solution": "It is 4."}', r"no problem is left(.|\n)*1 rows whose solution ends in no"),
         ("x.jsonl", '{"question": "q", "answer": {"a": 1}}', r"x\.jsonl row 0: an answer must be.*found dict"),
         ("x.jsonl", '{"question": 3, "answer": "1"}', r"x\.jsonl row 0: a question must be.*found int"),
     ],
@@ -149,7 +150,7 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: str, message: s
 
 def test_bad_paths_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"holds no \.parquet, \.jsonl, \.json file"):
+    with pytest.raises(UserError, match=r"holds no \.parquet, .*\.jsonl.* file"):
         load_problems(DataConfig(path=str(tmp_path / "empty")))
     with pytest.raises(UserError, match=r"nowhere\.jsonl does not exist"):
         load_problems(DataConfig(path=str(tmp_path / "nowhere.jsonl")))
@@ -186,9 +187,9 @@ def test_dialogues_come_in_every_usual_form(tmp_path: Path, row: dict) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"messages": [{"role": "user", "content": "q"}]}, "row 0 has no assistant turn"),
-        ({"prompt": "q", "completion": ""}, "row 0 has no assistant turn"),
-        ({"prompt": "q", "completion": None}, "row 0: expected a text or a list of chat turns, found NoneType"),
+        ({"messages": [{"role": "user", "content": "q"}]}, "1 rows without an assistant turn .*first: x/0"),
+        ({"prompt": "q", "completion": ""}, r"with a completion .* that has values.*columns are prompt, completion"),
+        ({"prompt": "q", "completion": 3}, "row 0: expected a text or a list of chat turns, found int"),
         ({"text": "q"}, r"neither chat turns.*columns are text"),
     ],
 )
