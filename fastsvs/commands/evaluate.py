@@ -81,7 +81,7 @@ def preflight(job: EvalJob, here: bool = True) -> Inputs:
     check_placement(job.rollout, "an evaluation")
     engine = ENGINES.get(job.rollout.engine)
     stored = open_weights(job.model.path)
-    tokenizer = load_tokenizer(job.model.tokenizer or stored.tokenizer)
+    tokenizer = load_tokenizer(job.model.tokenizer or stored.tokenizer, *(plan.data for plan in job.chosen.values()))
     folder = EvaluationFolder(job, stored.step, writable=distributed.is_main())
     problems, judges, asked, facts = {}, {}, {}, []
     for name, plan in job.chosen.items():
@@ -169,6 +169,6 @@ def self_verification(
     return SelfVerification(
         load_verification_template(plan.verify.template),
         plan.verify.samples,
-        lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}]),
+        lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}], plan.data.template),
         *vote_limits(plan, plan.verify, rollout),
     )

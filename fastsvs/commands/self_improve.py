@@ -23,13 +23,13 @@ from fastsvs.commands.sft import sft
 from fastsvs.commands.stored_engine import OpenEngine, check_placement, open_engine
 from fastsvs.config import DataConfig, ModelConfig, SelfJob, SftDataConfig, SftJob
 from fastsvs.data import (
-    PROMPTS,
     EncodedProblem,
     Message,
     encode_prompt,
     load_dialogues,
     load_tokenizer,
     longest_prompt,
+    messages_of,
     read_problems,
     stop_token_ids,
 )
@@ -128,7 +128,7 @@ def preflight(job: SelfJob, processes: int | None) -> Inputs:
     engine = ENGINES.get(job.rollout.engine)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
-    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
+    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
     problems, facts = read_problems(job.data, tokenizer, "train")
     replay: list[Sequence[Message]] = []
     if job.evolution.replay is not None:
@@ -137,7 +137,7 @@ def preflight(job: SelfJob, processes: int | None) -> Inputs:
         facts += loaded.describe()
     stage = SelfStage(
         job.evolution,
-        lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}]),
+        lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}], job.data.template),
         job.link_tokens,
     )
     stop = stop_token_ids(job.model.path, tokenizer)
@@ -218,7 +218,7 @@ def make(job: SelfJob, this: Round, inputs: Inputs, opened: OpenEngine, cancelle
 def lesson(chain: Chain, data: DataConfig) -> list[Message]:
     """Return the question as the model is asked it, and the refinement that it approved of."""
     assert chain.refinement is not None
-    asked = PROMPTS.get(data.prompt)(chain.question, data, "train")
+    asked = messages_of(chain.question, data, "train", chain.system)
     return [*asked, {"role": "assistant", "content": chain.refinement}]
 
 
@@ -233,7 +233,12 @@ def tuning(job: SelfJob, this: Round) -> SftJob:
     """Return the job of the round's fine-tuning."""
     return SftJob(
         model=this.model,
-        data=SftDataConfig(path=str(this.dialogues), max_tokens=job.evolution.max_example_tokens),
+        data=SftDataConfig(
+            path=str(this.dialogues),
+            max_tokens=job.evolution.max_example_tokens,
+            template_name=job.data.template_name,
+            template_arguments=job.data.template_arguments,
+        ),
         policy=job.policy,
         run=job.run.model_copy(update={"dir": str(this.folder / "sft")}),
         export=str(this.result),

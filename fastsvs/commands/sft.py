@@ -93,7 +93,7 @@ def preflight(job: SftJob, processes: int | None) -> Checked:
     check_resumption(folder.checkpoints, hf_config)
     if main and job.export is not None:
         check_folder("export", Path(job.export))
-    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
+    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
     examples, facts = load_examples(job, tokenizer)
     return Checked(examples, tokenizer, hf_config, folder, facts)
 
@@ -101,7 +101,7 @@ def preflight(job: SftJob, processes: int | None) -> Checked:
 def load_examples(job: SftJob, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Example], list[str]]:
     """Return encoded examples, and facts about what was left out. Raises UserError when nothing remains."""
     dialogues, loaded = load_dialogues(job.data)
-    encoded, kept = encode_dialogues(dialogues, tokenizer, job.data.max_tokens, job.data.path)
+    encoded, kept = encode_dialogues(dialogues, tokenizer, job.data.max_tokens, job.data.path, job.data.template)
     return [(np.asarray(ids), np.asarray(mask)) for ids, mask in encoded], [*loaded.describe(), *kept.describe()]
 
 

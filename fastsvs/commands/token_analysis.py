@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from fastsvs import distributed
 from fastsvs.algorithms import Batch
 from fastsvs.config import TrainJob
-from fastsvs.data import PROMPTS, encode_prompt, load_tokenizer
+from fastsvs.data import encode_prompt, load_tokenizer, messages_of
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy, base_of, open_weights, read_job
 from fastsvs.selfplay import SYNTHESIS, load_template
@@ -35,7 +35,7 @@ def token_figures(run: Path, step: int, model: str) -> dict[str, float]:
         raise UserError(f"{run} is a run of fastsvs sft: it has no samples")
     distributed.initialize(job.run.timeout_seconds)
     base = base_of(run, job.model)
-    tokenizer = load_tokenizer(base.tokenizer or base.path)
+    tokenizer = load_tokenizer(base.tokenizer or base.path, job.data)
     samples = list(read_samples(run, step, job, tokenizer))
     if not samples:
         raise UserError(f"{run} has no samples of step {step} that were learned from")
@@ -57,18 +57,17 @@ def read_samples(run: Path, step: int, job: TrainJob, tokenizer: PreTrainedToken
     """Yield the samples that the step learned from, as the policy read and wrote them."""
     rows = {row["key"]: row for row in StoredRun(run).samples(step)}
     template = load_template(job.selfplay.template) if any(row["kind"] == SYNTHESIS for row in rows.values()) else ""
-    prompt = PROMPTS.get(job.data.prompt)
 
     def messages(row: Mapping[str, Any]) -> list[dict[str, str]]:
         if row["kind"] != SYNTHESIS:
-            return prompt(row["question"], job.data, "train")
+            return messages_of(row["question"], job.data, "train", row.get("system"))
         context = rows[row["parent"]]["responses"][row["parent_sample"]]
         return [{"role": "user", "content": template.replace(PLACEHOLDER, context)}]
 
     for row in rows.values():
         if not row["trained"]:
             continue
-        asked = encode_prompt(tokenizer, messages(row))
+        asked = encode_prompt(tokenizer, messages(row), job.data.template)
         for text, reason in zip(row["responses"], row["finish"], strict=True):
             end = [tokenizer.eos_token_id] if reason == "stop" else []
             if written := [*tokenizer(text, add_special_tokens=False)["input_ids"], *end]:

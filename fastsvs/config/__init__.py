@@ -36,6 +36,7 @@ from fastsvs.config.sections import (
     SelfPlayConfig,
     SftDataConfig,
     ShapingConfig,
+    TemplateConfig,
     VerifierConfig,
 )
 
@@ -73,6 +74,7 @@ __all__ = [
     "SftJob",
     "ShapingConfig",
     "SyncConfig",
+    "TemplateConfig",
     "TermConfig",
     "TrainJob",
     "VerifierConfig",

@@ -3,7 +3,7 @@ and its code."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,24 +26,43 @@ class ModelConfig(Section):
     from the run's seed."""
 
 
-class DataConfig(Section):
+class TemplateConfig(Section):
+    """The use of the tokenizer's chat template."""
+
+    template_name: str | None = None
+    """Name of the chat template, for a tokenizer with several; null takes the one called `default`."""
+    template_arguments: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
+    """Variables of the chat template, by name, as in `{enable_thinking: false}`; one that the template does not read is
+    an error."""
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """Return what `apply_chat_template` is called with, beside the messages."""
+        named = {} if self.template_name is None else {"chat_template": self.template_name}
+        return named | self.template_arguments
+
+
+class DataConfig(TemplateConfig):
     """The problems: where they come from, how they become prompts, and which are left out. See docs/data.md."""
 
     path: AnyPath
-    """Source of the problems: a .parquet, .json or .jsonl file, a folder of them, a hub id (`name` or `name:config`),
-    `tiny:train`, `tiny:heldout`, or `none` for a stage that makes its own tasks."""
+    """Source of the problems: a file (parquet, json, jsonl, csv, Arrow), a folder of them or of `save_to_disk`, a hub
+    id (`name` or `name:config`), `tiny:train`, `tiny:heldout`, or `none` for a stage that makes its own tasks."""
     split: str = "train"
-    """Split of a hub data set; files and `tiny:` have none."""
+    """Split of a hub data set or of a folder whose files are named after splits; a single file and `tiny:` have
+    none."""
     question_column: str | None = None
     """Column of the question, nested ones as `a.b`; null finds it by its usual names."""
     answer_column: str | None = None
-    """Column of the answer, nested ones as `a.b`; null finds it by its usual names."""
+    """Column of the answer, nested ones as `a.b`, whose values are answers as they stand; null finds it by its usual
+    names."""
     prompt: str = "chat"
     """PromptFn that turns a problem into chat messages: `chat`, `merf` or `module:object`."""
     suffix: Text = MATH_SUFFIX
-    """Text appended to every question, including those that the policy wrote."""
+    """Text appended to every question, including those that the policy wrote; null or an empty text appends nothing."""
     system_prompt: str | None = None
-    """System message before the question; null sends none."""
+    """System message before the question, in the place of those that the data set brings; null sends the data set's
+    own, and an empty text none."""
     rules: str | None = None
     """Rules of the reward that `prompt: merf` tells the policy in training, and not in evaluation; null tells none,
     which is an error under `merf`."""
@@ -165,6 +184,8 @@ class EvaluationConfig(SamplingPlan):
 
     path: AnyPath | None = None
     """Source of the held-out problems, in any form of `data.path`; null turns evaluation off."""
+    split: str | None = None
+    """Split of the held-out problems; null takes `data.split`."""
     limit: int | None = Field(None, ge=1)
     """Maximum number of held-out problems to use, counted from the first; null uses all."""
     every: int = Field(0, ge=0)
@@ -229,14 +250,15 @@ class RunConfig(Section):
     """Longest wait of one process for another, in seconds."""
 
 
-class SftDataConfig(Section):
+class SftDataConfig(TemplateConfig):
     """The examples to learn from. See docs/data.md#dialogues-for-fastsvs-sft."""
 
     path: AnyPath
-    """Source of the examples: jsonl or parquet with `messages`, or with `prompt` and `completion`; a hub id; or
-    `tiny:sft`, `tiny:skills`, `tiny:azr_sft`, `tiny:train`."""
+    """Source of the examples: a file or folder, as `data.path` of `fastsvs train`, with `messages`, or with `prompt`
+    and `completion`; a hub id; or `tiny:sft`, `tiny:skills`, `tiny:azr_sft`, `tiny:train`."""
     split: str = "train"
-    """Split of a hub data set; files and `tiny:` have none."""
+    """Split of a hub data set or of a folder whose files are named after splits; a single file and `tiny:` have
+    none."""
     limit: int | None = Field(None, ge=1)
     """Maximum number of examples to use, counted from the first; for `tiny:` the number to make. Null uses all, and for
     `tiny:` makes the built-in number."""

@@ -1,17 +1,11 @@
 """Problems: records, loaders, prompts, and the procedural tiny task."""
 
+from fastsvs.data.chat import encode_prompt, load_tokenizer
+from fastsvs.data.dialogues import encode_dialogue, encode_dialogues
 from fastsvs.data.examples import load_dialogues
 from fastsvs.data.inputs import EncodedProblem, Inputs, longest_prompt, read_inputs, read_problems, stop_token_ids
 from fastsvs.data.loader import NO_PROBLEMS, load_problems
-from fastsvs.data.prompts import (
-    PROMPTS,
-    PromptFn,
-    encode_dialogue,
-    encode_dialogues,
-    encode_problems,
-    encode_prompt,
-    load_tokenizer,
-)
+from fastsvs.data.prompts import PROMPTS, PromptFn, encode_problems, messages_of
 from fastsvs.data.records import Dialogue, Message, Problem
 from fastsvs.data.report import LoadReport
 from fastsvs.data.sampler import EpochSampler
@@ -36,6 +30,7 @@ __all__ = [
     "load_problems",
     "load_tokenizer",
     "longest_prompt",
+    "messages_of",
     "read_inputs",
     "read_problems",
     "read_tables",

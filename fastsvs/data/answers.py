@@ -57,7 +57,7 @@ def number_text(value: float | Decimal) -> str:
 
 
 def last_boxed(text: str) -> str | None:
-    """Return what the last `\\boxed{...}` or `\\fbox{...}` with balanced braces holds, or None. It reads `text` once."""
+    """Return what the last `\\boxed{...}` or `\\fbox{...}` with balanced braces holds, or None. `text` is read once."""
     opened: list[re.Match[str]] = []
     last: tuple[int, int] | None = None
     for brace in _BRACES.finditer(text):
@@ -111,5 +111,3 @@ def _listed(text: str) -> list[Any] | None:
             continue
         return parsed if isinstance(parsed, list) else None
     return None
-
-

@@ -72,8 +72,8 @@ class _Reader:
         if self._chat is None and (self._prompt is None or self._completion is None):
             raise UserError(
                 f"{table.where} has neither chat turns ({', '.join(CHAT_NAMES)}) nor a prompt "
-                f"({', '.join(PROMPT_NAMES)}) with a completion ({', '.join(COMPLETION_NAMES)}) that has values; its columns are "
-                f"{', '.join(table.columns())}"
+                f"({', '.join(PROMPT_NAMES)}) with a completion ({', '.join(COMPLETION_NAMES)}) that has values; its "
+                f"columns are {', '.join(table.columns())}"
             )
         self._input = find_input(table, self._prompt, (self._completion,))
         self._system = find_system(table, ())

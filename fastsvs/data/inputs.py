@@ -32,13 +32,29 @@ class Inputs:
 
 def read_inputs(job: TrainJob) -> Inputs:
     """Read tokenizer and problems, with every count of what was left out. Raises UserError when nothing remains."""
-    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path)
+    tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
     problems, facts = ([], []) if job.data.path == NO_PROBLEMS else read_problems(job.data, tokenizer, "train")
     if job.evaluation.path is None:
         return Inputs(tokenizer, problems, [], facts)
-    held_out = job.data.model_copy(update={"path": job.evaluation.path, "limit": job.evaluation.limit})
-    encoded, held_out_facts = read_problems(held_out, tokenizer, "eval")
-    return Inputs(tokenizer, problems, encoded, [*facts, *held_out_facts])
+    where = {"path": job.evaluation.path, "split": job.evaluation.split or job.data.split}
+    held_out = job.data.model_copy(update=where | {"limit": job.evaluation.limit})
+    try:
+        encoded, held_out_facts = read_problems(held_out, tokenizer, "eval")
+    except UserError as error:
+        raise UserError(f"evaluation.path: {error}") from error
+    return Inputs(tokenizer, problems, encoded, [*facts, *held_out_facts, *_overlap(problems, encoded)])
+
+
+def _overlap(problems: Sequence[EncodedProblem], held_out: Sequence[EncodedProblem]) -> list[str]:
+    """Say how many held-out problems are trained on, if any is."""
+    trained = {problem.question for problem, _ in problems}
+    both = sum(problem.question in trained for problem, _ in held_out)
+    if not both:
+        return []
+    return [
+        f"warning: {both:,} of the {len(held_out):,} held-out problems are trained on too: their figures will say "
+        "nothing about others (evaluation.path, evaluation.split)"
+    ]
 
 
 def read_problems(

@@ -41,7 +41,7 @@ class SelfVerification:
         return Task(
             key=group.task.child_key(sample),
             kind=VERIFICATION,
-            problem=replace(group.task.problem, question=prompt),
+            problem=replace(group.task.problem, question=prompt, system=None),
             prompt_ids=self._encode(prompt),
             samples=self._votes,
             parent=group.task.key,

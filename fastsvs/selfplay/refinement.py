@@ -38,6 +38,8 @@ class Chain:
     problem: str
     question: str
     answer: str
+    system: str | None
+    """System message of the data set before the question."""
     response: str
     verdict: str
     feedback: str | None = None
@@ -122,6 +124,7 @@ class SelfStage:
             problem=problem.id,
             question=problem.question,
             answer=problem.answer,
+            system=problem.system,
             response=original.texts[sample],
             verdict=str(original.verdicts[sample]),
         )

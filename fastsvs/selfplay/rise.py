@@ -69,7 +69,9 @@ class RiseStage(PlainStage):
         return Task(
             key=key,
             kind=VERIFICATION,
-            problem=replace(parent.problem, id=f"{parent.problem.id}:{key}", question=question, answer=answer),
+            problem=replace(
+                parent.problem, id=f"{parent.problem.id}:{key}", question=question, answer=answer, system=None
+            ),
             prompt_ids=self.tools.encode_message(question),
             samples=self.config.rise.samples_per_critique,
             parent=parent.key,

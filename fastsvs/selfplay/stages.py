@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fastsvs.config import SelfPlayConfig
+from fastsvs.data.records import Problem
 from fastsvs.registry import Registry
 from fastsvs.selfplay.counters import count
 from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task
@@ -20,8 +21,9 @@ Encode = Callable[[str], tuple[int, ...]]
 class StageTools:
     """The settings that a stage is built from, besides its configuration."""
 
-    encode_question: Encode
-    """Encoder of a question into a prompt, with the same PromptFn and suffix as the data's own questions."""
+    encode_problem: Callable[[Problem], tuple[int, ...]]
+    """Encoder of a problem into the prompt that asks it, with the PromptFn, suffix and system message of the data's
+    own."""
     encode_message: Encode
     """Encoder of a text into a prompt that has the text as its only user message."""
     max_prompt_tokens: int

@@ -10,6 +10,7 @@ from fastsvs import distributed
 from fastsvs.algorithms import ADVANTAGES, REWARDS, needs_labels
 from fastsvs.architecture import check_layout, load_hf_config, read_architecture
 from fastsvs.config import ModelConfig, PolicyConfig, TrainJob
+from fastsvs.data import PROMPTS
 from fastsvs.dynamics import METRICS
 from fastsvs.errors import UserError
 from fastsvs.policy import check_backend, check_schedule, check_weights, checkpoint
@@ -70,6 +71,7 @@ def check_names(job: TrainJob) -> None:
     if ADVANTAGES.get(job.algorithm.verl.base) is ADVANTAGES.get("verl"):
         raise UserError("algorithm.verl.base is the advantage that verl shapes: name another one, such as grpo")
     REWARDS.get(job.algorithm.reward)
+    PROMPTS.get(job.data.prompt)
     SAMPLERS.get(job.sampler.name)
     HOOKS.get(job.merging.hook)
     for name in job.dynamics.metrics:

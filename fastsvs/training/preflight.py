@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from fastsvs import distributed
 from fastsvs.algorithms import CompleteLoss, needs_labels, policy_loss
 from fastsvs.config import TrainJob
-from fastsvs.data import NO_PROBLEMS, PROMPTS, Inputs, encode_prompt, longest_prompt, read_inputs, stop_token_ids
+from fastsvs.data import NO_PROBLEMS, Inputs, encode_prompt, longest_prompt, messages_of, read_inputs, stop_token_ids
 from fastsvs.errors import UserError
 from fastsvs.rollout import ENGINES, Asked, EnginePlan
 from fastsvs.selfplay import JUDGES, SAMPLERS, STAGES, Sampler, SamplerTools, Stage, StageTools
@@ -80,10 +80,11 @@ def requests(job: TrainJob, inputs: Inputs) -> dict[str, Asked]:
 def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
     """Build the experience stage that the job names; its questions go through the same PromptFn as the data set's.
     Raises UserError where stage and `data.path` do not go together."""
-    prompt = PROMPTS.get(job.data.prompt)
     tools = StageTools(
-        encode_question=lambda question: encode_prompt(tokenizer, prompt(question, job.data, "train")),
-        encode_message=lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}]),
+        encode_problem=lambda problem: encode_prompt(
+            tokenizer, messages_of(problem.question, job.data, "train", problem.system), job.data.template
+        ),
+        encode_message=lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}], job.data.template),
         max_prompt_tokens=job.data.max_prompt_tokens,
         max_response_tokens=job.rollout.max_response_tokens,
         seed=job.run.seed,

@@ -66,6 +66,8 @@ def sample_rows(step: int, experience: Experience) -> Iterator[dict[str, Any]]:
             "weight_versions": sorted({rollout.weight_version for rollout in group.rollouts}),
             "trained": group.task.key in trained,
         }
+        if group.task.problem.system is not None:
+            row["system"] = group.task.problem.system
         if group.notes:
             row["notes"] = list(group.notes)
         if group.rejections:

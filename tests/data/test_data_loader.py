@@ -137,7 +137,11 @@ def test_what_was_left_out_is_shown(tmp_path: Path) -> None:
         ("x.parquet", "PAR", r"x\.parquet is not a readable parquet file"),
         ("x.jsonl", "", r"x\.jsonl holds no rows"),
         ("x.jsonl", '{"question": "q", "answer": ""}\n{"question": "q", "answer": null}', r"no answer column"),
-        ("x.jsonl", '{"question": "q", "solution": "It is 4."}', r"no problem is left(.|\n)*1 rows whose solution ends in no"),
+        (
+            "x.jsonl",
+            '{"question": "q", "solution": "It is 4."}',
+            r"no problem is left(.|\n)*1 rows whose solution ends in no",
+        ),
         ("x.jsonl", '{"question": "q", "answer": {"a": 1}}', r"x\.jsonl row 0: an answer must be.*found dict"),
         ("x.jsonl", '{"question": 3, "answer": "1"}', r"x\.jsonl row 0: a question must be.*found int"),
     ],

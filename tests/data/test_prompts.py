@@ -62,7 +62,7 @@ def test_the_mask_covers_the_assistant_to_its_end_token_in_every_turn(
     if template:
         monkeypatch.setattr(tokenizer, "chat_template", template)
     dialogue = chat("How many pens?", "7+5=12", "How many eggs?", "3\n")
-    ids, mask = encode_dialogue(tokenizer, dialogue)
+    [(ids, mask)] = encode_dialogue(tokenizer, dialogue).examples
     assert len(ids) == len(mask)
     learned = tokenizer.decode([token for token, kept in zip(ids, mask, strict=True) if kept])
     assert learned == "7+5=12<|end|>3\n<|end|>"
@@ -72,20 +72,10 @@ def test_the_mask_covers_the_assistant_to_its_end_token_in_every_turn(
 
 def test_the_unmasked_start_is_the_prompt_that_rollouts_use(tokenizer: PreTrainedTokenizerBase) -> None:
     dialogue = chat("How many pens?", "\\boxed{12}")
-    ids, mask = encode_dialogue(tokenizer, dialogue)
+    [(ids, mask)] = encode_dialogue(tokenizer, dialogue).examples
     prompt = encode_prompt(tokenizer, dialogue.messages[:1])
     assert ids[: len(prompt)] == prompt
     assert mask == (False,) * len(prompt) + (True,) * (len(ids) - len(prompt))
-
-
-def test_a_template_that_rewrites_earlier_turns_is_refused(
-    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forgets = "{% for m in messages[-2:] %}{{ m.content + '<|end|>' }}{% endfor %}"
-    monkeypatch.setattr(tokenizer, "chat_template", forgets)
-    assert any(encode_dialogue(tokenizer, chat("a", "b"))[1])
-    with pytest.raises(UserError, match=r"rewrites earlier turns.*single assistant turn"):
-        encode_dialogue(tokenizer, chat("a", "b", "c", "d"))
 
 
 def test_long_prompts_are_left_out_and_counted(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -102,7 +92,7 @@ def test_long_prompts_are_left_out_and_counted(tokenizer: PreTrainedTokenizerBas
 
 def test_long_dialogues_are_left_out_and_counted(tokenizer: PreTrainedTokenizerBase) -> None:
     kept, report = encode_dialogues([chat("a", "b"), chat("a " * 60, "b")], tokenizer, 20, "x")
-    assert [encode_dialogue(tokenizer, chat("a", "b"))] == kept
+    assert encode_dialogue(tokenizer, chat("a", "b")).examples == kept
     assert (report.rows, report.kept, report.over_length) == (2, 1, 1)
     with pytest.raises(UserError, match="no dialogue is left"):
         encode_dialogues([chat("a " * 60, "b")], tokenizer, 20, "x")

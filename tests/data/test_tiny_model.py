@@ -55,7 +55,9 @@ def test_any_text_decodes_to_itself_up_to_unicode_normalization(text: str) -> No
 
 def test_digits_stand_alone_and_sequences_are_short() -> None:
     assert TOKENIZER.tokenize("187*2") == ["1", "8", "7", "*", "2"]
-    lengths = [len(encode_dialogue(TOKENIZER, dialogue)[0]) for dialogue in tiny.dialogues("tiny:sft", 1000)]
+    lengths = [
+        len(encode_dialogue(TOKENIZER, dialogue).examples[0][0]) for dialogue in tiny.dialogues("tiny:sft", 1000)
+    ]
     assert sum(lengths) / len(lengths) < 65
     assert max(lengths) < 120
 

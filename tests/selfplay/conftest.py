@@ -19,7 +19,9 @@ def make_stage(tmp_path) -> Callable[..., ExperienceStage]:
     def make(name: str = "svs", max_prompt_tokens: int = 500, tools: dict | None = None, **config) -> ExperienceStage:
         return STAGES.get(name)(
             SelfPlayConfig(**{"template": str(path)} | config),
-            StageTools(lambda question: encode(f"SOLVE {question}"), encode, max_prompt_tokens, 200, **(tools or {})),
+            StageTools(
+                lambda problem: encode(f"SOLVE {problem.question}"), encode, max_prompt_tokens, 200, **(tools or {})
+            ),
         )
 
     return make

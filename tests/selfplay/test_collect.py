@@ -34,7 +34,9 @@ def half_sure(prompt: str, random: Random) -> str:
 def run(policy=half_sure, order=lambda waiting: 0, config: dict | None = None, stage="svs", **others) -> Experience:
     made = STAGES.get(stage)(
         SelfPlayConfig(**(config or {})),
-        StageTools(lambda q: encode(f"SOLVE {q}"), lambda text: encode("REWRITE" + text[-600:]), 1000, 200),
+        StageTools(
+            lambda problem: encode(f"SOLVE {problem.question}"), lambda text: encode("REWRITE" + text[-600:]), 1000, 200
+        ),
     )
     tasks = others.pop("tasks", STEP)
     engine = others.pop("engine", None) or PolicyEngine(policy, order)
@@ -289,7 +291,8 @@ def test_rewarding_any_solvable_problem_pays_for_leaked_answers():
 
     def reward(rule: str) -> Experience:
         stage = STAGES.get("svs")(
-            SelfPlayConfig(shaping=ShapingConfig(rule=rule)), StageTools(encode, contents, 1000, 200)
+            SelfPlayConfig(shaping=ShapingConfig(rule=rule)),
+            StageTools(lambda problem: encode(problem.question), contents, 1000, 200),
         )
         return collect(stage, STEP, PolicyEngine(leaks), BoxVerifier(), decode, SAMPLING, seed=3)
 

@@ -73,7 +73,7 @@ def read_seeds(path: str | None) -> list[Exercise]:
         raise UserError(f"selfplay.azr.seed_file: {missing(path)}")
     return [
         _seed(row, f"{table.where} row {index}")
-        for table in read_tables(path, "train")
+        for table in read_tables(path, "train")[0]
         for index, row in enumerate(table.rows)
     ]
 

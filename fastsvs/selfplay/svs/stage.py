@@ -73,15 +73,12 @@ class SvsStage(PlainStage):
         for sample, variant in enumerate(self._variants(group)):
             if variant.rejection is not None:
                 continue
-            prompt_ids = self.tools.encode_question(variant.question)
+            key = group.task.child_key(sample)
+            problem = replace(
+                group.task.problem, id=f"{group.task.problem.id}:{key}", question=variant.question, solution=None
+            )
+            prompt_ids = self.tools.encode_problem(problem)
             if len(prompt_ids) <= self.tools.max_prompt_tokens:
-                key = group.task.child_key(sample)
-                problem = replace(
-                    group.task.problem,
-                    id=f"{group.task.problem.id}:{key}",
-                    question=variant.question,
-                    solution=None,
-                )
                 tasks.append(
                     Task(
                         key=key,
