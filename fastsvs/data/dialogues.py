@@ -2,7 +2,7 @@
 
 An example is what the policy would have read and written: the chat before the assistant's turn with the template's
 generation prompt, and what follows it up to the end token. Once a turn is over, chat templates show other things: that
-of Qwen3 drops the thoughts of earlier turns, that of R1-Distill those of every turn. What they show is not what to learn.
+of Qwen3 drops the thoughts of earlier turns, that of R1-Distill those of every turn. That is not what to learn.
 """
 
 from __future__ import annotations
