@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from fastsvs import distributed
+from fastsvs import distributed, fingerprints
 from fastsvs.commands.stored_engine import OpenEngine, check_placement, chosen_dtype, open_engine
 from fastsvs.config import EvalJob, EvaluationSet, RolloutConfig, SelfVerificationConfig
 from fastsvs.data import EncodedProblem, encode_prompt, load_tokenizer, longest_prompt, read_problems, stop_token_ids
@@ -94,7 +94,16 @@ def preflight(job: EvalJob, here: bool = True) -> Inputs:
         facts += [f"warning: {line}" for line in greedy_repetitions(f"sets.{name}", plan)]
     stop = stop_token_ids(stored.model.path, tokenizer)
     engine.check(EnginePlan(stored.hf_config, stop, job.rollout, asked, here))
+    read = {f"sets.{name}": fingerprints.of_problems(encoded) for name, encoded in problems.items()}
+    folder.check_inputs(read, lambda: weights(stored))
     return Inputs(stored, tokenizer, problems, judges, folder, facts)
+
+
+def weights(stored: StoredWeights) -> dict[str, Any]:
+    """Return the digest of the weights to evaluate. A checkpoint's manifest has the checksums of all its files."""
+    return fingerprints.of_weights(
+        fingerprints.weight_files(stored.model.path) if stored.manifest is None else [stored.manifest]
+    )
 
 
 def answer_set(

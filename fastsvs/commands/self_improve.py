@@ -18,7 +18,7 @@ from time import perf_counter
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from fastsvs import distributed
+from fastsvs import distributed, fingerprints
 from fastsvs.commands.sft import sft
 from fastsvs.commands.stored_engine import OpenEngine, check_placement, open_engine
 from fastsvs.config import DataConfig, ModelConfig, SelfJob, SftDataConfig, SftJob
@@ -135,6 +135,8 @@ def preflight(job: SelfJob, processes: int | None) -> Inputs:
         dialogues, loaded = load_dialogues(SftDataConfig(path=job.evolution.replay))
         replay = [dialogue.messages for dialogue in dialogues]
         facts += loaded.describe()
+    inputs = {"data": fingerprints.of_problems(problems)}
+    folder.check_inputs(inputs | ({"evolution.replay": fingerprints.of_dialogues(replay)} if replay else {}))
     stage = SelfStage(
         job.evolution,
         lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}], job.data.template),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from fastsvs import distributed, preemption
+from fastsvs import distributed, fingerprints, preemption
 from fastsvs.algorithms import Batch, TokenLoss, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig, SftJob
 from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer
@@ -95,6 +95,7 @@ def preflight(job: SftJob, processes: int | None) -> Checked:
         check_folder("export", Path(job.export))
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
     examples, facts = load_examples(job, tokenizer)
+    folder.check_inputs({"data": fingerprints.of_examples(examples)})
     return Checked(examples, tokenizer, hf_config, folder, facts)
 
 

@@ -5,13 +5,14 @@ A repeated command continues where it stopped: a problem is asked again only whe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from fastsvs import config as configuration
+from fastsvs import fingerprints
 from fastsvs.config import EvalJob, differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
@@ -26,10 +27,11 @@ from fastsvs.files import (
     write_json,
     write_jsonl,
 )
+from fastsvs.fingerprints import MODEL
 
 WHERE_IT_RUNS = ("output", "suites", "timeout_seconds", "verifier.workers", "rollout.server.", "rollout.max_sequences")
 """Beginnings of the keys that do not change what is asked."""
-BEFORE_CONFIG = ("model.json", "environment.json")
+BEFORE_CONFIG = ("model.json", "environment.json", fingerprints.RECORD)
 """Names of files that a command that was killed at its start may have written."""
 
 
@@ -42,9 +44,20 @@ class EvaluationFolder:
         self._job = job
         self._step = step
         self._writable = writable
+        self._inputs: fingerprints.Inputs = {}
+        self._weights: Callable[[], Mapping[str, Any]] = dict
         if writable:
             check_folder("output", self.root)
         self._check_same_job()
+
+    def check_inputs(self, inputs: fingerprints.Inputs, weights: Callable[[], Mapping[str, Any]]) -> None:
+        """Check that the folder's answers are of the same weights to the same problems, by their digests; `weights`
+        reads those of the weights. Raises UserError with what has changed. `begin` records them."""
+        self._inputs, self._weights = inputs, weights
+        if self._writable:
+            if MODEL in fingerprints.recorded(self.root):
+                self._inputs = {**inputs, MODEL: weights()}
+            fingerprints.check(self.root, self._inputs, "choose another output, or remove the folder")
 
     def begin(self) -> None:
         if self._writable:
@@ -52,6 +65,9 @@ class EvaluationFolder:
             write_json(self.root / "model.json", {"path": self._job.model.path, "step": self._step})
             if not (self.root / "environment.json").exists():
                 write_json(self.root / "environment.json", describe_environment())
+            if MODEL not in fingerprints.recorded(self.root):
+                self._inputs = {**self._inputs, MODEL: self._weights()}
+            fingerprints.record(self.root, self._inputs)
             write_atomic(self.root / "config.yaml", configuration.dump(self._job))
 
     def close(self) -> None:

@@ -38,6 +38,8 @@ class StoredWeights:
     dtype: torch.dtype | None
     """Dtype in which the policy used the weights; None for the one in which they are stored."""
     source: WeightSource
+    manifest: Path | None = None
+    """File with the checksums of the weights, of a checkpoint."""
 
     @property
     def tokenizer(self) -> str:
@@ -104,4 +106,5 @@ def _of_checkpoint(path: Path, run: Path) -> StoredWeights:
     hf_config = load_hf_config(model.path)
     architecture = read_architecture(hf_config)
     step, source = checkpoint.open_masters(path, architecture)
-    return StoredWeights(model, step, hf_config, architecture, DTYPES[job.policy.dtype], source)
+    manifest = path / checkpoint.MANIFEST
+    return StoredWeights(model, step, hf_config, architecture, DTYPES[job.policy.dtype], source, manifest)

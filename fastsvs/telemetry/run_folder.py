@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastsvs import config as configuration
+from fastsvs import fingerprints
 from fastsvs.config import SelfJob, SftJob, TrainJob, differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
 from fastsvs.files import append_jsonl, check_folder, lock, write_atomic, write_json, write_jsonl
+from fastsvs.fingerprints import MODEL
 from fastsvs.stored_run import StoredRun
 from fastsvs.telemetry.loggers import Loggers, check_loggers
 from fastsvs.telemetry.loggers.registry import RunFacts
@@ -51,20 +53,34 @@ class RunFolder:
         self._job = job
         self._loggers: Loggers | None = None
         self._lock: IO[str] | None = None
+        self._inputs: fingerprints.Inputs = {}
         if writable:
             check_folder("run.dir", root)
         self._check_same_run(job)
         check_loggers(job.logging)
 
+    def check_inputs(self, inputs: fingerprints.Inputs) -> None:
+        """Check that the run was begun with the same `inputs`, by their digests, and with the same weights. Raises
+        UserError with what has changed. `begin` records them."""
+        self._inputs = inputs
+        if self._writable:
+            if MODEL in fingerprints.recorded(self.root):
+                self._inputs = {**inputs, MODEL: self._weights()}
+            cure = "bring back what it began with, or choose another run.dir"
+            fingerprints.check(self.root, self._inputs, cure)
+
     def begin(self, step: int) -> None:
-        """Record configuration and environment, and remove the metrics of steps after `step`, which will be made
-        again."""
+        """Record configuration, environment and inputs, and remove the metrics of steps after `step`, which will be
+        made again."""
         if not self._writable:
             return
         self._lock = self._lock or lock(self.root)
         write_atomic(self.layout.config, configuration.dump(self._job))
         if not self.layout.environment.exists():
             write_json(self.layout.environment, describe_environment())
+        if MODEL not in fingerprints.recorded(self.root):
+            self._inputs = {**self._inputs, MODEL: self._weights()}
+        fingerprints.record(self.root, self._inputs)
         write_jsonl(self.metrics_path, [row for row in self.metrics() if row["step"] <= step])
         self._loggers = Loggers(RunFacts(self.root, self._job.logging, self._job.model_dump(mode="json"), step))
 
@@ -120,6 +136,12 @@ class RunFolder:
         """Write summary.json."""
         if self._writable:
             write_json(self.layout.summary, summary)
+
+    def _weights(self) -> dict[str, Any]:
+        """Return the digest of the weights that the run begins with; random ones follow from the seed."""
+        model = self._job.model
+        files = fingerprints.weight_files(model.path) if model.initialize == "pretrained" else []
+        return fingerprints.of_weights(files)
 
     def _check_same_run(self, job: TrainJob | SftJob | SelfJob) -> None:
         path = self.layout.config

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from fastsvs import distributed
+from fastsvs import distributed, fingerprints
 from fastsvs.algorithms import CompleteLoss, needs_labels, policy_loss
 from fastsvs.config import TrainJob
 from fastsvs.data import NO_PROBLEMS, Inputs, encode_prompt, longest_prompt, messages_of, read_inputs, stop_token_ids
@@ -55,6 +55,8 @@ def preflight(job: TrainJob, processes: int | None) -> Checked:
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
     check_resumption(folder.checkpoints, hf_config)
     inputs = read_inputs(job)
+    read = {"data": inputs.problems, "evaluation": inputs.held_out}
+    folder.check_inputs({name: fingerprints.of_problems(problems) for name, problems in read.items() if problems})
     check_fits_model(job, hf_config, inputs.tokenizer)
     stop = stop_token_ids(job.model.path, inputs.tokenizer)
     stage = build_stage(job, inputs.tokenizer)
