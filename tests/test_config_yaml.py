@@ -97,7 +97,16 @@ def test_an_alias_may_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 5000, "x: " + "9" * 5000, "x: \0", "x: 1\n---\ny: 2", "? [a]\n: b", "x: !!python/name:os.system"]
+    "text",
+    [
+        "[" * 5000,
+        "x: " + "9" * 5000,
+        "x: \0",
+        "x: 1\n---\ny: 2",
+        "? [a]\n: b",
+        'x: "\\ud83d"',
+        "x: !!python/name:os.system",
+    ],
 )
 def test_text_that_is_no_configuration(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"job\.yaml"):

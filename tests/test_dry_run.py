@@ -223,5 +223,5 @@ def test_sft_too(capsys, tmp_path, monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     places = [f"run.dir={tmp_path}/run", "data.limit=16"]
     assert main(["sft", "configs/tiny_sft.yaml", *places, "--dry-run"]) == 0
-    assert "16 encoded dialogues of 16 rows" in capsys.readouterr().out
+    assert "16 encoded examples of 16 rows" in capsys.readouterr().out
     assert not any(tmp_path.iterdir())

@@ -14,7 +14,9 @@ from fastsvs.cli import main
 from fastsvs.data import Problem
 from fastsvs.errors import UserError
 
-PARTS = st.tuples(st.text(max_size=2), st.text(max_size=2), st.none() | st.text(max_size=2), st.lists(st.integers(0, 3)))
+PARTS = st.tuples(
+    st.text(max_size=2), st.text(max_size=2), st.none() | st.text(max_size=2), st.lists(st.integers(0, 3))
+)
 
 
 def encoded(parts: list[tuple]) -> list[tuple[Problem, tuple[int, ...]]]:

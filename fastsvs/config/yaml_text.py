@@ -18,10 +18,12 @@ from fastsvs.errors import UserError
 LARGEST = 100_000
 """Maximum number of values in a configuration, counting what an alias stands for each time it stands there."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def parse(text: str, where: str) -> Any:
     """Return what the YAML `text` holds. Raises UserError, which begins with `where`, for text that is no YAML, for a
-    key that stands twice, and for aliases without end."""
+    key that stands twice, for half a character, and for aliases without end."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -29,7 +31,7 @@ def parse(text: str, where: str) -> Any:
             return None
         if _size(node, {}) > LARGEST:
             raise UserError(f"{where}: its aliases (*name) make more than {LARGEST:,} values: write out what is needed")
-        _check_keys(node, where)
+        _check_nodes(node, where)
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise UserError(f"{where} cannot be read as YAML: {error}") from error
@@ -73,7 +75,7 @@ def _size(node: Node, sizes: dict[int, int]) -> int:
     return sizes[id(node)]
 
 
-def _check_keys(root: Node, where: str) -> None:
+def _check_nodes(root: Node, where: str) -> None:
     seen: set[int] = set()
     nodes = [root]
     while nodes:
@@ -84,6 +86,9 @@ def _check_keys(root: Node, where: str) -> None:
         nodes += _children(node)
         if isinstance(node, MappingNode):
             _check_mapping(node, where)
+        if isinstance(node, ScalarNode) and _SURROGATE.search(node.value):
+            line = node.start_mark.line + 1
+            raise UserError(f"{where} line {line}: {node.value!r} holds half a character (a lone surrogate)")
 
 
 def _check_mapping(node: MappingNode, where: str) -> None:

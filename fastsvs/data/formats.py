@@ -54,8 +54,8 @@ def compression(file: Path) -> str:
 
 
 def rows_of(table: pyarrow.Table) -> list[Row]:
-    """Return the rows of an Arrow table. Floats of 16 and 32 bits become the numbers that their shortest decimals
-    name: 0.1, not 0.10000000149011612."""
+    """Return the rows of an Arrow table. Floats of 32 bits become the numbers that their shortest decimals name:
+    0.1, not 0.10000000149011612."""
     as_text = pyarrow.schema([field.with_type(_retyped(field.type, pyarrow.string())) for field in table.schema])
     if as_text.equals(table.schema):
         return table.to_pylist()
@@ -64,13 +64,16 @@ def rows_of(table: pyarrow.Table) -> list[Row]:
 
 
 def _retyped(type_: pyarrow.DataType, instead: pyarrow.DataType) -> pyarrow.DataType:
-    """Return `type_` with `instead` in the place of floats of 16 and 32 bits, inside of lists and structs too."""
-    if pyarrow.types.is_float16(type_) or pyarrow.types.is_float32(type_):
+    """Return `type_` with `instead` in the place of floats of 32 bits, inside of lists and structs too."""
+    if pyarrow.types.is_float32(type_):
         return instead
     if pyarrow.types.is_list(type_) or pyarrow.types.is_large_list(type_):
-        return pyarrow.list_(_retyped(type_.value_type, instead))
+        inner = _retyped(type_.value_type, instead)
+        return type_ if inner.equals(type_.value_type) else pyarrow.list_(inner)
     if pyarrow.types.is_struct(type_):
-        return pyarrow.struct([(field.name, _retyped(field.type, instead)) for field in type_])
+        parts = [(field.name, _retyped(field.type, instead)) for field in type_]
+        same = all(part.equals(field.type) for (_, part), field in zip(parts, type_, strict=True))
+        return type_ if same else pyarrow.struct(parts)
     return type_
 
 
@@ -109,7 +112,7 @@ def _read_csv(file: Path) -> list[Row]:
                 raise UserError(f"{file} line {reader.line_num} has more fields than the {len(row) - 1} of its head")
             rows.append(dict(row))
     except csv.Error as error:
-        raise UserError(f"{file} line {reader.line_num} is not {suffix_of(file)[1:]}: {error}") from error
+        raise UserError(f"{file} is not {suffix_of(file)[1:]} after line {reader.line_num}: {error}") from error
     return rows
 
 
