@@ -9,7 +9,7 @@ from typing import Any
 
 from fastsvs.data.answers import is_missing
 from fastsvs.data.formats import Row
-from fastsvs.data.records import Message
+from fastsvs.data.records import REASONING, Message
 from fastsvs.data.sources import Table
 from fastsvs.errors import UserError
 
@@ -27,6 +27,7 @@ INSTRUCTION, INPUT = "instruction", "input"
 SOURCE = "data_source"
 """Name of verl's column that says which set a row is from."""
 
+_TURN_KEYS = ("role", "from", "content", "value", REASONING)
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 
 
@@ -122,15 +123,24 @@ def pick_text(row: Row, name: str | None, where: str) -> str | None:
 
 
 def read_messages(value: Sequence[Any], where: str) -> tuple[Message, ...]:
-    """Read chat turns from role/content or from/value objects. Raises UserError for anything else."""
+    """Read chat turns from role/content or from/value objects, with `reasoning_content` where there is some. Raises
+    UserError for anything else."""
     messages = []
     for turn in value:
         role = turn.get("role", turn.get("from")) if isinstance(turn, Mapping) else None
         content = turn.get("content", turn.get("value")) if isinstance(turn, Mapping) else None
         if not isinstance(role, str) or not isinstance(content, str):
             raise UserError(f"{where}: a chat turn must hold the texts role and content, found {str(turn)[:200]}")
-        messages.append({"role": _SHAREGPT_ROLES.get(role, role), "content": content})
+        thought = turn.get(REASONING)
+        reasoning = {REASONING: thought} if isinstance(thought, str) and thought else {}
+        messages.append({"role": _SHAREGPT_ROLES.get(role, role), "content": content, **reasoning})
     return tuple(messages)
+
+
+def unread_keys(value: Any) -> set[str]:
+    """Return the keys of chat turns that hold something and are not read, such as `tool_calls`."""
+    turns = [turn for turn in value if isinstance(turn, Mapping)] if isinstance(value, list) else []
+    return {key for turn in turns for key in turn if key not in _TURN_KEYS and not is_missing(turn[key])}
 
 
 def read_question(value: Any, where: str) -> Question:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fastsvs.data.chat import DEFAULT, Template, encode_rendered, render, shows
 from fastsvs.data.prompts import FOLDED
-from fastsvs.data.records import Dialogue, Message
+from fastsvs.data.records import REASONING, Dialogue, Message
 from fastsvs.data.report import LoadReport
 from fastsvs.errors import UserError
 
@@ -128,11 +128,16 @@ def _reply(
     is another one than the template shows."""
     shown = render(tokenizer, messages, template, generation_prompt=False).text
     *before, last = messages
-    if shown.startswith(asked) and shows(shown[len(asked) :], last["content"]):
-        return shown[len(asked) :], False
+    thought = last.get(REASONING, "")
+    rest = shown[len(asked) :]
+    if shown.startswith(asked) and shows(rest, last["content"]) and shows(rest, thought):
+        return rest, False
     probe = render(tokenizer, [*before, {"role": "assistant", "content": _PROBE}], template, generation_prompt=False)
-    _, found, closing = probe.text.rpartition(_PROBE)
-    return _continuation(asked, last["content"]) + (closing if found else str(tokenizer.eos_token)), True
+    opening, found, closing = probe.text.rpartition(_PROBE)
+    content = f"<think>\n{thought}\n</think>\n\n{last['content']}" if thought else last["content"]
+    lead = opening[len(asked) :] if opening.startswith(asked) else ""
+    blank = lead if lead.isspace() else ""
+    return blank + _continuation(asked, content) + (closing if found else str(tokenizer.eos_token)), True
 
 
 def _continuation(asked: str, content: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastsvs.config import SftDataConfig
 from fastsvs.data import tiny
-from fastsvs.data.columns import find_input, find_system, first_filled, pick, pick_text, read_messages
+from fastsvs.data.columns import find_input, find_system, first_filled, pick, pick_text, read_messages, unread_keys
 from fastsvs.data.formats import Row
-from fastsvs.data.loader import is_broken
+from fastsvs.data.loader import is_broken, unread_note
 from fastsvs.data.records import Dialogue, Message
 from fastsvs.data.report import LoadReport
 from fastsvs.data.sources import Table, read_tables
@@ -29,13 +29,15 @@ def load_dialogues(config: SftDataConfig) -> tuple[list[Dialogue], LoadReport]:
         return dialogues, LoadReport(config.path, rows=len(dialogues), kept=len(dialogues), what="dialogues")
     tables, notes = read_tables(config.path, config.split)
     dialogues, incomplete, broken = [], [], []
-    columns = []
+    columns: list[str] = []
+    unread: set[str] = set()
     for table in tables:
         reader = _Reader(table)
         columns.append(reader.describe())
         for index, row in enumerate(table.rows):
             name, messages = f"{table.name}/{index}", reader.messages(row, f"{table.where} row {index}")
-            if is_broken(*(message["content"] for message in messages)):
+            unread |= reader.unread(row)
+            if is_broken(*(text for message in messages for text in message.values())):
                 broken.append(name)
             elif not any(message["role"] == "assistant" and message["content"] for message in messages):
                 incomplete.append(name)
@@ -48,7 +50,7 @@ def load_dialogues(config: SftDataConfig) -> tuple[list[Dialogue], LoadReport]:
         kept=len(kept),
         what="dialogues",
         columns=tuple(columns),
-        notes=tuple(notes),
+        notes=(*notes, *unread_note(unread)),
         incomplete=len(incomplete),
         first_incomplete=tuple(incomplete[:3]),
         needed="an assistant turn with text",
@@ -83,16 +85,23 @@ class _Reader:
         read = [self._chat] if self._chat else [self._prompt, self._input, self._completion]
         return f"{self._table.name}: from {', '.join(repr(name) for name in (self._system, *read) if name)}"
 
+    def unread(self, row: Row) -> set[str]:
+        """Return the keys of a row's chat turns that are not read."""
+        chats = [self._chat] if self._chat else [self._prompt, self._completion]
+        return {key for name in chats for key in unread_keys(pick(row, name))}
+
     def messages(self, row: Row, where: str) -> tuple[Message, ...]:
-        """Return the turns of a row, after the message of its system column unless they begin with one."""
+        """Return the turns of a row, after the message of its system column unless they begin with one. A completion
+        that begins with the user's turn is a whole chat."""
         if self._chat is not None:
             messages = _turns(pick(row, self._chat), "user", where)
         else:
             asked = _turns(pick(row, self._prompt), "user", where)
-            given = pick_text(row, self._input, where)
-            if given and asked:
-                asked = (*asked[:-1], asked[-1] | {"content": f"{asked[-1]['content']}\n{given}"})
-            messages = asked + _turns(pick(row, self._completion), "assistant", where)
+            more = pick_text(row, self._input, where)
+            if more and asked:
+                asked = (*asked[:-1], asked[-1] | {"content": f"{asked[-1]['content']}\n{more}"})
+            given = _turns(pick(row, self._completion), "assistant", where)
+            messages = given if given and given[0]["role"] != "assistant" else asked + given
         system = pick_text(row, self._system, where)
         if not system or any(message["role"] == "system" for message in messages):
             return messages

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from fastsvs.config import DataConfig
 from fastsvs.data import tiny
 from fastsvs.data.answers import read_answer
-from fastsvs.data.columns import SOURCE, Columns, Question, find_columns, pick, pick_text, read_question
+from fastsvs.data.columns import SOURCE, Columns, Question, find_columns, pick, pick_text, read_question, unread_keys
 from fastsvs.data.formats import Row
 from fastsvs.data.records import Problem
 from fastsvs.data.report import LoadReport
@@ -76,6 +76,11 @@ def is_broken(*texts: str | None) -> bool:
     return any(_SURROGATE.search(text) for text in texts if text)
 
 
+def unread_note(keys: set[str]) -> list[str]:
+    """Say which keys of chat turns are not read, if there are any."""
+    return [f"chat turns hold {', '.join(sorted(keys))} as well: not read"] if keys else []
+
+
 @dataclass
 class _Counted:
     """Rows that became no problem, by id, and those that brought more than a question."""
@@ -85,6 +90,8 @@ class _Counted:
     broken: list[str] = field(default_factory=list)
     systems: int = 0
     replies: int = 0
+    unread: set[str] = field(default_factory=set)
+    """Keys of chat turns that are not read."""
 
     def notes(self, config: DataConfig) -> list[str]:
         notes = []
@@ -93,7 +100,7 @@ class _Counted:
             notes.append(f"{self.systems:,} rows bring a system message: {fate}")
         if self.replies:
             notes.append(f"{self.replies:,} chats go on with an assistant's turn: it is not sent, but kept as solution")
-        return notes
+        return [*notes, *unread_note(self.unread)]
 
 
 def _problems(table: Table, columns: Columns, config: DataConfig, counted: _Counted) -> Iterator[Problem]:
@@ -105,6 +112,7 @@ def _problems(table: Table, columns: Columns, config: DataConfig, counted: _Coun
         solution = solution if isinstance(solution, str) else worked or asked.reply
         counted.systems += asked.system is not None
         counted.replies += asked.reply is not None
+        counted.unread |= unread_keys(pick(row, columns.question))
         if is_broken(asked.text, asked.system, answer, solution):
             counted.broken.append(name)
         elif asked.text.strip() and not answer and worked:

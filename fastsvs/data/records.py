@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Message = dict[str, str]
-"""One chat turn: `{"role": ..., "content": ...}`."""
+"""One chat turn: `{"role": ..., "content": ...}`, and `reasoning_content` where it has thoughts apart from that."""
+REASONING = "reasoning_content"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ QWEN3 = """\
 {%- for m in messages %}{%- if m.role == 'user' %}{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}
 {%- for m in messages %}
 {%- if m.role == 'assistant' %}
-    {%- set content, thought = m.content, '' %}
+    {%- set content, thought = m.content, m.reasoning_content or '' %}
     {%- if '</think>' in content %}
         {%- set thought = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
         {%- set content = content.split('</think>')[-1].lstrip('\n') %}

@@ -94,6 +94,14 @@ def test_a_thought_that_the_prompt_opens_is_not_opened_twice(templated: Template
     assert read_and_learned(chat("q", THOUGHT)) == [("<s><User>q<Assistant>", THOUGHT + END)]
 
 
+@pytest.mark.parametrize("template", ALL.values(), ids=ALL)
+def test_thoughts_that_stand_apart_are_learned_too(templated: Templated, template: str) -> None:
+    templated(template)
+    asked, said = {"role": "user", "content": "q"}, {"role": "assistant", "content": "\\boxed{12}"}
+    apart = read_and_learned(Dialogue((asked, said | {"reasoning_content": "7 and 5"})))
+    assert apart == read_and_learned(chat("q", THOUGHT))
+
+
 def test_turns_that_are_shown_again_otherwise_become_examples_of_their_own(templated: Templated) -> None:
     templated(QWEN3)
     asked = "<|user|>user\nq<|end|>\n<|user|>assistant\n"

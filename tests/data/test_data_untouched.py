@@ -8,14 +8,14 @@ import pytest
 from test_chat_templates import DEAF, chat
 
 from fastsvs.config import DataConfig, SftDataConfig, TrainJob, load
-from fastsvs.data import Problem, encode_problems, load_dialogues, load_problems, messages_of
-from fastsvs.data.tiny_model import build_tokenizer
+from fastsvs.data import Problem, encode_problems, load_dialogues, load_problems, load_tokenizer, messages_of
 from fastsvs.errors import UserError
 from fastsvs.inputs import read_inputs
 from fastsvs.preflight import build_stage
 from fastsvs.selfplay import SYNTHESIS, Group, Task
 
 ROOT = Path(__file__).parents[2]
+TINY = str(ROOT / "models" / "tiny")
 CASES = ROOT.parent / "shared" / "cases" / "data"
 needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="the collected cases are not here")
 
@@ -115,7 +115,7 @@ def test_a_system_column_of_something_else_is_no_message(tmp_path: Path) -> None
 
 def test_variants_of_a_problem_inherit_its_system_message_and_row(tmp_path: Path) -> None:
     job = load(TrainJob, ROOT / "configs" / "tiny_svs.yaml", ["data.suffix=", f"run.dir={tmp_path}"])
-    tokenizer = build_tokenizer()
+    tokenizer = load_tokenizer(TINY)
     stage = build_stage(job, tokenizer)
     problem = Problem("p", "1+1?", "2", system="Think in French.", row={"level": 3})
     synthesis = Task("0/0", SYNTHESIS, problem, (1,), 1, parent="0", parent_sample=0, judge=None)
@@ -165,6 +165,22 @@ def test_an_assistant_s_turn_after_the_question_is_kept_and_said(tmp_path: Path)
     assert "1 chats go on with an assistant's turn: it is not sent, but kept as solution" in report.notes
 
 
+def test_what_else_a_turn_holds_is_kept_or_said(tmp_path: Path) -> None:
+    said = {"role": "assistant", "content": "2", "reasoning_content": "1+1", "weight": 0, "name": None}
+    path = write(tmp_path / "x.jsonl", {"messages": [*CHAT, said], "answer": "2"})
+    [dialogue], report = load_dialogues(SftDataConfig(path=path))
+    assert dialogue.messages[-1] == {"role": "assistant", "content": "2", "reasoning_content": "1+1"}
+    assert report.notes == ("chat turns hold weight as well: not read",)
+    assert "chat turns hold weight as well: not read" in load_problems(DataConfig(path=path))[1].notes
+
+
+def test_a_completion_that_is_a_whole_chat_stands_alone(tmp_path: Path) -> None:
+    whole = [*CHAT, {"role": "assistant", "content": "2"}]
+    for completion in (whole, whole[2:]):
+        path = write(tmp_path / "x.jsonl", {"prompt": CHAT, "chosen": completion})
+        assert load_dialogues(SftDataConfig(path=path))[0] == [chat("1+1?", "2", system="Think in French.")]
+
+
 @pytest.mark.parametrize(
     "roles", [("tool", "user"), ("assistant", "user"), ("user", "tool"), ("user", "assistant") * 2]
 )
@@ -177,7 +193,7 @@ def test_other_turns_are_refused(tmp_path: Path, roles: tuple[str, ...]) -> None
 def test_held_out_problems_have_a_split_of_their_own_and_an_overlap_is_said(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", *({"question": f"Tom has {n} pens.", "answer": n} for n in range(5)))
     write(tmp_path / "test.jsonl", *({"question": f"Tom has {n} pens.", "answer": n} for n in range(4, 7)))
-    config = [f"data.path={tmp_path}", f"evaluation.path={tmp_path}", f"model.path={ROOT}/models/tiny"]
+    config = [f"data.path={tmp_path}", f"evaluation.path={tmp_path}", f"model.path={TINY}"]
 
     def facts(*more: str) -> tuple[int, str]:
         inputs = read_inputs(load(TrainJob, ROOT / "configs" / "tiny_rlvr.yaml", [*config, *more]))
@@ -191,7 +207,7 @@ def test_held_out_problems_have_a_split_of_their_own_and_an_overlap_is_said(tmp_
 
 
 def test_a_prompt_counts_what_the_template_moved() -> None:
-    tokenizer = build_tokenizer()
+    tokenizer = load_tokenizer(TINY)
     tokenizer.chat_template = DEAF
     problems = [Problem("1", "1+1?", "2", system="Be brief."), Problem("2", "1+2?", "3")]
     _, report = encode_problems(problems, tokenizer, DataConfig(path="x"), "train")
