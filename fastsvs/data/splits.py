@@ -44,8 +44,8 @@ def choose(names: Sequence[str], split: str, where: str) -> tuple[list[str], lis
         return list(names), []
     found = ", ".join(f"{name} ({split_of(name) or 'no split'})" for name in names[:8])
     raise UserError(
-        f"{where} has no file of split={split}: its files are {found}{', ...' if len(names) > 8 else ''}; name another "
-        "split beside the path, or the file itself as the path"
+        f"{where} has no file of split={split}: its files are {found}{', ...' if len(names) > 8 else ''}; set "
+        "data.split (evaluation.split for held-out problems), or name the file itself as the path"
     )
 
 

@@ -226,7 +226,7 @@ def test_a_split_is_chosen_and_the_rest_is_said() -> None:
     ]
     assert choose(["easy", "hard/1", "hard/2"], "hard", "x")[0] == ["hard/1", "hard/2"]
     for names, split in ((["test"], "train"), (["a", "test"], "train"), (["easy"], "hard"), (["train"], "train[:10]")):
-        with pytest.raises(UserError, match=r"x has no file of split=.*name another split beside the path"):
+        with pytest.raises(UserError, match=r"x has no file of split=.*set data\.split"):
             choose(names, split, "x")
 
 
