@@ -91,10 +91,17 @@ def _explain(schema: type[BaseModel], error: ValidationError, where: str) -> str
             near = get_close_matches(location[-1], _known_keys(schema, location[:-1]), n=1, cutoff=0.5)
             lines.append(f"  {name}: unknown key" + (f"; did you mean {near[0]!r}?" if near else ""))
         else:
-            hint = "; quote a word or number that is meant as a text" if fault["type"] == "string_type" else ""
-            got = f" (got {_shortened(fault['input'])}{hint})"
+            got = f" (got {_shortened(fault['input'])}{_hint(fault['type'], fault['input'])})"
             lines.append(f"  {name}: {fault['msg']}{got}" if location else f"  {fault['msg']}")
     return "\n".join(lines)
+
+
+def _hint(kind: str, value: Any) -> str:
+    """Say what is right where YAML reads something else than was meant."""
+    if kind == "string_type":
+        return "; quote a word or number that is meant as a text"
+    empty_section = kind in ("model_type", "dict_type") and value is None
+    return "; write an empty section as {}, or leave it out" if empty_section else ""
 
 
 def _shortened(value: Any) -> str:
