@@ -1,5 +1,5 @@
-"""Digests of what a run or an evaluation reads: problems, prompts and weights. They lie in its folder as `inputs.json`,
-so that a command that goes on notices what has changed since."""
+"""Digests of what a run or an evaluation reads: problems, prompts, templates and weights. They lie in its folder as
+`inputs.json`, so that a command that goes on notices what has changed since."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 from huggingface_hub import snapshot_download
 
+from fastsvs.config import Section
+from fastsvs.config.comparison import flatten
 from fastsvs.data import Problem
 from fastsvs.errors import UserError
 from fastsvs.files import write_json
 
 RECORD = "inputs.json"
-MODEL = "model"
-"""Name of the weights among the inputs: those that a run begins with, or that an evaluation asks."""
+FILES, MODEL = "files", "model"
+"""Names among the inputs: of the files that a configuration names, and of the weights that a run begins with or that an
+evaluation asks."""
 SHARDS, INDEX, SINGLE = "*.safetensors", "model.safetensors.index.json", "model.safetensors"
 _READERS = 8
 """Number of weight files that are read at the same time."""
@@ -27,20 +30,25 @@ Inputs = Mapping[str, Mapping[str, Any]]
 """Digests by what is read (`data`, `evaluation`, `sets.<name>`, `model`), each as sizes and SHA-256 sums by name."""
 
 
-def of_problems(problems: Sequence[tuple[Problem, Sequence[int]]]) -> dict[str, Any]:
-    """Return the number of encoded problems, and digests of their parts, in their order."""
+def of_problems(problems: Sequence[tuple[Problem, Sequence[int]]], dated: bool = False) -> dict[str, Any]:
+    """Return the number of encoded problems, and digests of their parts, in their order. The token ids of prompts that
+    are `dated` change from day to day and are no part of it."""
+    prompts = {} if dated else {"prompts": _digest([int(token) for token in ids] for _, ids in problems)}
     return {
         "problems": len(problems),
         "questions": _digest((problem.system, problem.question) for problem, _ in problems),
         "answers": _digest(problem.answer for problem, _ in problems),
         "solutions": _digest(problem.solution for problem, _ in problems),
-        "prompts": _digest([int(token) for token in ids] for _, ids in problems),
+        **prompts,
     }
 
 
-def of_examples(examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-    """Return the number of examples to fine-tune on, and a digest of their tokens and loss masks."""
-    return {"examples": len(examples), "tokens": _digest((ids.tolist(), mask.tolist()) for ids, mask in examples)}
+def of_examples(examples: Sequence[tuple[np.ndarray, np.ndarray]], dated: bool = False) -> dict[str, Any]:
+    """Return the number of examples to fine-tune on, and a digest of their token ids and loss masks, or of the learned
+    ids alone where the prompts are `dated`."""
+    whole = ((ids.tolist(), mask.tolist()) for ids, mask in examples)
+    learned = (ids[mask].tolist() for ids, mask in examples)
+    return {"examples": len(examples), "tokens": _digest(learned if dated else whole)}
 
 
 def of_dialogues(dialogues: Sequence[Sequence[Mapping[str, str]]]) -> dict[str, Any]:
@@ -54,6 +62,14 @@ def of_weights(files: Sequence[Path]) -> dict[str, Any]:
         return {}
     with ThreadPoolExecutor(_READERS) as pool:
         return {"weights": _digest(zip((file.name for file in files), pool.map(_file_digest, files), strict=True))}
+
+
+def of_files(job: Section) -> dict[str, str]:
+    """Return digests of the files that the configuration names, by key: templates and seeds. Data and models have
+    digests of their own."""
+    named = {key: value for key, value in flatten(job.model_dump(mode="json")).items() if isinstance(value, str)}
+    files = {key: Path(value) for key, value in named.items() if not key.endswith((".path", ".tokenizer", ".replay"))}
+    return {key: _file_digest(file) for key, file in files.items() if file.is_file()}
 
 
 def weight_files(model: str) -> list[Path]:

@@ -54,6 +54,19 @@ QWEN3 = """\
 QWEN3_THINKING = QWEN3.replace("{{- '<|user|>assistant\n' }}", "{{- '<|user|>assistant\n<think>\n' }}")
 """The same with a turn that begins with a thought."""
 
+LLAMA32 = """\
+{%- if not date_string is defined %}
+    {%- if strftime_now is defined %}{%- set date_string = strftime_now('%d %b %Y') %}
+    {%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}
+{%- endif %}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system, messages = messages[0]['content'], messages[1:] %}
+{%- else %}{%- set system = '' %}{%- endif %}
+{{- '<s>Today Date: ' + date_string + '\n\n' + system + '<|end|>' }}
+{%- for m in messages %}{{ '<|user|>' + m.role + '\n\n' + m.content | trim + '<|end|>' }}{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|user|>assistant\n\n' }}{%- endif %}"""
+"""Writes the date into every prompt."""
+
 GEMMA = """\
 {%- if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{%- endif %}
 {%- for m in messages %}

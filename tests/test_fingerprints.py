@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from whole_runs import ROOT, SFT, SMALL
 
 from fastsvs import fingerprints
 from fastsvs.cli import main
+from fastsvs.config import TrainJob, load
 from fastsvs.data import Problem
 from fastsvs.errors import UserError
 
@@ -39,6 +41,28 @@ def test_what_changed_is_named() -> None:
     assert fingerprints.changes(before, template) == ["data: other prompts"]
     assert fingerprints.changes(before, fewer) == ["data: 2 problems -> 1"]
     assert fingerprints.changes({}, before) == fingerprints.changes(before, {"evaluation": {}}) == []
+
+
+def test_prompts_with_a_date_are_no_part_of_the_digest() -> None:
+    today, tomorrow = (encoded([("q", "1", None, [date, 7])]) for date in (1, 2))
+    assert fingerprints.of_problems(today, dated=True) == fingerprints.of_problems(tomorrow, dated=True)
+    assert fingerprints.of_problems(today) != fingerprints.of_problems(tomorrow)
+    mask = np.array([False, True])
+    first, second, third = ([(np.array(ids), mask)] for ids in ([1, 7], [2, 7], [1, 8]))
+    assert fingerprints.of_examples(first, dated=True) == fingerprints.of_examples(second, dated=True)
+    assert fingerprints.of_examples(first, dated=True) != fingerprints.of_examples(third, dated=True)
+    assert fingerprints.of_examples(first) != fingerprints.of_examples(second)
+
+
+def test_files_that_the_configuration_names_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "template.txt").write_text("```text\n{response}\n```")
+    overrides = [f"selfplay.template={tmp_path}/template.txt", f"data.path={tmp_path}/template.txt"]
+    job = load(TrainJob, ROOT / "configs" / "tiny_svs.yaml", overrides)
+    before = fingerprints.of_files(job)
+    assert list(before) == ["selfplay.template"]
+    (tmp_path / "template.txt").write_text("```text\n{response}!\n```")
+    changed = fingerprints.changes({"files": before}, {"files": fingerprints.of_files(job)})
+    assert changed == ["files: other selfplay.template"]
 
 
 def test_records_of_other_sets_stay(tmp_path: Path) -> None:

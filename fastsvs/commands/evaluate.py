@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from fastsvs import distributed, fingerprints
 from fastsvs.commands.stored_engine import OpenEngine, check_placement, chosen_dtype, open_engine
 from fastsvs.config import EvalJob, EvaluationSet, RolloutConfig, SelfVerificationConfig
-from fastsvs.data import EncodedProblem, encode_prompt, load_tokenizer, longest_prompt, read_problems, stop_token_ids
+from fastsvs.data import EncodedProblem, encode_prompt, load_tokenizer, longest_prompt, read_problems, reads_clock, stop_token_ids
 from fastsvs.evaluate import Answered, EvaluationFolder, SelfVerification, evaluate, figures, greedy_repetitions
 from fastsvs.policy import StoredWeights, open_weights
 from fastsvs.rollout import ENGINES, Asked, EnginePlan
@@ -94,7 +94,10 @@ def preflight(job: EvalJob, here: bool = True) -> Inputs:
         facts += [f"warning: {line}" for line in greedy_repetitions(f"sets.{name}", plan)]
     stop = stop_token_ids(stored.model.path, tokenizer)
     engine.check(EnginePlan(stored.hf_config, stop, job.rollout, asked, here))
-    read = {f"sets.{name}": fingerprints.of_problems(encoded) for name, encoded in problems.items()}
+    read = {
+        f"sets.{name}": fingerprints.of_problems(encoded, reads_clock(tokenizer, job.sets[name].data.template))
+        for name, encoded in problems.items()
+    }
     folder.check_inputs(read, lambda: weights(stored))
     return Inputs(stored, tokenizer, problems, judges, folder, facts)
 

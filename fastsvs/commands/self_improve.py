@@ -31,6 +31,7 @@ from fastsvs.data import (
     longest_prompt,
     messages_of,
     read_problems,
+    reads_clock,
     stop_token_ids,
 )
 from fastsvs.errors import UserError
@@ -135,7 +136,7 @@ def preflight(job: SelfJob, processes: int | None) -> Inputs:
         dialogues, loaded = load_dialogues(SftDataConfig(path=job.evolution.replay))
         replay = [dialogue.messages for dialogue in dialogues]
         facts += loaded.describe()
-    inputs = {"data": fingerprints.of_problems(problems)}
+    inputs = {"data": fingerprints.of_problems(problems, reads_clock(tokenizer, job.data.template))}
     folder.check_inputs(inputs | ({"evolution.replay": fingerprints.of_dialogues(replay)} if replay else {}))
     stage = SelfStage(
         job.evolution,

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from fastsvs import distributed, fingerprints, preemption
 from fastsvs.algorithms import Batch, TokenLoss, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig, SftJob
-from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer
+from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer, reads_clock
 from fastsvs.errors import Preempted, UserError
 from fastsvs.files import check_folder
 from fastsvs.policy import Policy, checkpoint, keep_base, write_companions
@@ -95,7 +95,7 @@ def preflight(job: SftJob, processes: int | None) -> Checked:
         check_folder("export", Path(job.export))
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
     examples, facts = load_examples(job, tokenizer)
-    folder.check_inputs({"data": fingerprints.of_examples(examples)})
+    folder.check_inputs({"data": fingerprints.of_examples(examples, reads_clock(tokenizer, job.data.template))})
     return Checked(examples, tokenizer, hf_config, folder, facts)
 
 

@@ -1,6 +1,6 @@
 """Problems: records, loaders, prompts, and the procedural tiny task."""
 
-from fastsvs.data.chat import encode_prompt, load_tokenizer
+from fastsvs.data.chat import encode_prompt, load_tokenizer, reads_clock
 from fastsvs.data.dialogues import encode_dialogue, encode_dialogues
 from fastsvs.data.examples import load_dialogues
 from fastsvs.data.inputs import EncodedProblem, Inputs, longest_prompt, read_inputs, read_problems, stop_token_ids
@@ -34,5 +34,6 @@ __all__ = [
     "read_inputs",
     "read_problems",
     "read_tables",
+    "reads_clock",
     "stop_token_ids",
 ]

@@ -127,6 +127,14 @@ def render(
     return Rendered(_apply(tokenizer, folded, template, generation_prompt), folded=True)
 
 
+def reads_clock(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
+    """Return whether the template writes the date into prompts, as that of Llama 3.2 does, so that they change from day
+    to day."""
+    asked = [{"role": "user", "content": "?"}]
+    clocks = ({"strftime_now": lambda _, moment=moment: moment} for moment in ("then", "now"))
+    return len({render(tokenizer, asked, {**template, **clock}).text for clock in clocks}) > 1
+
+
 def shows(text: str, part: str) -> bool:
     """Return whether `text` holds `part`, whatever the template did to white space."""
     return part.strip() in text or "".join(part.split()) in "".join(text.split())

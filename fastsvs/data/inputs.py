@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from fastsvs.architecture import load_hf_config
 from fastsvs.config import DataConfig, TrainJob
+from fastsvs.data.chat import load_tokenizer, reads_clock
 from fastsvs.data.loader import NO_PROBLEMS, load_problems
-from fastsvs.data.prompts import encode_problems, load_tokenizer
+from fastsvs.data.prompts import encode_problems
 from fastsvs.data.records import Problem
 from fastsvs.errors import UserError
 from fastsvs.model_files import declared_stops
@@ -63,6 +64,11 @@ def read_problems(
     problems, loaded = load_problems(data)
     encoded, kept = encode_problems(problems, tokenizer, data, mode)
     facts = [*loaded.describe(), *kept.describe()]
+    if reads_clock(tokenizer, data.template):
+        facts.append(
+            "the chat template writes the date into every prompt, so prompts change from day to day; "
+            "data.template_arguments sets the variable that it writes"
+        )
     if not encoded:
         raise UserError(f"{data.path}: no problem is left to work on ({'; '.join(facts)})")
     return encoded, facts

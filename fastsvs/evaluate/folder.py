@@ -27,7 +27,7 @@ from fastsvs.files import (
     write_json,
     write_jsonl,
 )
-from fastsvs.fingerprints import MODEL
+from fastsvs.fingerprints import FILES, MODEL
 
 WHERE_IT_RUNS = ("output", "suites", "timeout_seconds", "verifier.workers", "rollout.server.", "rollout.max_sequences")
 """Beginnings of the keys that do not change what is asked."""
@@ -53,10 +53,10 @@ class EvaluationFolder:
     def check_inputs(self, inputs: fingerprints.Inputs, weights: Callable[[], Mapping[str, Any]]) -> None:
         """Check that the folder's answers are of the same weights to the same problems, by their digests; `weights`
         reads those of the weights. Raises UserError with what has changed. `begin` records them."""
-        self._inputs, self._weights = inputs, weights
+        self._inputs, self._weights = {**inputs, FILES: fingerprints.of_files(self._job)}, weights
         if self._writable:
             if MODEL in fingerprints.recorded(self.root):
-                self._inputs = {**inputs, MODEL: weights()}
+                self._inputs = {**self._inputs, MODEL: weights()}
             fingerprints.check(self.root, self._inputs, "choose another output, or remove the folder")
 
     def begin(self) -> None:

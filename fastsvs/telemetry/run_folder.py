@@ -17,7 +17,7 @@ from fastsvs.config import SelfJob, SftJob, TrainJob, differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
 from fastsvs.files import append_jsonl, check_folder, lock, write_atomic, write_json, write_jsonl
-from fastsvs.fingerprints import MODEL
+from fastsvs.fingerprints import FILES, MODEL
 from fastsvs.stored_run import StoredRun
 from fastsvs.telemetry.loggers import Loggers, check_loggers
 from fastsvs.telemetry.loggers.registry import RunFacts
@@ -62,10 +62,10 @@ class RunFolder:
     def check_inputs(self, inputs: fingerprints.Inputs) -> None:
         """Check that the run was begun with the same `inputs`, by their digests, and with the same weights. Raises
         UserError with what has changed. `begin` records them."""
-        self._inputs = inputs
+        self._inputs = {**inputs, FILES: fingerprints.of_files(self._job)}
         if self._writable:
             if MODEL in fingerprints.recorded(self.root):
-                self._inputs = {**inputs, MODEL: self._weights()}
+                self._inputs = {**self._inputs, MODEL: self._weights()}
             cure = "bring back what it began with, or choose another run.dir"
             fingerprints.check(self.root, self._inputs, cure)
 

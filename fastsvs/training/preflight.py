@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from fastsvs import distributed, fingerprints
 from fastsvs.algorithms import CompleteLoss, needs_labels, policy_loss
 from fastsvs.config import TrainJob
-from fastsvs.data import NO_PROBLEMS, Inputs, encode_prompt, longest_prompt, messages_of, read_inputs, stop_token_ids
+from fastsvs.data import NO_PROBLEMS, Inputs, encode_prompt, longest_prompt, messages_of, read_inputs, reads_clock, stop_token_ids
 from fastsvs.errors import UserError
 from fastsvs.rollout import ENGINES, Asked, EnginePlan
 from fastsvs.selfplay import JUDGES, SAMPLERS, STAGES, Sampler, SamplerTools, Stage, StageTools
@@ -56,7 +56,10 @@ def preflight(job: TrainJob, processes: int | None) -> Checked:
     check_resumption(folder.checkpoints, hf_config)
     inputs = read_inputs(job)
     read = {"data": inputs.problems, "evaluation": inputs.held_out}
-    folder.check_inputs({name: fingerprints.of_problems(problems) for name, problems in read.items() if problems})
+    dated = reads_clock(inputs.tokenizer, job.data.template)
+    folder.check_inputs(
+        {name: fingerprints.of_problems(problems, dated) for name, problems in read.items() if problems}
+    )
     check_fits_model(job, hf_config, inputs.tokenizer)
     stop = stop_token_ids(job.model.path, inputs.tokenizer)
     stage = build_stage(job, inputs.tokenizer)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from chat_templates import CHATML, DEAF, END, GEMMA, MISTRAL, QWEN3, QWEN3_THINKING, R1, R1_DISTILL
+from chat_templates import CHATML, DEAF, END, GEMMA, LLAMA32, MISTRAL, QWEN3, QWEN3_THINKING, R1, R1_DISTILL
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +19,7 @@ from fastsvs.data import (
     encode_problems,
     encode_prompt,
     load_tokenizer,
+    reads_clock,
 )
 from fastsvs.data.tiny_model import build_tokenizer
 from fastsvs.errors import UserError
@@ -32,6 +33,7 @@ ALL = {
     "gemma": GEMMA,
     "deaf": DEAF,
     "mistral": MISTRAL,
+    "llama3.2": LLAMA32,
 }
 THOUGHT = "<think>\n7 and 5\n</think>\n\n\\boxed{12}"
 TOKENIZER = build_tokenizer()
@@ -208,6 +210,12 @@ def test_arguments_reach_prompts_and_examples(templated: Templated) -> None:
     assert tokenizer.decode(ids).endswith("assistant\n<think>\n\n</think>\n\n")
     [(asked, learned)] = read_and_learned(chat("q", "12"), enable_thinking=False)
     assert (asked, learned) == (tokenizer.decode(ids), "12" + END)
+
+
+@pytest.mark.parametrize("template", ALL.values(), ids=ALL)
+def test_a_template_that_writes_the_date_is_known(templated: Templated, template: str) -> None:
+    assert reads_clock(templated(template), {}) == (template == LLAMA32)
+    assert not reads_clock(templated(template), {"date_string": "27 Nov 2026"})
 
 
 @pytest.fixture
