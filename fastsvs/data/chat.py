@@ -56,25 +56,31 @@ def load_tokenizer(path: str, *data: TemplateConfig) -> PreTrainedTokenizerBase:
 def check_template(tokenizer: PreTrainedTokenizerBase, data: TemplateConfig, path: str) -> None:
     """Check that the tokenizer has the template that `data` names, and that the template reads its arguments. Raises
     UserError where it does not."""
-    templates, name = tokenizer.chat_template, data.template_name
-    if isinstance(templates, dict):
-        known = ", ".join(sorted(templates))
-        if (name or "default") not in templates:
-            raise UserError(
-                f"the tokenizer of {path} has the chat templates {known}, and none "
-                + (f"is called {name!r}: name one of them in data.template_name" if name else "")
-                + ("" if name else "of them is the default: name one in data.template_name")
-            )
-        text = templates[name or "default"]
-    elif name is not None:
+    text = _named_template(tokenizer.chat_template, data.template_name, path)
+    for argument in data.template_arguments:
+        _check_argument(argument, text, path)
+
+
+def _named_template(templates: str | dict[str, str], name: str | None, path: str) -> str:
+    if isinstance(templates, str):
+        if name is None:
+            return templates
         raise UserError(
             f"data.template_name={name!r}, but the tokenizer of {path} has a single chat template without a name: "
             "remove the key"
         )
-    else:
-        text = templates
-    for argument in data.template_arguments:
-        _check_argument(argument, text, path)
+    known = ", ".join(sorted(templates))
+    if name is None and "default" not in templates:
+        raise UserError(
+            f"the tokenizer of {path} has the chat templates {known}, and none of them is the default: name one in "
+            "data.template_name"
+        )
+    if name is not None and name not in templates:
+        raise UserError(
+            f"data.template_name={name!r}, but the chat templates of the tokenizer of {path} are {known}: name one of "
+            "them"
+        )
+    return templates[name or "default"]
 
 
 def _check_argument(argument: str, template: str, path: str) -> None:

@@ -28,6 +28,7 @@ SOURCE = "data_source"
 """Name of verl's column that says which set a row is from."""
 
 _TURN_KEYS = ("role", "from", "content", "value", REASONING)
+_ROLES = ("system", "user", "assistant")
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 
 
@@ -163,9 +164,6 @@ def read_question(value: Any, where: str) -> Question:
     return Question(
         "".join(told["user"]), "\n".join(told["system"]) or None, told["assistant"][0] if told["assistant"] else None
     )
-
-
-_ROLES = ("system", "user", "assistant")
 
 
 def first_filled(table: Table, names: Sequence[str]) -> str | None:
