@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from huggingface_hub import snapshot_download
 
-from fastsvs.config import Section
-from fastsvs.config.comparison import flatten
+from fastsvs.config import Section, flatten
 from fastsvs.data import Problem
 from fastsvs.errors import UserError
 from fastsvs.files import write_json
 
-RECORD = "inputs.json"
 FILES, MODEL = "files", "model"
 """Names among the inputs: of the files that a configuration names, and of the weights that a run begins with or that an
 evaluation asks."""
@@ -90,9 +88,8 @@ def weight_files(model: str) -> list[Path]:
     return [folder / name for name in sorted(names) if (folder / name).is_file()]
 
 
-def recorded(root: Path) -> dict[str, dict[str, Any]]:
-    """Return the digests in a folder, or nothing where it has none. Raises UserError for a damaged record."""
-    path = root / RECORD
+def recorded(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the digests in a record, or nothing where there is none. Raises UserError for a damaged one."""
     if not path.exists():
         return {}
     try:
@@ -102,12 +99,12 @@ def recorded(root: Path) -> dict[str, dict[str, Any]]:
         raise UserError(f"{path} cannot be read ({error}): remove it to go on without a comparison") from error
 
 
-def check(root: Path, current: Inputs, cure: str) -> None:
-    """Raise UserError where `current` differs from what the folder was begun with. What the folder does not know is not
-    compared."""
-    changed = changes(recorded(root), current)
+def check(path: Path, current: Inputs, cure: str) -> None:
+    """Raise UserError where `current` differs from the record of what a folder was begun with. What the record does not
+    know is not compared."""
+    changed = changes(recorded(path), current)
     if changed:
-        raise UserError(f"{root} was begun with other inputs ({'; '.join(changed)}): {cure}")
+        raise UserError(f"{path.parent} was begun with other inputs ({'; '.join(changed)}): {cure}")
 
 
 def changes(earlier: Inputs, current: Inputs) -> list[str]:
@@ -123,11 +120,11 @@ def changes(earlier: Inputs, current: Inputs) -> list[str]:
     return lines
 
 
-def record(root: Path, current: Inputs) -> None:
-    """Write the digests of `current` beside those that the folder has of other inputs."""
-    known = recorded(root)
+def record(path: Path, current: Inputs) -> None:
+    """Write the digests of `current` beside those that the record has of other inputs."""
+    known = recorded(path)
     if known | dict(current) != known:
-        write_json(root / RECORD, known | dict(current))
+        write_json(path, known | dict(current))
 
 
 def _digest(values: Iterable[Any]) -> str:

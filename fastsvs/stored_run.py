@@ -35,6 +35,11 @@ class RunLayout:
         return self.root / "environment.json"
 
     @property
+    def inputs(self) -> Path:
+        """Return the digests of what the run reads."""
+        return self.root / "inputs.json"
+
+    @property
     def metrics(self) -> Path:
         """Return the metrics, one object a step."""
         return self.root / "metrics.jsonl"

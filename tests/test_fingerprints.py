@@ -66,18 +66,18 @@ def test_files_that_the_configuration_names_are_told_apart(tmp_path: Path) -> No
 
 
 def test_records_of_other_sets_stay(tmp_path: Path) -> None:
-    fingerprints.record(tmp_path, {"sets.a": {"problems": 1}})
-    fingerprints.record(tmp_path, {"sets.b": {"problems": 2}})
-    assert fingerprints.recorded(tmp_path) == {"sets.a": {"problems": 1}, "sets.b": {"problems": 2}}
+    fingerprints.record(tmp_path / "inputs.json", {"sets.a": {"problems": 1}})
+    fingerprints.record(tmp_path / "inputs.json", {"sets.b": {"problems": 2}})
+    assert fingerprints.recorded(tmp_path / "inputs.json") == {"sets.a": {"problems": 1}, "sets.b": {"problems": 2}}
     with pytest.raises(UserError, match=r"sets\.a: 1 problems -> 5\): choose another"):
-        fingerprints.check(tmp_path, {"sets.a": {"problems": 5}}, "choose another")
+        fingerprints.check(tmp_path / "inputs.json", {"sets.a": {"problems": 5}}, "choose another")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"data": 3}', "3"])
 def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "inputs.json").write_text(content)
     with pytest.raises(UserError, match=r"inputs\.json cannot be read .*remove it to go on without a comparison"):
-        fingerprints.recorded(tmp_path)
+        fingerprints.recorded(tmp_path / "inputs.json")
 
 
 def test_weights_are_told_apart_by_every_byte_of_every_shard(tmp_path: Path) -> None:

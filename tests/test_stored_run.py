@@ -48,11 +48,12 @@ def test_what_a_run_writes_comes_back_in_the_order_of_steps(written: RunFolder) 
 def test_the_layout_names_every_file_that_a_run_writes(written: RunFolder) -> None:
     layout = RunLayout(written.root)
     found = {path for path in written.root.rglob("*") if path.is_file() and not path.name.startswith(".")}
-    known = {layout.config, layout.environment, layout.metrics, layout.summary}
+    known = {layout.config, layout.environment, layout.inputs, layout.metrics, layout.summary}
     known |= {layout.samples(step) for step in range(1, 13)}
     known |= {file(step) for file in (layout.evaluation, layout.evaluation_samples) for step in (0, 12)}
     assert found == known
-    assert set(open_run(written.root).records()) == found - {layout.evaluation_samples(step) for step in (0, 12)}
+    aside = {layout.inputs, *(layout.evaluation_samples(step) for step in (0, 12))}
+    assert set(open_run(written.root).records()) == found - aside
 
 
 def test_of_a_run_that_goes_on_there_is_what_there_is(tmp_path: Path) -> None:

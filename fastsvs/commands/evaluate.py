@@ -14,7 +14,15 @@ from transformers import PreTrainedTokenizerBase
 from fastsvs import distributed, fingerprints
 from fastsvs.commands.stored_engine import OpenEngine, check_placement, chosen_dtype, open_engine
 from fastsvs.config import EvalJob, EvaluationSet, RolloutConfig, SelfVerificationConfig
-from fastsvs.data import EncodedProblem, encode_prompt, load_tokenizer, longest_prompt, read_problems, reads_clock, stop_token_ids
+from fastsvs.data import (
+    EncodedProblem,
+    encode_prompt,
+    load_tokenizer,
+    longest_prompt,
+    read_problems,
+    reads_clock,
+    stop_token_ids,
+)
 from fastsvs.evaluate import Answered, EvaluationFolder, SelfVerification, evaluate, figures, greedy_repetitions
 from fastsvs.policy import StoredWeights, open_weights
 from fastsvs.rollout import ENGINES, Asked, EnginePlan

@@ -31,7 +31,9 @@ from fastsvs.fingerprints import FILES, MODEL
 
 WHERE_IT_RUNS = ("output", "suites", "timeout_seconds", "verifier.workers", "rollout.server.", "rollout.max_sequences")
 """Beginnings of the keys that do not change what is asked."""
-BEFORE_CONFIG = ("model.json", "environment.json", fingerprints.RECORD)
+INPUTS = "inputs.json"
+"""Name of the file with the digests of what was asked."""
+BEFORE_CONFIG = ("model.json", "environment.json", INPUTS)
 """Names of files that a command that was killed at its start may have written."""
 
 
@@ -45,6 +47,7 @@ class EvaluationFolder:
         self._step = step
         self._writable = writable
         self._inputs: fingerprints.Inputs = {}
+        self._record = self.root / INPUTS
         self._weights: Callable[[], Mapping[str, Any]] = dict
         if writable:
             check_folder("output", self.root)
@@ -55,9 +58,9 @@ class EvaluationFolder:
         reads those of the weights. Raises UserError with what has changed. `begin` records them."""
         self._inputs, self._weights = {**inputs, FILES: fingerprints.of_files(self._job)}, weights
         if self._writable:
-            if MODEL in fingerprints.recorded(self.root):
+            if MODEL in fingerprints.recorded(self._record):
                 self._inputs = {**self._inputs, MODEL: weights()}
-            fingerprints.check(self.root, self._inputs, "choose another output, or remove the folder")
+            fingerprints.check(self._record, self._inputs, "choose another output, or remove the folder")
 
     def begin(self) -> None:
         if self._writable:
@@ -65,9 +68,9 @@ class EvaluationFolder:
             write_json(self.root / "model.json", {"path": self._job.model.path, "step": self._step})
             if not (self.root / "environment.json").exists():
                 write_json(self.root / "environment.json", describe_environment())
-            if MODEL not in fingerprints.recorded(self.root):
+            if MODEL not in fingerprints.recorded(self._record):
                 self._inputs = {**self._inputs, MODEL: self._weights()}
-            fingerprints.record(self.root, self._inputs)
+            fingerprints.record(self._record, self._inputs)
             write_atomic(self.root / "config.yaml", configuration.dump(self._job))
 
     def close(self) -> None:

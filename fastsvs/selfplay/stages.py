@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fastsvs.config import SelfPlayConfig
-from fastsvs.data.records import Problem
+from fastsvs.data import Problem
 from fastsvs.registry import Registry
 from fastsvs.selfplay.counters import count
 from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task

@@ -64,10 +64,10 @@ class RunFolder:
         UserError with what has changed. `begin` records them."""
         self._inputs = {**inputs, FILES: fingerprints.of_files(self._job)}
         if self._writable:
-            if MODEL in fingerprints.recorded(self.root):
+            if MODEL in fingerprints.recorded(self.layout.inputs):
                 self._inputs = {**self._inputs, MODEL: self._weights()}
             cure = "bring back what it began with, or choose another run.dir"
-            fingerprints.check(self.root, self._inputs, cure)
+            fingerprints.check(self.layout.inputs, self._inputs, cure)
 
     def begin(self, step: int) -> None:
         """Record configuration, environment and inputs, and remove the metrics of steps after `step`, which will be
@@ -78,9 +78,9 @@ class RunFolder:
         write_atomic(self.layout.config, configuration.dump(self._job))
         if not self.layout.environment.exists():
             write_json(self.layout.environment, describe_environment())
-        if MODEL not in fingerprints.recorded(self.root):
+        if MODEL not in fingerprints.recorded(self.layout.inputs):
             self._inputs = {**self._inputs, MODEL: self._weights()}
-        fingerprints.record(self.root, self._inputs)
+        fingerprints.record(self.layout.inputs, self._inputs)
         write_jsonl(self.metrics_path, [row for row in self.metrics() if row["step"] <= step])
         self._loggers = Loggers(RunFacts(self.root, self._job.logging, self._job.model_dump(mode="json"), step))
 

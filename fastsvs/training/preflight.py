@@ -11,7 +11,16 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from fastsvs import distributed, fingerprints
 from fastsvs.algorithms import CompleteLoss, needs_labels, policy_loss
 from fastsvs.config import TrainJob
-from fastsvs.data import NO_PROBLEMS, Inputs, encode_prompt, longest_prompt, messages_of, read_inputs, reads_clock, stop_token_ids
+from fastsvs.data import (
+    NO_PROBLEMS,
+    Inputs,
+    encode_prompt,
+    longest_prompt,
+    messages_of,
+    read_inputs,
+    reads_clock,
+    stop_token_ids,
+)
 from fastsvs.errors import UserError
 from fastsvs.rollout import ENGINES, Asked, EnginePlan
 from fastsvs.selfplay import JUDGES, SAMPLERS, STAGES, Sampler, SamplerTools, Stage, StageTools

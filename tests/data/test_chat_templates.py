@@ -21,7 +21,7 @@ from fastsvs.data import (
     load_tokenizer,
     reads_clock,
 )
-from fastsvs.data.tiny_model import build_tokenizer
+from fastsvs.data.tiny.model import build_tokenizer
 from fastsvs.errors import UserError
 
 ALL = {

@@ -8,11 +8,18 @@ import pytest
 from test_chat_templates import DEAF, chat
 
 from fastsvs.config import DataConfig, SftDataConfig, TrainJob, load
-from fastsvs.data import Problem, encode_problems, load_dialogues, load_problems, load_tokenizer, messages_of
+from fastsvs.data import (
+    Problem,
+    encode_problems,
+    load_dialogues,
+    load_problems,
+    load_tokenizer,
+    messages_of,
+    read_inputs,
+)
 from fastsvs.errors import UserError
-from fastsvs.inputs import read_inputs
-from fastsvs.preflight import build_stage
 from fastsvs.selfplay import SYNTHESIS, Group, Task
+from fastsvs.training.preflight import build_stage
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "models" / "tiny")
