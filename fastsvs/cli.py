@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastsvs import __version__, config, shipped
+from fastsvs.accelerator import set_trainer_variables
 from fastsvs.ends import another_has_said_why, say_once
 from fastsvs.errors import Preempted, UserError
 from fastsvs.open_files import check_open_files
@@ -51,6 +52,7 @@ def _train(options: argparse.Namespace) -> None:
 
         _say(check_train(job))
         return
+    _set_variables(job)
     from fastsvs.rollout import read_nodes
 
     nodes = read_nodes(job.rollout)
@@ -71,6 +73,7 @@ def _sft(options: argparse.Namespace) -> None:
 
         _say(check_sft(job))
         return
+    set_trainer_variables(os.environ, shares_memory=False)
     from fastsvs.commands.sft import sft
 
     _say(f"done: {_run(sft, job)}")
@@ -83,6 +86,7 @@ def _self(options: argparse.Namespace) -> None:
 
         _say(check_self(job))
         return
+    set_trainer_variables(os.environ, shares_memory=False)
     from fastsvs.commands.self_improve import run_self
 
     _say(f"done: {_run(run_self, job)}")
@@ -150,6 +154,7 @@ def _demo(options: argparse.Namespace) -> None:
     options.config = f"{shipped.PREFIX}tiny_svs"
     of_the_seed = [f"run.dir=runs/tiny_svs_seed{options.seed}", f"run.seed={options.seed}"]
     job = _load(config.TrainJob, options, of_the_seed)
+    _set_variables(job)
     from fastsvs.report import write_report
     from fastsvs.training import train
 
@@ -194,6 +199,11 @@ def _run(work: Callable[[config.Job], Done], job: config.Job) -> Done:
 
     with preemption.listening():
         return work(job)
+
+
+def _set_variables(job: config.TrainJob) -> None:
+    colocated_servers = job.rollout.engine != "local" and job.rollout.placement == "colocated"
+    set_trainer_variables(os.environ, shares_memory=colocated_servers)
 
 
 def _say(text: str) -> None:

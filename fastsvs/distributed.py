@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import timedelta
 from functools import cache
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+from fastsvs import network
 
 T = TypeVar("T")
 
@@ -23,6 +26,7 @@ def initialize(timeout_seconds: float = 1800.0, trainers: int | None = None) -> 
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    choose_network()
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         timeout=timedelta(seconds=timeout_seconds),
@@ -30,6 +34,30 @@ def initialize(timeout_seconds: float = 1800.0, trainers: int | None = None) -> 
         rank=int(os.environ.get("RANK", "0")),
         world_size=trainers or launched_world_size() or 1,
     )
+
+
+@cache
+def choose_network() -> None:
+    """Have gloo and NCCL talk to the job's other nodes over the interface that leads there, unless the environment
+    names one; say which. Every process calls this before its first collective, and the first one of each node in any
+    case."""
+    place = network.read_place(os.environ)
+    if place is None:
+        return
+    shared = dist.PrefixStore("network", store())
+    network.announce_address(shared, place)
+    if all(os.environ.get(name) for name in (network.GLOO, network.NCCL)):
+        return
+    try:
+        interface = network.choose_interface(shared, place)
+    except LookupError as error:
+        said = f"gloo and NCCL choose the interface to the other nodes themselves: {error}"
+    else:
+        chosen = network.settings(interface, os.environ)
+        os.environ.update(chosen)
+        said = f"{' '.join(f'{name}={value}' for name, value in chosen.items())} ({interface.address})"
+    if place.leads:
+        print(f"fastsvs: node {place.node}: {said}", file=sys.stderr, flush=True)
 
 
 def leave() -> None:

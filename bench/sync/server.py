@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from fastsvs.sync.group import Group, join_store, local_address
+from fastsvs.network import local_address
+from fastsvs.sync.group import Group, join_store
 from fastsvs.sync.receive import BroadcastReceiver, InitInfo, MemoryReceiver, UpdateInfo
 
 RECEIVERS = {"broadcast": BroadcastReceiver, "ipc": MemoryReceiver}

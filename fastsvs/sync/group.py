@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
+
+from fastsvs.sync.calls import Deadline, wait_until
 
 GIVEN_UP = "given_up"
 ABORT_SECONDS = 10.0
@@ -51,28 +54,34 @@ def missing(store: TCPStore, size: int) -> list[int]:
     return [rank for rank in range(1, size) if not store.check([_joined(rank)])]
 
 
-def local_address(remote: str) -> str:
-    """Return this machine's address on the way to `remote`."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((socket.gethostbyname(remote), 9))  # sends nothing
-        return probe.getsockname()[0]
-
-
 class Group:
     """A process group of `size` ranks, gloo on CPUs and NCCL on GPUs; this process is rank `rank`. Creating it blocks
-    until all ranks have joined.
+    until all ranks have joined, or raises TimeoutError after `timeout` seconds, or what `check` raises.
 
-    `address` is this machine's in the group; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name an interface instead.
-    `timeout` seconds limit the joining and, on CPUs, every operation.
+    `address` is this machine's in the group; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name an interface instead. On
+    CPUs `timeout` also limits every operation.
     """
 
     def __init__(
-        self, store: TCPStore, rank: int, size: int, address: str, timeout: float, device: torch.device
+        self,
+        store: TCPStore,
+        rank: int,
+        size: int,
+        address: str,
+        timeout: float,
+        device: torch.device,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         build = _nccl if device.type == "cuda" else _gloo
         self._group: Any = build(PrefixStore("group", store), rank, size, address, timedelta(seconds=timeout))
         self._pending: list[tuple[dist.Work, Tensor]] = []
         self._device = device
+        if device.type == "cuda":
+            try:
+                connect(self._group, size, device, timeout, check)
+            except BaseException:
+                self.abandon()
+                raise
 
     def broadcast(self, buffer: Tensor) -> dist.Work:
         """Begin to send `buffer` (rank 0) or to fill it (the others)."""
@@ -96,6 +105,41 @@ class Group:
             thread.start()
             if self._device.type == "cuda":
                 thread.join(ABORT_SECONDS)
+
+
+def connect(group: Any, size: int, device: torch.device, timeout: float, check: Callable[[], None]) -> None:
+    """Have NCCL connect the ranks of `group` now: it does so within the first operation, and waits there for ever.
+
+    The operation, a broadcast of one number, runs on a thread. Raises TimeoutError, which says what to look at, when it
+    is not over in `timeout` seconds or by the deadline of `check`; RuntimeError when it failed; and what else `check`
+    raises meanwhile.
+    """
+    outcome: Future[None] = Future()
+
+    def broadcast() -> None:
+        try:
+            group.broadcast([torch.zeros(1, device=device)], dist.BroadcastOptions()).wait()
+            outcome.set_result(None)
+        except Exception as error:
+            outcome.set_exception(RuntimeError(f"NCCL did not connect trainer and rollout workers: {error}"))
+
+    threading.Thread(target=broadcast, name="nccl-connect", daemon=True).start()
+    interface = os.environ.get("NCCL_SOCKET_IFNAME") or "the interface that NCCL chooses (NCCL_SOCKET_IFNAME)"
+    late = (
+        f"NCCL has not connected the trainer and {size - 1} rollout worker(s) in time: do they reach one another over "
+        f"{interface}, and does the firewall let them?"
+    )
+    deadline = Deadline(timeout)
+
+    def check_all() -> None:
+        try:
+            deadline.check()
+            check()
+        except TimeoutError as error:
+            raise TimeoutError(late) from error
+
+    wait_until(outcome.done, check_all)
+    outcome.result()
 
 
 def _gloo(store: dist.Store, rank: int, size: int, address: str, timeout: timedelta) -> Any:

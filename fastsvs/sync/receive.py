@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fastsvs.buckets import Bucket, TensorSpec, checksum, plan_buckets, read_specs
+from fastsvs.network import local_address
 from fastsvs.sync.calls import Deadline, wait_until
-from fastsvs.sync.group import Group, announce, given_up, join_store, local_address
+from fastsvs.sync.group import Group, announce, given_up, join_store
 from fastsvs.sync.memory import Pool, device_key, open_memory
 
 Load = Callable[[list[tuple[str, Tensor]]], object]
@@ -51,7 +52,9 @@ class BroadcastReceiver:
     def __init__(self, info: InitInfo, worker: int, device: torch.device) -> None:
         self._join(info, worker, device)
         address = local_address(info.master_address)
-        self._group = Group(self._store, self._rank, info.world_size, address, info.timeout_seconds, device)
+        self._group = Group(
+            self._store, self._rank, info.world_size, address, info.timeout_seconds, device, self._check
+        )
 
     def receive(self, info: UpdateInfo, load: Load) -> None:
         """Receive all buckets and load them. Raises ValueError when a tensor did not arrive as it was sent,

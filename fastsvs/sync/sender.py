@@ -18,9 +18,9 @@ from torch import Tensor
 
 from fastsvs.buckets import Bucket, checksum, describe
 from fastsvs.config import SyncConfig
+from fastsvs.network import local_address
 from fastsvs.sync.calls import Calls, Deadline, ServersFailedError
 from fastsvs.sync.fleet import Endpoint, ServerFleet
-from fastsvs.sync.group import local_address
 from fastsvs.sync.receive import MISMATCH
 from fastsvs.sync.routes import RefusedError, Routes, UnreachableError
 from fastsvs.sync.transports import TRANSPORTS, BroadcastTransport, MemoryTransport, TransportName

@@ -85,7 +85,7 @@ class BroadcastTransport(_Store):
 
     def join(self, check: Check) -> None:
         super().join(check)
-        self._group = Group(self._store, 0, self._size, self._address, self._timeout, self._device)
+        self._group = Group(self._store, 0, self._size, self._address, self._timeout, self._device, check)
 
     def begin(self, index: int, pieces: Sequence[Tensor]) -> None:
         assert self._group is not None

@@ -111,6 +111,13 @@ def test_the_server_is_no_part_of_the_torchrun_job() -> None:
     assert made["VLLM_CPU_KVCACHE_SPACE"] == "7"
 
 
+def test_what_is_set_for_trainers_is_not_for_servers() -> None:
+    trainers = {"CUDA_DEVICE_MAX_CONNECTIONS": "1", "PYTORCH_CUDA_ALLOC_CONF": "a", "PYTORCH_ALLOC_CONF": "b"}
+    made = environment(launch(), 0, trainers | {"NCCL_SOCKET_IFNAME": "=eth0"})
+    assert not trainers.keys() & made.keys()
+    assert made["NCCL_SOCKET_IFNAME"] == "=eth0"
+
+
 def test_gpu_servers_divide_the_visible_devices() -> None:
     two = launch(devices=("4", "5", "6", "7"), servers=2, sleeps=True)
     assert [environment(two, index, {})["CUDA_VISIBLE_DEVICES"] for index in (0, 1)] == ["4,5", "6,7"]

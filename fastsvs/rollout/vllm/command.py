@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastsvs.accelerator import TRAINER_VARIABLES
 from fastsvs.errors import UserError
+from fastsvs.network import local_address
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 SERVER = "fastsvs.vllm_server"
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_")
 """Beginnings of environment variables that a server, which is a job of its own, must not inherit: they would make it
 join ours."""
+OURS_ALONE = (*TORCHRUN_VARIABLES, *TRAINER_VARIABLES)
 
 Options = Mapping[str, str | int | float | bool]
 
@@ -86,7 +89,7 @@ def as_flags(options: Options) -> list[str]:
 
 def environment(launch: Launch, index: int, inherited: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of server `index` of the node. The key goes here, because command lines are public."""
-    kept = {name: value for name, value in inherited.items() if not name.startswith(TORCHRUN_VARIABLES)}
+    kept = {name: value for name, value in inherited.items() if not name.startswith(OURS_ALONE)}
     own = {"VLLM_API_KEY": launch.api_key, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
     if launch.devices:
         first = index * launch.tensor_parallel
@@ -117,7 +120,7 @@ def private_address(host: str) -> str:
     Raises UserError for a public one, because no key guards vLLM's routes for weights.
     """
     if host == "auto":
-        return _address_towards(os.environ.get("MASTER_ADDR", "127.0.0.1"))
+        return private_address(local_address(os.environ.get("MASTER_ADDR", "127.0.0.1")))
     try:
         address = ipaddress.ip_address(socket.gethostbyname(host))
     except (OSError, ValueError) as error:
@@ -128,12 +131,6 @@ def private_address(host: str) -> str:
             "name a private interface's address, or 127.0.0.1 on one node"
         )
     return str(address)
-
-
-def _address_towards(peer: str) -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((peer, 9))  # a datagram socket sends nothing here
-        return private_address(probe.getsockname()[0])
 
 
 def free_port(host: str) -> int:
