@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastsvs import distributed
 from fastsvs.architecture import load_hf_config
 from fastsvs.config import TrainJob
-from fastsvs.rollout import Nodes
-from fastsvs.rollout.vllm import Control, serve_node
+from fastsvs.rollout import Nodes, announced
+from fastsvs.rollout.vllm import serve_node
 from fastsvs.training import training_spec
 
 
@@ -16,6 +16,9 @@ def serve(job: TrainJob, nodes: Nodes) -> None:
 
     Raises EngineFailure when the main rank falls silent.
     """
-    if nodes.leads:
-        spec = training_spec(job, load_hf_config(job.model.path), stop=())
-        serve_node(spec, nodes, Control(distributed.store()))
+    if not nodes.leads:
+        return
+    with announced(job.rollout) as control:
+        assert control is not None
+        distributed.choose_network()
+        serve_node(training_spec(job, load_hf_config(job.model.path), stop=()), nodes, control)

@@ -18,7 +18,7 @@ from fastsvs.config import RolloutConfig, VerifierConfig
 from fastsvs.data import stop_token_ids
 from fastsvs.errors import UserError
 from fastsvs.policy import DTYPES, StoredWeights
-from fastsvs.rollout import ENGINES, Engine, Rollouts, engine_spec, open_rollouts
+from fastsvs.rollout import ENGINES, Engine, Rollouts, announced, engine_spec, open_rollouts
 from fastsvs.sync import LoadedSync, LocalSync, WeightSync
 from fastsvs.verify import Verifier
 
@@ -59,6 +59,7 @@ def open_engine(
     response; `folder` is where servers may leave files."""
     stop = stop_token_ids(stored.model.path, tokenizer)
     with ExitStack() as stack:
+        stack.enter_context(announced(rollout))
         verifier = stack.enter_context(Verifier(verification))
         spec = engine_spec(rollout, stored.hf_config, stop, dtype, longest, folder / ".servers")
         if not ENGINES.get(rollout.engine).collective:

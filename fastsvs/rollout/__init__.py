@@ -6,7 +6,7 @@ from fastsvs.rollout.local import LocalEngine
 from fastsvs.rollout.nodes import Nodes, check_dedicated, read_nodes
 from fastsvs.rollout.registry import ENGINES, Asked, EngineFactory, EnginePlan
 from fastsvs.rollout.spec import EngineSpec, engine_spec, sampling_params
-from fastsvs.rollout.vllm import VllmEngine
+from fastsvs.rollout.vllm import VllmEngine, announced
 
 __all__ = [
     "ENGINES",
@@ -23,6 +23,7 @@ __all__ = [
     "Running",
     "SamplingParams",
     "VllmEngine",
+    "announced",
     "check_dedicated",
     "drain",
     "engine_spec",

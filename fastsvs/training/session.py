@@ -21,6 +21,7 @@ from fastsvs.rollout import (
     EngineSpec,
     Rollouts,
     SamplingParams,
+    announced,
     engine_spec,
     open_rollouts,
     read_nodes,
@@ -165,10 +166,11 @@ class Session:
 @contextmanager
 def open_session(job: TrainJob) -> Iterator[Session]:
     """Check the job's inputs, build all parts, and close them in the end. Raises UserError for what cannot work."""
-    distributed.initialize(job.run.timeout_seconds, read_nodes(job.rollout).trainers)
-    checked = preflight(job, distributed.world_size())
-    inputs, stage, loss = checked.inputs, checked.stage, checked.loss
     with ExitStack() as stack:
+        stack.enter_context(announced(job.rollout))
+        distributed.initialize(job.run.timeout_seconds, read_nodes(job.rollout).trainers)
+        checked = preflight(job, distributed.world_size())
+        inputs, stage, loss = checked.inputs, checked.stage, checked.loss
         stack.enter_context(closing(checked.folder))
         verifier = stack.enter_context(Verifier(job.verifier))
         judges = {name: stack.enter_context(JUDGES.make(name, job)) for name in stage.judges}

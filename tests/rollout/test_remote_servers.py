@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch.distributed as dist
 
-from fastsvs.errors import EngineFailure
+from fastsvs.errors import EngineFailure, UserError
 from fastsvs.rollout.vllm import remote
 from fastsvs.rollout.vllm.member import StartError
 
@@ -55,14 +55,12 @@ def job(store, servers, main) -> None:
     """`main(remote servers)` beside the agent of `servers`."""
 
     async def run() -> None:
-        agent = asyncio.create_task(remote.obey(remote.Control(store), servers))
+        there = remote.Control(store)
+        agent = asyncio.create_task(remote.obey(there, servers, remote.Pulse(there, remote.MAIN)))
         control = remote.Control(store)
-        heartbeat = remote.Heartbeat(control)
-        try:
+        with remote.heartbeat(control, remote.MAIN):
             await main([remote.RemoteServer(server.name, control) for server in servers])
-        finally:
-            await asyncio.to_thread(heartbeat.stop)
-            await asyncio.wait_for(agent, 20)
+        await asyncio.wait_for(agent, 20)
 
     asyncio.run(run())
 
@@ -106,11 +104,99 @@ def test_a_silent_main_rank_ends_the_servers(store, monkeypatch):
     monkeypatch.setattr(remote, "SILENCE_SECONDS", 0.3)
     server = Sleeper("one")
     control = remote.Control(store)
+    control.put("heartbeat/0", 1)
     control.put("one/order", {"number": 1, "run": True})
-    with pytest.raises(EngineFailure, match="silent"):
-        asyncio.run(remote.obey(control, [server]))
+    with pytest.raises(EngineFailure, match="main node has been silent"):
+        asyncio.run(remote.obey(control, [server], remote.Pulse(control, remote.MAIN)))
     assert server.process is None
     assert len(server.started) == 1
+
+
+def test_a_main_rank_that_never_begins_is_given_up(store, monkeypatch):
+    monkeypatch.setattr(remote, "BEGIN_SECONDS", 0.3)
+    with pytest.raises(EngineFailure, match="main node has not begun"):
+        remote.serve(remote.Control(store), 1, lambda key: [])
+
+
+def test_the_end_of_the_main_rank_before_it_asks_for_servers_is_no_error(store):
+    control = remote.Control(store)
+    with remote.heartbeat(control, remote.MAIN):
+        pass
+    remote.serve(control, 1, lambda key: pytest.fail("nobody asked for servers"))
+
+
+def test_a_job_opens_one_engine_after_another(store):
+    first, second = (remote.Control(store, number) for number in range(2))
+    with remote.heartbeat(first, remote.MAIN):
+        pass
+    assert first.get("over")
+    assert not second.get("over")
+
+
+def test_servers_that_a_node_cannot_have_are_told_to_the_main_rank(store):
+    control = remote.Control(store)
+
+    def none(_key: str) -> list:
+        raise UserError("3 servers need 6 GPUs")
+
+    control.put(remote.API_KEY, "key")
+    with pytest.raises(UserError):
+        remote.serve(control, 2, none)
+    with pytest.raises(
+        EngineFailure, match="node 2 of the job cannot start its rollout servers: 3 servers need 6 GPUs"
+    ):
+        control.servers_of(2)
+
+
+SIDE = """
+import sys, time
+import torch.distributed as dist
+from fastsvs.rollout.vllm import remote
+port, role, slow = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+remote.HEARTBEAT_SECONDS, remote.SILENCE_SECONDS, remote.BEGIN_SECONDS = 0.1, 1.0, 30.0
+control = remote.Control(dist.TCPStore("127.0.0.1", port, is_master=False))
+if role == "main":
+    with remote.heartbeat(control, remote.MAIN):
+        time.sleep(slow)  # it loads inputs and the policy
+        control.put(remote.API_KEY, "key")
+        print([server.name for server in control.servers_of(1)], flush=True)
+else:
+    with remote.heartbeat(control, 1):
+        def servers(key):
+            time.sleep(slow)  # it looks for the model
+            return []
+        remote.serve(control, 1, servers)
+"""
+"""Two nodes of a job, either of which takes several times the longest silence to start."""
+
+
+@pytest.mark.parametrize("killed", [None, "main", "node"])
+def test_a_slow_start_is_waited_for_as_long_as_the_other_side_lives(store, killed):
+    sides = {
+        role: subprocess.Popen(
+            [sys.executable, "-c", SIDE, str(store.port), role, "60" if role == killed else "3"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for role in ("main", "node")
+    }
+    try:
+        if killed is None:
+            output, errors = sides["main"].communicate(timeout=60)
+            assert output == "[]\n", errors
+            assert sides["node"].wait(60) == 0
+        else:
+            while not all(store.check([f"rollout servers/0/heartbeat/{node}"]) for node in range(2)):
+                time.sleep(0.05)
+            sides[killed].kill()
+            survivor = sides["node" if killed == "main" else "main"]
+            _, errors = survivor.communicate(timeout=60)
+            assert survivor.returncode
+            assert {"main": "main node", "node": "node 1 of the job"}[killed] + " has been silent for 1 s" in errors
+    finally:
+        for side in sides.values():
+            side.kill()
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,8 +1,7 @@
 """Rollouts on vLLM servers: started, watched and restarted here, or run by somebody else."""
 
 from fastsvs.rollout.vllm.engine import VllmEngine
-from fastsvs.rollout.vllm.placement import serve_node
-from fastsvs.rollout.vllm.remote import Control
+from fastsvs.rollout.vllm.placement import announced, serve_node
 from fastsvs.rollout.vllm.server import ExternalServer, LocalServer, Server
 
-__all__ = ["Control", "ExternalServer", "LocalServer", "Server", "VllmEngine", "serve_node"]
+__all__ = ["ExternalServer", "LocalServer", "Server", "VllmEngine", "announced", "serve_node"]

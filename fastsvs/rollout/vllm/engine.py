@@ -22,8 +22,7 @@ from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
 from fastsvs.rollout.vllm.client import Client
 from fastsvs.rollout.vllm.dispatch import Dispatcher
 from fastsvs.rollout.vllm.fleet import Fleet
-from fastsvs.rollout.vllm.placement import check_servers, others, serve_node, servers_of, shares_devices
-from fastsvs.rollout.vllm.remote import Control, Heartbeat
+from fastsvs.rollout.vllm.placement import check_servers, serve_node, servers_of, shared_control, shares_devices
 from fastsvs.rollout.vllm.server import Server
 from fastsvs.sync import Endpoint
 
@@ -78,7 +77,6 @@ class VllmEngine:
         self._error: BaseException | None = None
         self._loaded = False
         self._counters: dict[str, float] = {}
-        self._heartbeat: Heartbeat | None = None
         self._agent: threading.Thread | None = None
         self._ready, self._closing = threading.Event(), threading.Event()
         dispatcher = Dispatcher(max_sequences, QUEUED_SHARE * max_sequences)
@@ -113,11 +111,11 @@ class VllmEngine:
     @classmethod
     def build(cls, spec: EngineSpec) -> VllmEngine:
         """Build the engine with the servers of `spec.rollout` on the main rank, and without any on the others. The
-        first rank of another node runs that node's servers for the main rank."""
+        first rank of another node runs that node's servers for the main rank; with other nodes, `announced` must have
+        been entered."""
         config = spec.rollout.server
         nodes = read_nodes(spec.rollout)
-        main, elsewhere = distributed.is_main(), spec.rollout.placement != "external" and bool(others(nodes))
-        control = Control(distributed.store()) if elsewhere and (main or nodes.leads) else None
+        main, control = distributed.is_main(), shared_control()
         api_key = os.environ.get(config.api_key_variable) or secrets.token_urlsafe(32)
         engine = cls(
             servers_of(spec, api_key, nodes, control) if main else [],
@@ -130,9 +128,7 @@ class VllmEngine:
             shares_devices=shares_devices(spec),
             own_weights=spec.weights is not None,
         )
-        if control and main:
-            engine._heartbeat = Heartbeat(control)
-        elif control and nodes.own in nodes.with_servers:
+        if control and not main:
             engine._agent = threading.Thread(target=serve_node, args=(spec, nodes, control), daemon=True)
             engine._agent.start()
         return engine
@@ -220,8 +216,6 @@ class VllmEngine:
         if self._thread.is_alive():
             self._tell(self._stop.set)
             self._thread.join(CLOSE_SECONDS)
-        if self._heartbeat:
-            self._heartbeat.stop()
         if self._agent:
             self._agent.join(CLOSE_SECONDS)
 

@@ -3,30 +3,69 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import count
 
 import torch
 
+from fastsvs import distributed
 from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.errors import UserError
 from fastsvs.rollout.nodes import Nodes, read_nodes
-from fastsvs.rollout.registry import EngineSpec
+from fastsvs.rollout.registry import ENGINES, EngineSpec
 from fastsvs.rollout.vllm.command import Launch, private_address
-from fastsvs.rollout.vllm.remote import API_KEY, Control, serve
+from fastsvs.rollout.vllm.remote import API_KEY, MAIN, Control, heartbeat, serve
 from fastsvs.rollout.vllm.server import ExternalServer, LocalServer, Server
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_CONTROL: ContextVar[Control | None] = ContextVar("_CONTROL", default=None)
+_ENGINES_SO_FAR = count()
+"""Number of the next engine, the same in all processes of the job, which open engines in the same order."""
+
+
+@contextmanager
+def announced(rollout: RolloutConfig) -> Iterator[Control | None]:
+    """Let the nodes that order and run this job's servers know that this process lives, from before anything that takes
+    long until its engine is closed. Yield what they share, or None in a process that has no part in it."""
+    nodes, number = read_nodes(rollout), next(_ENGINES_SO_FAR)
+    if not takes_part(rollout, nodes):
+        yield None
+        return
+    control = Control(distributed.store(), number)
+    token = _CONTROL.set(control)
+    try:
+        with heartbeat(control, nodes.own):
+            yield control
+    finally:
+        _CONTROL.reset(token)
+
+
+def takes_part(rollout: RolloutConfig, nodes: Nodes) -> bool:
+    """Return True in a process that orders servers on other nodes, or runs servers for another node."""
+    if nodes.count == 1 or rollout.placement == "external" or ENGINES.get(rollout.engine).collective:
+        return False
+    return nodes.leads and nodes.own in {MAIN, *nodes.with_servers}
+
+
+def shared_control() -> Control | None:
+    """Return what `announced` yields, while it is entered."""
+    return _CONTROL.get()
 
 
 def servers_of(spec: EngineSpec, api_key: str, nodes: Nodes, control: Control | None) -> list[Server]:
-    """Return all servers of the job; `control` reaches those on other nodes, and is None when there are none.
+    """Return all servers of the job; `control` reaches those on other nodes, and may be None when there are none.
 
     Raises UserError for servers that cannot be started, EngineFailure when a node does not answer.
     """
     if spec.rollout.placement == "external":
         return external_servers(spec.rollout.server)
     own: list[Server] = [*local_servers(spec, api_key, nodes.own)] if nodes.own in nodes.with_servers else []
-    if control is None:
+    if not others(nodes):
         return own
+    if control is None:
+        raise ValueError("the other nodes do not know of this process: enter announced() first")
     control.put(API_KEY, api_key)
     for node in others(nodes):
         own += control.servers_of(node)
