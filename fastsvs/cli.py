@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from fastsvs import __version__, config, shipped
+from fastsvs import __version__, config, open_files, shipped
 from fastsvs.accelerator import set_trainer_variables
 from fastsvs.ends import another_has_said_why, say_once
 from fastsvs.errors import Preempted, UserError
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     # Read when torch loads: threads that wait for one another must sleep, or busy cores spin instead of working.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    open_files.raise_limit()
     try:
         options.command(options)
     except (UserError, FloatingPointError) as error:  # the second where a model has diverged
@@ -187,7 +188,7 @@ def _doctor(options: argparse.Namespace) -> None:
 def _load(schema: type[config.Job], options: argparse.Namespace, changes: Sequence[str] = ()) -> config.Job:
     """Load the job that the command line names, and say on stderr that the libraries come next."""
     job = config.load(schema, options.config, [*changes, *options.overrides])
-    check_open_files(job)
+    check_open_files()
     if os.environ.get("RANK", "0") == "0":
         print(f"fastsvs: {options.config} is valid; loading PyTorch and Megatron-core", file=sys.stderr, flush=True)
     return job

@@ -1,33 +1,49 @@
-"""The number of files that a process may have open, sockets and pipes among them."""
+"""The limit on the open files of a process, which sockets count against."""
 
 from __future__ import annotations
 
+import errno
 import resource
 from contextlib import suppress
 
-from fastsvs.config import EvalJob, SelfJob, SftJob, TrainJob
 from fastsvs.errors import UserError
 
-LEAST = 256
-"""Number of files that a run needs without servers: libraries, data, shards of weights, processes and their pipes."""
-PER_SAMPLE = 2
-"""Number of connections for each sequence that a server decodes at a time, so that it never waits for the trainer."""
+RESERVED = 256
+"""Open files that a process needs besides its connections: libraries, logs, pipes, checkpoints."""
+EXHAUSTED = (errno.EMFILE, errno.ENFILE)
+"""Error numbers of a process, and of a machine, that can open no more files."""
 
 
-def check_open_files(job: TrainJob | SftJob | SelfJob | EvalJob) -> None:
-    """Raise this process's soft limit as far as the job needs. Raises UserError where the system does not allow it."""
-    needed = LEAST
-    if not isinstance(job, SftJob) and job.rollout.engine == "vllm":
-        needed += PER_SAMPLE * job.rollout.max_sequences * (job.rollout.server.count or 1)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    with suppress(OSError, ValueError):
-        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if allowed < needed:
+def raise_limit() -> None:
+    """Raise the soft limit to the hard one, for this process and those that it starts from now on."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # systems that allow less than they say keep what they have
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def limit() -> int:
+    """Return the number of files that this process may open once `raise_limit` was called."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if hard == resource.RLIM_INFINITY else hard
+
+
+def check_open_files() -> None:
+    """Raise the soft limit to the hard one. Raises UserError where a job of any kind would run out of files."""
+    raise_limit()
+    if limit() < RESERVED:
         raise UserError(
-            f"this process may have {allowed} files open at most, and the job needs {needed}: raise the limit with "
-            f"`ulimit -n {max(4096, needed)}` before it, or in the settings of the service or container"
+            f"this process may have {limit()} files open at most, and a job needs {RESERVED}: raise the limit with "
+            f"`ulimit -n 4096` before it, or in the settings of the service or container"
+        )
+
+
+def check_connections(connections: int, who: str, cure: str) -> None:
+    """Raise UserError when a process here may not open so many connections. `who` names it; `cure` is what to do where
+    the limit cannot be raised."""
+    need = connections + RESERVED
+    if need > limit():
+        raise UserError(
+            f"{who} needs {need} open files ({connections} connections and {RESERVED} others), and a process may open "
+            f"{limit()} here: raise the hard limit before the start (`ulimit -n {need}` as root, LimitNOFILE of "
+            f"systemd, --ulimit nofile={need} of a container), or {cure}"
         )

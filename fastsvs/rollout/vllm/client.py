@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Collection
+import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import aiohttp
 
 from fastsvs.errors import EngineFailure
+from fastsvs.open_files import EXHAUSTED, limit
 from fastsvs.rollout.engine import Rollout
 from fastsvs.rollout.vllm.answer import Expected, NonsenseError, read_rollouts
 from fastsvs.rollout.vllm.dispatch import Call
@@ -27,6 +31,12 @@ SETTINGS = "/server_info?config_format=json"
 CONNECT_SECONDS = 10.0
 SETTINGS_SECONDS = 60.0
 """Longest wait for a server's settings, in seconds: vLLM first collects facts about its system."""
+KEEP_SECONDS = 2.0
+"""Time after which an idle connection is closed, in seconds: well before vLLM closes it, which is after 5."""
+CONTROL_CONNECTIONS = 4
+"""Connections to one server for anything but samples; those for samples may all be taken."""
+FILES_SECONDS = 60.0
+"""Longest wait, in seconds, for a file to be closed in this process when it may open no more."""
 BYTES_PER_TOKEN = 512
 """Upper bound on the bytes of an answer per token."""
 LARGEST_SEED = 2**62
@@ -46,17 +56,18 @@ class Client:
         vocabulary: int,
         max_sequences: int,
         max_sequence_tokens: int,
+        connections: int,
         own_weights: bool = False,
     ) -> None:
-        """Open a session. `vocabulary` is the number of token ids that the model can sample; for the other arguments
-        see VllmEngine."""
+        """Open a session. `vocabulary` is the number of token ids that the model can sample, `connections` the largest
+        number of requests for samples to one server at a time; more wait here. For the other arguments see
+        VllmEngine."""
         self._stop = frozenset(stop_token_ids)
         self._vocabulary = vocabulary
         self._max_sequences = max_sequences
         self._max_sequence_tokens = max_sequence_tokens
         self._own_weights = own_weights
-        # A connection for each request: closing it is how vLLM is told to give the request up.
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+        self._samples, self._control = _session(connections), _session(CONTROL_CONNECTIONS)
 
     async def __aenter__(self) -> Client:
         return self
@@ -64,7 +75,8 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._session.close()
+        await self._samples.close()
+        await self._control.close()
 
     async def generate(self, endpoint: Endpoint, call: Call, version: int) -> list[Rollout]:
         """Return the call's rollouts in sample order. Cancelling this makes the server stop working on the call.
@@ -131,7 +143,7 @@ class Client:
         limits = aiohttp.ClientTimeout(total=timeout)
         url = endpoint.url + path
         try:
-            async with self._session.request(method, url, headers=_headers(endpoint), timeout=limits) as response:
+            async with _request(self._control, method, url, headers=_headers(endpoint), timeout=limits) as response:
                 answer = await response.read()
         except TimeoutError:
             raise
@@ -159,8 +171,8 @@ class Client:
     async def _post(self, endpoint: Endpoint, body: dict[str, Any], largest: int) -> tuple[int, bytes]:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
         try:
-            async with self._session.post(
-                endpoint.url + GENERATE, json=body, headers=_headers(endpoint), timeout=limits
+            async with _request(
+                self._samples, "POST", endpoint.url + GENERATE, json=body, headers=_headers(endpoint), timeout=limits
             ) as response:
                 answer = bytearray()
                 async for chunk in response.content.iter_any():
@@ -179,6 +191,37 @@ def _samples(call: Call) -> int:
 
 def _is_greedy(call: Call) -> bool:
     return call.group.request.sampling.temperature == 0
+
+
+def _session(connections: int) -> aiohttp.ClientSession:
+    """Return a session with up to `connections` connections to each server, which are used again. A request that is
+    cancelled closes its connection, by which vLLM knows that nobody waits for the answer."""
+    connector = aiohttp.TCPConnector(limit=0, limit_per_host=connections, keepalive_timeout=KEEP_SECONDS)
+    return aiohttp.ClientSession(connector=connector)
+
+
+@asynccontextmanager
+async def _request(
+    session: aiohttp.ClientSession, method: str, url: str, **options: Any
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Send a request. Where this process may open no more files, which is no fault of the server, wait until it may;
+    raise EngineFailure after FILES_SECONDS."""
+    deadline = time.monotonic() + FILES_SECONDS
+    while True:
+        try:
+            response = await session.request(method, url, **options)
+            break
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            if time.monotonic() > deadline:
+                raise EngineFailure(
+                    f"the trainer can open no more files, {limit()} at most, and so cannot reach {url}: raise the "
+                    "limit before the start (`ulimit -n`)"
+                ) from error
+        await asyncio.sleep(FILES_SECONDS / 100)
+    async with response:
+        yield response
 
 
 def _headers(endpoint: Endpoint) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from fastsvs import distributed
+from fastsvs import distributed, open_files
 from fastsvs.config import ServerConfig
 from fastsvs.errors import UserError
 from fastsvs.rollout.engine import Request, Rollout
@@ -80,10 +80,13 @@ class VllmEngine:
         self._agent: threading.Thread | None = None
         self._ready, self._closing = threading.Event(), threading.Event()
         dispatcher = Dispatcher(max_sequences, QUEUED_SHARE * max_sequences)
+        connections = connections_per_server(len(servers), max_sequences)
 
         async def run() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            async with Client(eos_token_ids, vocabulary, max_sequences, max_sequence_tokens, own_weights) as client:
+            async with Client(
+                eos_token_ids, vocabulary, max_sequences, max_sequence_tokens, connections, own_weights
+            ) as client:
                 self._fleet = Fleet(servers, client, config, api_key, dispatcher, self._finished, self._failed)
                 self._ready.set()
                 await self._stop.wait()
@@ -271,6 +274,14 @@ class VllmEngine:
 
 def _can_sample_at(temperature: float) -> bool:
     return temperature == 0 or LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE
+
+
+def connections_per_server(servers: int, max_sequences: int) -> int:
+    """Return the bound on connections to each of `servers`: one for each sample in flight, or as many as the limit on
+    open files leaves, but not fewer than there are sequences to decode, for which `check_servers` asks."""
+    open_files.raise_limit()
+    left = (open_files.limit() - open_files.RESERVED) // max(servers, 1)
+    return max(max_sequences, min(QUEUED_SHARE * max_sequences, left))
 
 
 async def _value(function: Callable[[], T]) -> T:

@@ -13,6 +13,7 @@ import torch
 from fastsvs import distributed
 from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.errors import UserError
+from fastsvs.open_files import check_connections
 from fastsvs.rollout.nodes import Nodes, read_nodes
 from fastsvs.rollout.registry import ENGINES, EngineSpec
 from fastsvs.rollout.vllm.command import Launch, private_address
@@ -84,17 +85,35 @@ def others(nodes: Nodes) -> list[int]:
 
 
 def check_servers(rollout: RolloutConfig, here: bool) -> None:
-    """Raise UserError for servers that this job cannot start. Checks the nodes and GPUs that they need only if `here`,
-    where this process runs on one of the job's nodes."""
-    if rollout.placement == "external":
-        return
+    """Raise UserError for servers that this job cannot start or reach. Checks the nodes, GPUs and open files that they
+    need only if `here`, where this process runs on one of the job's nodes."""
+    config = rollout.server
     if not here:
-        private_address(rollout.server.host)
+        if rollout.placement != "external":
+            private_address(config.host)
         return
     nodes = read_nodes(rollout)
-    if nodes.own in nodes.with_servers:
-        private_address(rollout.server.host)
-        count_servers(rollout.server, len(visible_devices()) if torch.cuda.is_available() else 0)
+    starts = rollout.placement != "external" and nodes.own in nodes.with_servers
+    if starts:
+        private_address(config.host)
+        count_servers(config, node_devices())
+        check_files(rollout, 1)
+    if nodes.own == MAIN:
+        per_node = config.count or max(1, node_devices() // config.tensor_parallel)
+        check_files(rollout, len(config.urls) or len(nodes.with_servers) * per_node)
+
+
+def check_files(rollout: RolloutConfig, servers: int) -> None:
+    """Raise UserError where a process may not have a connection for each sequence that so many servers decode."""
+    check_connections(
+        servers * rollout.max_sequences,
+        f"rollout.max_sequences={rollout.max_sequences} on {servers} server(s)",
+        "lower rollout.max_sequences",
+    )
+
+
+def node_devices() -> int:
+    return len(visible_devices()) if torch.cuda.is_available() else 0
 
 
 def count_servers(config: ServerConfig, devices: int) -> int:
@@ -118,6 +137,7 @@ def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalSe
     config = spec.rollout.server
     devices = visible_devices() if spec.device.type == "cuda" else ()
     count = count_servers(config, len(devices))
+    check_files(spec.rollout, 1)
     folder = spec.folder.absolute() / f"node-{node}" if node else spec.folder.absolute()
     if spec.weights is None:
         spec.hf_config.save_pretrained(folder / "model")
