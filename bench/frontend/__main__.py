@@ -97,25 +97,27 @@ def measure(folder: Path, rounds: int) -> Iterator[Row]:
         runs = {(case, setting): [] for case in CASES for setting in SETTINGS}
         for _ in range(rounds):
             for case, setting in runs:
-                engine, supervisor = servers[setting]
-                began = spent(supervisor)
+                engine, *processes = servers[setting]
+                began = spent(*processes)
                 sample(engine, case)
-                runs[case, setting].append(spent(supervisor) - began)
+                runs[case, setting].append(spent(*processes) - began)
     for (case, setting), spells in runs.items():
         yield from figures(case, setting, spells)
 
 
-def start(setting: Setting, folder: Path, stack: ExitStack) -> tuple[VllmEngine, int]:
-    """Start one server; return its engine, warmed up, and the id of the process that supervises the server."""
-    others = children(os.getpid())
+def start(setting: Setting, folder: Path, stack: ExitStack) -> tuple[VllmEngine, int, int]:
+    """Start one server; return its engine, warmed up, and the ids of the processes that supervise the server and read
+    its answers."""
+    others = set(children(os.getpid()))
     with patch.object(command, "SERVER", setting.module):
         engine = stack.enter_context(closing(VllmEngine.build(specification(setting, folder))))
         (endpoint,) = engine.endpoints(START_SECONDS)
     name_weights(endpoint.url, version=0)
     engine.weights_loaded([endpoint.name], version=0)
+    (supervisor,) = set(children(os.getpid())) - others
     sample(engine, WARM_UP)
-    (supervisor,) = set(children(os.getpid())) - set(others)
-    return engine, supervisor
+    (client,) = set(children(os.getpid())) - others - {supervisor}
+    return engine, supervisor, client
 
 
 def specification(setting: Setting, folder: Path) -> EngineSpec:

@@ -20,18 +20,21 @@ class Seconds:
     worker: float
     """Time of the engine's children, which sample."""
     client: float
-    """Time of this process, which asks and reads."""
+    """Time of this process, which asks, and of its client process, which reads."""
 
     def __sub__(self, earlier: Seconds) -> Seconds:
         return Seconds(*(getattr(self, part.name) - getattr(earlier, part.name) for part in fields(self)))
 
 
-def spent(supervisor: int) -> Seconds:
-    """Return the time of the server that our process `supervisor` has started, and of this process."""
+def spent(supervisor: int, client: int) -> Seconds:
+    """Return the time of the server that our process `supervisor` has started, and of this process with its process
+    `client`."""
     (front,) = children(supervisor)
     engine = children(front)
     worker = [child for process in engine for child in children(process)]
-    return Seconds(*map(processor_seconds, ([front], engine, worker)), time.process_time())
+    return Seconds(
+        *map(processor_seconds, ([front], engine, worker)), time.process_time() + processor_seconds([client])
+    )
 
 
 def children(process: int) -> list[int]:

@@ -60,6 +60,9 @@ class RolloutConfig(Section):
     """Longest response, in tokens, the end-of-sequence token included."""
     max_sequences: int = Field(256, ge=1)
     """Maximum number of sequences that one engine or server decodes at the same time."""
+    client_processes: int = Field(1, ge=1)
+    """Number of processes that ask vLLM servers for samples and read their answers; one reads about 500,000 tokens a
+    second (docs/rollout.md)."""
 
     @model_validator(mode="after")
     def _urls_are_of_external_servers(self) -> RolloutConfig:

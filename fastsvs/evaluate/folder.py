@@ -29,7 +29,10 @@ from fastsvs.files import (
 )
 from fastsvs.fingerprints import FILES, MODEL
 
-WHERE_IT_RUNS = ("output", "suites", "timeout_seconds", "verifier.workers", "rollout.server.", "rollout.max_sequences")
+WHERE_IT_RUNS = (
+    *("output", "suites", "timeout_seconds", "verifier.workers"),
+    *("rollout.server.", "rollout.max_sequences", "rollout.client_processes"),
+)
 """Beginnings of the keys that do not change what is asked."""
 INPUTS = "inputs.json"
 """Name of the file with the digests of what was asked."""

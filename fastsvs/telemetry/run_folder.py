@@ -32,7 +32,15 @@ LAYOUT = {
     *("policy.recompute", "policy.recompute_method", "policy.recompute_layers", "policy.backend"),
 }
 """Keys of the layout, of memory and of equal parts: a run may be resumed with others, equal up to rounding."""
-ASIDE = ("rollout.server.", "rollout.placement", "rollout.nodes", "sync.", "dynamics.", "logging.")
+ASIDE = (
+    "rollout.server.",
+    "rollout.placement",
+    "rollout.nodes",
+    "rollout.client_processes",
+    "sync.",
+    "dynamics.",
+    "logging.",
+)
 """Beginnings of the keys for servers and the ways to reach them, and for what is observed during a run."""
 
 

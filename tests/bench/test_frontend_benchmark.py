@@ -29,7 +29,7 @@ def test_time_is_that_of_the_process_that_took_it() -> None:
         assert supervisor.stdin is not None
         assert supervisor.stdout is not None
         assert supervisor.stdout.readline() == "ready\n"
-        seconds = spent(supervisor.pid)
+        seconds = spent(supervisor.pid, supervisor.pid)
         supervisor.stdin.close()
     assert seconds.engine >= 0.29
     assert seconds.front < seconds.engine

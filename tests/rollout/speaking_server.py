@@ -63,6 +63,8 @@ class SpeakingServer:
         """Of each route."""
         self.heard: list[tuple[list[int], int]] = []
         """Prompt and number of samples of each request that got an answer."""
+        self.peers: set[tuple[str, int]] = set()
+        """Other ends of the connections on which samples were asked for."""
         self.given_up = 0
         """Requests whose connection the client closed."""
         self.on_request: Callable[[], None] = lambda: None
@@ -107,6 +109,8 @@ class SpeakingServer:
         body = await request.json()
         if "seed" not in body["sampling_params"]:  # the warm-up
             return web.json_response({"choices": []})
+        assert request.transport is not None
+        self.peers.add(request.transport.get_extra_info("peername"))
         self.on_request()
         try:
             return await self._generate(request, body)

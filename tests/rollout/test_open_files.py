@@ -87,33 +87,35 @@ def test_connections_stay_under_the_hard_limit(urls: list[str]) -> None:
     assert run("ask(1000)", limit, limit, 64, *urls)[0] == "0 0 0 4\n"
 
 
+EXHAUST = """
+from fastsvs.client import files, http
+held = []
+time.sleep(1.5 * http.KEEP_SECONDS)  # no connection is left open
+take(held)
+"""
+"""All files of the trainer, which has yet to start its client process, and goes on asking for the servers' health."""
+
+
 def test_files_that_others_hold_are_waited_for_and_no_server_is_blamed(urls: list[str]) -> None:
     program = """
-from fastsvs.rollout.vllm import client
-held = []
-time.sleep(1.5 * client.KEEP_SECONDS)  # no connection is left open
-take(held)
 threading.Timer(3.0, lambda: [os.close(file) for file in held]).start()
 ask(200)
 """
-    assert run(program, 400, 400, 16, *urls)[0] == "0 0 0 4\n"
+    assert run(EXHAUST + program, 400, 400, 16, *urls)[0] == "0 0 0 4\n"
 
 
 def test_files_that_nobody_gives_back_end_the_run_with_the_limits_name(urls: list[str]) -> None:
     program = """
-from fastsvs.rollout.vllm import client
-client.FILES_SECONDS = 1.0
-held = []
-time.sleep(1.5 * client.KEEP_SECONDS)
-take(held)
+files.FILES_SECONDS = 1.0
 try:
     ask(200)
 except Exception as error:
     os.close(held.pop())
     print(type(error).__name__, error)
 """
-    output, _ = run(program, 400, 400, 16, *urls)
-    assert output.startswith("EngineFailure the trainer can open no more files, 400 at most")
+    output, _ = run(EXHAUST + program, 400, 400, 16, *urls)
+    assert output.startswith("EngineFailure cannot ")
+    assert "this process can open no more files, 400 at most; raise the limit" in output
     assert "ulimit -n" in output
 
 
@@ -135,7 +137,7 @@ def allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_work_is_refused_before_it_begins(sequences: int, options: dict) -> None:
     config = RolloutConfig(engine="vllm", max_sequences=sequences, **options)
     with pytest.raises(
-        UserError, match=rf"max_sequences=256 on 4 server.* needs {1024 + RESERVED} open files.*`ulimit -n"
+        UserError, match=rf"max_sequences=256 .* 4 server.* needs {1024 + RESERVED} open files.*`ulimit -n"
     ):
         check_servers(config, here=True)
     check_servers(config, here=False)  # another machine's limit is not known

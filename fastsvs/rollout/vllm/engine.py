@@ -9,11 +9,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from math import ceil
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from fastsvs import distributed, open_files
+from fastsvs.client import Setup
 from fastsvs.config import ServerConfig
 from fastsvs.errors import UserError
 from fastsvs.rollout.engine import Request, Rollout
@@ -58,13 +60,15 @@ class VllmEngine:
         vocabulary: int,
         max_sequences: int,
         max_sequence_tokens: int,
+        client_processes: int = 1,
         shares_devices: bool = False,
         own_weights: bool = False,
     ) -> None:
         """Start all servers; `endpoints` waits for them.
 
         `vocabulary` is the number of token ids, `max_sequences` the number of sequences that one server decodes at a
-        time, and `max_sequence_tokens` the longest prompt with its response. `shares_devices` is True where servers use
+        time, and `max_sequence_tokens` the longest prompt with its response. `client_processes` is the largest number
+        of processes that ask the servers for samples. `shares_devices` is True where servers use
         the trainer's GPUs, which the trainer needs between rollouts. `own_weights` is True where servers load their
         weights when they start, and nobody sends any.
         """
@@ -80,13 +84,12 @@ class VllmEngine:
         self._agent: threading.Thread | None = None
         self._ready, self._closing = threading.Event(), threading.Event()
         dispatcher = Dispatcher(max_sequences, QUEUED_SHARE * max_sequences)
-        connections = connections_per_server(len(servers), max_sequences)
+        connections = connections_per_server(len(servers), client_processes, max_sequences)
+        setup = Setup(tuple(eos_token_ids), vocabulary, own_weights, connections)
 
         async def run() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            async with Client(
-                eos_token_ids, vocabulary, max_sequences, max_sequence_tokens, connections, own_weights
-            ) as client:
+            async with Client(setup, client_processes, max_sequences, max_sequence_tokens) as client:
                 self._fleet = Fleet(servers, client, config, api_key, dispatcher, self._finished, self._failed)
                 self._ready.set()
                 await self._stop.wait()
@@ -128,6 +131,7 @@ class VllmEngine:
             vocabulary=spec.hf_config.vocab_size,
             max_sequences=spec.rollout.max_sequences,
             max_sequence_tokens=spec.max_sequence_tokens,
+            client_processes=spec.rollout.client_processes,
             shares_devices=shares_devices(spec),
             own_weights=spec.weights is not None,
         )
@@ -276,11 +280,11 @@ def _can_sample_at(temperature: float) -> bool:
     return temperature == 0 or LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE
 
 
-def connections_per_server(servers: int, max_sequences: int) -> int:
-    """Return the bound on connections to each of `servers`: one for each sample in flight, or as many as the limit on
-    open files leaves, but not fewer than there are sequences to decode, for which `check_servers` asks."""
-    open_files.raise_limit()
-    left = (open_files.limit() - open_files.RESERVED) // max(servers, 1)
+def connections_per_server(servers: int, processes: int, max_sequences: int) -> int:
+    """Return the bound on connections to each of `servers`, dealt to so many client processes: one for each sample in
+    flight, or as many as the limit on open files leaves, but not fewer than there are sequences to decode, for which
+    `check_servers` asks."""
+    left = (open_files.limit() - open_files.RESERVED) // max(1, ceil(servers / processes))
     return max(max_sequences, min(QUEUED_SHARE * max_sequences, left))
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+from fastsvs.client import AbortedError, ClientLostError, NonsenseError, UnreachableError
 from fastsvs.config import ServerConfig
 from fastsvs.errors import EngineFailure
 from fastsvs.rollout.engine import Request, Rollout
-from fastsvs.rollout.vllm.answer import AbortedError, NonsenseError
-from fastsvs.rollout.vllm.client import Client, UnreachableError
+from fastsvs.rollout.vllm.client import Client
 from fastsvs.rollout.vllm.dispatch import Call, Dispatcher
 from fastsvs.rollout.vllm.member import Member
 from fastsvs.rollout.vllm.server import Server
@@ -158,6 +158,8 @@ class Fleet:
         assert member.version is not None
         try:
             rollouts = await self._client.generate(member.endpoint, call, member.version)
+        except ClientLostError:
+            pass  # no server's fault
         except AbortedError:
             if time.monotonic() > member.updating_until:
                 member.suspect("gives requests up")

@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
+from fastsvs.client import NonsenseError, UnreachableError, with_files
 from fastsvs.config import ServerConfig
-from fastsvs.rollout.vllm.answer import NonsenseError
-from fastsvs.rollout.vllm.client import HEALTH, PAUSED, Client, UnreachableError
+from fastsvs.rollout.vllm.client import HEALTH, PAUSED, Client
 from fastsvs.rollout.vllm.server import Server
 from fastsvs.sync import Endpoint
 
@@ -124,7 +124,7 @@ class Member:
 
     async def _start(self) -> None:
         for attempt in range(PORT_TRIES):
-            url = await self._server.start()
+            url = await with_files(self._server.start, f"start {self.name}")
             endpoint = Endpoint(self.name, url, self._api_key, self.incarnation + 1)
             try:
                 await self._wait_until_healthy(endpoint)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
+from math import ceil
 
 import torch
 
@@ -100,15 +101,16 @@ def check_servers(rollout: RolloutConfig, here: bool) -> None:
         check_files(rollout, 1)
     if nodes.own == MAIN:
         per_node = config.count or max(1, node_devices() // config.tensor_parallel)
-        check_files(rollout, len(config.urls) or len(nodes.with_servers) * per_node)
+        servers = len(config.urls) or len(nodes.with_servers) * per_node
+        check_files(rollout, ceil(servers / rollout.client_processes))
 
 
 def check_files(rollout: RolloutConfig, servers: int) -> None:
     """Raise UserError where a process may not have a connection for each sequence that so many servers decode."""
     check_connections(
         servers * rollout.max_sequences,
-        f"rollout.max_sequences={rollout.max_sequences} on {servers} server(s)",
-        "lower rollout.max_sequences",
+        f"a process with rollout.max_sequences={rollout.max_sequences} connections to each of {servers} server(s)",
+        "lower rollout.max_sequences, or share the servers among more rollout.client_processes",
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Set
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Literal
 
-from fastsvs.rollout.engine import Rollout
+import numpy as np
+from pydantic_core import from_json
+
+from fastsvs.client.faults import AbortedError, NonsenseError
+from fastsvs.client.messages import Sample
 
 LOGPROB_FLOOR = -9999.0
 """vLLM's stand-in for a log-prob that is not a number."""
@@ -22,21 +25,13 @@ OWN_WEIGHTS = "default"
 """Name that vLLM gives to the version of weights that nobody sent it."""
 
 
-class NonsenseError(Exception):
-    """The answer is not what was asked for."""
-
-
-class AbortedError(Exception):
-    """The server gave the request up, e.g. to get new weights."""
-
-
 @dataclass(frozen=True, slots=True)
 class Expected:
     """Facts that an answer must agree with."""
 
     samples: int
     max_tokens: int
-    stop_token_ids: Collection[int]
+    stop_token_ids: Set[int]
     vocabulary: int
     version: int
     """Version of the oldest weights that may have been used."""
@@ -45,43 +40,53 @@ class Expected:
     `version`."""
 
 
-def read_rollouts(answer: Any, expected: Expected) -> list[Rollout]:
-    """Return the rollouts of an answer in sample order.
+def read_samples(answer: bytes, expected: Expected) -> list[Sample]:
+    """Return the samples of an answer in their order.
 
     Raises NonsenseError for an answer that is not valid, AbortedError when the server gave the request up, and
     FloatingPointError when the model has diverged.
     """
     try:
-        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+        parsed = from_json(answer)
+    except ValueError as error:
+        raise NonsenseError(f"did not answer with JSON: {excerpt(answer)}") from error
+    try:
+        choices = sorted(parsed["choices"], key=lambda choice: choice["index"])
         _demand([choice["index"] for choice in choices] == list(range(expected.samples)), "wrong number of samples")
         if any(choice["finish_reason"] == "abort" for choice in choices):
             raise AbortedError
-        return [_read_rollout(choice, expected) for choice in choices]
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        return [_read_sample(choice, expected) for choice in choices]
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError) as error:
         raise NonsenseError(f"answered nonsense: unreadable ({error!r})") from error
 
 
-def _read_rollout(choice: dict[str, Any], expected: Expected) -> Rollout:
-    ids = choice["token_ids"]
-    entries = choice["logprobs"]["content"]
-    logprobs = [entry["logprob"] for entry in entries]
+def excerpt(answer: bytes) -> str:
+    """Return the beginning of an answer, for a message."""
+    return answer[:500].decode(errors="replace")
+
+
+def _read_sample(choice: dict[str, Any], expected: Expected) -> Sample:
+    """Check a choice of the answer. Whatever runs for every token is a loop in C."""
+    ids, entries = choice["token_ids"], choice["logprobs"]["content"]
+    values = [entry["logprob"] for entry in entries]
     _demand(bool(ids), "an empty response")
-    _demand(all(type(token) is int and 0 <= token < expected.vocabulary for token in ids), "ids outside the vocabulary")
+    whole = set(map(type, ids)) == {int}
+    _demand(whole and min(ids) >= 0 and max(ids) < expected.vocabulary, "ids outside the vocabulary")
     _demand([entry["token_id"] for entry in entries] == ids, "log-probs of other tokens than those sampled")
-    _demand(
-        all(isinstance(value, int | float) and isfinite(value) for value in logprobs), "log-probs that are no numbers"
-    )
-    if min(logprobs) <= LOGPROB_FLOOR:
+    _demand(set(map(type, values)) <= {int, float}, "log-probs that are no numbers")
+    logprobs = np.array(values, dtype=np.float64)
+    _demand(bool(np.isfinite(logprobs).all()), "log-probs that are no numbers")
+    if logprobs.min() <= LOGPROB_FLOOR:
         raise FloatingPointError(DIVERGED)
-    _demand(max(logprobs) <= ROUNDING, "log-probs above 0")
+    _demand(logprobs.max() <= ROUNDING, "log-probs above 0")
     reason = _finish_reason(choice["finish_reason"], ids, expected)
     version, mixed = _versions(choice["weight_versions"], len(ids), expected)
     _demand(version >= expected.version, f"weights {version} instead of {expected.version}")
-    return Rollout(tuple(ids), tuple(min(0.0, float(value)) for value in logprobs), reason, version, mixed)
+    return Sample(np.array(ids, dtype=np.int32), np.minimum(logprobs, 0.0), reason, version, mixed)
 
 
 def _finish_reason(reason: str, ids: list[int], expected: Expected) -> Literal["stop", "length"]:
-    _demand(not any(token in expected.stop_token_ids for token in ids[:-1]), "tokens after the end of sequence")
+    _demand(expected.stop_token_ids.isdisjoint(ids[:-1]), "tokens after the end of sequence")
     if ids[-1] in expected.stop_token_ids:
         _demand(len(ids) <= expected.max_tokens, "a response over its limit")
         return "stop"

@@ -13,9 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsvs.rollout.vllm.answer import AbortedError, Expected, NonsenseError, read_rollouts
+from fastsvs.client import AbortedError, Expected, NonsenseError, Sample, read_samples
 
 EXPECTED = Expected(samples=2, max_tokens=3, stop_token_ids={9}, vocabulary=20, version=7)
+
+
+def read(answer: Any, expected: Expected = EXPECTED) -> list[Sample]:
+    return read_samples(json.dumps(answer).encode(), expected)
 
 
 def choice(index: int, ids: list[int], reason: str, versions: list[tuple[str, int, int]]) -> dict[str, Any]:
@@ -41,24 +45,28 @@ def test_a_server_that_loaded_its_weights_itself_names_no_version() -> None:
     answer = good()
     for made in answer["choices"]:
         made["weight_versions"] = [{"version": "default", "start": 0, "end": len(made["token_ids"])}]
-    rollouts = read_rollouts(answer, replace(EXPECTED, own_weights=True))
-    assert [(rollout.weight_version, rollout.mixed_versions) for rollout in rollouts] == [(7, False)] * 2
+    samples = read(answer, replace(EXPECTED, own_weights=True))
+    assert [(sample.version, sample.mixed) for sample in samples] == [(7, False)] * 2
     with pytest.raises(NonsenseError):  # one that was to get ours, and has none
-        read_rollouts(answer, EXPECTED)
+        read(answer)
 
 
 def test_a_good_answer_is_read_in_sample_order() -> None:
-    first, second = read_rollouts(good(), EXPECTED)
-    assert (first.response_ids, first.logprobs, first.finish_reason) == ((1, 2, 3), (-1.5, -2.5, -3.5), "length")
-    assert (first.weight_version, first.mixed_versions) == (8, False)
-    assert (second.response_ids, second.finish_reason) == ((4, 9), "stop")
-    assert (second.weight_version, second.mixed_versions) == (7, True)
+    first, second = read(good())
+    assert (first.ids.tolist(), first.logprobs.tolist(), first.finish_reason) == (
+        [1, 2, 3],
+        [-1.5, -2.5, -3.5],
+        "length",
+    )
+    assert (first.version, first.mixed) == (8, False)
+    assert (second.ids.tolist(), second.finish_reason) == ([4, 9], "stop")
+    assert (second.version, second.mixed) == (7, True)
 
 
 def test_rounding_above_zero_is_zero() -> None:
     answer = good()
     answer["choices"][0]["logprobs"]["content"][0]["logprob"] = 1e-6
-    assert read_rollouts(answer, EXPECTED)[1].logprobs[0] == 0.0
+    assert read(answer)[1].logprobs[0] == 0.0
 
 
 def set_first(**changes: Any) -> Callable[[dict[str, Any]], None]:
@@ -99,13 +107,17 @@ def set_logprob(value: Any) -> Callable[[dict[str, Any]], None]:
         (set_logprob("-1"), "no numbers"),
         (set_logprob(None), "no numbers"),
         (set_logprob(0.5), "above 0"),
+        (set_logprob(True), "no numbers"),
+        (set_logprob(10**400), "no numbers|unreadable"),
+        (set_first(token_ids=[1, 2, 10**30]), "outside the vocabulary"),
+        (set_first(token_ids={"1": 2}), "outside the vocabulary"),
     ],
 )
 def test_every_field_is_checked(spoil: Callable[[dict[str, Any]], None], fault: str) -> None:
     answer = copy.deepcopy(good())
     spoil(answer)
     with pytest.raises(NonsenseError, match=fault):
-        read_rollouts(answer, EXPECTED)
+        read(answer)
 
 
 @given(
@@ -119,18 +131,24 @@ def test_every_field_is_checked(spoil: Callable[[dict[str, Any]], None], fault: 
 )
 def test_any_json_is_either_data_or_nonsense(answer: Any) -> None:
     with pytest.raises(NonsenseError):
-        read_rollouts(json.loads(json.dumps(answer)), EXPECTED)
+        read(answer)
+
+
+@pytest.mark.parametrize("text", [b"", b"<html>", b"{", b'{"choices": [\xff]}', b"[" * 100_000])
+def test_what_is_no_json_is_told_by_its_beginning(text: bytes) -> None:
+    with pytest.raises(NonsenseError, match="did not answer with JSON"):
+        read_samples(text, EXPECTED)
 
 
 def test_an_aborted_sample_is_neither() -> None:
     answer = good()
     answer["choices"][0] = choice(1, [4], "abort", [("7", 0, 1)])
     with pytest.raises(AbortedError):
-        read_rollouts(answer, EXPECTED)
+        read(answer)
 
 
 def test_logits_that_are_not_finite_are_the_models_fault() -> None:
     answer = good()
     set_logprob(-9999.0)(answer)
     with pytest.raises(FloatingPointError, match="learning_rate"):
-        read_rollouts(answer, EXPECTED)
+        read(answer)
