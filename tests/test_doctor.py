@@ -80,10 +80,10 @@ def test_small_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "names", "states", "said"),
     [
-        ({}, ["lo", "eth0"], ["good", "good"], "chooses of: eth0"),
-        ({}, ["lo", "eth0", "ib0"], ["without", "without"], "GLOO_SOCKET_IFNAME=<the interface that they share>"),
+        ({}, ["lo", "eth0", "ib0"], ["good", "good"], "what leads to the main node, of eth0, ib0"),
+        ({}, ["lo"], ["good", "good"], "of loopback alone"),
         ({"GLOO_SOCKET_IFNAME": "eth1"}, ["lo", "eth0"], ["lacks", "good"], "there is no eth1"),
-        ({"NCCL_SOCKET_IFNAME": "eth,ib"}, ["lo", "eth0", "ib0"], ["without", "good"], "NCCL_SOCKET_IFNAME=eth,ib"),
+        ({"NCCL_SOCKET_IFNAME": "eth,ib"}, ["lo", "eth0", "ib0"], ["good", "good"], "NCCL_SOCKET_IFNAME=eth,ib"),
         ({"NCCL_SOCKET_IFNAME": "=ib1"}, ["lo", "eth0"], ["good", "lacks"], "there is no ib1"),
         ({"NCCL_SOCKET_IFNAME": "^docker"}, ["lo", "eth0"], ["good", "good"], "NCCL_SOCKET_IFNAME=^docker"),
     ],

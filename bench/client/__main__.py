@@ -1,6 +1,6 @@
 """`python -m bench.client --out DIR`: measure the client of rollout servers against servers that answer from memory.
 
-Lengths are those of a 32B policy's responses. What is compared: the client on a thread of the trainer's own process,
+What is compared: the client on a thread of the trainer's own process,
 as one process, and as two. Tokens a second are on the clock, in a machine whose cores servers, client processes and
 trainer share; processor time is what the trainer's process and the client processes take for each token. Cases are
 measured in turn, and figures are medians.
@@ -29,6 +29,7 @@ from fastsvs.config import ServerConfig
 from fastsvs.rollout import Request, SamplingParams, VllmEngine, drain
 from fastsvs.rollout.vllm import ExternalServer
 
+SERVERS = 2
 MAX_SEQUENCES = 256
 PROMPT_TOKENS = 300
 TARGET = 500_000
@@ -50,6 +51,23 @@ class Within:
 
 
 @dataclass(frozen=True, slots=True)
+class Case:
+    calls: int
+    """Number of HTTP requests."""
+    samples: int
+    """Number of responses that one asks for."""
+    median: int
+    """Median of their lengths in tokens."""
+
+    def __str__(self) -> str:
+        return f"{self.calls} requests of {self.samples}, median {self.median} tokens, {SERVERS} servers"
+
+
+CASES = (Case(256, 8, 1000), Case(2000, 1, 22))
+"""Responses of a 32B policy, and short ones that are asked for one by one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Seconds of one measurement."""
 
@@ -65,17 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each case, in turn (%(default)s)")
-    parser.add_argument("--calls", type=int, default=256, help="HTTP requests of one measurement (%(default)s)")
     options = parser.parse_args(arguments)
-    rows = list(measure(options.rounds, options.calls))
+    rows = [row for case in CASES for row in measure(case, options.rounds)]
     for row in rows:
-        print(f"{row.case:50s} {row.provider:24s} {row.metric:30s} {row.value:12.3f} {row.unit}")
+        print(f"{row.case:60s} {row.provider:24s} {row.metric:30s} {row.value:12.3f} {row.unit}")
     print(write("client", rows, options.out))
 
 
-def measure(rounds: int, calls: int) -> Iterator[Row]:
+def measure(case: Case, rounds: int) -> Iterator[Row]:
     with ExitStack() as stack:
-        urls = [stack.enter_context(serving()) for _ in range(2)]
+        urls = [stack.enter_context(serving(case)) for _ in range(SERVERS)]
         engines = {
             "in the trainer's process": stack.enter_context(opened(urls, 1, Within)),
             "one process": stack.enter_context(opened(urls, 1)),
@@ -84,19 +101,18 @@ def measure(rounds: int, calls: int) -> Iterator[Row]:
         runs: dict[str, list[Run]] = {provider: [] for provider in engines}
         for number in range(rounds + 1):
             for provider, engine in engines.items():
-                found = run(engine, calls)
+                found = run(engine, case)
                 if number:  # the first one starts processes and opens connections
                     runs[provider].append(found)
     for provider, measured in runs.items():
-        yield from figures(provider, calls, measured)
+        yield from figures(case, provider, measured)
 
 
 @contextmanager
-def serving() -> Iterator[str]:
+def serving(case: Case) -> Iterator[str]:
     """Start a server and yield its URL."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", server.__name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", server.__name__, str(case.median), str(case.samples)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"
@@ -126,10 +142,10 @@ def opened(urls: Sequence[str], processes: int, pool: Callable[..., object] | No
         yield engine
 
 
-def run(engine: VllmEngine, calls: int) -> Run:
+def run(engine: VllmEngine, case: Case) -> Run:
     sampling = SamplingParams(max_tokens=server.LIMIT)
     prompt = tuple(range(PROMPT_TOKENS))
-    asked = [Request(str(index), prompt, server.SAMPLES, sampling, seed=index) for index in range(calls)]
+    asked = [Request(str(index), prompt, case.samples, sampling, seed=index) for index in range(case.calls)]
     before, began, trainer = client_seconds(), time.perf_counter(), time.process_time()
     engine.submit(asked)
     tokens = sum(len(rollout.response_ids) for _, rollouts in drain(engine) for rollout in rollouts)
@@ -142,15 +158,16 @@ def client_seconds() -> float:
     return processor_seconds([pid for pid, command in words.items() if b"fastsvs.client.process" in command])
 
 
-def figures(provider: str, calls: int, runs: Sequence[Run]) -> Iterator[Row]:
-    case = f"{calls} requests of {server.SAMPLES}, median {server.MEDIAN} tokens, 2 servers"
-    rate = median(run.tokens / run.clock for run in runs)
-    best = max(run.tokens / run.clock for run in runs)
-    yield Row(case, provider, "tokens per second", rate, "tokens/s", TARGET if provider == "two processes" else None)
-    yield Row(case, provider, "tokens per second, best", best, "tokens/s")
+def figures(case: Case, provider: str, runs: Sequence[Run]) -> Iterator[Row]:
+    rates = [run.tokens / run.clock for run in runs]
+    limit = TARGET if case is CASES[0] and provider == "two processes" else None
+    yield Row(str(case), provider, "tokens per second", median(rates), "tokens/s", limit)
+    yield Row(str(case), provider, "tokens per second, best", max(rates), "tokens/s")
     for part in ("trainer", "clients"):
-        seconds = median(getattr(run, part) / run.tokens for run in runs)
-        yield Row(case, provider, f"{part}: CPU per token", 1e6 * seconds, "us")
+        seconds = [getattr(run, part) for run in runs]
+        each = [1e6 * taken / run.tokens for taken, run in zip(seconds, runs, strict=True)]
+        yield Row(str(case), provider, f"{part}: CPU per token", median(each), "us")
+        yield Row(str(case), provider, f"{part}: CPU per request", 1e3 * median(seconds) / case.calls, "ms")
 
 
 if __name__ == "__main__":

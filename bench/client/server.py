@@ -1,7 +1,8 @@
-"""`python -m bench.client.server`: a server that answers vLLM's token route from memory, as fast as a socket takes it.
+"""`python -m bench.client.server MEDIAN SAMPLES`: a server that answers vLLM's token route from memory, as fast as a
+socket takes it.
 
-It prints its port. Answers are made beforehand, in vLLM's own form, with the lengths of a 32B policy's responses; which
-one a request gets does not depend on the request. It ends with its standard input.
+It prints its port. Answers are made beforehand, in vLLM's own form, each of so many responses, with lengths about the
+median; which one a request gets does not depend on the request. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -9,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from itertools import cycle
 
 import numpy as np
 
-SAMPLES = 8
-"""Number of responses to one prompt, asked for in one request."""
 LIMIT = 8192
 """Longest response in tokens."""
-MEDIAN, P99_OVER_MEDIAN = 1000, 10
-"""Lengths are log-normal; the source of both numbers is in bench/rollout/cluster.py."""
+P99_OVER_MEDIAN = 10
+"""Lengths are log-normal; the source of this number is in bench/rollout/cluster.py."""
 STANDARD_P99 = 2.326
 """Number of standard deviations from the median of a normal distribution to its 99th percentile."""
 VOCABULARY, EOS = 152_064, 151_645
@@ -26,16 +26,20 @@ ANSWERS = 32
 GENERATE = b"POST /inference/v1/generate "
 
 
-def lengths() -> list[list[int]]:
+def lengths(median: int, samples: int) -> list[list[int]]:
     """Return the lengths of the responses of each answer, in tokens."""
     draw = np.random.default_rng(0)
     spread = np.log(P99_OVER_MEDIAN) / STANDARD_P99
-    made = MEDIAN * np.exp(spread * draw.standard_normal((ANSWERS, SAMPLES)))
+    made = median * np.exp(spread * draw.standard_normal((ANSWERS, samples)))
     return np.clip(made.round(), 1, LIMIT).astype(int).tolist()
 
 
-def answer(number: int) -> bytes:
-    """Return the JSON of an answer."""
+def answers(median: int, samples: int) -> list[bytes]:
+    """Return the JSON of all answers."""
+    return [answer(number, tokens) for number, tokens in enumerate(lengths(median, samples))]
+
+
+def answer(number: int, lengths: Sequence[int]) -> bytes:
     draw = np.random.default_rng(number)
     return json.dumps(
         {
@@ -43,7 +47,7 @@ def answer(number: int) -> bytes:
             "model": "policy",
             "created": 1_790_000_000,
             "usage": None,
-            "choices": [choice(index, tokens, draw) for index, tokens in enumerate(lengths()[number])],
+            "choices": [choice(index, tokens, draw) for index, tokens in enumerate(lengths)],
         },
         separators=(",", ":"),
     ).encode()
@@ -96,12 +100,12 @@ class Connection(asyncio.Protocol):
             self._transport.writelines([status % len(body), body])
 
 
-async def main() -> None:
-    answers = cycle([answer(number) for number in range(ANSWERS)])
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(answers), "127.0.0.1", 0)
+async def main(median: int, samples: int) -> None:
+    made = cycle(answers(median, samples))
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(made), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(*map(int, sys.argv[1:])))

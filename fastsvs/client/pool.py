@@ -20,6 +20,8 @@ from fastsvs.errors import EngineFailure
 
 LOG = logging.getLogger(__name__)
 MODULE = "fastsvs.client.process"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Variables that keep NumPy from starting a thread for every core."""
 ATTEMPTS = 3
 """Number of times in a row that a process may end without having answered anything."""
 START_SECONDS = 600.0
@@ -68,7 +70,7 @@ class ClientPool:
     async def _process(self, place: int) -> _Process:
         if running := self._processes[place]:
             return running
-        if self._failures == ATTEMPTS:
+        if self._failures >= ATTEMPTS:
             raise EngineFailure(
                 f"the client processes of the rollout servers end again and again without an answer: does "
                 f"`{sys.executable} -m {MODULE} 0` say why, or was memory short (the kernel's log)?"
@@ -123,7 +125,7 @@ class _Process:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 )
             except OSError:
                 self._socket.close()

@@ -36,22 +36,32 @@ YOUNG_OBJECTS = 100_000
 async def serve(connection: socket.socket) -> None:
     """Do what is asked until the other end is closed."""
     reader, writer = await asyncio.open_connection(sock=connection, limit=FRAME_BYTES)
-    header, _ = await messages.read_frame(reader)
-    setup = messages.read_setup(header)
-    calls: dict[int, asyncio.Task[None]] = {}
     pulse = asyncio.create_task(beat(writer, os.getppid()))
-    async with open_session(setup.connections) as session:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                header, arrays = await messages.read_frame(reader)
-                number = header["number"]
-                if "ask" in header:
-                    ask = messages.read_ask(header, arrays)
-                    calls[number] = asyncio.create_task(answer(session, setup, number, ask, writer))
-                    calls[number].add_done_callback(lambda _, number=number: calls.pop(number, None))  # type: ignore[misc]
-                elif number in calls:
-                    calls[number].cancel()
-        pulse.cancel()
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        header, _ = await messages.read_frame(reader)
+        setup = messages.read_setup(header)
+        async with open_session(setup.connections) as session:
+            await take(reader, writer, session, setup)
+    pulse.cancel()
+
+
+async def take(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, session: aiohttp.ClientSession, setup: Setup
+) -> None:
+    """Take in asks and cancellations. Raises IncompleteReadError or ConnectionError at the end; then the rest is given
+    up."""
+    calls: dict[int, asyncio.Task[None]] = {}
+    try:
+        while True:
+            header, arrays = await messages.read_frame(reader)
+            number = header["number"]
+            if "ask" in header:
+                ask = messages.read_ask(header, arrays)
+                calls[number] = asyncio.create_task(answer(session, setup, number, ask, writer))
+                calls[number].add_done_callback(lambda _, number=number: calls.pop(number))  # type: ignore[misc]
+            elif number in calls:
+                calls[number].cancel()
+    finally:
         for call in calls.values():
             call.cancel()
 

@@ -155,12 +155,9 @@ def interfaces(environment: dict[str, str], names: list[str]) -> Iterator[Findin
         chosen = environment.get(variable)
         name = f"network for {library}"
         if not chosen:
-            found = f"{variable} is not set, {library} chooses of: {', '.join(others) or 'loopback alone'}"
+            there = ", ".join(others) or "loopback alone"
             yield Finding(
-                name,
-                "good" if len(others) < 2 else "without",
-                found,
-                "" if len(others) < 2 else (f"for several nodes: {variable}=<the interface that they share>"),
+                name, "good", f"{variable} is not set: several nodes take what leads to the main node, of {there}"
             )
             continue
         wanted = [word for word in re.split(r"[,^=]+", chosen) if word]

@@ -131,6 +131,21 @@ def test_processes_that_never_answer_end_the_run(monkeypatch: pytest.MonkeyPatch
     assert server.started == 1
 
 
+def test_a_request_over_which_process_after_process_dies_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "ATTEMPTS", 100)
+    server = SpeakingServer("a", "slow")
+    with opened([server], 1) as engine:
+        engine.submit(requests(1))
+        for times in range(2, 7):  # with the warm-up
+            wait_for(lambda times=times: server.calls["/inference/v1/generate"] == times)  # type: ignore[misc]
+            [client] = clients(os.getpid())
+            os.kill(client, signal.SIGKILL)
+            wait_for(lambda client=client: not alive(client))  # type: ignore[misc]
+        with pytest.raises(EngineFailure, match="request 'r0' was lost with 5 client processes"):
+            collect(engine)
+    assert server.started == 1
+
+
 def test_an_error_of_our_own_is_told_with_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     server = SpeakingServer("a")
     with opened([server]) as engine:

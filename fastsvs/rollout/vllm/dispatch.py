@@ -26,6 +26,8 @@ class Call:
 
     group: Group
     samples: range
+    lost: int = 0
+    """Number of client processes that have died over it."""
 
 
 class Dispatcher:

@@ -19,6 +19,8 @@ from fastsvs.rollout.vllm.server import Server
 from fastsvs.sync import Endpoint
 
 COMMAND_SECONDS = 120.0
+MOST_LOST = 5
+"""Number of client processes that may die over one request; then the engine ends."""
 Finished = Callable[[Request, list[Rollout]], None]
 
 
@@ -158,8 +160,13 @@ class Fleet:
         assert member.version is not None
         try:
             rollouts = await self._client.generate(member.endpoint, call, member.version)
-        except ClientLostError:
-            pass  # no server's fault
+        except ClientLostError as error:  # no server's fault
+            call.lost += 1
+            if call.lost == MOST_LOST:
+                raise EngineFailure(
+                    f"request {call.group.request.key!r} was lost with {MOST_LOST} client processes: {error}; was "
+                    "memory short (the kernel's log)?"
+                ) from error
         except AbortedError:
             if time.monotonic() > member.updating_until:
                 member.suspect("gives requests up")
