@@ -13,33 +13,35 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from fastsvs import __version__, config, open_files, shipped
+from fastsvs import config, open_files, rank_log, shipped
 from fastsvs.accelerator import set_trainer_variables
-from fastsvs.ends import another_has_said_why, say_once
+from fastsvs.arguments import SAMPLES, parse
+from fastsvs.ends import another_has_said_why, say_once, tell_torchrun
 from fastsvs.errors import Preempted, UserError
-from fastsvs.open_files import check_open_files
 
 Done = TypeVar("Done")
-SAMPLES = 10_000
-"""Number of each run's responses in a report, if the command line names no other."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit status: 0 when done, 2 with a message when something outside the program is
     wrong, EX_TEMPFAIL (75) when the job was told to end early and can go on later. Of several processes one says it."""
-    options = _parse(arguments)
+    options = parse(__doc__ or "", arguments)
+    if arguments is None:
+        rank_log.own_process()
     # Read when torch loads: threads that wait for one another must sleep, or busy cores spin instead of working.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     open_files.raise_limit()
     try:
-        options.command(options)
+        COMMANDS[options.command](options)
     except (UserError, FloatingPointError) as error:  # the second where a model has diverged
+        tell_torchrun(error.with_traceback(None))  # the message says it all
         say_once(f"fastsvs: error: {error}")
         return 2
     except Preempted as end:
         _say(f"fastsvs: {end}")
         return os.EX_TEMPFAIL
-    except Exception:
+    except Exception as error:
+        tell_torchrun(error)
         if another_has_said_why():
             return 2
         raise
@@ -188,7 +190,8 @@ def _doctor(options: argparse.Namespace) -> None:
 def _load(schema: type[config.Job], options: argparse.Namespace, changes: Sequence[str] = ()) -> config.Job:
     """Load the job that the command line names, and say on stderr that the libraries come next."""
     job = config.load(schema, options.config, [*changes, *options.overrides])
-    check_open_files()
+    open_files.check()
+    rank_log.set_flight_recorder(os.environ)
     if os.environ.get("RANK", "0") == "0":
         print(f"fastsvs: {options.config} is valid; loading PyTorch and Megatron-core", file=sys.stderr, flush=True)
     return job
@@ -213,91 +216,17 @@ def _say(text: str) -> None:
         print(text)
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line. Overrides may stand on both sides of an option, where argparse alone takes the first ones
-    only."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        options.overrides = [*options.overrides, *rest]
-    return options
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fastsvs", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"fastsvs {__version__}")
-    commands = parser.add_subparsers(
-        required=True, metavar="train|sft|self|eval|export|merge|analyze|report|demo|configs|init|doctor"
-    )
-    jobs = {
-        "train": (_train, "reinforcement learning with SvS self-play (or without)"),
-        "sft": (_sft, "supervised fine-tuning of the same policy"),
-        "self": (_self, "rounds of feedback, refinement and fine-tuning on what the model approves of"),
-        "eval": (_eval, "pass@k and more on problem sets"),
-    }
-    for name, (command, summary) in jobs.items():
-        job = commands.add_parser(name, help=summary, description=summary)
-        job.add_argument("config", metavar="CONFIG", help="YAML file, or fastsvs:NAME of `fastsvs configs`")
-        job.add_argument("overrides", nargs="*", metavar="section.key=value")
-        job.add_argument("--dry-run", action="store_true", help="check everything, print the resolved config, stop")
-        if name == "eval":
-            job.add_argument("--compare", choices=["paper"], help="show the published figures beside the results")
-        job.set_defaults(command=command)
-    export = commands.add_parser("export", help="write a run's newest checkpoint as a Hugging Face folder")
-    export.add_argument("run", type=Path, help="run folder")
-    export.add_argument("--out", type=Path, required=True, help="folder to make")
-    export.set_defaults(command=_export)
-    merge = commands.add_parser("merge", help="a model between two others, as a Hugging Face folder")
-    merge.add_argument("base", metavar="BASE", help="model, run or checkpoint")
-    merge.add_argument("tuned", metavar="TUNED", help="model, run or checkpoint of the same architecture")
-    merge.add_argument("--weight", type=float, default=0.5, help="0 is BASE, 1 is TUNED (%(default)s)")
-    merge.add_argument("--drop", type=float, default=0.0, help="DARE: share of differences to drop (%(default)s)")
-    merge.add_argument("--seed", type=int, default=0, help="of what is dropped (%(default)s)")
-    merge.add_argument("--out", type=Path, required=True, help="folder to make")
-    merge.set_defaults(command=_merge)
-    analyze = commands.add_parser("analyze", help="what a run's samples say, and what training did to weights")
-    analyze.add_argument(
-        "before", metavar="RUN|BEFORE", help="run folder; or a model, a run or a checkpoint, with AFTER"
-    )
-    analyze.add_argument("after", nargs="?", metavar="AFTER", help="model, run or checkpoint to compare with BEFORE")
-    analyze.add_argument("--step", type=_count, help="instead: tokens of this step of RUN, under AFTER if it is given")
-    analyze.add_argument(
-        "--fit", nargs="*", metavar="SERIES", help="instead: limits of solving and verifying, or of two other metrics"
-    )
-    analyze.add_argument("--tolerance", type=float, default=1e-5, help="of unchanged values (%(default)s)")
-    analyze.add_argument("--out", type=Path, help="JSON file (of a run: RUN/dynamics.json, or RUN/saturation.json)")
-    analyze.set_defaults(command=_analyze)
-    report = commands.add_parser("report", help="runs as one HTML page: figures, and all that self-play made")
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
-    report.add_argument(
-        "--samples", type=_count, default=SAMPLES, help="responses of each run in the page (%(default)s)"
-    )
-    report.add_argument("--port", type=int, default=8765, help="of --serve; 0 takes a free one (%(default)s)")
-    target = report.add_mutually_exclusive_group()
-    target.add_argument("--out", type=Path, help="the file (RUN/report.html; of several runs: ./report.html)")
-    target.add_argument("--serve", action="store_true", help="a live page for this machine, until Ctrl-C")
-    report.set_defaults(command=_report)
-    demo = commands.add_parser("demo", help="a tiny policy teaches itself on this CPU, in minutes; then its report")
-    demo.add_argument("--seed", type=int, default=0, help="of the run, into runs/tiny_svs_seed<SEED> (%(default)s)")
-    demo.add_argument("overrides", nargs="*", metavar="section.key=value")
-    demo.set_defaults(command=_demo)
-    configs = commands.add_parser("configs", help="the configurations that come with FastSvS")
-    configs.set_defaults(command=_configs)
-    init = commands.add_parser("init", help="copy one of them to edit")
-    init.add_argument("name", metavar="NAME", help="as `fastsvs configs` says it")
-    init.add_argument("file", nargs="?", type=Path, metavar="FILE", help="new file (its own name, where you stand)")
-    init.set_defaults(command=_init)
-    doctor = commands.add_parser("doctor", help="what this machine has and lacks, and the cure for what it lacks")
-    doctor.add_argument("--nodes", action="store_true", help="under torchrun: all nodes, and the ways between them")
-    doctor.add_argument("--run-dir", type=Path, default=Path("runs"), help="of --nodes: where runs go (%(default)s)")
-    doctor.add_argument("--out", type=Path, help="of --nodes: the speeds as a file, one JSON object a line")
-    doctor.set_defaults(command=_doctor)
-    return parser
-
-
-def _count(word: str) -> int:
-    if not word.isdecimal() or not int(word):
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number above 0")
-    return int(word)
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": _train,
+    "sft": _sft,
+    "self": _self,
+    "eval": _eval,
+    "export": _export,
+    "merge": _merge,
+    "report": _report,
+    "analyze": _analyze,
+    "demo": _demo,
+    "configs": _configs,
+    "init": _init,
+    "doctor": _doctor,
+}

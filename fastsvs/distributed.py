@@ -6,6 +6,8 @@ import os
 import sys
 from datetime import timedelta
 from functools import cache
+from time import monotonic
+from types import FrameType
 from typing import TypeVar
 
 import torch
@@ -14,6 +16,8 @@ import torch.distributed as dist
 from fastsvs import network
 
 T = TypeVar("T")
+_last: tuple[str, str, float] | None = None
+"""Name, caller and time of the last collective."""
 
 
 def initialize(timeout_seconds: float = 1800.0, trainers: int | None = None) -> None:
@@ -98,10 +102,29 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def last_collective() -> str:
+    """Say which of this module's collectives was the last that this rank entered, from where and how long ago; "" where
+    there was none. NCCL's own are in its flight recorder."""
+    if _last is None:
+        return ""
+    name, place, began = _last
+    return f"the last {name} was entered {monotonic() - began:.0f} s ago, by {place}"
+
+
+def _enter(name: str) -> None:
+    global _last
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    place = "" if frame is None else f"{frame.f_code.co_filename}, line {frame.f_lineno}, in {frame.f_code.co_name}"
+    _last = (name, place, monotonic())
+
+
 def gather(value: T) -> list[T]:
     """Return every rank's `value`, in rank order, on every rank. Collective."""
     if world_size() == 1:
         return [value]
+    _enter("gather")
     values: list[T] = [value] * world_size()
     dist.all_gather_object(values, value)
     return values
@@ -117,6 +140,7 @@ def broadcast(value: T) -> T:
     Collective."""
     if world_size() == 1:
         return value
+    _enter("broadcast")
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]

@@ -13,6 +13,8 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from fastsvs.errors import UserError
+
 if TYPE_CHECKING:
     from torch.distributed import Store
 
@@ -50,6 +52,22 @@ def another_has_said_why() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def tell_torchrun(error: BaseException) -> None:
+    """Write the error where torchrun looks for the reason of a failure, and say in this rank's log which collective was
+    the last one that it entered."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        handler = get_error_handler()
+        handler.initialize()
+        handler.record_exception(error)
+    if "fastsvs.distributed" in sys.modules:
+        from fastsvs import distributed
+
+        if (last := distributed.last_collective()) and not isinstance(error, UserError):
+            print(f"fastsvs: rank {distributed.rank()}: {last}", file=sys.stderr, flush=True)
 
 
 def _store_of_the_job() -> Store | None:

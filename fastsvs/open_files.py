@@ -27,9 +27,8 @@ def limit() -> int:
     return 2**31 if hard == resource.RLIM_INFINITY else hard
 
 
-def check_open_files() -> None:
-    """Raise the soft limit to the hard one. Raises UserError where a job of any kind would run out of files."""
-    raise_limit()
+def check() -> None:
+    """Raise UserError where a job of any kind would run out of files."""
     if limit() < RESERVED:
         raise UserError(
             f"this process may have {limit()} files open at most, and a job needs {RESERVED}: raise the limit with "

@@ -60,6 +60,11 @@ class RunLayout:
         return self.root / "checkpoints"
 
     @property
+    def logs(self) -> Path:
+        """Return the folder of what the ranks printed: `attempt_K/rank_R.log`."""
+        return self.root / "logs"
+
+    @property
     def servers(self) -> Path:
         """Return the folder of what rollout servers leave, such as their logs."""
         return self.root / "servers"

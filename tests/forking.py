@@ -11,6 +11,7 @@ What only a fresh interpreter or torchrun itself can show is left to the tests t
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -113,4 +114,7 @@ def _execute(command: Sequence[str], variables: Mapping[str, str], streams: Sequ
     os.chdir(ROOT)
     sys.argv = list(command)
     sys.orig_argv = [sys.executable, "-m", *command]
-    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # a forked process ends without them

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from fastsvs import distributed, fingerprints
+from fastsvs import distributed, fingerprints, rank_log
 from fastsvs.commands.stored_engine import OpenEngine, check_placement, chosen_dtype, open_engine
 from fastsvs.config import EvalJob, EvaluationSet, RolloutConfig, SelfVerificationConfig
 from fastsvs.data import (
@@ -49,6 +49,7 @@ def run_evaluation(job: EvalJob) -> dict[str, Any]:
     is not done again."""
     distributed.initialize(job.timeout_seconds)
     inputs = preflight(job)
+    rank_log.start(Path(job.output) / "logs")
     distributed.barrier()  # every rank looks at the folder before the main one writes
     inputs.folder.begin()
     with closing(inputs.folder):

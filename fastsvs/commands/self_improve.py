@@ -18,7 +18,7 @@ from time import perf_counter
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from fastsvs import distributed, fingerprints
+from fastsvs import distributed, fingerprints, rank_log
 from fastsvs.commands.sft import sft
 from fastsvs.commands.stored_engine import OpenEngine, check_placement, open_engine
 from fastsvs.config import DataConfig, ModelConfig, SelfJob, SftDataConfig, SftJob
@@ -95,6 +95,7 @@ def run_self(job: SelfJob) -> Path:
     main = distributed.is_main()
     inputs = preflight(job, distributed.world_size())
     folder = inputs.folder
+    rank_log.start(folder.layout.logs)
     done = distributed.gather(len(folder.metrics()))[0]  # every rank looks at the folder before the main one writes
     folder.begin(done)
     total = job.evolution.rounds

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from fastsvs import distributed, fingerprints, preemption
+from fastsvs import distributed, fingerprints, preemption, rank_log
 from fastsvs.algorithms import Batch, TokenLoss, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig, SftJob
 from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer, reads_clock
@@ -35,6 +35,7 @@ def sft(job: SftJob) -> Path:
     main = distributed.is_main()
     checked = preflight(job, distributed.world_size())
     examples, folder = checked.examples, checked.folder
+    rank_log.start(folder.layout.logs)
     policy = Policy(
         job.model, job.policy, seed=job.run.seed, total_updates=job.run.steps, max_sequence_tokens=job.data.max_tokens
     )

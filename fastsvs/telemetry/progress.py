@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from fastsvs import rank_log
+
 LINE_SECONDS = 60.0
 """Time between two lines about the work within a step, where there is no terminal, in seconds."""
 
@@ -55,6 +57,8 @@ class StepProgress:
     def say(self, text: str) -> None:
         """Print one line that stays above the bar."""
         self._console.print(text, highlight=False, markup=False, emoji=False)
+        if not self._console.quiet:
+            rank_log.note(text)
 
     def advance(self, step: int, facts: str) -> None:
         """Show that `step` of the total are done."""

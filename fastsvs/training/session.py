@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from fastsvs import distributed
+from fastsvs import distributed, rank_log
 from fastsvs.algorithms import CompleteLoss
 from fastsvs.config import TrainJob
 from fastsvs.data import EncodedProblem, Inputs
@@ -171,6 +171,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         distributed.initialize(job.run.timeout_seconds, read_nodes(job.rollout).trainers)
         checked = preflight(job, distributed.world_size())
         inputs, stage, loss = checked.inputs, checked.stage, checked.loss
+        rank_log.start(checked.folder.layout.logs)
         stack.enter_context(closing(checked.folder))
         verifier = stack.enter_context(Verifier(job.verifier))
         judges = {name: stack.enter_context(JUDGES.make(name, job)) for name in stage.judges}
