@@ -1,7 +1,7 @@
 """Each rank's share of the weights beside those that the policy began with: every value of the model on one rank.
 
-A rank reads what it needs of the first weights as loading does, a cut at a time, and keeps none of it. Threads read
-ahead, as a single one would wait for memory: pages of a file that is mapped are copied at about 1 GB/s each.
+A rank reads what it needs of the first weights as loading does, a cut at a time, and keeps none of it. Several threads
+read ahead, as one copies no more than 2 or 3 GB/s of a mapped file.
 """
 
 from __future__ import annotations

@@ -27,7 +27,12 @@ LAYOUTS = {
     "dp4": {},
     "tp2-sp": {"tensor_parallel": 2},
     "tp2": {"tensor_parallel": 2, "sequence_parallel": False},
-    "pp2": {"pipeline_parallel": 2},
+    "pp2-recompute-one": {
+        "pipeline_parallel": 2,
+        "recompute": "all_but_attention",
+        "recompute_method": "block",
+        "recompute_layers": 1,
+    },
     "tp2-pp2-sp": {"tensor_parallel": 2, "pipeline_parallel": 2},
     "pp4-recompute": {"pipeline_parallel": 4, "recompute": "full"},
 }
