@@ -1,8 +1,8 @@
 """`python -m bench.host --out DIR`: measure what a rank's processor does while its GPU waits, on one thread.
 
 Packing has a step's samples of 32B with self-play, dealt to two data-parallel ranks. The comparison of weights is of
-values a second, since a rank's share of 32B does not fit here. Each figure is the best of a few repeats, beside what
-FastSvS did before.
+values a second, since a rank's share of 32B does not fit here. Seconds are processor time, which other work on the
+machine moves less than the clock; each is the best of a few repeats, beside what FastSvS did before.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
-from time import perf_counter
+from time import process_time
 from typing import TypeVar
 
 import numpy as np
@@ -99,10 +99,10 @@ def batch(responses: list[int], kinds: list[str]) -> Batch:
 
 
 def best(repeats: int, function: Callable[..., T], *arguments: object) -> tuple[float, T]:
-    """Return the fewest seconds of several calls, and what the last one returned."""
+    """Return the fewest processor seconds of several calls, and what the last one returned."""
     seconds = []
     for _ in range(repeats):
-        began = perf_counter()
+        began = process_time()
         result = function(*arguments)
-        seconds.append(perf_counter() - began)
+        seconds.append(process_time() - began)
     return min(seconds), result

@@ -13,7 +13,7 @@ from fastsvs.errors import UserError
 
 TOLERANCE = 1e-5
 """Largest difference that counts as none in work on bf16 checkpoints (Mukherjee et al. 2025, arXiv 2505.11711)."""
-PIECE = {"cpu": 1 << 18, "cuda": 1 << 24}
+PIECE = {"cpu": 1 << 16, "cuda": 1 << 24}
 """Number of values that are compared at once, by type of device: their float64 copies stay in a core's cache, or fill a
 GPU."""
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)?\.?(\w+)\.(weight|bias)")
