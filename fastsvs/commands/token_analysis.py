@@ -43,13 +43,8 @@ def token_figures(run: Path, step: int, model: str) -> dict[str, float]:
     anywhere = {"tensor_parallel": 1, "pipeline_parallel": 1, "backend": "local"}
     longest = max(longest_sequence(job), *(len(prompt) + len(response) for _, prompt, response in samples))
     policy = Policy(
-<<<<<<< HEAD
         base,
-        job.policy.model_copy(update=layout),
-=======
-        job.model,
         job.policy.model_copy(update=anywhere),
->>>>>>> c923e84 (Analyze a run's tokens with our own layers, whatever it was trained with)
         seed=job.run.seed,
         total_updates=0,
         max_sequence_tokens=longest,
