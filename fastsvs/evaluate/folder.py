@@ -36,7 +36,7 @@ WHERE_IT_RUNS = (
 """Beginnings of the keys that do not change what is asked."""
 INPUTS = "inputs.json"
 """Name of the file with the digests of what was asked."""
-BEFORE_CONFIG = ("model.json", "environment.json", INPUTS)
+BEFORE_CONFIG = ("model.json", "environment.json", INPUTS, "logs")
 """Names of files that a command that was killed at its start may have written."""
 
 

@@ -154,7 +154,9 @@ class RunFolder:
     def _check_same_run(self, job: TrainJob | SftJob | SelfJob) -> None:
         path = self.layout.config
         if not path.exists():
-            if self.root.is_dir() and any(not entry.name.startswith(".") for entry in self.root.iterdir()):
+            early = {self.layout.logs, self.layout.servers}  # a run that is killed as it starts leaves them alone
+            found = set(self.root.iterdir()) - early if self.root.is_dir() else set()
+            if any(not entry.name.startswith(".") for entry in found):
                 raise UserError(f"{self.root} holds files but no run: choose another run.dir or remove it")
             return
         changed = differences(path, job, lambda key: key in RESUMABLE | LAYOUT or key.startswith(ASIDE))

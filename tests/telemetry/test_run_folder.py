@@ -42,6 +42,12 @@ def test_another_configuration_is_refused_by_name_and_changes_nothing(tmp_path: 
     assert (tmp_path / "config.yaml").read_text() == before
 
 
+def test_what_a_start_that_was_killed_leaves_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "logs" / "attempt_1").mkdir(parents=True)
+    (tmp_path / "servers").mkdir()
+    RunFolder(job(), tmp_path, writable=True)
+
+
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="holds files but no run"):
