@@ -1,15 +1,19 @@
 """Persistent processes that take requests, each of which may die over one at any time.
 
-A worker has one request at a time, so it is known which one it died over, and its deadline (its own timer) counts
-nothing but the work: time spent waiting for a free worker is no part of it. Workers are plain subprocesses that
-import neither torch nor the program's main module; they end by themselves when the trainer does. A thread of the
-trainer feeds them, so that they work while the trainer does something else. Requests and replies are JSON.
+A worker has one request at a time, so it is known which one it died over, and its limit of CPU time (its own timer)
+counts nothing but the work: time spent waiting for a free worker is no part of it. A request may be tried several
+times; what fails goes to the end of the queue, so that a hard request does not keep easy ones waiting. The pool kills a
+worker that is silent for too long, as one that was stopped is. Workers are plain subprocesses that import neither torch
+nor the program's main module; they end by themselves when the trainer does. A thread of the trainer feeds them, so that
+they work while the trainer does something else. Requests and replies are JSON.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 from collections import deque
@@ -21,17 +25,33 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from fastsvs.errors import UserError
 
 Reply = TypeVar("Reply")
 START_ATTEMPTS = 3
+START_SECONDS = 300.0
+"""Time in which a worker must be ready, in seconds."""
+TRANSFER_SECONDS = 10.0
+"""Time in which a worker must take a message, or finish one that it has begun to send, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a request."""
+
+    message: Any
+    """Message to the worker, as JSON."""
+    seconds: float
+    """Wall time in which the worker must answer, in seconds; a worker that does not is killed."""
+
+
+@dataclass(slots=True)
 class Request(Generic[Reply]):
-    message: bytes
+    attempts: deque[Attempt]
+    """Attempts that are left; the first is the one under way."""
     reply: Future[Reply]
 
 
@@ -49,8 +69,8 @@ class WorkerPool(Generic[Reply]):
         greet: Callable[[Any], None] = lambda greeting: None,
     ) -> None:
         """Prepare the pool. A worker is `python -m module SOCKET ARGUMENTS...`: it first says that it is ready, in a
-        message that `greet` gets, then answers every message with one. `read` makes a reply of an answer; when a worker
-        dies over a request, the reply is `lost`. `environment` is the whole environment of a worker; without it a
+        message that `greet` gets, then answers every message with one. `read` makes a reply of an answer; when workers
+        die over all attempts at a request, the reply is `lost`. `environment` is the whole environment of a worker; without it a
         worker gets the trainer's."""
         self._module = module
         self._arguments = [str(argument) for argument in arguments]
@@ -69,9 +89,12 @@ class WorkerPool(Generic[Reply]):
         """Pipe that wakes the thread when something was submitted."""
         self._thread: Thread | None = None
 
-    def submit(self, message: Any) -> Future[Reply]:
-        """Submit `message`, and return the reply to come; it raises UserError when workers cannot be started."""
-        request: Request[Reply] = Request(json.dumps(message).encode(), Future())
+    def submit(self, *attempts: Attempt) -> Future[Reply]:
+        """Submit a request, and return the reply to come; it raises UserError when workers cannot be started.
+
+        When a worker dies or is killed over an attempt, the next one waits at the end of the queue.
+        """
+        request: Request[Reply] = Request(deque(attempts), Future())
         if self._thread is None:
             self._closed = False
             self._thread = Thread(target=self._serve, name="workers", daemon=True)
@@ -97,6 +120,7 @@ class WorkerPool(Generic[Reply]):
                 self._start(min(self._size, len(self._waiting) + len(self._busy())) - len(self._workers))
                 self._hand_out()
                 self._take_in()
+                self._end_silent()
             except Exception as error:  # whoever waits for a reply must hear of it
                 self._give_up(error)
         for request in self._drop_all():
@@ -110,27 +134,35 @@ class WorkerPool(Generic[Reply]):
         path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         for _ in range(number):
             ours, theirs = Pipe()
+            _limit_transfers(ours)
             with theirs:
-                socket = theirs.fileno()
                 process = subprocess.Popen(
-                    [sys.executable, "-m", self._module, str(socket), *self._arguments],
+                    [sys.executable, "-m", self._module, str(theirs.fileno()), *self._arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    pass_fds=[socket],
+                    pass_fds=[theirs.fileno()],
                     env={**environment, **path},
                 )
-            self._workers[ours] = _Worker(process, ours)
+            self._workers[ours] = _Worker(process, ours, monotonic() + START_SECONDS)
 
     def _hand_out(self) -> None:
         for worker in self._workers.values():
             if self._waiting and worker.ready and worker.request is None:
-                with suppress(OSError):  # it has died, which is heard next; the request waits for another
-                    worker.connection.send_bytes(self._waiting[0].message)
+                attempt = self._waiting[0].attempts[0]
+                try:
+                    worker.connection.send_bytes(json.dumps(attempt.message).encode())
+                except OSError:  # it is dead, or stopped; the request waits for another
+                    worker.process.kill()
+                else:
                     worker.request = self._waiting.popleft()
+                    worker.deadline = monotonic() + attempt.seconds
 
     def _take_in(self) -> None:
-        """Wait for news: a submission, or a worker that is ready, has an answer, or has died, even while idle."""
-        for connection in wait([self._bell, *self._workers]):
+        """Wait for news: a submission, or a worker that is ready, has an answer, has died, even while idle, or has been
+        silent for too long."""
+        deadlines = [worker.deadline for worker in self._workers.values() if worker.deadline is not None]
+        patience = max(min(deadlines) - monotonic(), 0) if deadlines else None
+        for connection in wait([self._bell, *self._workers], patience):
             if connection is self._bell:
                 self._collect_submitted()
             else:
@@ -156,12 +188,23 @@ class WorkerPool(Generic[Reply]):
             worker.request.reply.set_result(self._read(answer))
             worker.request = None
         worker.ready = True
+        worker.deadline = None
         self._failed_starts = 0
+
+    def _end_silent(self) -> None:
+        now = monotonic()
+        for worker in list(self._workers.values()):
+            if worker.deadline is not None and worker.deadline <= now and not worker.connection.poll():
+                self._lose(worker)
 
     def _lose(self, worker: _Worker[Reply]) -> None:
         self._end([worker])
         if worker.request is not None:
-            worker.request.reply.set_result(self._lost)
+            worker.request.attempts.popleft()
+            if worker.request.attempts:
+                self._waiting.append(worker.request)
+            else:
+                worker.request.reply.set_result(self._lost)
         self._failed_starts += not worker.ready
         if self._failed_starts == START_ATTEMPTS:
             self._failed_starts = 0
@@ -193,7 +236,16 @@ class WorkerPool(Generic[Reply]):
 class _Worker(Generic[Reply]):
     process: subprocess.Popen[bytes]
     connection: Connection
+    deadline: float | None
+    """Time (of `monotonic`) by which it must have said something; None while it has nothing to do."""
     ready: bool = False
     """True once the worker has imported what it needs, and has said so."""
     request: Request[Reply] | None = None
     """Request that the worker is at work on."""
+
+
+def _limit_transfers(connection: Connection) -> None:
+    """Make reading and writing fail with an OSError where the other side does not go on with it."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as shared:
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            shared.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(TRANSFER_SECONDS), 0))

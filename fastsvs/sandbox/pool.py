@@ -15,11 +15,14 @@ from fastsvs.config import SandboxConfig
 from fastsvs.errors import UserError
 from fastsvs.sandbox.isolation import Walls
 from fastsvs.sandbox.values import Value, decode
-from fastsvs.workers import WorkerPool
+from fastsvs.workers import Attempt, WorkerPool
 
 HASH_SEEDS = (0, 1)
 """Hash seeds of the two kinds of zygotes: what a program makes of hashes (the order of a set of texts) differs between
 them."""
+
+STUCK_SECONDS = 60.0
+"""Time after a program's limit from which on the process around it counts as stuck, in seconds."""
 
 
 class Status(StrEnum):
@@ -103,9 +106,8 @@ class Sandbox:
         """Start the program and return a future of its outcome. `seed` 0 or 1 chooses the hash seed. Without it the
         program's own text does, so that a repeated run repeats it."""
         index = zlib.crc32(program.source.encode()) % len(HASH_SEEDS) if seed is None else seed
-        return self._pools[index].submit(
-            {"source": program.source, "entry": program.entry, "inputs": list(program.inputs)}
-        )
+        job = {"source": program.source, "entry": program.entry, "inputs": list(program.inputs)}
+        return self._pools[index].submit(Attempt(job, self._config.timeout_seconds + STUCK_SECONDS))
 
     def submit_twice(self, program: Program) -> tuple[Future[Outcome], Future[Outcome]]:
         """Start the program under both hash seeds; `same` says whether the outcomes agree."""

@@ -14,6 +14,7 @@ TAIL_CHARACTERS = 600
 
 _TOKEN = re.compile(r"\\\\|\\[{}]|\\(?:boxed|fbox|framebox)\s*\{|[{}]")
 _BETWEEN_BOXES = re.compile(r"\s{0,9}\$?\s{0,9}(?:,|,?\s{0,9}(?:and|or|\\text\{\s?(?:and|or)\s?\}))\s{0,9}\$?\s{0,9}")
+_SPACE = re.compile(r"\s*")
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathbf|mathrm|boxed)\s*\{([^{}]*)\}")
 _SEPARATOR = re.compile(r",?\\!|\{,\}|\\[,;: ]")
 _INTEGER = re.compile(r"(?:\\?\$)?\s*(?:([+-])\s*)?(\d+|[1-9]\d{0,2}(?:,\d{3})+)\s*\$?", re.ASCII)
@@ -23,19 +24,19 @@ def final_answer(response: str) -> str:
     """Return what the response gives as its answer, after the last `</think>`.
 
     This is its last box as `\\boxed{...}`; several boxes become one list when only commas, `and` or `or` stand between
-    them. Without a box it is what follows `####` at the start of the last line (GSM8K's mark), boxed too. Without that
-    it is the last `TAIL_CHARACTERS` characters.
+    them. Without a box it is what stands in the last `<answer>...</answer>`, boxed too, or what follows `####` at the
+    start of the last line (GSM8K's mark). Without these it is the last `TAIL_CHARACTERS` characters.
     """
     text = response.rpartition("</think>")[2].strip()
     found = _boxes(text)
     if not found:
-        mark, _, marked = text.rpartition("\n")[2].partition("####")
-        return f"\\boxed{{{marked.strip()}}}" if marked and not mark else text[-TAIL_CHARACTERS:]
-    start, _, content = found.pop()
-    contents = [content]
-    while found and _BETWEEN_BOXES.fullmatch(text, found[-1][1], start):
-        start, _, content = found.pop()
-        contents.insert(0, content)
+        marked = _tagged(text) or _marked(text)
+        return f"\\boxed{{{marked}}}" if marked else text[-TAIL_CHARACTERS:]
+    start, content = found.pop()
+    contents = [text[content].strip()]
+    while found and _BETWEEN_BOXES.fullmatch(text, found[-1][1].stop + 1, start):
+        start, content = found.pop()
+        contents.insert(0, text[content].strip())
     return "\\boxed{" + ", ".join(dict.fromkeys(contents)) + "}"
 
 
@@ -81,8 +82,8 @@ def plain_integer(text: str) -> str | None:
     return f"-{digits}" if match[1] == "-" and digits != "0" else digits
 
 
-def _boxes(text: str) -> list[tuple[int, int, str]]:
-    """Return (start, end, content) of the closed boxes that are not empty, in the order in which they close."""
+def _boxes(text: str) -> list[tuple[int, slice]]:
+    """Return (start, where its content is) of the closed boxes that are not empty, in the order in which they close."""
     open_braces: list[re.Match[str]] = []
     found = []
     for token in _TOKEN.finditer(text):
@@ -90,7 +91,17 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
             open_braces.append(token)
         elif token[0] == "}" and open_braces:
             opening = open_braces.pop()
-            content = text[opening.end() : token.start()].strip()
-            if opening[0] != "{" and content:
-                found.append((opening.start(), token.end(), content))
+            if opening[0] != "{" and _SPACE.match(text, opening.end()).end() < token.start():  # type: ignore[union-attr]
+                found.append((opening.start(), slice(opening.end(), token.start())))
     return found
+
+
+def _tagged(text: str) -> str:
+    """Return what stands in the last answer tag of a text that ends with it."""
+    _, opening, tagged = text.rpartition("<answer>")
+    return tagged.removesuffix("</answer>").strip() if opening and text.endswith("</answer>") else ""
+
+
+def _marked(text: str) -> str:
+    mark, _, marked = text.rpartition("\n")[2].partition("####")
+    return "" if mark else marked.strip()

@@ -10,12 +10,19 @@ from types import TracebackType
 from fastsvs.config import VerifierConfig
 from fastsvs.verify.answers import boxed_content, final_answer, plain_integer
 from fastsvs.verify.verdict import Verdict
-from fastsvs.workers import WorkerPool
+from fastsvs.workers import Attempt, WorkerPool
 
 Pending = Verdict | Future[Verdict]
 """A verdict, or a future that will hold it."""
 FEWEST_WORKERS, MOST_WORKERS = 2, 16
 """Bounds of the number of workers, where the configuration leaves it to the machine."""
+FIRST_SECONDS = 1.0
+"""Limit of the first attempt at an answer, in seconds of CPU time. What needs longer is tried again with the whole
+limit, after all others."""
+WALL_FACTOR = 10.0
+"""Wall time of a check over its CPU time from which on its process counts as stuck."""
+LONGEST_ANSWER = 20_000
+"""Number of characters from which on an answer that is no integer is wrong."""
 
 
 class Verifier:
@@ -28,9 +35,8 @@ class Verifier:
 
     def __init__(self, config: VerifierConfig) -> None:
         self._workers = config.workers or workers_of_machine()
-        self._pool = WorkerPool(
-            "fastsvs.verify.worker", [config.timeout_seconds], self._workers, read=Verdict, lost=Verdict.UNVERIFIED
-        )
+        self._limits = sorted({min(FIRST_SECONDS, config.timeout_seconds), config.timeout_seconds})
+        self._pool = WorkerPool("fastsvs.verify.worker", [], self._workers, read=Verdict, lost=Verdict.UNVERIFIED)
         self._asked: dict[tuple[str, str], Future[Verdict]] = {}
 
     @property
@@ -42,8 +48,8 @@ class Verifier:
         """Return the verdict for each (response, gold answer), or a future while a process checks it.
 
         Which of the two depends on the pair alone. Equal pairs of (final answer, gold answer) that are under way
-        together are checked once. A future gives UNVERIFIED when the check took longer than the timeout, its process
-        died, or the gold answer cannot be parsed; it raises UserError when the processes cannot be started.
+        together are checked once. A future gives UNVERIFIED when the check took more CPU time than the limit, its
+        process died, or the gold answer cannot be read; it raises UserError when the processes cannot be started.
         """
         self._asked = {question: verdict for question, verdict in self._asked.items() if not verdict.done()}
         return [self._submit(final_answer(response), gold) for response, gold in pairs]
@@ -69,7 +75,9 @@ class Verifier:
         if verdict is not None:
             return verdict
         if (answer, gold) not in self._asked:
-            self._asked[answer, gold] = self._pool.submit([answer, gold])
+            self._asked[answer, gold] = self._pool.submit(
+                *(Attempt([answer, gold, limit], limit * WALL_FACTOR) for limit in self._limits)
+            )
         return self._asked[answer, gold]
 
 
@@ -87,11 +95,12 @@ def settled(verdict: Pending) -> Verdict:
 
 
 def compare(answer: str, gold: str) -> Verdict | None:
-    """Return the verdict when no mathematics is needed (two plain integers, or nothing written at all), else None."""
+    """Return the verdict when no mathematics is needed (two plain integers, nothing written at all, or far too much),
+    else None."""
     if not answer:
         return Verdict.WRONG if gold.strip() else Verdict.UNVERIFIED
     expected = plain_integer(gold)
     found = plain_integer(boxed_content(answer) or "")
     if expected is None or found is None:
-        return None
+        return Verdict.WRONG if len(answer) > LONGEST_ANSWER >= len(gold) else None
     return Verdict.CORRECT if found == expected else Verdict.WRONG
