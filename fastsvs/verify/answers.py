@@ -9,6 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+LONGEST_ANSWER = 20_000
+"""Number of characters beyond which an answer is not read, and wrong."""
 TAIL_CHARACTERS = 600
 """Number of characters that are read from the end of a response without a box."""
 

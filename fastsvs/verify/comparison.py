@@ -27,7 +27,7 @@ from fastsvs.verify.forms import (
     Relation,
     Words,
 )
-from fastsvs.verify.numbers import Number, rounds
+from fastsvs.verify.numbers import Number, rounds, same_decimal
 from fastsvs.verify.reader import read
 from fastsvs.verify.sequences import all_of, sequences_equal
 from fastsvs.verify.spelling import squeezed
@@ -224,16 +224,20 @@ def _texts(gold: Form, found: Form) -> bool | None:
     if words[0] is not None and words[0] == words[1]:
         return True
     letters = [form.text for form in (gold, found) if isinstance(form, (Words, Expression))]
-    if len(letters) == 2 and all(len(text) <= LONGEST_VARIABLES or isinstance(form, Expression) for text, form in zip(letters, (gold, found), strict=True)):
+    if len(letters) == 2 and all(
+        (len(text) <= LONGEST_VARIABLES and text.isascii()) or isinstance(form, Expression)
+        for text, form in zip(letters, (gold, found), strict=True)
+    ):
         return expressions.equal(letters[0], letters[1])
     return None if isinstance(gold, Expression) and expressions.parse(gold.text) is None else False
 
 
 def _values(gold: Form, found: Form) -> bool | None:
     if isinstance(gold, Number) and isinstance(found, Number):
-        return gold.value == found.value or (
-            (gold.places is None) != (found.places is None)
-            and (rounds(gold, found.value) or rounds(found, gold.value))
+        if gold.value == found.value or same_decimal(gold, found):
+            return True
+        return (gold.places is None) != (found.places is None) and (
+            rounds(gold, found.value) or rounds(found, gold.value)
         )
     for number, other in ((gold, found), (found, gold)):
         if isinstance(number, Number) and isinstance(other, Expression) and expressions.rounded(number, other.text):

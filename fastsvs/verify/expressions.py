@@ -18,12 +18,10 @@ from mpmath import mp
 
 from fastsvs.verify.evaluation import NotComputed, Point, Undefined, decimal, digits, is_real, rational, same, value
 from fastsvs.verify.numbers import Number, read_number, rounds, significant_digits
-from fastsvs.verify.structure import split
+from fastsvs.verify.structure import DEEPEST, deepest, split
 
-LONGEST = 2000
+LONGEST = 1000
 """Number of characters up to which an expression is parsed."""
-DEEPEST = 40
-"""Depth of nested brackets up to which an expression is parsed."""
 POINTS = 6
 """Number of points at which expressions with variables are compared."""
 
@@ -34,7 +32,6 @@ _SUM = re.compile(r"(?<=[\w)}\]!'])\s?([+-])\s?(?=[\w({\\.])")
 _WIDE = re.compile(r"\\(?:sum|int|prod|lim|oint|log|ln|frac\{d)|[|=<>]|\\(?:in|cup|cap|le|ge|ne|to|setminus)(?![a-z])")
 _DEGREES = re.compile(r"\\(sin|cos|tan|cot|sec|csc)\s?[({]?\s?(\d+(?:\.\d+)?)\s?\^\\circ\s?[)}]?")
 _GROUPED = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
-_BRACKETS = re.compile(r"[({\[]|[)}\]]")
 
 
 def equal(gold: str | Fraction, found: str | Fraction) -> bool | None:
@@ -81,7 +78,7 @@ def is_closed(text: str) -> bool:
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Any | None:
     """Return the sympy tree of a plain text, or None where math-verify's grammar does not read the whole of it."""
-    if len(text) > LONGEST or _UNREADABLE.search(text) or _depth(text) > DEEPEST:
+    if len(text) > LONGEST or _UNREADABLE.search(text) or deepest(text) > DEEPEST:
         return None
     text = _MIXED.sub(_mixed, text)
     text = _DEGREES.sub(lambda match: rf"\{match[1]}(\frac{{{match[2]}\pi}}{{180}})", text).replace(r"^\circ", "")
@@ -141,14 +138,6 @@ def _mixed(match: re.Match[str]) -> str:
     whole, over, under = match[1], match[2], match[3]
     joint = "+" if int(over) < int(under) else r"\cdot"
     return rf"({whole}{joint}\frac{{{over}}}{{{under}}})"
-
-
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for bracket in _BRACKETS.finditer(text):
-        depth += 1 if bracket[0] in "({[" else -1
-        deepest = max(deepest, depth)
-    return deepest
 
 
 def _variables(*trees: Any) -> list[str]:

@@ -96,13 +96,6 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Clause:
-    """What only says which values a letter may take, as in `k \\in \\mathbb{Z}`."""
-
-    letter: str
-
-
-@dataclass(frozen=True, slots=True)
 class Relation:
     """Sides of an equation or inequality, or a chain of them, with the sign between each two."""
 
@@ -147,6 +140,6 @@ class Ratio:
 
 
 Form: TypeAlias = (
-    Number | Expression | Words | Mixed | Choice | Quantity | Percent | Dots | Items | Matrix | Named | Clause | Relation
+    Number | Expression | Words | Mixed | Choice | Quantity | Percent | Dots | Items | Matrix | Named | Relation
     | Based | Congruence | Clock | Ratio
 )

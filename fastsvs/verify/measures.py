@@ -16,11 +16,14 @@ LONGEST = 400
 
 _PART = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s?([A-Za-z$]+)\.?\s?(?:,|and)?\s?")
 _CLOCK = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s?([AaPp])\.?\s?[Mm]\.?")
-_CURRENCY = re.compile(r"([+-]?)\s?(\\\$|[$€£¥₹])\s?(.+)", re.DOTALL)
+_CURRENCY = re.compile(r"([+-]?)\s?(\\\$|[$€£¥₹]|Rs\.?|USD|EUR|GBP)\s?(.+)", re.DOTALL)
 _PERCENT = re.compile(r"(.+?)\s?(?:%|(?<![A-Za-z])(?:percent|per cent|pct|percentage)(?: points?)?)", re.DOTALL)
 _GLUED = re.compile(r"(.*[\d)}])\s?(\^\\circ(?:\s?[CF])?|[€£¥₹¢]|[A-Za-z]{2,}(?:[\^/].*)?)", re.DOTALL)
+_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _LETTERS = frozenset(("m", "s", "g", "h", "L", "N", "J", "W", "V"))
 """Letters that are units when they stand alone behind a number and a space."""
+_BETWEEN_NUMBERS = re.compile(r"\d (?![xX])[A-Za-z]{1,3} \d|(?<![\\A-Za-z])[A-Za-z]{2,} \d")
+_FEET = re.compile(r"(\d+)\s?'\s?(\d+(?:\.\d+)?)\s?(?:\"|'')")
 _WORD = re.compile(r"(?<![\\A-Za-z\d_^{])(?<![+*/^=<>_-]\s)[A-Za-z]{3,}(?![A-Za-z\d_^(}])(?!\s?[+*/^=<>_-])")
 _NUMERAL = re.compile(r"\d+(?:\.\d+)?")
 
@@ -28,6 +31,7 @@ _NUMERAL = re.compile(r"\d+(?:\.\d+)?")
 def read_compound(text: str) -> Form | None:
     """Read `3 hours 20 minutes`: a sum of falling units of one kind, in the last of them."""
     parts, end = [], 0
+    text = _FEET.sub(r"\1 ft \2 in", text)
     while len(text) < LONGEST and (match := _PART.match(text, end)):
         end = match.end()
         parts.append((read_number(match[1]), read_unit(match[2])))
@@ -74,14 +78,15 @@ def read_quantity(text: str, read: Callable[[str], Form]) -> Form | None:
         if quantity is not None:
             return quantity
     glued = _GLUED.fullmatch(text)
-    unit = read_unit(glued[2]) if glued else None
-    return Quantity(_value(glued[1], read), unit, glued[2]) if glued and unit else None
+    unit = read_unit(glued[2]) if glued and not _TRIGONOMETRY.search(text) else None
+    return Quantity(read(glued[1]), unit, glued[2]) if glued and unit else None
 
 
 def read_words(text: str) -> Form | None:
     """Read a text with words in it."""
     whole = re.fullmatch(r"[A-Za-z]{2,}", text) is not None
-    if not whole and text.isascii() and not any(word not in FUNCTIONS for word in _WORD.findall(text)):
+    words = whole or not text.isascii() or any(word not in FUNCTIONS for word in _WORD.findall(text))
+    if not words and not _BETWEEN_NUMBERS.search(text):
         return None
     numbers = tuple(_NUMERAL.findall(text))
     if numbers or "\\" in text:
@@ -102,8 +107,4 @@ def _quantity(amount: str, rest: str, read: Callable[[str], Form]) -> Form | Non
         return Quantity(number, None, _bare(rest)) if counted and number else None
     if number is None and (len(rest) == 1 or _WORD.search(amount)):
         return None
-    return Quantity(number or _value(amount, read), unit, rest)
-
-
-def _value(amount: str, read: Callable[[str], Form]) -> Form:
-    return read(amount)
+    return Quantity(number or read(amount), unit, rest)

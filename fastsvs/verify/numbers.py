@@ -12,21 +12,27 @@ from fastsvs.verify.structure import enclosed
 
 MOST_DIGITS = 4000
 """Number of digits, or largest exponent of ten, up to which a number is read."""
+ROUNDED_DIGITS = 10
+"""Number of significant digits from which on a decimal stands for a longer one."""
 LEAST_DIGITS = 6
 """Number of significant digits that a decimal must have to stand for a number that it only rounds."""
 
-NUMERALS = {word: value for value, word in enumerate("zero one two three four five six seven eight nine ten".split())}
+_NUMERALS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+NUMERALS = {word: value for value, word in enumerate(_NUMERALS.split())}
 """English words for small numbers."""
 
 _UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+\.?\d*|\.\d+)"
 _SCIENTIFIC = re.compile(
-    rf"({_UNSIGNED})\s?(?:[eE]\s?([+-]?\d+)|(?:\\times|\\cdot|[xX])\s?10\s?\^\s?(?:\{{\s?([+-]?\s?\d+)\s?\}}|([+-]?\d+)))"
+    rf"({_UNSIGNED})(?:[eE]([+-]?\d+)|\s?(?:\\times|\\cdot|[xX])\s?10\s?\^\s?(?:\{{\s?([+-]?\s?\d+)\s?\}}|([+-]?\d+)))"
 )
 _POWER_OF_TEN = re.compile(r"10\s?\^\s?(?:\{\s?([+-]?\s?\d+)\s?\}|(\d))")
 _DECIMAL = re.compile(_UNSIGNED)
-_REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|dot)\s?\{(\d+)\}|\\dot\s?(\d)|\((\d+)\))")
+_REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|dot)\s?\{(\d+)\}|\\(?:overline|dot)\s?(\d)|\((\d+)\))")
 _CONTINUED = re.compile(r"(\d*)\.(\d{0,20}?)(\d{1,6}?)\3{2,}\s?\\dots")
-_MIXED = re.compile(r"(\d+)\s?\\frac\s?\{\s?(\d+)\s?\}\s?\{\s?(\d+)\s?\}|(\d+) (?:and )?(\d+)\s?/\s?(\d+)")
+_MIXED = re.compile(r"(\d+)\s?\\frac\s?\{\s?(\d+)\s?\}\s?\{\s?(\d+)\s?\}|(\d+) (\d+)\s?/\s?(\d+)")
 _FRACTION = re.compile(r"\\frac\s?\{([^{}]*)\}\s?\{([^{}]*)\}|([^/{}\\]+)/([^/{}\\]+)")
 
 
@@ -58,7 +64,7 @@ def read_number(text: str) -> Number | None:
 
 
 def numeral(words: str) -> Number | None:
-    """Return the number that an English word from zero to ten names, or None."""
+    """Return the number that an English word from zero to twenty names, or None."""
     value = NUMERALS.get(words.lower())
     return None if value is None else Number(Fraction(value))
 
@@ -69,6 +75,16 @@ def rounds(decimal: Number, value: Fraction) -> bool:
     if decimal.places is None or not _endless(value) or significant_digits(decimal) < LEAST_DIGITS:
         return False
     return abs(decimal.value - value) * 2 <= Fraction(1, 10**decimal.places)
+
+
+def same_decimal(one: Number, other: Number) -> bool:
+    """Check whether the longer of two decimals, of which both have `ROUNDED_DIGITS` significant digits, rounds to the
+    shorter."""
+    if one.places is None or other.places is None or one.places == other.places:
+        return False
+    shorter, longer = sorted((one, other), key=lambda number: number.places or 0)
+    close = abs(shorter.value - longer.value) * 2 <= Fraction(10) ** -(shorter.places or 0)
+    return close and significant_digits(shorter) >= ROUNDED_DIGITS
 
 
 def significant_digits(decimal: Number) -> int:

@@ -14,7 +14,6 @@ from itertools import product
 from fastsvs.verify.forms import (
     Based,
     Choice,
-    Clause,
     Congruence,
     Dots,
     Expression,
@@ -28,7 +27,7 @@ from fastsvs.verify.forms import (
 from fastsvs.verify.measures import read_clock, read_compound, read_quantity, read_words
 from fastsvs.verify.numbers import read_number
 from fastsvs.verify.spelling import flat, plain
-from fastsvs.verify.structure import enclosed, split
+from fastsvs.verify.structure import DEEPEST, deepest, enclosed, split
 
 MOST_SIGNS = 4
 """Number of signs +- in one expression up to which all their combinations are read."""
@@ -39,7 +38,7 @@ _RELATION = re.compile(r"\\(?:le|ge|ne|approx|in)(?![a-zA-Z])|(?<!\\)[<>=]")
 _CUP = re.compile(r"\\cup(?![a-z])")
 _COLON = re.compile(":")
 _CHOICE = re.compile(
-    r"(?:(?i:option|choice|answer)\s?:?\s?)?(?:\(([A-J])\)|\[([A-J])\]|([A-J])[.):]|([A-J])(?=$))(?:\s(?![+*/^=<>_\\-])(.*)|$)"
+    r"(?:(?i:option|choice|answer)\s?:?\s?)?(?:\(([A-J])\)|\[([A-J])\]|([A-J])[.):]|([A-J])(?=$))(?:\s(?![+*/^=<>_]|-\D|\\(?!frac|sqrt|pi|text|infty))(.*)|$)"
     r"|(?i:option|choice)\s?:?\s?\(?([A-J])\)?"
 )
 _NAME = re.compile(
@@ -47,13 +46,16 @@ _NAME = re.compile(
     r"|\|\s?[A-Za-z]{1,3}\s?\||\\(?:angle|triangle|overline|vec)\s?\{?[A-Z]{1,4}\}?|[A-Z]{1,2}\s?\([^()]{0,40}\)"
     r"|\(\s?[a-z](?:_\{?\w\}?)?(?:,\s?[a-z](?:_\{?\w\}?)?){1,4}\s?\)"
 )
-_CLAUSE_SET = re.compile(r"\\(?:mathbb\s?\{?[ZNRQ]|mathbf\s?\{?[ZNRQ]|Z|N)\}?(?:[\^_]\{?[+*>=\\a-z0-9 ]{0,6}\}?)?|[ZNRQ]")
-_CLAUSE_WORDS = re.compile(r"(?:where |for |with )?(?:any |all |some |every )?(?:(?:real|natural|positive )?\s?(?:integers?|number)\s)?([a-z]) (?:is|being) an? (?:\w+ ){0,2}(?:integer|number)|(?:where |for )?(?:any|all|every) (?:\w+ ){0,2}(?:integers?|numbers?) ([a-z])")
+_CLAUSE = re.compile(
+    r"(?:for |where |with )?([a-z])\s?\\in\s?(?:\\mathbb\s?)?\{?[ZN]\}?(?:\s?[\^_]\s?\{?[+*>=0-9 ]{0,6}\}?)?"
+    r"|(?:where |for |with )?([a-z]) (?:is |being )?(?:an? |any )?(?:\w+ )?integer"
+    r"|(?:where |for |with )?(?:any |all |every )(?:\w+ )?integers? ([a-z])"
+)
 _BASED = re.compile(
     r"\(?([0-9A-Z]+)\)?\s?(?:_\s?(?:\{\s?\(?(\w+)\)?\s?\}|(\w+))|\(?\s?(?:in )?base (\w+)\)?)"
 )
 _BASES = {word: base for base, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
-_CONGRUENCE = re.compile(r"(?:([^\\]{0,20}?)\s?\\equiv\s?)?([^\\]{1,200}?)\s?\\pmod\{(\d{1,9})\}")
+_CONGRUENCE = re.compile(r"(?:([^\\]{0,20}?)\s?\\equiv\s?)?((?:[^\\]|\\pm){1,200}?)\s?\\pmod\{(\d{1,9})\}")
 _MATRIX = re.compile(r"\\begin\s?\{([pbB]?(?:small)?matrix|array)\}(?:\s?\{[lcr| ]{1,40}\})?(.*)\\end\s?\{\1\}", re.DOTALL)
 _SIGN = re.compile(r"\\pm(?![a-z])|\\mp(?![a-z])")
 _KINDS = {("(", ")"): "()", ("[", "]"): "[]", ("(", "]"): "(]", ("[", ")"): "[)", (r"\{", r"\}"): "{}", (r"\langle", r"\rangle"): "<>"}
@@ -63,7 +65,8 @@ _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 @lru_cache(maxsize=4096)
 def read(text: str) -> Form:
     """Return the form of an answer, of which `text` is any spelling."""
-    return _read(flat(plain(text)))
+    text = flat(plain(text))
+    return _read(text) if deepest(text) <= DEEPEST else Expression(text)
 
 
 def is_name(text: str) -> bool:
@@ -102,7 +105,8 @@ def _congruence(text: str) -> Form | None:
     match = _CONGRUENCE.fullmatch(text)
     if match is None:
         return None
-    remainders = [read_number(piece) for piece in split(match[2], _SEPARATOR)[0]]
+    pieces = [piece.replace(r"\pm", sign) for piece in split(match[2], _SEPARATOR)[0] for sign in ("", "-")]
+    remainders = [read_number(piece) for piece in dict.fromkeys(pieces)]
     modulus = int(match[3])
     if not modulus or not all(number is not None and number.value.denominator == 1 for number in remainders):
         return None
@@ -114,25 +118,22 @@ def _list(text: str) -> Form | None:
     pieces = [piece for piece in split(kept, _SEPARATOR)[0] if piece]
     if len(pieces) < 2:
         return _read(pieces[0]) if pieces and pieces[0] != text else None
-    letters = [letter for piece in pieces if (letter := _bound_letter(piece))]
-    for letter in letters:
-        renamed = re.compile(rf"(?<![\\A-Za-z]){letter}(?![A-Za-z])")
-        pieces = [renamed.sub("k", piece) for piece in pieces]
-    items = tuple(_items(piece for piece in pieces if not _bound_letter(piece)))
-    if letters and len(items) == 1:
-        return items[0]
+    clauses = {piece: letter for piece in pieces if (letter := _bound_letter(piece))}
+    said = [piece for piece in pieces if piece not in clauses]
+    for letter in clauses.values():
+        said = [re.sub(rf"(?<![\\A-Za-z]){letter}(?![A-Za-z])", "k", piece) for piece in said]
+    items = tuple(_items(said))
+    if not items or (clauses and len(items) == 1):
+        return items[0] if items else Expression(text)
     if isinstance(items[0], Named) and not any(isinstance(item, Named) for item in items[1:]):
         items = (items[0].value, *items[1:])
     return Items("list", items, text)
 
 
 def _bound_letter(piece: str) -> str | None:
-    """Return the letter about which a piece of text only says that it is any integer or any number."""
-    sides, signs = split(piece, _RELATION)
-    if signs == [r"\in"] and re.fullmatch(r"(?:for |where |with )?[a-z]", sides[0]) and _CLAUSE_SET.fullmatch(sides[1]):
-        return sides[0][-1]
-    match = _CLAUSE_WORDS.fullmatch(piece)
-    return (match[1] or match[2]) if match else None
+    """Return the letter about which a piece of text only says that it is any integer, else None."""
+    match = _CLAUSE.fullmatch(piece)
+    return (match[1] or match[2] or match[3]) if match else None
 
 
 def _items(pieces: Iterable[str]) -> list[Form]:

@@ -13,6 +13,8 @@ from functools import lru_cache
 
 from fastsvs.verify.structure import enclosed
 
+MOST_BRACES = 20
+"""Number of pairs of braces around the whole that are removed."""
 SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
 SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
 FRACTIONS = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
@@ -39,7 +41,7 @@ COMMANDS: Mapping[str, str] = {
     **{"lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "bar": r"\overline", "land": " and ", "lor": " or "},
     **{"wedge": " and ", "vee": " or ", "euro": "€", "pounds": "£", "textdollar": r"\$", "imath": "i"},
     **{"backslash": r"\setminus ", "smallsetminus": r"\setminus ", "varphi": r"\phi ", "varepsilon": r"\epsilon "},
-    **{"iff": r"\Leftrightarrow ", "bmod": r"\mod ", "exponentialE": "e", "arcsec": r"\operatorname{arcsec}"},
+    **{"iff": r"\Leftrightarrow ", "bmod": r"\mod ", "exponentialE": "e", "lg": r"\log "},
     **dict.fromkeys(("quad", "qquad", "enspace", "thinspace", "nobreakspace", "newline"), " "),
     **dict.fromkeys(("left", "right", "middle", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr"), ""),
     **dict.fromkeys(("biggl", "biggr", "Biggl", "Biggr", "bigm", "displaystyle", "textstyle", "limits"), ""),
@@ -55,13 +57,14 @@ _SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPTS)}]+")
 _SUBSCRIPT = re.compile(f"[{''.join(SUBSCRIPTS)}]+")
 _INVISIBLE = {code: None for code in (0xAD, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0x2061, 0x2062, 0xFEFF)}
 _CHARACTERS = str.maketrans(dict(CHARACTERS))
+_MEASURE = re.compile(r"\\(?:(ang|num)|SI|qty)\s{0,9}\{([^{}]*)\}(?:\s{0,9}\{([^{}]*)\})?")
 _COLOUR = re.compile(r"\\(?:textcolor|colorbox|color)\s{0,9}(?:\[[^\]{}]{0,40}\])?\s{0,9}\{[^{}]{0,60}\}")
 _NOTHING = re.compile(r"\\(?:phantom|hphantom|vphantom|hspace\*?|vspace\*?|label|tag)\s{0,9}\{[^{}]{0,60}\}")
 _LAYOUT = re.compile(r"\\(?:begin|end)\s{0,9}\{(?:aligned|align\*?|gathered|gather\*?|equation\*?|split)\}|&(?==)")
 _DELIMITER = re.compile(r"\\(?:left|right)\s{0,9}\.")
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s*")
 _NEGATIVE_SPACE = re.compile(r"(,?)\\!\s{0,9}")
-_SPACING = re.compile(r"\\[,;: >]|~|\s")
+_SPACING = re.compile(r"\\[,;: >]|\\$|~|\s")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
 _ROW_END = re.compile(r"\\\\(?:\[[^\]]{0,20}\])?")
 _TOKEN = re.compile(r"\\([A-Za-z]+)\s*\{|\\.|[{}]", re.DOTALL)
@@ -70,6 +73,9 @@ _BRACKETED_ROOT = re.compile(r"\\sqrt\s*\(([^()]*)\)")
 _BARE_ROOT = re.compile(r"\\sqrt\s*(\d|[A-Za-z]|\\pi)")
 _WRITTEN_ROOT = re.compile(r"(?<![\\A-Za-z])sqrt\s*[({]([^(){}]*)[)}]")
 _BARE_FRACTION = re.compile(r"\\frac\s*(\d|[A-Za-z]|\\pi)\s*(\d|[A-Za-z]|\\pi|(?=\{))|\\frac\s*(\{[^{}]*\})\s*(\d|[A-Za-z])")
+_CHOOSE = re.compile(r"\{([^{}]*)\\choose([^{}]*)\}")
+_POWER = re.compile(r"\^\s?\(([^()]*)\)")
+_NATURAL = re.compile(r"\\log\s?_\s?(?:\{\s?e\s?\}|e(?![A-Za-z]))\s?")
 _WRITTEN = re.compile(r"(?<![\\A-Za-z])(pi|infty|infinity|inf|theta)(?![A-Za-z])")
 _MODULUS = re.compile(r"\(\s?\\?mod(?![a-z])\s?\{?(\w+)\}?\s?\)|(?:\\p?mod|(?<![\\a-z])mod)(?![a-z])\s?\{?\s?(\w+)\s?\}?")
 _GROUPED = re.compile(r"(?<![\d.,_^])[1-9]\d{0,2}(?:(?: |\{,\})\d{3})+(?![\d/])")
@@ -104,10 +110,11 @@ def _characters(text: str) -> str:
     text = _SUBSCRIPT.sub(lambda match: "_{" + "".join(SUBSCRIPTS[sign] for sign in match[0]) + "}", text)
     if text.isascii():
         return text
+    text = "".join(sign if sign.isascii() else str(unicodedata.decimal(sign, sign)) for sign in text)
     for sign in FRACTIONS:
         over, _, under = unicodedata.normalize("NFKC", sign).partition("⁄")
         text = text.replace(sign, rf"\frac{{{over}}}{{{under}}}")
-    return unicodedata.normalize("NFKC", text.replace("°", "\ue000").replace("´", "'")).replace("\ue000", "°")
+    return unicodedata.normalize("NFKC", text.translate(_CHARACTERS))
 
 
 def _symbols(text: str) -> str:
@@ -123,9 +130,18 @@ def _layout(text: str) -> str:
     if "\\\\" in text:
         text = text if r"\begin" in text else _DOUBLED.sub(r"\\", text)
         text = _ROW_END.sub(r"\\cr ", text)
+    text = _MEASURE.sub(_measured, text)
     for pattern in (_COLOUR, _NOTHING, _LAYOUT, _DELIMITER):
         text = pattern.sub("", text)
     return text
+
+
+def _measured(match: re.Match[str]) -> str:
+    """Return the number and the unit of a command of siunitx."""
+    if match[1]:
+        return match[2] + ("^\\circ " if match[1] == "ang" else "")
+    unit = (match[3] or "").replace("\\per", " per ").replace("\\", " ")
+    return f"{match[2]} \\text{{{unit}}}"
 
 
 def _commands(text: str) -> str:
@@ -136,11 +152,11 @@ def _commands(text: str) -> str:
 
 def _wrappers(text: str) -> str:
     pairs = {name: ("\\text{", "}") for name in TEXT} | dict.fromkeys(TRANSPARENT, ("", ""))
-    text = re.sub(r"\\(?:" + "|".join(ROMAN) + r")\s*\{\s*([A-Za-z])\s*\}", r"{\1}", text)
+    text = re.sub(r"\\(?:" + "|".join(ROMAN) + r")\s*\{\s*([A-Za-z])\s*\}", r" \1", text)
     text = re.sub(
         r"\\operatorname\s*\{\s*([a-z]+)\s*\}", lambda m: f"\\{m[1]} " if m[1] in FUNCTIONS else m[0], text
     )
-    words = re.compile(r"\\(?:" + "|".join(ROMAN) + r")\s*\{(?=[^{}\\]*\})(?=\s*[A-Za-z]{2})")
+    words = re.compile(r"\\(?:" + "|".join(ROMAN) + r")\s*\{(?=[^{}\\]*\})(?=\s*[A-Za-z]+[A-Za-z/])")
     text = words.sub(r"\\text{", text)
     return _unwrap(text, pairs | dict.fromkeys(ROMAN, ("{", "}")))
 
@@ -170,7 +186,7 @@ def _spaces(text: str) -> str:
 
 def _thousands(text: str) -> str:
     """Join the groups of a number that spaces or commas in braces separate; commas stay."""
-    return _GROUPED.sub(lambda match: match[0].replace(" ", "").replace("{,}", ""), text).replace("{,}", ",")
+    return _GROUPED.sub(lambda match: match[0].replace(" ", "").replace("{,}", ""), text).replace("{,}", ",").replace("{:}", ":")
 
 
 def _operators(text: str) -> str:
@@ -178,7 +194,8 @@ def _operators(text: str) -> str:
     text = text.replace("*", r"\cdot ").replace("...", r"\dots ")
     for pattern in (_BRACKETED_ROOT, _BARE_ROOT, _WRITTEN_ROOT):
         text = pattern.sub(lambda match: f"\\sqrt{{{match[1]}}}", text)
-    text = _BARE_FRACTION.sub(_fraction, text)
+    text = _BARE_FRACTION.sub(_fraction, _CHOOSE.sub(r"\\binom{\1}{\2}", text))
+    text = _NATURAL.sub(r"\\ln ", _POWER.sub(r"^{\1}", text))
     text = _WRITTEN.sub(lambda match: "\\infty " if match[1].startswith("inf") else f"\\{match[1]} ", text)
     text = _MODULUS.sub(lambda match: f" \\pmod{{{match[1] or match[2]}}}", text) if "mod" in text else text
     return " ".join(text.split())
@@ -192,14 +209,15 @@ def _fraction(match: re.Match[str]) -> str:
 
 def _trimmed(text: str) -> str:
     """Remove braces around the whole, and the punctuation that ends it."""
-    while True:
+    for _ in range(MOST_BRACES):
         bare = text.strip().rstrip(",;").rstrip()
         bare = bare[:-1].rstrip() if bare.endswith(".") and not bare.endswith("..") and len(bare) > 1 else bare
         inner = enclosed(bare, "{", "}")
         bare = bare if inner is None else inner
         if bare == text:
-            return text
+            break
         text = bare
+    return text
 
 
 STEPS: tuple[Callable[[str], str], ...] = (

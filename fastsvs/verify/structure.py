@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 
+DEEPEST = 40
+"""Depth of nested brackets up to which a text is read."""
 _BRACKETS = re.compile(r"\\(?:begin|end)\s?\{[a-zA-Z*]+\}|\\[lr]angle(?![a-z])|\\[lr](?:floor|ceil)(?![a-z])|\\.|[()\[\]{}]", re.DOTALL)
 _OPENING = ("(", "[", "{", r"\{", r"\begin", r"\langle", r"\lfloor", r"\lceil")
 _CLOSING = (")", "]", "}", r"\}", r"\end", r"\rangle", r"\rfloor", r"\rceil")
@@ -27,17 +30,27 @@ def split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
     """Return the pieces between the separators that stand outside all brackets, and these separators. Text with
     brackets that do not match is one piece."""
     pieces, separators, depth, start = [], [], 0, 0
-    inside = _depths(text)
-    if inside is None:
+    depths = _depths(text)
+    if depths is None:
         return [text], []
+    coming = deque(depths)
     for match in separator.finditer(text):
-        while inside and inside[0][0] < match.start():
-            depth = inside.pop(0)[1]
+        while coming and coming[0][0] < match.start():
+            depth = coming.popleft()[1]
         if depth == 0:
             pieces.append(text[start : match.start()].strip())
             separators.append(match[0].strip())
             start = match.end()
     return [*pieces, text[start:].strip()], separators
+
+
+def deepest(text: str) -> int:
+    """Return the depth of the innermost brackets."""
+    depth = most = 0
+    for token in _BRACKETS.finditer(text):
+        depth += _step(token[0])
+        most = max(most, depth)
+    return most
 
 
 def _depths(text: str) -> list[tuple[int, int]] | None:

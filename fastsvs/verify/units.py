@@ -37,8 +37,8 @@ _COMPOUND: Mapping[str, tuple[str, Fraction]] = {
     **{"acre": ("ft^2", Fraction(43560)), "hectare": ("m^2", Fraction(10000)), "ha": ("m^2", Fraction(10000))},
 }
 """Units that are a multiple of an expression of other units."""
-_FACTOR = re.compile(r"([A-Za-z$€£¥₹¢]+)\s?(?:\^\s?\{?\s?(-?\d)\s?\}?)?")
-_JOINT = re.compile(r"\s?(/|per(?![a-z])|\\cdot|\.(?=[a-z])|-(?=[a-z]))\s?|\s")
+_FACTOR = re.compile(r"([A-Za-z$€£¥₹¢]+)(?:\s?\^\s?\{?\s?(-?\d)\s?\}?)?")
+_JOINT = re.compile(r"\s?(/|per(?![a-z])|\\cdot|-(?=[a-z]))\s?|\s")
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 
 
@@ -96,14 +96,16 @@ def read_unit(text: str) -> Unit | None:
         if joint is not None:
             sign = -1 if joint[1] in ("/", "per") else sign
             end = joint.end()
-    return Unit(frozenset((name, power) for name, power in powers.items() if power), factor) if text else None
+    if not text or pending != 1:
+        return None
+    return Unit(frozenset((name, power) for name, power in powers.items() if power), factor)
 
 
 def _spelled(text: str) -> str:
     text = " ".join(text.replace("\\$", "$").replace("^\\circ", " deg").split())
-    text = re.sub(r"\bdeg(?:rees?)? ?(C|F|celsius|fahrenheit)\b", lambda m: "deg" + m[1][0].lower(), text)
+    text = re.sub(r"(?i)\bdeg(?:rees?)? ?(C|F|celsius|fahrenheit)\b", lambda m: "deg" + m[1][0].lower(), text)
     text = re.sub(r"([A-Za-z]+) (squared|cubed)\b", lambda m: f"{m[1]}^{_POWERS[m[2]]}", text)
-    return text.strip(" .")
+    return " ".join(text.replace(".", " ").strip(" {}").split())
 
 
 def _named(word: str) -> Unit | None:
