@@ -19,7 +19,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -70,8 +69,8 @@ class WorkerPool(Generic[Reply]):
     ) -> None:
         """Prepare the pool. A worker is `python -m module SOCKET ARGUMENTS...`: it first says that it is ready, in a
         message that `greet` gets, then answers every message with one. `read` makes a reply of an answer; when workers
-        die over all attempts at a request, the reply is `lost`. `environment` is the whole environment of a worker; without it a
-        worker gets the trainer's."""
+        die over all attempts at a request, the reply is `lost`. `environment` is the whole environment of a worker;
+        without it a worker gets the trainer's."""
         self._module = module
         self._arguments = [str(argument) for argument in arguments]
         self._size = size

@@ -28,11 +28,12 @@ from fastsvs.verify.forms import (
     Words,
 )
 from fastsvs.verify.numbers import Number, rounds, same_decimal
-from fastsvs.verify.reader import read
+from fastsvs.verify.reader import is_name, read
 from fastsvs.verify.sequences import all_of, sequences_equal
 from fastsvs.verify.spelling import squeezed
 
 SYNONYMS = {"dne": "does not exist", "no solutions": "no solution", "false": "no", "true": "yes"}
+_HALF_DAY = 12 * 3600
 LONGEST_VARIABLES = 3
 """Number of letters up to which a word may be a product of variables."""
 
@@ -187,9 +188,11 @@ def _colons(gold: Form, found: Form) -> bool | None:
     assert isinstance(clock, Clock)
     assert isinstance(ratio, Ratio)
     seconds = _seconds(ratio)
-    if seconds is None or (seconds - clock.seconds) % (12 * 3600):
+    if seconds is None or (seconds - clock.seconds) % _HALF_DAY:
         return False
-    return True if clock is found or (seconds == clock.seconds and clock.half == "p") else None
+    if seconds >= 13 * 3600:
+        return seconds == clock.seconds
+    return True if clock is found else None
 
 
 def _ratios(gold: Ratio, found: Ratio) -> bool | None:
@@ -203,7 +206,9 @@ def _ratios(gold: Ratio, found: Ratio) -> bool | None:
     if same or _seconds(gold) is not None or len(numbers[0]) != len(terms[0]) or len(numbers[1]) != len(terms[1]):
         return same
     first, second = numbers
-    return all(first[0] * b == second[0] * a for a, b in zip(first, second, strict=True)) and bool(first[0] and second[0])
+    return all(first[0] * b == second[0] * a for a, b in zip(first, second, strict=True)) and bool(
+        first[0] and second[0]
+    )
 
 
 def _seconds(ratio: Ratio) -> int | None:
@@ -233,23 +238,29 @@ def _texts(gold: Form, found: Form) -> bool | None:
 
 
 def _values(gold: Form, found: Form) -> bool | None:
+    """Compare numbers and expressions."""
     if isinstance(gold, Number) and isinstance(found, Number):
         if gold.value == found.value or same_decimal(gold, found):
             return True
-        return (gold.places is None) != (found.places is None) and (
-            rounds(gold, found.value) or rounds(found, gold.value)
-        )
+        one_decimal = (gold.places is None) != (found.places is None)
+        return one_decimal and (rounds(gold, found.value) or rounds(found, gold.value))
     for number, other in ((gold, found), (found, gold)):
         if isinstance(number, Number) and isinstance(other, Expression) and expressions.rounded(number, other.text):
             return True
+    if isinstance(gold, Expression) and isinstance(found, Expression):
+        return _expressions(gold.text, found.text)
     sides = [form.value if isinstance(form, Number) else form.text for form in (gold, found)]  # type: ignore[union-attr]
-    if isinstance(sides[0], str) and isinstance(sides[1], str):
-        if squeezed(sides[0]) == squeezed(sides[1]):
-            return True
-        if r"\dots" in sides[0] and r"\dots" in sides[1]:
-            ends = [side.rpartition(r"\dots")[2].strip(" +-,") for side in sides]
-            return False if equal(read(ends[0]), read(ends[1])) is False else None
     return expressions.equal(sides[0], sides[1])
+
+
+def _expressions(gold: str, found: str) -> bool | None:
+    if squeezed(gold) == squeezed(found):
+        return True
+    if r"\dots" in gold and r"\dots" in found:
+        ends = [text.rpartition(r"\dots")[2].strip(" +-,") for text in (gold, found)]
+        return False if equal(read(ends[0]), read(ends[1])) is False else None
+    verdict = expressions.equal(gold, found)
+    return False if verdict is None and is_name(gold) and is_name(found) else verdict
 
 
 COMPARISONS: Sequence[tuple[tuple[type, ...], Callable[[Form, Form], bool | None]]] = (

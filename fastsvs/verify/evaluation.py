@@ -31,11 +31,11 @@ NOWHERE: Point = {}
 """The point for a tree without variables."""
 
 
-class NotComputed(Exception):
+class NotComputedError(Exception):
     """The tree holds something that is not evaluated here, or is too big."""
 
 
-class Undefined(Exception):
+class UndefinedError(Exception):
     """The tree has no value at this point: it divides by zero, say."""
 
 
@@ -56,8 +56,8 @@ CONSTANTS: Mapping[Any, Callable[[], Any]] = {
 
 def rational(tree: Any, point: Point = NOWHERE) -> Fraction | None:
     """Return the exact value at a point of a tree of rational numbers, variables, sums, products, whole powers and
-    factorials, or None where it holds anything else. Raises NotComputed for one of over `MOST_BITS` bits, Undefined for
-    a division by zero."""
+    factorials, or None where it holds anything else. Raises NotComputedError for one of over `MOST_BITS` bits,
+    UndefinedError for a division by zero."""
     if isinstance(tree, sympy.Rational):
         return Fraction(int(tree.p), int(tree.q))
     if isinstance(tree, sympy.Symbol):
@@ -85,17 +85,17 @@ def decimal(number: sympy.Float) -> Fraction:
 
 
 def value(tree: Any, point: Point) -> Any:
-    """Return the value of a tree at a point as an mpmath number, at mpmath's precision. Raises NotComputed and
-    Undefined."""
+    """Return the value of a tree at a point as an mpmath number, at mpmath's precision. Raises NotComputedError and
+    UndefinedError."""
     try:
         return _value(tree, point)
     except (ZeroDivisionError, ValueError, OverflowError, mpmath.libmp.NoConvergence) as error:
-        raise Undefined from error
+        raise UndefinedError from error
 
 
 def digits(*trees: Any) -> int:
     """Return the number of digits that must be computed to tell numbers apart that are written with such numbers.
-    Raises NotComputed where they are too many."""
+    Raises NotComputedError where they are too many."""
     total = SPARE_DIGITS
     for tree in trees:
         for node in sympy.preorder_traversal(tree):
@@ -109,7 +109,7 @@ def digits(*trees: Any) -> int:
             elif isinstance(node, sympy.factorial) and isinstance(node.args[0], sympy.Integer):
                 total += int(abs(node.args[0])) * 4
             if total * 4 > MOST_BITS:
-                raise NotComputed
+                raise NotComputedError
     return total
 
 
@@ -117,14 +117,14 @@ def same(first: Callable[[], Any], second: Callable[[], Any], precision: int) ->
     """Check whether two computations give the same number; `precision` is a number of digits (see `digits`).
 
     Their difference must vanish at the rate at which the precision grows. Raises what the computations raise, and
-    Undefined for what is no number.
+    UndefinedError for what is no number.
     """
     differences = []
     for places in (precision, 2 * precision):
         with mp.workdps(places):
             one, other = first(), second()
             if mpmath.isnan(one) or mpmath.isnan(other):
-                raise Undefined
+                raise UndefinedError
             if mpmath.isinf(one) or mpmath.isinf(other):
                 return bool(one == other)
             differences.append(abs(one - other))
@@ -136,7 +136,7 @@ def same(first: Callable[[], Any], second: Callable[[], Any], precision: int) ->
 
 
 def is_real(tree: Any, point: Point) -> bool:
-    """Check whether the tree is a real number at the point. Raises NotComputed and Undefined."""
+    """Check whether the tree is a real number at the point. Raises NotComputedError and UndefinedError."""
     number = value(tree, point)
     return not isinstance(number, mpmath.mpc) or abs(number.imag) <= abs(number) * mpmath.mpf(10) ** (-mp.dps // 2)
 
@@ -156,7 +156,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
     if exponent.denominator != 1:
         return None
     if base == 0 and exponent < 0:
-        raise Undefined
+        raise UndefinedError
     if base in (0, 1):
         return base if exponent else Fraction(1)
     if base == -1:
@@ -167,7 +167,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
 
 def _bounded(number: int, bits: int) -> int:
     if bits > MOST_BITS:
-        raise NotComputed
+        raise NotComputedError
     return number
 
 
@@ -207,20 +207,20 @@ def _function_value(tree: Any, arguments: Sequence[Any]) -> Any:
     for kind, function in FUNCTIONS.items():
         if isinstance(tree, kind):
             return function(*map(_small, arguments) if kind is sympy.exp else arguments)
-    raise NotComputed
+    raise NotComputedError
 
 
 def _power_value(base: Any, exponent: Any) -> Any:
     if base == 0:
         if mpmath.re(exponent) <= 0:
-            raise Undefined
+            raise UndefinedError
         return base
     return base ** _small(exponent)
 
 
 def _small(number: Any) -> Any:
     if abs(number) > MOST_BITS:
-        raise NotComputed
+        raise NotComputedError
     return number
 
 
@@ -229,17 +229,17 @@ def _variable(name: str, point: Point) -> Any:
         return mpmath.mpc(0, 1)
     number = point.get(name)
     if number is None:
-        raise NotComputed
+        raise NotComputedError
     return mpmath.mpf(number.numerator) / number.denominator
 
 
 def _series(tree: Any, point: Point) -> Any:
     if len(tree.args) != 2 or len(tree.args[1]) != 3:
-        raise NotComputed
+        raise NotComputedError
     index, *bounds = tree.args[1]
     first, last = (mpmath.mpf(_value(bound, point)) for bound in bounds)
     if not (mpmath.isint(first) and mpmath.isint(last) and last - first < MOST_TERMS):
-        raise NotComputed
+        raise NotComputedError
     terms = [_value(tree.args[0], {**point, index.name: Fraction(term)}) for term in range(int(first), int(last) + 1)]
     return mpmath.fsum(terms) if isinstance(tree, sympy.Sum) else mpmath.fprod(terms)
 

@@ -140,6 +140,20 @@ class Ratio:
 
 
 Form: TypeAlias = (
-    Number | Expression | Words | Mixed | Choice | Quantity | Percent | Dots | Items | Matrix | Named | Relation
-    | Based | Congruence | Clock | Ratio
+    Number
+    | Expression
+    | Words
+    | Mixed
+    | Choice
+    | Quantity
+    | Percent
+    | Dots
+    | Items
+    | Matrix
+    | Named
+    | Relation
+    | Based
+    | Congruence
+    | Clock
+    | Ratio
 )

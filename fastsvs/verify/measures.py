@@ -9,7 +9,7 @@ from fractions import Fraction
 from fastsvs.verify.forms import Clock, Expression, Form, Mixed, Percent, Quantity, Words
 from fastsvs.verify.numbers import Number, numeral, read_number
 from fastsvs.verify.spelling import FUNCTIONS
-from fastsvs.verify.units import Unit, read_unit
+from fastsvs.verify.units import read_unit
 
 LONGEST = 400
 """Number of characters up to which a text is a quantity."""

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import re
 
-_INTRODUCED = re.compile(r"(?i:\banswers?(?:\s+to\s+[^.\n:]{1,80})?\s*(?:\*{1,2}\s*)?(?:is|are|=|:)\s*:?)\s*", re.DOTALL)
+_INTRODUCED = re.compile(
+    r"(?i:\banswers?(?:\s+to\s+[^.\n:]{1,80})?\s*(?:\*{1,2}\s*)?(?:is|are|=|:)\s*:?)\s*", re.DOTALL
+)
 _SENTENCE_END = re.compile(r"[.!?]\s+(?=[A-Z\\$*#-]|$)|\n")
 _EMPHASIS = re.compile(r"\*\*|__|`")
-_MATH = re.compile(r"\$\$(.{1,600}?)\$\$|(?<!\\)\$((?:\\\$|[^$\n]){1,600}?)(?<!\\)\$|\\\((.{1,600}?)\\\)|\\\[(.{1,600}?)\\\]", re.DOTALL)
+_MATH = re.compile(
+    r"\$\$(.{1,600}?)\$\$|(?<!\\)\$((?:\\\$|[^$\n]){1,600}?)(?<!\\)\$|\\\((.{1,600}?)\\\)|\\\[(.{1,600}?)\\\]",
+    re.DOTALL,
+)
 _MATH_END = re.compile(r"[.,;]\s*(?=\\\]|\\\)|\$(?:\s|$))")
 _BETWEEN = re.compile(r"\s*(?:,|,?\s*(?:and|or))\s*")
-_STATED = re.compile(r".*(?<![A-Za-z])(?:is|are|be|equals?|gives?|get|gets|obtain|have|has|:)(?![A-Za-z])\s*:?\s*(.+)", re.DOTALL)
+_STATED = re.compile(
+    r".*(?<![A-Za-z])(?:is|are|be|equals?|gives?|get|gets|obtain|have|has|:)(?![A-Za-z])\s*:?\s*(.+)", re.DOTALL
+)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[+-]?\.\d+")
 _CALCULATION = re.compile(r"(?:[A-Za-z,:]+\s+)*([\d\s.+\-*/()^=\\a-z{}%$€£]*=[\d\s.+\-*/()^=\\a-z{}%$€£]*)", re.DOTALL)
 _LEADING = re.compile(
-    r"(?:(?:so|thus|hence|therefore|the|final|our|correct|right|required|approximately|about|roughly|exactly|only|"
-    r"answer|result|value|solution|option|choice|total|sum|is|are|equals|be|it|we|get|have)(?:\s|:|,|=)+)+(?=[^A-Za-z]|[A-Za-z](?![A-Za-z])|[A-Za-z]+$)",
+    r"(?:(?:so|thus|hence|therefore|the|our|final|correct|right),?\s+)*(?:answer|result)\s*(?:is|:|=)[\s:]*(?=\S)"
+    r"|(?:(?:so|thus|hence|therefore|the|our|final|correct|right|required|approximately|about|roughly|exactly|only|value|"
+    r"solution|option|choice|total|sum|is|are|equals|be|it|we|get|have)(?:\s|:|,|=)+)+(?=[^A-Za-z]|[A-Za-z](?![A-Za-z]))",
     re.IGNORECASE,
 )
+"""Words that introduce an answer. Only the first kind may stand before words, of which a name may be the answer."""
 
 
 def stated(text: str) -> str | None:

@@ -25,7 +25,7 @@ from fastsvs.verify.forms import (
     Relation,
 )
 from fastsvs.verify.measures import read_clock, read_compound, read_quantity, read_words
-from fastsvs.verify.numbers import read_number
+from fastsvs.verify.numbers import NUMERALS, read_number
 from fastsvs.verify.spelling import flat, plain
 from fastsvs.verify.structure import DEEPEST, deepest, enclosed, split
 
@@ -33,7 +33,7 @@ MOST_SIGNS = 4
 """Number of signs +- in one expression up to which all their combinations are read."""
 
 _SEPARATOR = re.compile(r",|;|\\cr(?![a-z])|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
-_THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:,\d{3})+)(?![\d,]|\s?\))")
+_THOUSANDS = re.compile(r"(?<![\d.,(\[{])([1-9]\d{0,2}(?:,\d{3})+)(?![\d,]|\s?[)\]}])")
 _RELATION = re.compile(r"\\(?:le|ge|ne|approx|in)(?![a-zA-Z])|(?<!\\)[<>=]")
 _CUP = re.compile(r"\\cup(?![a-z])")
 _COLON = re.compile(":")
@@ -43,7 +43,7 @@ _CHOICE = re.compile(
 )
 _NAME = re.compile(
     r"\\?[A-Za-z]+(?:\s[A-Za-z]+){0,6}'{0,3}(?:_(?:\{[^{}]{1,20}\}|\w))?'{0,3}\s?(?:\([^()]{0,40}\)|\^\{-1\}\([^()]{0,40}\))?"
-    r"|\|\s?[A-Za-z]{1,3}\s?\||\\(?:angle|triangle|overline|vec)\s?\{?[A-Z]{1,4}\}?|[A-Z]{1,2}\s?\([^()]{0,40}\)"
+    r"|\|\s?[A-Za-z]{1,3}\s?\||\\(?:angle|triangle|overline|vec)\s?\{?[A-Za-z]{1,4}\}?|[A-Z]{1,2}\s?\([^()]{0,40}\)"
     r"|\(\s?[a-z](?:_\{?\w\}?)?(?:,\s?[a-z](?:_\{?\w\}?)?){1,4}\s?\)"
 )
 _CLAUSE = re.compile(
@@ -51,14 +51,20 @@ _CLAUSE = re.compile(
     r"|(?:where |for |with )?([a-z]) (?:is |being )?(?:an? |any )?(?:\w+ )?integer"
     r"|(?:where |for |with )?(?:any |all |every )(?:\w+ )?integers? ([a-z])"
 )
-_BASED = re.compile(
-    r"\(?([0-9A-Z]+)\)?\s?(?:_\s?(?:\{\s?\(?(\w+)\)?\s?\}|(\w+))|\(?\s?(?:in )?base (\w+)\)?)"
-)
-_BASES = {word: base for base, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
+_BASED = re.compile(r"\(?([0-9A-Z]+)\)?\s?(?:_\s?(?:\{\s?\(?(\w+)\)?\s?\}|(\w+))|\(?\s?(?:in )?base (\w+)\)?)")
 _CONGRUENCE = re.compile(r"(?:([^\\]{0,20}?)\s?\\equiv\s?)?((?:[^\\]|\\pm){1,200}?)\s?\\pmod\{(\d{1,9})\}")
-_MATRIX = re.compile(r"\\begin\s?\{([pbB]?(?:small)?matrix|array)\}(?:\s?\{[lcr| ]{1,40}\})?(.*)\\end\s?\{\1\}", re.DOTALL)
+_MATRIX = re.compile(
+    r"\\begin\s?\{([pbB]?(?:small)?matrix|array)\}(?:\s?\{[lcr| ]{1,40}\})?(.*)\\end\s?\{\1\}", re.DOTALL
+)
 _SIGN = re.compile(r"\\pm(?![a-z])|\\mp(?![a-z])")
-_KINDS = {("(", ")"): "()", ("[", "]"): "[]", ("(", "]"): "(]", ("[", ")"): "[)", (r"\{", r"\}"): "{}", (r"\langle", r"\rangle"): "<>"}
+_KINDS = {
+    ("(", ")"): "()",
+    ("[", "]"): "[]",
+    ("(", "]"): "(]",
+    ("[", ")"): "[)",
+    (r"\{", r"\}"): "{}",
+    (r"\langle", r"\rangle"): "<>",
+}
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 
 
@@ -157,7 +163,9 @@ def _bracketed(text: str) -> Form | None:
         pieces = [piece for piece in split(inner, re.compile("[,;]"))[0] if piece]
         if len(pieces) == 1 and kind == "()":
             return _read(pieces[0])
-        return Items(kind, tuple(_items(pieces)), text) if pieces else Expression(r"\emptyset") if kind == "{}" else None
+        return (
+            Items(kind, tuple(_items(pieces)), text) if pieces else Expression(r"\emptyset") if kind == "{}" else None
+        )
     return None
 
 
@@ -172,7 +180,7 @@ def _based(text: str) -> Form | None:
     if match is None:
         return None
     name = match[2] or match[3] or match[4]
-    base = int(name) if name.isascii() and name.isdigit() and len(name) < 3 else _BASES.get(name.lower(), 0)
+    base = int(name) if name.isascii() and name.isdigit() and len(name) < 3 else NUMERALS.get(name.lower(), 0)
     if not 2 <= base <= 36 or not any(digit.isdigit() for digit in match[1]) or len(match[1]) > 4000:
         return None
     return Based(match[1].lstrip("0") or "0", base) if all(int(digit, 36) < base for digit in match[1]) else None
@@ -188,7 +196,9 @@ def _plus_minus(text: str) -> Form | None:
     for chosen in choices:
         replacements = iter(chosen)
         variants.append(_SIGN.sub(lambda sign: _signed(sign[0], next(replacements)), text))  # noqa: B023
-    return Items("list", tuple(_items(re.sub(r"(^|[=(,{])\s?\+", r"\1", variant).strip() for variant in variants)), text)
+    return Items(
+        "list", tuple(_items(re.sub(r"(^|[=(,{])\s?\+", r"\1", variant).strip() for variant in variants)), text
+    )
 
 
 def _signed(sign: str, chosen: str) -> str:
@@ -202,7 +212,9 @@ def _relation(text: str) -> Form | None:
     if not sides[0]:
         return _read(sides[1]) if len(sides) == 2 and signs[0] in ("=", r"\approx") else None
     if signs[-1] == r"\approx":
-        return _read(sides[-1]) if len(sides) == 2 and is_name(sides[0]) else _read(text.rpartition(r"\approx")[0].strip())
+        return (
+            _read(sides[-1]) if len(sides) == 2 and is_name(sides[0]) else _read(text.rpartition(r"\approx")[0].strip())
+        )
     if signs[0] == r"\in":
         return Named(sides[0], _read(sides[1]), sides[1]) if len(sides) == 2 and is_name(sides[0]) else None
     if set(signs) == {"="}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from fastsvs.verify import expressions
 from fastsvs.verify.forms import Dots, Expression, Form, Items, Matrix, Named
@@ -30,7 +31,7 @@ def sequences_equal(gold: Form, found: Form, equal: Equal) -> bool | None:
     """Check whether two forms are equal, of which at least one is a sequence or matrix."""
     if isinstance(gold, Matrix) or isinstance(found, Matrix):
         return _matrices(gold, found, equal)
-    if not (isinstance(gold, Items) and isinstance(found, Items)):
+    if not (isinstance(gold, Items) and isinstance(found, Items)) or _is_single(gold) != _is_single(found):
         return _alone(gold, found, equal)
     if Dots() in gold.items or Dots() in found.items:
         return _dotted(gold, found, equal)
@@ -46,14 +47,23 @@ def sequences_equal(gold: Form, found: Form, equal: Equal) -> bool | None:
 def _alone(gold: Form, found: Form, equal: Equal) -> bool | None:
     """Compare a sequence with what is none: a set of one item is that item, and some sets have names."""
     for items, other in ((gold, found), (found, gold)):
-        if isinstance(items, Items) and len(items.items) == 1 and items.kind in UNORDERED:
+        if isinstance(items, Items) and _is_single(items):
             return equal(items.items[0], other) if items is gold else equal(other, items.items[0])
-    if isinstance(gold, (Items, Expression)) and isinstance(found, (Items, Expression)) and "list" not in (
-        getattr(gold, "kind", ""),
-        getattr(found, "kind", ""),
+    if (
+        isinstance(gold, (Items, Expression))
+        and isinstance(found, (Items, Expression))
+        and "list"
+        not in (
+            getattr(gold, "kind", ""),
+            getattr(found, "kind", ""),
+        )
     ):
         return _as_sets(gold, found, False if isinstance(gold, Items) else None)
     return False
+
+
+def _is_single(items: Items) -> bool:
+    return len(items.items) == 1 and items.kind in UNORDERED
 
 
 def _as_sets(gold: Items | Expression, found: Items | Expression, verdict: bool | None) -> bool | None:
@@ -120,7 +130,9 @@ def _dotted(gold: Items, found: Items, equal: Equal) -> bool | None:
     if Dots() not in sides[0] and Dots() not in sides[1]:
         return _ordered(sides[0], sides[1], equal)
     if len(sides[0]) == len(sides[1]):
-        verdict = all_of(one == other or equal(one, other) for one, other in zip(*sides, strict=True) if Dots() not in (one, other))
+        verdict = all_of(
+            one == other or equal(one, other) for one, other in zip(*sides, strict=True) if Dots() not in (one, other)
+        )
         if verdict and sides[0].index(Dots()) == sides[1].index(Dots()):
             return True
     if Dots() in sides[0] and Dots() not in sides[1] and len(sides[1]) < len(sides[0]) - 1:
@@ -143,7 +155,7 @@ def _filled(items: tuple[Form, ...]) -> tuple[Form, ...]:
     if count.denominator != 1 or not 0 < count <= MOST_TERMS:
         return items
     numbers = [*before, *(before[-1] + step * index for index in range(1, int(count))), *after]
-    if any(b - a != step for a, b in zip(numbers, numbers[1:], strict=False)):
+    if any(b - a != step for a, b in pairwise(numbers)):
         return items
     return tuple(Number(number) for number in numbers)
 
@@ -162,5 +174,7 @@ def _matrices(gold: Form, found: Form, equal: Equal) -> bool | None:
 def _vector(form: Form) -> Sequence[Form] | None:
     """Return the entries of a tuple, or of a matrix with one row or column."""
     if isinstance(form, Matrix):
-        return form.rows[0] if len(form.rows) == 1 else [row[0] for row in form.rows] if len(form.rows[0]) == 1 else None
+        return (
+            form.rows[0] if len(form.rows) == 1 else [row[0] for row in form.rows] if len(form.rows[0]) == 1 else None
+        )
     return form.items if isinstance(form, Items) and form.kind in ("()", "[]", "<>", "list") else None

@@ -19,18 +19,18 @@ SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n",
 SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
 FRACTIONS = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 CHARACTERS: Mapping[str, str] = {
-    **{"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "‒": "-", "﹣": "-", "⁄": "/", "∕": "/"},  # noqa: RUF001
-    **{"×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": r"\cdot "},  # noqa: RUF001
+    **{"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "‒": "-", "﹣": "-", "⁄": "/", "∕": "/"},
+    **{"×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": r"\cdot "},
     **{"±": r"\pm ", "∓": r"\mp ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne "},
-    **{"≈": r"\approx ", "≡": r"\equiv ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∖": r"\setminus "},  # noqa: RUF001
+    **{"≈": r"\approx ", "≡": r"\equiv ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∖": r"\setminus "},
     **{"∞": r"\infty ", "∅": r"\emptyset ", "°": r"^\circ ", "º": r"^\circ ", "…": r"\dots ", "⋯": r"\dots "},
     **{"∛": r"\sqrt[3]", "∜": r"\sqrt[4]", "√": r"\sqrt ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}"},
     **{"ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "⟨": r"\langle ", "⟩": r"\rangle "},
     **{"〈": r"\langle ", "〉": r"\rangle ", "∧": r"\land ", "∨": r"\lor ", "∑": r"\sum ", "∫": r"\int "},
-    **{"α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon "},  # noqa: RUF001
-    **{"θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "π": r"\pi ", "ρ": r"\rho ", "σ": r"\sigma "},  # noqa: RUF001
+    **{"α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon "},
+    **{"θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "π": r"\pi ", "ρ": r"\rho ", "σ": r"\sigma "},
     **{"τ": r"\tau ", "φ": r"\phi ", "ϕ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ", "Ω": r"\Omega "},
-    **{"。": ".", "、": ",", "′": "'", "’": "'", "“": '"', "”": '"'},  # noqa: RUF001
+    **{"。": ".", "、": ",", "′": "'", "’": "'", "“": '"', "”": '"'},
 }
 COMMANDS: Mapping[str, str] = {
     **{"dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "dbinom": r"\binom", "tbinom": r"\binom"},
@@ -51,11 +51,13 @@ COMMANDS: Mapping[str, str] = {
 TEXT = ("text", "textbf", "textit", "textrm", "textnormal", "textsf", "texttt", "textup", "emph", "mbox", "hbox")
 ROMAN = ("mathrm", "mathbf", "mathit", "mathsf", "mathnormal", "mathtt", "operatorname", "boldsymbol", "bm")
 TRANSPARENT = ("underline", "boxed", "fbox", "framebox", "ensuremath", "smash", "cancel", "mathop", "overbrace")
-FUNCTIONS = frozenset("sin cos tan cot sec csc ln log exp arcsin arccos arctan sinh cosh tanh max min gcd lcm det".split())
+_FUNCTIONS = "sin cos tan cot sec csc ln log exp arcsin arccos arctan sinh cosh tanh max min gcd lcm det"
+FUNCTIONS = frozenset(_FUNCTIONS.split())
+"""Functions that are commands, also where a response leaves out the backslash."""
 
 _SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPTS)}]+")
 _SUBSCRIPT = re.compile(f"[{''.join(SUBSCRIPTS)}]+")
-_INVISIBLE = {code: None for code in (0xAD, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0x2061, 0x2062, 0xFEFF)}
+_INVISIBLE = dict.fromkeys((173, 8203, 8204, 8205, 8206, 8207, 8288, 8289, 8290, 65279))
 _CHARACTERS = str.maketrans(dict(CHARACTERS))
 _MEASURE = re.compile(r"\\(?:(ang|num)|SI|qty)\s{0,9}\{([^{}]*)\}(?:\s{0,9}\{([^{}]*)\})?")
 _COLOUR = re.compile(r"\\(?:textcolor|colorbox|color)\s{0,9}(?:\[[^\]{}]{0,40}\])?\s{0,9}\{[^{}]{0,60}\}")
@@ -72,12 +74,16 @@ _SCRIPT_CIRCLE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)")
 _BRACKETED_ROOT = re.compile(r"\\sqrt\s*\(([^()]*)\)")
 _BARE_ROOT = re.compile(r"\\sqrt\s*(\d|[A-Za-z]|\\pi)")
 _WRITTEN_ROOT = re.compile(r"(?<![\\A-Za-z])sqrt\s*[({]([^(){}]*)[)}]")
-_BARE_FRACTION = re.compile(r"\\frac\s*(\d|[A-Za-z]|\\pi)\s*(\d|[A-Za-z]|\\pi|(?=\{))|\\frac\s*(\{[^{}]*\})\s*(\d|[A-Za-z])")
+_BARE_FRACTION = re.compile(
+    r"\\frac\s*(\d|[A-Za-z]|\\pi)\s*(\d|[A-Za-z]|\\pi|(?=\{))|\\frac\s*(\{[^{}]*\})\s*(\d|[A-Za-z])"
+)
 _CHOOSE = re.compile(r"\{([^{}]*)\\choose([^{}]*)\}")
 _POWER = re.compile(r"\^\s?\(([^()]*)\)")
 _NATURAL = re.compile(r"\\log\s?_\s?(?:\{\s?e\s?\}|e(?![A-Za-z]))\s?")
 _WRITTEN = re.compile(r"(?<![\\A-Za-z])(pi|infty|infinity|inf|theta)(?![A-Za-z])")
-_MODULUS = re.compile(r"\(\s?\\?mod(?![a-z])\s?\{?(\w+)\}?\s?\)|(?:\\p?mod|(?<![\\a-z])mod)(?![a-z])\s?\{?\s?(\w+)\s?\}?")
+_MODULUS = re.compile(
+    r"\(\s?\\?mod(?![a-z])\s?\{?(\w+)\}?\s?\)|(?:\\p?mod|(?<![\\a-z])mod)(?![a-z])\s?\{?\s?(\w+)\s?\}?"
+)
 _GROUPED = re.compile(r"(?<![\d.,_^])[1-9]\d{0,2}(?:(?: |\{,\})\d{3})+(?![\d/])")
 _MATH_MARK = re.compile(r"(\\\\(?:\[\d)?|\\\$)|\$|\\[()\[\]]")
 
@@ -122,7 +128,9 @@ def _symbols(text: str) -> str:
 
 
 def _marks(text: str) -> str:
-    """Remove what only says that mathematics begins or ends."""
+    """Remove what only says that mathematics or bold type begins or ends."""
+    bare = text.strip()
+    text = bare[2:-2] if bare.startswith("**") and bare.endswith("**") and len(bare) > 4 else text
     return _MATH_MARK.sub(lambda mark: mark[1] or ("" if mark[0] == "$" else " "), text)
 
 
@@ -151,12 +159,10 @@ def _commands(text: str) -> str:
 
 
 def _wrappers(text: str) -> str:
-    pairs = {name: ("\\text{", "}") for name in TEXT} | dict.fromkeys(TRANSPARENT, ("", ""))
+    pairs = dict.fromkeys(TEXT, ("\\text{", "}")) | dict.fromkeys(TRANSPARENT, ("", ""))
     text = re.sub(r"\\(?:" + "|".join(ROMAN) + r")\s*\{\s*([A-Za-z])\s*\}", r" \1", text)
-    text = re.sub(
-        r"\\operatorname\s*\{\s*([a-z]+)\s*\}", lambda m: f"\\{m[1]} " if m[1] in FUNCTIONS else m[0], text
-    )
-    words = re.compile(r"\\(?:" + "|".join(ROMAN) + r")\s*\{(?=[^{}\\]*\})(?=\s*[A-Za-z]+[A-Za-z/])")
+    text = re.sub(r"\\operatorname\s*\{\s*([a-z]+)\s*\}", lambda m: f"\\{m[1]} " if m[1] in FUNCTIONS else m[0], text)
+    words = re.compile(r"\\(?:" + "|".join(ROMAN) + r")\s*\{(?=[^{}\\]*\})(?=[~\s]*(?:[A-Za-z]+[A-Za-z/]|\([A-Z]\)))")
     text = words.sub(r"\\text{", text)
     return _unwrap(text, pairs | dict.fromkeys(ROMAN, ("{", "}")))
 
@@ -186,7 +192,11 @@ def _spaces(text: str) -> str:
 
 def _thousands(text: str) -> str:
     """Join the groups of a number that spaces or commas in braces separate; commas stay."""
-    return _GROUPED.sub(lambda match: match[0].replace(" ", "").replace("{,}", ""), text).replace("{,}", ",").replace("{:}", ":")
+    return (
+        _GROUPED.sub(lambda match: match[0].replace(" ", "").replace("{,}", ""), text)
+        .replace("{,}", ",")
+        .replace("{:}", ":")
+    )
 
 
 def _operators(text: str) -> str:

@@ -7,7 +7,9 @@ from collections import deque
 
 DEEPEST = 40
 """Depth of nested brackets up to which a text is read."""
-_BRACKETS = re.compile(r"\\(?:begin|end)\s?\{[a-zA-Z*]+\}|\\[lr]angle(?![a-z])|\\[lr](?:floor|ceil)(?![a-z])|\\.|[()\[\]{}]", re.DOTALL)
+_BRACKETS = re.compile(
+    r"\\(?:begin|end)\s?\{[a-zA-Z*]+\}|\\[lr]angle(?![a-z])|\\[lr](?:floor|ceil)(?![a-z])|\\.|[()\[\]{}]", re.DOTALL
+)
 _OPENING = ("(", "[", "{", r"\{", r"\begin", r"\langle", r"\lfloor", r"\lceil")
 _CLOSING = (")", "]", "}", r"\}", r"\end", r"\rangle", r"\rfloor", r"\rceil")
 

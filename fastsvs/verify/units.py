@@ -24,7 +24,10 @@ _TABLE: Mapping[str, str] = {
     "dollar": "$ dollar usd buck=1; cent ¢=0.01",
     **{"euro": "€ euro eur=1", "sterling": "£ gbp=1", "yen": "¥ yen jpy=1", "rupee": "₹ rupee rs inr=1"},
     **{"celsius": "celsius degc=1", "fahrenheit": "fahrenheit degf=1", "kelvin": "kelvin=1"},
-    **{"energy": "j joule=1; kj kilojoule=1000; ev=1.602176634e-19; kwh=3600000", "power": "w watt=1; kw kilowatt=1000"},
+    **{
+        "energy": "j joule=1; kj kilojoule=1000; ev=1.602176634e-19; kwh=3600000",
+        "power": "w watt=1; kw kilowatt=1000",
+    },
     **{"force": "n newton=1; kn=1000", "charge": "coulomb=1", "frequency": "hz hertz=1; khz=1000; mhz=1000000"},
     **{"voltage": "v volt=1", "current": "amp ampere=1", "resistance": "ohm=1", "pressure": "pa pascal=1; kpa=1000"},
     **{"amount": "mol mole=1", "number": "unit=1; dozen=12"},
@@ -56,7 +59,9 @@ def _names() -> dict[str, tuple[str, Fraction]]:
     for dimension, line in _TABLE.items():
         for group in line.split("; "):
             spellings, _, factor = group.partition("=")
-            names.update({name: ("" if dimension == "number" else dimension, Fraction(factor)) for name in spellings.split()})
+            names.update(
+                {name: ("" if dimension == "number" else dimension, Fraction(factor)) for name in spellings.split()}
+            )
     return names
 
 

@@ -9,7 +9,7 @@ from fastsvs.verify.verdict import Verdict
 from fastsvs.verify.verifier import compare
 
 integers = st.integers(-(10**30), 10**30)
-no_markup = st.text(st.characters(exclude_characters="\\{}#", exclude_categories=["Cs"]))
+no_markup = st.text(st.characters(exclude_characters="\\{}#<", exclude_categories=["Cs"]))
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,10 @@ no_markup = st.text(st.characters(exclude_characters="\\{}#", exclude_categories
         ("1 + 1 = 2\n#### 2", r"\boxed{2}"),
         ("#### Step 1\n1 + 1 = 2", "#### Step 1\n1 + 1 = 2"),
         ("a" * 5000 + "b" * TAIL_CHARACTERS, "b" * TAIL_CHARACTERS),
+        ("so <answer>5</answer>", r"\boxed{5}"),
+        ("<answer>4</answer> no, <answer> 5 </answer>", r"\boxed{5}"),
+        (r"<answer>\boxed{5}</answer>", r"\boxed{5}"),
+        ("<answer></answer>", "<answer></answer>"),
         ("  \n", ""),
     ],
 )
@@ -48,6 +52,16 @@ def test_long_degenerate_responses_take_linear_time(piece):
     response = piece * (200_000 // len(piece))
     plain_integer(final_answer(response))
     plain_integer("$" + response)
+
+
+@pytest.mark.parametrize("opening", [r"\boxed{", "{", r"\boxed{{", r"\boxed{ \text{"])
+def test_deeply_nested_boxes_take_linear_time_and_memory(opening):
+    """Contents of all boxes of this text would take gigabytes."""
+    depth = 256_000 // len(opening)
+    response = opening * depth + "5" + "}" * (depth * opening.count("{"))
+    answer = final_answer(rf"\boxed{{{response}}}")
+    assert answer == rf"\boxed{{{response}}}"
+    assert compare(answer, "5") is None
 
 
 @pytest.mark.parametrize(
