@@ -129,8 +129,9 @@ class VerifierConfig(Section):
     workers: int | None = Field(None, ge=1)
     """Number of verifier processes of each rank; null for half of the rank's cores, at least 2 and at most 16."""
     timeout_seconds: float = Field(10.0, gt=0)
-    """Longest check of one answer, in seconds, counted from its start; the process is then killed and replaced, and the
-    answer counts as unverified."""
+    """CPU time that checking one answer may take, in seconds; its process is then ended and replaced, and the answer
+    counts as unverified. A check of over one second waits until all others are done. Ten times as much wall time is a
+    second limit, for a process that does not compute."""
 
 
 class SandboxConfig(Section):

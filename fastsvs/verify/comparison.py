@@ -224,7 +224,8 @@ def _texts(gold: Form, found: Form) -> bool | None:
             return False if len(gold.numbers) > 1 and isinstance(found, (Number, Words)) else None
         if squeezed(gold.text).lower() == squeezed(found.text).lower():
             return True
-        return None if gold.numbers == found.numbers else False
+        names = is_name(gold.text) and is_name(found.text)
+        return None if gold.numbers == found.numbers and not names else False
     words = [SYNONYMS.get(form.text, form.text) if isinstance(form, Words) else None for form in (gold, found)]
     if words[0] is not None and words[0] == words[1]:
         return True
