@@ -32,7 +32,7 @@ from fastsvs.verify.reader import is_name, read
 from fastsvs.verify.sequences import all_of, sequences_equal
 from fastsvs.verify.spelling import squeezed
 
-SYNONYMS = {"dne": "does not exist", "no solutions": "no solution", "false": "no", "true": "yes"}
+SYNONYMS = {"dne": "does not exist", "no solutions": "no solution"}
 _HALF_DAY = 12 * 3600
 LONGEST_VARIABLES = 3
 """Number of letters up to which a word may be a product of variables."""

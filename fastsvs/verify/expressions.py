@@ -36,7 +36,7 @@ POINTS = ((5, 1, 13), (16, -1, 14), (27, 1, 0), (38, 1, 16), (49, -1, 17), (60, 
 """Start, sign and denominator (0 for none) of the points at which expressions with variables are compared."""
 
 _UNREADABLE = re.compile(
-    r"\\dots|\\pmod|\\text|\\gcd|\\lcm|\\equiv|[?:'\"@#%$]|\d \d|!\s?!|\\not|\\begin|\\operatorname"
+    r"\\dots|\\pmod|\\text|\\gcd|\\lcm|\\equiv|[?:'\"@#%$]|(?<![_^\d])\d+ \d|!\s?!|\\not|\\begin|\\operatorname"
 )
 _MIXED = re.compile(r"(?<![\d.^_}])(\d+)\s?\\frac\s?\{\s?(\d+)\s?\}\s?\{\s?(\d+)\s?\}")
 _IMPLICIT = re.compile(r"(?<=\d)\s?(?=\()|(?<=\d\))\s?(?=\(\d)|(?<=\))\s?(?=\d)|(?<=\d)\s?(?=\\frac)")

@@ -11,6 +11,7 @@ from fastsvs.verify.numbers import Number, numeral, read_number
 from fastsvs.verify.spelling import FUNCTIONS
 from fastsvs.verify.units import read_unit
 
+MULTIPLES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 LONGEST = 400
 """Number of characters up to which a text is a quantity."""
 
@@ -20,7 +21,7 @@ _CURRENCY = re.compile(r"([+-]?)\s?(\\\$|[$€£¥₹]|Rs\.?|USD|EUR|GBP)\s?(.+)
 _PERCENT = re.compile(r"(.+?)\s?(?:%|(?<![A-Za-z])(?:percent|per cent|pct|percentage)(?: points?)?)", re.DOTALL)
 _GLUED = re.compile(r"(.*[\d)}])\s?(\^\\circ(?:\s?[CF])?|[€£¥₹¢]|[A-Za-z]{2,}(?:[\^/].*)?)", re.DOTALL)
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
-_LETTERS = frozenset(("m", "s", "g", "h", "L", "N", "J", "W", "V"))
+_LETTERS = frozenset(("m", "s", "g", "h", "L", "N", "J", "W", "V", "K"))
 """Letters that are units when they stand alone behind a number and a space."""
 _BETWEEN_NUMBERS = re.compile(r"\d (?![xX])[A-Za-z]{1,3} \d|(?<![\\A-Za-z])[A-Za-z]{2,} \d")
 _FEET = re.compile(r"(\d+)\s?'\s?(\d+(?:\.\d+)?)\s?(?:\"|'')")
@@ -101,10 +102,14 @@ def _bare(text: str) -> str:
 
 def _quantity(amount: str, rest: str, read: Callable[[str], Form]) -> Form | None:
     number = read_number(amount)
+    multiple, _, counted = rest.partition(" ")
+    if number is not None and multiple in MULTIPLES:
+        value = Number(number.value * MULTIPLES[multiple])
+        return Quantity(value, read_unit(counted), _bare(counted)) if counted else value
     unit = read_unit(rest) if len(rest) > 1 or rest in _LETTERS else None
     if unit is None:
-        counted = number is not None and re.fullmatch(r"[A-Za-z][A-Za-z' -]*", rest) and _WORD.search(rest)
-        return Quantity(number, None, _bare(rest)) if counted and number else None
+        things = re.fullmatch(r"[A-Za-z][A-Za-z' -]*", rest) and _WORD.search(rest)
+        return Quantity(number, None, _bare(rest)) if things and number else None
     if number is None and (len(rest) == 1 or _WORD.search(amount)):
         return None
     return Quantity(number or read(amount), unit, rest)

@@ -38,12 +38,12 @@ _RELATION = re.compile(r"\\(?:le|ge|ne|approx|in)(?![a-zA-Z])|(?<!\\)[<>=]")
 _CUP = re.compile(r"\\cup(?![a-z])")
 _COLON = re.compile(":")
 _CHOICE = re.compile(
-    r"(?:(?i:option|choice|answer)\s?:?\s?)?(?:\(([A-J])\)|\[([A-J])\]|([A-J])[.):]|([A-J])(?=$))(?:\s(?![+*/^=<>_]|-\D|\\(?!frac|sqrt|pi|text|infty))(.*)|$)"
+    r"(?:(?i:option|choice|answer)\s?:?\s?)?(?:\(([A-J])\)|\[([A-J])\]|([A-J])[.):]|([A-J])(?=$))(?:\s(?!(?:and|or)\s|[+*/^=<>_]|-\D|\\(?!frac|sqrt|pi|text|infty))(.*)|$)"
     r"|(?i:option|choice)\s?:?\s?\(?([A-J])\)?"
 )
 _NAME = re.compile(
     r"\\?[A-Za-z]+(?:\s[A-Za-z]+){0,6}'{0,3}(?:_(?:\{[^{}]{1,20}\}|\w))?'{0,3}\s?(?:\([^()]{0,40}\)|\^\{-1\}\([^()]{0,40}\))?"
-    r"|\|\s?[A-Za-z]{1,3}\s?\||\\(?:angle|triangle|overline|vec)\s?\{?[A-Za-z]{1,4}\}?|[A-Z]{1,2}\s?\([^()]{0,40}\)"
+    r"|\\(?:sin|cos|tan|cot|ln|log)\s?\\?[A-Za-z]+|\|\s?[A-Za-z]{1,3}\s?\||\\(?:angle|triangle|overline|vec)\s?\{?[A-Za-z]{1,4}\}?|[A-Z]{1,2}\s?\([^()]{0,40}\)"
     r"|\(\s?[a-z](?:_\{?\w\}?)?(?:,\s?[a-z](?:_\{?\w\}?)?){1,4}\s?\)"
 )
 _CLAUSE = re.compile(

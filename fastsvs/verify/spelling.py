@@ -78,6 +78,8 @@ _BARE_FRACTION = re.compile(
     r"\\frac\s*(\d|[A-Za-z]|\\pi)\s*(\d|[A-Za-z]|\\pi|(?=\{))|\\frac\s*(\{[^{}]*\})\s*(\d|[A-Za-z])"
 )
 _CHOOSE = re.compile(r"\{([^{}]*)\\choose([^{}]*)\}")
+_BARE_BINOMIAL = re.compile(r"\\binom\s*([A-Za-z\d])\s*([A-Za-z\d])")
+_BARE_ACCENT = re.compile(r"\\(hat|vec|tilde|overline)\s*([A-Za-z])(?![A-Za-z])")
 _POWER = re.compile(r"\^\s?\(([^()]*)\)")
 _NATURAL = re.compile(r"\\log\s?_\s?(?:\{\s?e\s?\}|e(?![A-Za-z]))\s?")
 _WRITTEN = re.compile(r"(?<![\\A-Za-z])(pi|infty|infinity|inf|theta)(?![A-Za-z])")
@@ -162,7 +164,11 @@ def _wrappers(text: str) -> str:
     pairs = dict.fromkeys(TEXT, ("\\text{", "}")) | dict.fromkeys(TRANSPARENT, ("", ""))
     text = re.sub(r"\\(?:" + "|".join(ROMAN) + r")\s*\{\s*([A-Za-z])\s*\}", r" \1", text)
     text = re.sub(r"\\operatorname\s*\{\s*([a-z]+)\s*\}", lambda m: f"\\{m[1]} " if m[1] in FUNCTIONS else m[0], text)
-    words = re.compile(r"\\(?:" + "|".join(ROMAN) + r")\s*\{(?=[^{}\\]*\})(?=[~\s]*(?:[A-Za-z]+[A-Za-z/]|\([A-Z]\)))")
+    words = re.compile(
+        r"\\(?:"
+        + "|".join(ROMAN)
+        + r")\s*\{(?=(?:[^{}\\]|\\[,;:! ]|\^\{-?\d\})*\})(?=[~\s]*(?:[A-Za-z]+(?:[A-Za-z/]|\\[,;: ])|\([A-Z]\)))"
+    )
     text = words.sub(r"\\text{", text)
     return _unwrap(text, pairs | dict.fromkeys(ROMAN, ("{", "}")))
 
@@ -205,6 +211,7 @@ def _operators(text: str) -> str:
     for pattern in (_BRACKETED_ROOT, _BARE_ROOT, _WRITTEN_ROOT):
         text = pattern.sub(lambda match: f"\\sqrt{{{match[1]}}}", text)
     text = _BARE_FRACTION.sub(_fraction, _CHOOSE.sub(r"\\binom{\1}{\2}", text))
+    text = _BARE_BINOMIAL.sub(r"\\binom{\1}{\2}", _BARE_ACCENT.sub(r"\\\1{\2}", text))
     text = _NATURAL.sub(r"\\ln ", _POWER.sub(r"^{\1}", text))
     text = _WRITTEN.sub(lambda match: "\\infty " if match[1].startswith("inf") else f"\\{match[1]} ", text)
     text = _MODULUS.sub(lambda match: f" \\pmod{{{match[1] or match[2]}}}", text) if "mod" in text else text

@@ -13,7 +13,10 @@ Dimensions = frozenset[tuple[str, int]]
 _TABLE: Mapping[str, str] = {
     "length": "m meter metre=1; cm centimeter centimetre=0.01; mm millimeter millimetre=0.001; km kilometer "
     "kilometre=1000; in inch inche=0.0254; ft foot feet=0.3048; yd yard=0.9144; mi mile=1609.344; nm nanometer=1e-9; "
-    "um micrometer micron=1e-6; dm decimeter=0.1; angstrom=1e-10",
+    "um micrometer micron=1e-6; dm decimeter=0.1; angstrom=1e-10; "
+    "au=149597870700; pc parsec=3.0856775814913673e16; kpc=3.0856775814913673e19; mpc=3.0856775814913673e22; "
+    "ly=9460730472580800",
+    **{"field": "t tesla=1; gauss=0.0001", "luminosity": "lsun=1", "solar mass": "msun=1", "solar radius": "rsun=1"},
     "mass": "kg kilogram kilo=1; g gram gm=0.001; mg milligram=1e-6; lb pound=0.45359237; oz ounce=0.028349523125; "
     "tonne=1000",
     "time": "s sec second=1; ms millisecond=0.001; min minute=60; h hr hour=3600; day=86400; week=604800; "
@@ -23,9 +26,10 @@ _TABLE: Mapping[str, str] = {
     "radian": "rad radian=1",
     "dollar": "$ dollar usd buck=1; cent ¢=0.01",
     **{"euro": "€ euro eur=1", "sterling": "£ gbp=1", "yen": "¥ yen jpy=1", "rupee": "₹ rupee rs inr=1"},
-    **{"celsius": "celsius degc=1", "fahrenheit": "fahrenheit degf=1", "kelvin": "kelvin=1"},
+    **{"celsius": "celsius degc=1", "fahrenheit": "fahrenheit degf=1", "kelvin": "k kelvin=1"},
     **{
-        "energy": "j joule=1; kj kilojoule=1000; ev=1.602176634e-19; kwh=3600000",
+        "energy": "j joule=1; kj kilojoule=1000; kwh=3600000; erg=1e-7; ev=1.602176634e-19; kev=1.602176634e-16; "
+        "mev=1.602176634e-13; gev=1.602176634e-10",
         "power": "w watt=1; kw kilowatt=1000",
     },
     **{"force": "n newton=1; kn=1000", "charge": "coulomb=1", "frequency": "hz hertz=1; khz=1000; mhz=1000000"},
@@ -40,6 +44,7 @@ _COMPOUND: Mapping[str, tuple[str, Fraction]] = {
     **{"acre": ("ft^2", Fraction(43560)), "hectare": ("m^2", Fraction(10000)), "ha": ("m^2", Fraction(10000))},
 }
 """Units that are a multiple of an expression of other units."""
+COMMANDS: Mapping[str, str] = {"\\mu ": "u", "\\AA": "angstrom", "\\Omega": "ohm"}
 _FACTOR = re.compile(r"([A-Za-z$€£¥₹¢]+)(?:\s?\^\s?\{?\s?(-?\d)\s?\}?)?")
 _JOINT = re.compile(r"\s?(/|per(?![a-z])|\\cdot|-(?=[a-z]))\s?|\s")
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
@@ -107,10 +112,13 @@ def read_unit(text: str) -> Unit | None:
 
 
 def _spelled(text: str) -> str:
+    text = re.sub(r"([MLR])\s?_\s?\{?\s?\\odot\s?\}?", lambda m: m[1].lower() + "sun", text)
+    for command, name in COMMANDS.items():
+        text = text.replace(command, name)
     text = " ".join(text.replace("\\$", "$").replace("^\\circ", " deg").split())
     text = re.sub(r"(?i)\bdeg(?:rees?)? ?(C|F|celsius|fahrenheit)\b", lambda m: "deg" + m[1][0].lower(), text)
     text = re.sub(r"([A-Za-z]+) (squared|cubed)\b", lambda m: f"{m[1]}^{_POWERS[m[2]]}", text)
-    return " ".join(text.replace(".", " ").strip(" {}").split())
+    return " ".join(text.replace(".", " ").strip().split())
 
 
 def _named(word: str) -> Unit | None:

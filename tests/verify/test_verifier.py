@@ -34,7 +34,7 @@ def verifier():
 
 @pytest.fixture
 def impatient():
-    with Verifier(VerifierConfig(workers=2, timeout_seconds=1.5)) as verifier:
+    with Verifier(VerifierConfig(workers=2, timeout_seconds=0.5)) as verifier:
         yield verifier
 
 
