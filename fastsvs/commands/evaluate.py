@@ -29,6 +29,7 @@ from fastsvs.rollout import ENGINES, Asked, EnginePlan
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import load_verification_template
 from fastsvs.telemetry import StepProgress
+from fastsvs.verify import check_verifier
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def preflight(job: EvalJob, here: bool = True) -> Inputs:
     """Read and check what the evaluation needs. Raises UserError for what cannot be read or evaluated; `here` is False
     where the evaluation may run elsewhere. It reads only the description of the weights, and writes nothing."""
     check_placement(job.rollout, "an evaluation")
+    check_verifier(job.verifier)
     engine = ENGINES.get(job.rollout.engine)
     stored = open_weights(job.model.path)
     tokenizer = load_tokenizer(job.model.tokenizer or stored.tokenizer, *(plan.data for plan in job.chosen.values()))

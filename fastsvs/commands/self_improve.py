@@ -43,6 +43,7 @@ from fastsvs.selfplay import FATES, Chain, Group, SelfStage, collect, original_t
 from fastsvs.stored_run import RunLayout
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import check_policy
+from fastsvs.verify import check_verifier
 
 Counters = Mapping[str, float]
 
@@ -127,6 +128,7 @@ def preflight(job: SelfJob, processes: int | None) -> Inputs:
     rounds' fine-tuning on `processes` processes (None: on as many as their layout takes, wherever they are). Needs no
     weights and writes nothing."""
     check_placement(job.rollout, "fastsvs self")
+    check_verifier(job.verifier)
     engine = ENGINES.get(job.rollout.engine)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())

@@ -20,7 +20,7 @@ from fastsvs.errors import UserError
 from fastsvs.policy import DTYPES, StoredWeights
 from fastsvs.rollout import ENGINES, Engine, Rollouts, announced, engine_spec, open_rollouts
 from fastsvs.sync import LoadedSync, LocalSync, WeightSync
-from fastsvs.verify import Verifier
+from fastsvs.verify import AnswerVerifier, open_verifier
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class OpenEngine:
     """An engine at work with stored weights, and the verifier beside it."""
 
     rollouts: Rollouts
-    verifier: Verifier
+    verifier: AnswerVerifier
     step: int
     """Step of the weights, which is also their version."""
 
@@ -60,7 +60,7 @@ def open_engine(
     stop = stop_token_ids(stored.model.path, tokenizer)
     with ExitStack() as stack:
         stack.enter_context(announced(rollout))
-        verifier = stack.enter_context(Verifier(verification))
+        verifier = stack.enter_context(open_verifier(verification))
         spec = engine_spec(rollout, stored.hf_config, stop, dtype, longest, folder / ".servers")
         if not ENGINES.get(rollout.engine).collective:
             weights = stack.enter_context(loadable(stored, folder / ".weights"))

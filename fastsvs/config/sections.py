@@ -124,8 +124,11 @@ class SelfPlayConfig(Section):
 
 
 class VerifierConfig(Section):
-    """The verifier: it compares answers with the reference answer, in processes of its own."""
+    """The verifier: it judges responses, in processes of its own. See docs/reward.md."""
 
+    name: str = "math"
+    """Verifier: `math` compares a response's answer with the data's, `module:object` is a function of your own that
+    takes a response and its problem."""
     workers: int | None = Field(None, ge=1)
     """Number of verifier processes of each rank; null for half of the rank's cores, at least 2 and at most 16."""
     timeout_seconds: float = Field(10.0, gt=0)

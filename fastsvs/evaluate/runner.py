@@ -14,13 +14,13 @@ from fastsvs.evaluate.gap import read_vote
 from fastsvs.evaluate.self_verification import SelfVerification
 from fastsvs.rollout import Engine, SamplingParams
 from fastsvs.selfplay import Experience, Group, Task, collect, original_tasks
-from fastsvs.verify import Verifier
+from fastsvs.verify import AnswerVerifier
 
 
 def evaluate(
     problems: Sequence[tuple[Problem, tuple[int, ...]]],
     engine: Engine,
-    verifier: Verifier,
+    verifier: AnswerVerifier,
     decode: Callable[[Sequence[int]], str],
     plan: SamplingPlan,
     rollout: RolloutConfig,

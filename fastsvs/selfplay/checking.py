@@ -13,26 +13,10 @@ from fastsvs.config import TrainJob
 from fastsvs.registry import Registry
 from fastsvs.rollout import Rollout
 from fastsvs.selfplay.types import ANSWER, Group, Task
-from fastsvs.verify import Pending, Verdict
+from fastsvs.verify import AnswerVerifier, Finding, Verdict
 
 Finished = tuple[Task, list[Rollout]]
 Decode = Callable[[Sequence[int]], str]
-
-
-class AnswerVerifier(Protocol):
-    """The part of `fastsvs.verify.Verifier` that self-play needs."""
-
-    def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
-        """Return the verdict on each (response, answer), or a future; which of the two depends on the pair alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A judge's finding on one response."""
-
-    verdict: Verdict
-    note: Any = None
-    """JSON for the stage."""
 
 
 Said = Verdict | Finding
@@ -175,6 +159,7 @@ class _Open:
             tuple(self.texts[i] for i in samples),
             tuple(finding.verdict for finding in findings),
             tuple(finding.note for finding in findings) if noted else (),
+            scores=tuple(map(_score, findings)) if any(finding.score is not None for finding in findings) else (),
         )
 
 
@@ -185,8 +170,12 @@ class _AnswerJudge:
         self._verifier = verifier
 
     def submit(self, asked: Sequence[tuple[str, Task]]) -> list[Said | Future[Any]]:
-        return list(self._verifier.submit([(text, task.problem.answer) for text, task in asked]))
+        return list(self._verifier.submit([(text, task.problem) for text, task in asked]))
 
 
 def _finding(said: Said) -> Finding:
     return said if isinstance(said, Finding) else Finding(said)
+
+
+def _score(finding: Finding) -> float:
+    return float(finding.verdict is Verdict.CORRECT) if finding.score is None else finding.score

@@ -100,10 +100,12 @@ def conclude(groups: Sequence[Group], keep: Callable[[Group], bool]) -> Experien
 
 
 def solving_rewards(group: Group) -> tuple[float, ...]:
-    """Return the rewards, [samples]: 1 for each correct answer, else 0."""
-    return tuple(float(verdict is Verdict.CORRECT) for verdict in group.verdicts)
+    """Return the rewards, [samples]: the scores where the verifier gave such, else 1 for each correct answer and 0 for
+    any other."""
+    return group.scores or tuple(float(verdict is Verdict.CORRECT) for verdict in group.verdicts)
 
 
 def informative(group: Group) -> bool:
-    """Return whether some answers are known to be correct and some to be wrong: 0 < accuracy < 1."""
-    return 0 < group.correct < group.verified
+    """Return whether answers that could be verified differ: some are known to be correct and some to be wrong, or their
+    scores are not all the same."""
+    return len(set(group.verified_scores())) > 1 if group.scores else 0 < group.correct < group.verified

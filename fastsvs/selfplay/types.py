@@ -69,6 +69,9 @@ class Group:
     """Verdicts, [samples]; empty for tasks without a judge."""
     notes: tuple[Any, ...] = ()
     """JSON that the judge found besides the verdicts, [samples]; empty where it found nothing more."""
+    scores: tuple[float, ...] = ()
+    """Partial scores in [0, 1], [samples], where the verifier gives such; 0 for a response that could not be verified.
+    Empty where verdicts are all."""
     rewards: tuple[float, ...] = ()
     """Rewards, [samples]; empty until the stage's `finish` has set them."""
     rejections: tuple[str | None, ...] = ()
@@ -89,8 +92,19 @@ class Group:
 
     @property
     def accuracy(self) -> Fraction | None:
-        """Return the exact share of correct responses among the verified ones, or None when there are none."""
-        return Fraction(self.correct, self.verified) if self.verified else None
+        """Return the exact share of correct responses among the verified ones, or their exact mean score, or None when
+        there are none."""
+        if not self.verified:
+            return None
+        if not self.scores:
+            return Fraction(self.correct, self.verified)
+        return sum(self.verified_scores(), start=Fraction(0)) / self.verified
+
+    def verified_scores(self) -> list[Fraction]:
+        """Return the scores of the verified responses, a decimal as what it says: 0.1 is 1/10."""
+        scores = self.scores or [float(verdict is Verdict.CORRECT) for verdict in self.verdicts]
+        pairs = zip(scores, self.verdicts, strict=True)
+        return [Fraction(repr(score)) for score, verdict in pairs if verdict is not Verdict.UNVERIFIED]
 
     @property
     def truncated(self) -> int:

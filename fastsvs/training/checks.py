@@ -17,6 +17,7 @@ from fastsvs.policy import check_backend, check_schedule, check_weights, checkpo
 from fastsvs.rollout import ENGINES, check_dedicated
 from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage
 from fastsvs.training.checkpoint_hooks import HOOKS
+from fastsvs.verify import check_verifier
 
 
 def longest_sequence(job: TrainJob) -> int:
@@ -66,6 +67,7 @@ def check_names(job: TrainJob) -> None:
     """Check that every plug-in that the job names exists, and that they go together. Raises UserError for those that do
     not."""
     check_dedicated(job.rollout)
+    check_verifier(job.verifier)
     ENGINES.get(job.rollout.engine)
     ADVANTAGES.get(job.algorithm.advantage)
     if ADVANTAGES.get(job.algorithm.verl.base) is ADVANTAGES.get("verl"):

@@ -34,7 +34,7 @@ from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import checkpoint_hooks
 from fastsvs.training.checks import longest_request, longest_sequence
 from fastsvs.training.preflight import encode_text, preflight
-from fastsvs.verify import Verifier
+from fastsvs.verify import AnswerVerifier, open_verifier
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Session:
     progress: StepProgress
     sampler: Sampler
     stage: Stage
-    verifier: Verifier
+    verifier: AnswerVerifier
     judges: Mapping[str, Judge]
     """Judges besides the verifier, by name."""
     policy: Policy
@@ -173,7 +173,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         inputs, stage, loss = checked.inputs, checked.stage, checked.loss
         rank_log.start(checked.folder.layout.logs)
         stack.enter_context(closing(checked.folder))
-        verifier = stack.enter_context(Verifier(job.verifier))
+        verifier = stack.enter_context(open_verifier(job.verifier))
         judges = {name: stack.enter_context(JUDGES.make(name, job)) for name in stage.judges}
         policy = build_policy(job, total_updates=job.run.steps)
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None

@@ -70,6 +70,8 @@ def sample_rows(step: int, experience: Experience) -> Iterator[dict[str, Any]]:
             row["system"] = group.task.problem.system
         if group.notes:
             row["notes"] = list(group.notes)
+        if group.scores:
+            row["scores"] = list(group.scores)
         if group.rejections:
             row["rejections"] = list(group.rejections)
         yield row

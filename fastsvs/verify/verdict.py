@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Verdict(StrEnum):
@@ -12,3 +14,14 @@ class Verdict(StrEnum):
     WRONG = "wrong"
     UNVERIFIED = "unverified"
     """Failure of the check itself (timeout, crash): counted and shown, earns no reward, and is never called wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a judge or a verifier found out about one response."""
+
+    verdict: Verdict
+    note: Any = None
+    """JSON for the stage and the sample log."""
+    score: float | None = None
+    """Partial score in [0, 1]; None where the verdict is all."""

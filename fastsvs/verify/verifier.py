@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from types import TracebackType
 
 from fastsvs.config import VerifierConfig
 from fastsvs.verify.answers import boxed_content, final_answer, plain_integer
+from fastsvs.verify.limits import attempts, workers_of
+from fastsvs.verify.own import Asked
 from fastsvs.verify.verdict import Verdict
-from fastsvs.workers import Attempt, WorkerPool
+from fastsvs.workers import WorkerPool
 
 Pending = Verdict | Future[Verdict]
 """A verdict, or a future that will hold it."""
-FEWEST_WORKERS, MOST_WORKERS = 2, 16
-"""Bounds of the number of workers, where the configuration leaves it to the machine."""
-FIRST_SECONDS = 1.0
-"""Limit of the first attempt at an answer, in seconds of CPU time. What needs longer is tried again with the whole
-limit, after all others."""
-WALL_FACTOR = 10.0
-"""Wall time of a check over its CPU time from which on its process counts as stuck."""
 
 
 class Verifier:
@@ -32,8 +26,8 @@ class Verifier:
     """
 
     def __init__(self, config: VerifierConfig) -> None:
-        self._workers = config.workers or workers_of_machine()
-        self._limits = sorted({min(FIRST_SECONDS, config.timeout_seconds), config.timeout_seconds})
+        self._workers = workers_of(config)
+        self._seconds = config.timeout_seconds
         self._pool = WorkerPool("fastsvs.verify.worker", [], self._workers, read=Verdict, lost=Verdict.UNVERIFIED)
         self._asked: dict[tuple[str, str], Future[Verdict]] = {}
 
@@ -42,19 +36,23 @@ class Verifier:
         """Return the lines to show to whoever starts a run."""
         return [f"answers that are no plain integers are checked in up to {self._workers} processes a rank"]
 
-    def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
-        """Return the verdict for each (response, gold answer), or a future while a process checks it.
+    def submit(self, pairs: Sequence[tuple[str, Asked]]) -> list[Pending]:
+        """Return the verdict for each (response, problem), or a future while a process checks it.
 
         Which of the two depends on the pair alone. Equal pairs of (final answer, gold answer) that are under way
         together are checked once. A future gives UNVERIFIED when the check took more CPU time than the limit, its
         process died, or the gold answer cannot be read; it raises UserError when the processes cannot be started.
         """
         self._asked = {question: verdict for question, verdict in self._asked.items() if not verdict.done()}
+        return [self._submit(final_answer(response), problem.answer) for response, problem in pairs]
+
+    def submit_answers(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
+        """Return the verdict for each (response, gold answer) as `submit` does."""
         return [self._submit(final_answer(response), gold) for response, gold in pairs]
 
     def verify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """Return the verdict for each pair as `submit` does, waiting for all of them."""
-        return [settled(verdict) for verdict in self.submit(pairs)]
+        """Return the verdict for each (response, gold answer), waiting for all of them."""
+        return [settled(verdict) for verdict in self.submit_answers(pairs)]
 
     def close(self) -> None:
         """End the processes."""
@@ -73,18 +71,8 @@ class Verifier:
         if verdict is not None:
             return verdict
         if (answer, gold) not in self._asked:
-            self._asked[answer, gold] = self._pool.submit(
-                *(Attempt([answer, gold, limit], limit * WALL_FACTOR) for limit in self._limits)
-            )
+            self._asked[answer, gold] = self._pool.submit(*attempts([answer, gold], self._seconds))
         return self._asked[answer, gold]
-
-
-def workers_of_machine() -> int:
-    """Return half of this rank's share of the cores of its node, between FEWEST_WORKERS and MOST_WORKERS. The other
-    cores are the engine's and the trainer's."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(max(cores // ranks // 2, FEWEST_WORKERS), MOST_WORKERS)
 
 
 def settled(verdict: Pending) -> Verdict:

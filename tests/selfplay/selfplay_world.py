@@ -86,8 +86,11 @@ class BoxVerifier:
         self.slow = slow
         self.seconds = seconds
 
-    def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
-        self.calls.append(list(pairs))
+    facts: Sequence[str] = ()
+
+    def submit(self, asked: Sequence[tuple[str, Problem]]) -> list[Pending]:
+        pairs = [(response, problem.answer) for response, problem in asked]
+        self.calls.append(pairs)
         return [self._later(*pair) if self.slow(pair[0]) else self._verdict(*pair) for pair in pairs]
 
     def _later(self, response: str, answer: str) -> Future[Verdict]:

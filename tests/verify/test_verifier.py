@@ -16,7 +16,7 @@ import pytest
 from fastsvs.config import VerifierConfig
 from fastsvs.errors import UserError
 from fastsvs.verify import Verdict, Verifier
-from fastsvs.verify.verifier import workers_of_machine
+from fastsvs.verify.limits import workers_of_machine
 
 EVAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval"
 ENDLESS = [r"\binom{1000000000}{500000000}", r"\Gamma(1000000000)", r"\sum_{n=1}^{10^{12}} \sin n"]
@@ -171,7 +171,7 @@ def test_waiting_for_a_busy_pool_does_not_count():
 
 def test_answers_that_take_long_go_to_the_end_of_the_queue():
     with Verifier(VerifierConfig(workers=1, timeout_seconds=300)) as verifier:
-        endless = verifier.submit([(box(answer), "5") for answer in ENDLESS])
+        endless = verifier.submit_answers([(box(answer), "5") for answer in ENDLESS])
         normal = [(box(rf"\frac{{{n}}}{{2}}"), "0.5") for n in range(1, 20)]
         assert verifier.verify(normal) == [Verdict.CORRECT] + [Verdict.WRONG] * 18
         assert not any(future.done() for future in endless)
@@ -183,10 +183,10 @@ def test_equal_answers_are_checked_once(monkeypatch):
         submit = verifier._pool.submit
         monkeypatch.setattr(verifier._pool, "submit", lambda *question: asked.append(question) or submit(*question))
         verifier.verify([(box(r"\frac{1}{2}"), "0.5")])
-        endless = verifier.submit([(box(ENDLESS[0]), "5")])
+        endless = verifier.submit_answers([(box(ENDLESS[0]), "5")])
         pairs = [(f"{n} ways to {box('5.0')}", gold) for n in range(50) for gold in ("5", "6")]
         assert verifier.verify(pairs) == [Verdict.CORRECT, Verdict.WRONG] * 50
-        assert verifier.submit([(f"again {box(ENDLESS[0])}", "5")]) == endless
+        assert verifier.submit_answers([(f"again {box(ENDLESS[0])}", "5")]) == endless
     assert len(asked) == 4
 
 
@@ -198,7 +198,7 @@ def test_answers_are_checked_while_the_caller_does_something_else(impatient):
     wait_until(fraction.done)
     assert fraction.result() is Verdict.CORRECT
     assert not endless.done()
-    (later,) = impatient.submit([(box(r"\frac{1}{3}"), "0.5")])
+    (later,) = impatient.submit_answers([(box(r"\frac{1}{3}"), "0.5")])
     assert later.result(timeout=60) is Verdict.WRONG
     assert endless.result(timeout=60) is Verdict.UNVERIFIED
 
@@ -207,7 +207,7 @@ def test_close_ends_what_is_being_checked_and_what_waits():
     with Verifier(VerifierConfig(workers=1, timeout_seconds=60)) as verifier:
         assert verifier.verify([(box("5.0"), "5")]) == [Verdict.CORRECT]
         (worker,) = verifier._pool._workers.values()
-        running, waiting = verifier.submit([(box(ENDLESS[0]), "5"), (box(ENDLESS[1]), "5")])
+        running, waiting = verifier.submit_answers([(box(ENDLESS[0]), "5"), (box(ENDLESS[1]), "5")])
         verifier.close()
         assert worker.process.poll() is not None
         assert running.cancelled()
@@ -217,7 +217,7 @@ def test_close_ends_what_is_being_checked_and_what_waits():
 
 def test_killed_worker_is_replaced_and_its_answer_unverified():
     with Verifier(VerifierConfig(workers=1, timeout_seconds=300)) as verifier:
-        (endless,) = verifier.submit([(box(ENDLESS[0]), "5")])
+        (endless,) = verifier.submit_answers([(box(ENDLESS[0]), "5")])
         for _ in verifier._limits:
             (worker,) = busy_workers(verifier)
             os.kill(worker, signal.SIGKILL)
