@@ -305,7 +305,15 @@ PART = "rank_00000.safetensors"
     (appending("metrics.jsonl", "{oops}\n"), "metrics.jsonl, line 3: not JSON"),
     (appending("metrics.jsonl", '{"loss": 1}\n'), "metrics.jsonl, line 3: no step"),
     (appending("metrics.jsonl", "5\n"), "metrics.jsonl, line 3: not a JSON object"),
+    (appending("metrics.jsonl", '{"step": 3, "reward/mean": NaN}\n'), "line 3: reward/mean is nan, which is no finite"),
+    (appending("metrics.jsonl", '{"step": 3, "loss": "low"}\n'), "metrics.jsonl, line 3: loss is 'low', which is no"),
+    (appending("metrics.jsonl", f'{{"step": 3, "loss": {10**400}}}\n'), "metrics.jsonl, line 3: loss is 1000"),
     (lambda f: (f / "run/evaluations/step_0.json").write_text("{"), "evaluations/step_0.json: not JSON"),
+    (lambda f: (f / "run/evaluations/step_0.json").write_text('{"pass@1": 0.5}'), "pass@1 is 0.5 instead of mean, low"),
+    (
+        lambda f: (f / "run/evaluations/step_0.json").write_text('{"pass@1": {"mean": NaN, "low": 0, "high": 1}}'),
+        "evaluations/step_0.json: evaluation/pass@1 is nan",
+    ),
 )
 def test_a_run_that_a_hand_has_edited(capsys, again: Path, change: Damage, message: str) -> None:
     change(again)
@@ -388,7 +396,7 @@ def test_few_open_files(tmp_path: Path) -> None:
         ["bash", "-c", command], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
     )
     assert ended.returncode == 2
-    assert ended.stderr.startswith("fastsvs: error: this process may have 64 files open at most, and the job needs 256")
+    assert ended.stderr.startswith("fastsvs: error: this process may have 64 files open at most, and a job needs 256:")
     assert "`ulimit -n 4096`" in ended.stderr
     assert ended.stderr.count("\n") == 1
 

@@ -46,8 +46,9 @@ def _held_out(axes: Axes, evaluations: Mapping[int, Mapping[str, Any]]) -> None:
         steps = sorted(evaluations)
         mean = [evaluations[step][name]["mean"] for step in steps]
         errors = [
-            [evaluations[step][name]["mean"] - evaluations[step][name]["low"] for step in steps],
-            [evaluations[step][name]["high"] - evaluations[step][name]["mean"] for step in steps],
+            # Rounding may leave the mean beyond an end by as much.
+            [max(0.0, evaluations[step][name]["mean"] - evaluations[step][name]["low"]) for step in steps],
+            [max(0.0, evaluations[step][name]["high"] - evaluations[step][name]["mean"]) for step in steps],
         ]
         axes.errorbar(steps, mean, yerr=errors, marker="o", capsize=4, label=name, color=f"C{index}")
     _finish(axes, "Held-out problems (95% interval)", "pass@k")

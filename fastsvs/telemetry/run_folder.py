@@ -6,8 +6,8 @@ metrics beyond that checkpoint are therefore removed first.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +16,7 @@ from fastsvs import fingerprints
 from fastsvs.config import SelfJob, SftJob, TrainJob, differences
 from fastsvs.environment import describe_environment
 from fastsvs.errors import UserError
-from fastsvs.files import append_jsonl, check_folder, lock, write_atomic, write_json, write_jsonl
+from fastsvs.files import CURE, append_jsonl, check_folder, lock, write_atomic, write_json, write_jsonl
 from fastsvs.fingerprints import FILES, MODEL
 from fastsvs.stored_run import StoredRun
 from fastsvs.telemetry.loggers import Loggers, check_loggers
@@ -42,6 +42,9 @@ ASIDE = (
     "logging.",
 )
 """Beginnings of the keys for servers and the ways to reach them, and for what is observed during a run."""
+
+
+INTERVAL = {"mean", "low", "high"}
 
 
 class RunFolder:
@@ -100,18 +103,21 @@ class RunFolder:
             self._lock.close()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl. Raises UserError for one that names no step."""
+        """Return the rows of metrics.jsonl. Raises UserError for one that names no step, or a value that is no finite
+        number."""
         rows = self.stored.metrics()
         for number, row in enumerate(rows, 1):
+            where = f"{self.metrics_path}, line {number}"
             if type(row.get("step")) is not int:
-                raise UserError(f"{self.metrics_path}, line {number}: no step; bring the line back as it was written")
+                raise UserError(f"{where}: no step; {CURE}")
+            _check_figures(row, where)
         return rows
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.jsonl, and pass it to the loggers. Raises UserError for a value that is no finite
         number."""
         for name, value in row.items():
-            if not isinstance(value, int | float) or not isfinite(value):
+            if not _is_finite(value):
                 raise UserError(
                     f"step {row['step']}: the metric {name} is {value!r}, which is no finite number: mend what "
                     "computes it (a plug-in of your own?), or lower policy.optimizer.learning_rate if it diverges"
@@ -137,8 +143,16 @@ class RunFolder:
             self._loggers.log(step, dict(_scalars(result)))
 
     def evaluations(self) -> dict[int, dict[str, Any]]:
-        """Return all evaluations so far, by step."""
-        return self.stored.evaluations()
+        """Return all evaluations so far, by step. Raises UserError for one with a figure that is no finite number, or
+        a pass@k that is no interval."""
+        found = self.stored.evaluations()
+        for step, result in found.items():
+            where = str(self.layout.evaluation(step))
+            for name, value in result.items():
+                if name.startswith("pass@") and not (isinstance(value, Mapping) and value.keys() >= INTERVAL):
+                    raise UserError(f"{where}: {name} is {value!r} instead of mean, low and high; {CURE}")
+            _check_figures(dict(_scalars(result)), where)
+        return found
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
@@ -166,6 +180,16 @@ class RunFolder:
                 "choose another run.dir, remove the folder, or resume with the configuration it began with"
             )
         self.metrics(), self.evaluations()  # a run that goes on needs them: what is damaged is told before it begins
+
+
+def _check_figures(figures: Mapping[str, Any], where: str) -> None:
+    for name, value in figures.items():
+        if not _is_finite(value):
+            raise UserError(f"{where}: {name} is {value!r}, which is no finite number; {CURE}")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _scalars(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

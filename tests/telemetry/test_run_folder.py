@@ -90,9 +90,10 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
 
 def test_evaluations_come_back_by_step(tmp_path: Path) -> None:
     folder = begun(tmp_path)
-    folder.write_evaluation(10, {"pass@1": {"mean": 0.5}}, [{"id": "x"}])
-    folder.write_evaluation(0, {"pass@1": {"mean": 0.25}}, [{"id": "x"}])
-    assert list(folder.evaluations().items()) == [(0, {"pass@1": {"mean": 0.25}}), (10, {"pass@1": {"mean": 0.5}})]
+    early, late = ({"pass@1": {"mean": mean, "low": 0.125, "high": 0.75}} for mean in (0.25, 0.5))
+    folder.write_evaluation(10, late, [{"id": "x"}])
+    folder.write_evaluation(0, early, [{"id": "x"}])
+    assert list(folder.evaluations().items()) == [(0, early), (10, late)]
     assert read_jsonl(tmp_path / "evaluations" / "step_10.samples.jsonl") == [{"id": "x"}]
 
 
