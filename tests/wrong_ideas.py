@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastsvs.algorithms import Batch, Context, TokenLoss, TokenTerms, token_level
-from fastsvs.config import AlgorithmConfig, MergingConfig
+from fastsvs.config import AlgorithmConfig, DataConfig, MergingConfig
 from fastsvs.selfplay import Draw, Experience, Group, PlainStage, ShuffledEpochs
 
 number = 5
@@ -20,6 +20,14 @@ def nothing(*_: object) -> None:
 
 def lonely() -> None:
     """Take no arguments."""
+
+
+def told_as_text(question: str, config: DataConfig, mode: str) -> str:
+    return question
+
+
+def told_to_nobody(question: str, config: DataConfig, mode: str) -> list[dict[str, str]]:
+    return [{"content": question}]
 
 
 def nan_rewards(batch: Batch, context: Context) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -50,7 +50,19 @@ def messages_of(question: str, config: DataConfig, mode: Mode, system: str | Non
     """Return the chat that asks a question, as the PromptFn of `config` makes it. `system` is the data set's own system
     message, which stands in the place of `data.system_prompt`."""
     told = config if system is None else config.model_copy(update={"system_prompt": system})
-    return PROMPTS.get(config.prompt)(question, told, mode)
+    return _as_messages(config.prompt, PROMPTS.get(config.prompt)(question, told, mode))
+
+
+def _as_messages(name: str, returned: object) -> list[Message]:
+    """Return what a PromptFn returned. Raises UserError where that is no chat."""
+    for message in returned if isinstance(returned, list) and returned else [returned]:
+        texts = [message.get("role"), message.get("content")] if isinstance(message, dict) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise UserError(
+                f"prompt {name!r} returned {message!r:.100}; it must return a list of messages, each "
+                '{"role": ..., "content": ...} of texts'
+            )
+    return cast("list[Message]", returned)
 
 
 def encode_problems(
