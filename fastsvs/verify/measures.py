@@ -31,9 +31,11 @@ _NUMERAL = re.compile(r"\d+(?:\.\d+)?")
 
 def read_compound(text: str) -> Form | None:
     """Read `3 hours 20 minutes`: a sum of falling units of one kind, in the last of them."""
+    if len(text) > LONGEST:
+        return None
     parts, end = [], 0
     text = _FEET.sub(r"\1 ft \2 in", text)
-    while len(text) < LONGEST and (match := _PART.match(text, end)):
+    while match := _PART.match(text, end):
         end = match.end()
         parts.append((read_number(match[1]), read_unit(match[2])))
     if end < len(text) or len(parts) < 2:
