@@ -54,6 +54,13 @@ class _Dumper(yaml.SafeDumper):
     """The safe dumper, which quotes what `_Loader` would not read as a text."""
 
 
+def _write_text(dumper: yaml.SafeDumper, text: str) -> Node:
+    """Escape the line breaks of Unicode, which are read back as blanks otherwise."""
+    breaks = any(character in text for character in "\x85\u2028\u2029")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if breaks else None)
+
+
+_Dumper.add_representer(str, _write_text)
 _NULL = ("tag:yaml.org,2002:null", re.compile(r"None\Z"), ["N"])
 _UNWANTED = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:int")
 _Loader.yaml_implicit_resolvers = {

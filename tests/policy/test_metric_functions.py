@@ -86,7 +86,7 @@ def figures_of(model: str, *overrides: str) -> list[dict[str, float]]:
     for metrics in ([], [own(*OWN)]):
         asked = job(model, *overrides, *metrics)
         policy = built(asked)
-        found.append(measure(asked, policy, make_batch(), [ROW] if distributed.is_main() else []))
+        found.append(measure(asked, policy, 1, make_batch(), [ROW] if distributed.is_main() else []))
         mpu.destroy_model_parallel()
     return found
 
@@ -143,7 +143,7 @@ def test_every_rank_of_every_layout_finds_the_same(layout: str, by_rank: list[di
 
 def test_a_step_without_anything_to_learn_from_has_fewer_figures(model: str) -> None:
     asked = job(model, "dynamics.metrics=[rank,entropy,updates]")
-    figures = measure(asked, built(asked), make_batch().select([]), [])
+    figures = measure(asked, built(asked), 1, make_batch().select([]), [])
     assert figures.keys() == {f"dynamics/sparsity/{how}" for how in ("exact", "bf16", "tolerance")} | {
         "dynamics/relative_change"
     }
@@ -159,4 +159,4 @@ def test_a_step_without_anything_to_learn_from_has_fewer_figures(model: str) -> 
 def test_what_is_no_number_and_what_is_there_already_are_refused(model: str, metrics: str, message: str) -> None:
     asked = job(model, metrics)
     with pytest.raises(UserError, match=message):
-        measure(asked, built(asked), make_batch(), [ROW])
+        measure(asked, built(asked), 1, make_batch(), [ROW])
