@@ -63,7 +63,7 @@ class Case:
         return f"{self.calls} requests of {self.samples}, median {self.median} tokens, {SERVERS} servers"
 
 
-CASES = (Case(256, 8, 1000), Case(2000, 1, 22))
+CASES = (Case(128, 8, 1000), Case(1000, 1, 22))
 """Responses of a 32B policy, and short ones that are asked for one by one."""
 
 
