@@ -61,7 +61,7 @@ class RolloutConfig(Section):
     max_sequences: int = Field(256, ge=1)
     """Maximum number of sequences that one engine or server decodes at the same time."""
     client_processes: int = Field(1, ge=1)
-    """Number of processes that ask vLLM servers for samples and read their answers; one reads about 500,000 tokens a
+    """Number of processes that ask vLLM servers for samples and read their answers; one reads about a million tokens a
     second (docs/rollout.md)."""
 
     @model_validator(mode="after")
