@@ -81,6 +81,13 @@ def store() -> dist.Store:
     return shared
 
 
+@cache
+def board() -> dist.Store:
+    """Return a connection of its own to `store()`, for threads and short messages: other users of a connection may hold
+    it while they wait."""
+    return store() if launched_world_size() is None else store().clone()  # type: ignore[attr-defined]
+
+
 def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 

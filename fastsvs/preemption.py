@@ -11,11 +11,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from time import monotonic
 from types import FrameType
-
-import torch.distributed as dist
 
 from fastsvs import distributed
 from fastsvs.errors import Preempted
@@ -52,8 +49,7 @@ def told() -> bool:
     global _looked
     if not _told.is_set() and distributed.is_main() and monotonic() - _looked > LOOK_SECONDS:
         _looked = monotonic()
-        board = _board()
-        if board is not None and board.check([_KEY]):
+        if distributed.launched_world_size() is not None and distributed.board().check([_KEY]):
             _told.set()
     return _told.is_set()
 
@@ -72,13 +68,5 @@ def _hear(number: int, _frame: FrameType | None) -> None:
     if distributed.is_main():
         name = signal.Signals(number).name
         os.write(2, f"fastsvs: {name}: saving what is done, then ending; a second one ends at once\n".encode())
-    elif _board() is not None:  # not here: the process may be in the middle of talking to the store
-        threading.Thread(target=lambda: _board().set(_KEY, ""), daemon=True).start()  # type: ignore[union-attr]
-
-
-@cache
-def _board() -> dist.Store | None:
-    """Return a connection of its own to the job's store, or None for a plain start."""
-    if distributed.launched_world_size() is None:
-        return None
-    return distributed.store().clone()  # type: ignore[attr-defined]
+    else:  # not here: the process may be in the middle of talking to the store
+        threading.Thread(target=lambda: distributed.board().set(_KEY, ""), daemon=True).start()

@@ -22,7 +22,7 @@ from fastsvs.files import check_folder
 from fastsvs.policy import Policy, checkpoint, keep_base, write_companions
 from fastsvs.stored_run import checkpoint_step
 from fastsvs.telemetry import RunFolder, StepProgress
-from fastsvs.training import check_policy, check_resumption
+from fastsvs.training import build_saver, check_policy, check_resumption
 
 Example = tuple[np.ndarray, np.ndarray]
 """Token ids `[tokens]` and whether each is to be learned `[tokens]`."""
@@ -47,22 +47,27 @@ def sft(job: SftJob) -> Path:
     if main:
         keep_base(job.model, checked.tokenizer, folder.root)
     sampler = EpochSampler(len(examples), job.run.prompts_per_step, job.run.seed)
-    with closing(folder), StepProgress("sft", job.run.steps, start, enabled=main) as progress:
+    saver = build_saver(job, folder)
+    with closing(folder), closing(saver), StepProgress("sft", job.run.steps, start, enabled=main) as progress:
         for fact in (*checked.facts, *policy.facts):
             progress.say(fact)
         for step in range(start, job.run.steps):
-            began = time.perf_counter()
+            saver.check()
+            saved = saver.take_times()
+            began = time.perf_counter() - saved.get("time/save", 0.0)
             batch = supervised_batch([examples[index] for index in sampler.select(step)])
             weights = torch.full((len(batch),), 1.0 / float(batch.advantages.sum()))
             metrics = policy.update(batch, negative_log_likelihood, AlgorithmConfig(), weights, temperature=1.0)
-            row = {"step": step + 1, **metrics, "time/step": time.perf_counter() - began}
+            row = {"step": step + 1, **metrics, **saved, "time/step": time.perf_counter() - began}
             folder.log(row)
             progress.advance(step + 1, f"loss {metrics['loss']:.4f}  {row['time/step']:.2f} s")
             early = step + 1 < job.run.steps and distributed.broadcast(preemption.told())
             if (step + 1) % job.run.save_every == 0 or step + 1 == job.run.steps or early:
-                checkpoint.save(policy, folder.checkpoints, step + 1, {}, job.run.keep_checkpoints)
+                saver.begin(policy, step + 1, {})
             if early:
+                saver.finish()
                 raise Preempted
+        saver.finish()
     if job.export is None:
         return folder.root
     export = Path(job.export)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,20 +72,6 @@ def check_sizes(path: Path, manifest: Manifest) -> None:
     """Check that every file is there as a whole, as far as its size tells. Raises UserError for one that is not."""
     for name, facts in manifest.files.items():
         _check_size(path / name, facts)
-
-
-def check_contents(path: Path, files: Iterable[tuple[str, FileFacts]]) -> None:
-    """Check that these files hold what was written. Raises UserError for one that does not."""
-    for name, facts in files:
-        _check_size(path / name, facts)
-        if digest(path / name) != facts.sha256:
-            raise UserError(f"the contents of {name} do not have the checksum that was recorded")
-
-
-def digest(file: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _check_size(file: Path, facts: FileFacts) -> None:

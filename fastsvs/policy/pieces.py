@@ -1,42 +1,65 @@
-"""The pieces in the files of a checkpoint: flat fp32 stretches of each shard, found, checked and joined.
+"""The pieces in the files of a checkpoint: flat fp32 stretches of each shard, found, checked and read.
 
-A piece is called `quantity/parameter/tensor-parallel rank/start`; `training_state` says what the parts are.
+A piece is called `quantity/parameter/tensor-parallel rank/start`; `training_state` says what the parts are. Only the
+stretches that are asked for are read, whatever the layouts of writer and reader.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
-from fastsvs.policy.mapping import Shape, entries, join, megatron_shapes
+from fastsvs.policy import tensor_file
+from fastsvs.policy.mapping import Entry, Shape, entries, megatron_shapes
+from fastsvs.policy.regions import Range, Region, shard_region, spans, tensor_region, whole_shapes
+from fastsvs.policy.tensor_file import FLOAT_BYTES, Place, Read
 
 MASTER = "master"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 PIECE = re.compile(r"(?P<shard>.+/\d+)/(?P<start>\d+)")
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a shard in a file."""
+
+    start: int
+    """Place of its first value in the flat shard."""
+    size: int
+    """Number of values."""
+    file: int
+    """Number of the file among those of the index."""
+    key: str
+    """Name in the file."""
+    place: Place
+
+
 class PieceIndex:
-    """Index of where each stretch of each shard lies. The files stay mapped, and only what is read is loaded."""
+    """Index of where each stretch of each shard lies."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Open the files. Raises UserError for a tensor that is no piece."""
-        self._files = [safe_open(file, framework="pt") for file in files]
-        self._pieces: dict[str, list[tuple[int, int, str]]] = {}
-        for number, file in enumerate(self._files):
-            for key in file.keys():  # noqa: SIM118 (a safe_open is not a dictionary)
+        """Read the headers of the files. Raises UserError for one that cannot be read, or for a tensor that is no
+        piece."""
+        self.files = list(files)
+        self._pieces: dict[str, list[Piece]] = {}
+        for number, file in enumerate(files):
+            for key, place in tensor_file.read_header(file).items():
                 match = PIECE.fullmatch(key)
                 if match is None:
-                    raise UserError(f"{files[number].name} holds {key!r}, which is no piece of a checkpoint")
-                self._pieces.setdefault(match["shard"], []).append((int(match["start"]), number, key))
+                    raise UserError(f"{file.name} holds {key!r}, which is no piece of a checkpoint")
+                piece = Piece(int(match["start"]), prod(place.shape), number, key, place)
+                self._pieces.setdefault(match["shard"], []).append(piece)
         for pieces in self._pieces.values():
-            pieces.sort()
+            pieces.sort(key=lambda piece: piece.start)
 
     def check(self, architecture: Architecture, tensor_parallel: int, updates: int) -> None:
         """Check that the pieces make up all shards, and nothing else, of a policy after `updates` updates that was
@@ -51,56 +74,100 @@ class PieceIndex:
         for shard, shape in expected.items():
             self._check_shard(shard, torch.Size(shape).numel())
 
-    def read(self, shard: str, shape: Shape) -> Tensor:
-        """Return a whole shard, joined from its stretches. Raises UserError when one is missing, or for values that are
-        not finite."""
-        parts = [self._files[number].get_tensor(key) for _, number, key in self._pieces.get(shard, [])]
-        flat = torch.cat(parts) if parts else torch.empty(0)
-        if flat.numel() != torch.Size(shape).numel():
-            raise UserError(f"the checkpoint holds {flat.numel()} of {torch.Size(shape).numel()} values of {shard}")
-        if not flat.isfinite().all():
-            raise UserError(f"the checkpoint holds values of {shard} that are NaN or infinite: take an earlier one")
-        return flat.view(shape)
+    def reads(self, shard: str, start: int, into: memoryview) -> Iterator[tuple[int, Read]]:
+        """Yield what to read, each with the number of its file, for the values of a shard from `start` on to fill
+        `into`. The index must have been checked."""
+        end = start + len(into) // FLOAT_BYTES
+        pieces = self._pieces[shard]
+        for piece in pieces[bisect_right(pieces, start, key=lambda piece: piece.start) - 1 :]:
+            low, high = max(start, piece.start), min(end, piece.start + piece.size)
+            if low >= high:
+                return
+            memory = into[(low - start) * FLOAT_BYTES : (high - start) * FLOAT_BYTES]
+            yield piece.file, Read(piece.place.offset + (low - piece.start) * FLOAT_BYTES, memory)
 
     def _check_shard(self, shard: str, size: int) -> None:
         end = 0
-        for start, number, key in self._pieces.get(shard, []):
-            piece = self._files[number].get_slice(key)
-            shape, dtype = piece.get_shape(), piece.get_dtype()
+        for piece in self._pieces.get(shard, []):
+            shape, dtype = list(piece.place.shape), piece.place.dtype
             if dtype != "F32" or len(shape) != 1:
-                raise UserError(f"{key} is {dtype} of shape {shape}, it must be F32 in one dimension")
-            if start != end:
-                raise UserError(f"{key} begins at {start} instead of {end}")
-            end += shape[0]
+                raise UserError(f"{piece.key} is {dtype} of shape {shape}, it must be F32 in one dimension")
+            if piece.start != end:
+                raise UserError(f"{piece.key} begins at {piece.start} instead of {end}")
+            end += piece.size
         if end != size:
             raise UserError(f"there are {end} of {size} values of {shard}")
+
+
+class Quantity:
+    """One quantity of a checkpoint, such as the masters, that was written at some `tensor_parallel`."""
+
+    def __init__(self, index: PieceIndex, name: str, architecture: Architecture, tensor_parallel: int) -> None:
+        self.index = index
+        self._name = name
+        self._architecture = architecture
+        self._tensor_parallel = tensor_parallel
+        self._shapes = whole_shapes(architecture)
+
+    def reads(self, entry: Entry, region: Region, wanted: Range, into: memoryview) -> Iterator[tuple[int, Read]]:
+        """Yield what to read, each with the number of its file, to bring the values `wanted` of a region to their
+        places in `into`. The entry is one of the whole network."""
+        for rank in range(1 if entry.cut is None else self._tensor_parallel):
+            shape = self._shapes[entry.name]
+            source = shard_region(self._architecture, entry, shape, self._tensor_parallel, rank)
+            for here, there, count in spans(region, wanted, source):
+                place = (here - wanted[0]) * FLOAT_BYTES
+                memory = into[place : place + count * FLOAT_BYTES]
+                yield from self.index.reads(f"{self._name}/{entry.name}/{rank}", there, memory)
 
 
 class SavedTensors:
     """One quantity of a checkpoint as a `WeightSource` of Hugging Face tensors."""
 
-    def __init__(self, index: PieceIndex, quantity: str, architecture: Architecture, tensor_parallel: int) -> None:
-        self._index = index
-        self._quantity = quantity
+    def __init__(
+        self,
+        index: PieceIndex,
+        quantity: str,
+        architecture: Architecture,
+        tensor_parallel: int,
+        check: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Read the `quantity` from the files of `index`. `check` is called before a file is read, and raises an
+        exception where the file must not be trusted."""
+        self._name = quantity
+        self._quantity = Quantity(index, quantity, architecture, tensor_parallel)
         self._architecture = architecture
-        self._tensor_parallel = tensor_parallel
-        self._shard_shapes = megatron_shapes(architecture, tensor_parallel, 1, 0)
+        self._check = check
+        self._shapes = whole_shapes(architecture)
         self._owners = {name: entry for entry in entries(architecture, 1) for name in entry.sources}
-        self._joined: dict[str, Tensor] = {}
 
     def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
         """Read a tensor or a part of it; see `WeightSource`."""
-        if name not in self._joined:  # the tensors of one parameter are asked for one after the other
-            self._joined = dict(self._join(name))
-        whole = self._joined[name]
-        return whole if cut is None else whole.narrow(cut, start, end - start)
-
-    def _join(self, name: str) -> list[tuple[str, Tensor]]:
         entry = self._owners[name]
-        ranks = range(1 if entry.cut is None else self._tensor_parallel)
-        shape = self._shard_shapes[entry.name]
-        shards = [self._index.read(f"{self._quantity}/{entry.name}/{rank}", shape) for rank in ranks]
-        return join(entry, shards, self._architecture)
+        shape = self._shapes[entry.name]
+        region = tensor_region(self._architecture, entry, shape, name, cut, start, end)
+        values = torch.empty(region.size)
+        reads: dict[int, list[Read]] = {}
+        for number, read in self._quantity.reads(entry, region, (0, region.size), memory_of(values)):
+            reads.setdefault(number, []).append(read)
+        for number, wanted in reads.items():
+            file = self._quantity.index.files[number]
+            if self._check:
+                self._check(file)
+            tensor_file.read(file, wanted)
+        check_finite(values, f"{self._name}/{entry.name}")
+        return values.view(-1, region.width) if len(shape) > 1 else values
+
+
+def check_finite(values: Tensor, shard: str) -> None:
+    """Raise UserError for values that are not finite."""
+    if not values.isfinite().all():
+        raise UserError(f"the checkpoint holds values of {shard} that are NaN or infinite: take an earlier one")
+
+
+def memory_of(tensor: Tensor) -> memoryview:
+    """Return the memory of a flat CPU tensor as bytes."""
+    return tensor.view(torch.uint8).numpy().data
 
 
 def _shards(architecture: Architecture, tensor_parallel: int) -> Iterator[tuple[str, Shape]]:

@@ -1,9 +1,10 @@
 """Training state that an update changes: fp32 masters and Adam moments, in pieces from which any layout can be built.
 
 Each rank stores exactly what it owns: for each parameter of its stage, the flat stretch of its tensor-parallel shard
-that the distributed optimizer keeps there. Names are Megatron's with the layer numbers of the whole network. Reading
-joins the stretches into shards and the shards into Hugging Face tensors, and cuts these for the new layout. Values are
-only moved, so they keep their bits. The weights are the masters rounded to the policy's dtype, and are not stored.
+that the distributed optimizer keeps there. Names are Megatron's with the layer numbers of the whole network. A rank
+reads exactly what it will own, wherever it lies (`policy.saved`). Values are only moved, so they keep their bits. The
+weights are the masters rounded to the policy's dtype: they are not stored, and reading makes them from the masters,
+which the ranks then pass on to one another as after an update.
 """
 
 from __future__ import annotations
@@ -16,60 +17,92 @@ from megatron.core import parallel_state as mpu
 from torch import Tensor, nn
 
 from fastsvs.architecture import Architecture
-from fastsvs.policy.mapping import entries
-from fastsvs.policy.pieces import MASTER, MOMENTS, PieceIndex, SavedTensors
+from fastsvs.policy.mapping import Entry, entries
+from fastsvs.policy.parallel import megatron_device
+from fastsvs.policy.pieces import MASTER, MOMENTS, PieceIndex, Quantity, check_finite, memory_of
 from fastsvs.policy.policy import Policy
-from fastsvs.policy.weights import WeightSource, load_weights, stage_shards
+from fastsvs.policy.regions import Range, shard_region, whole_shapes
+from fastsvs.policy.tensor_file import Read
+from fastsvs.policy.weights import WeightSource, stage_shards
 
 
 def pieces(policy: Policy) -> dict[str, Tensor]:
-    """Return what this rank has to store: `quantity/parameter/tensor-parallel rank/start` -> flat fp32 CPU tensor."""
+    """Return what this rank has to store: `quantity/parameter/tensor-parallel rank/start` -> flat fp32 tensor, which
+    the optimizer goes on to use."""
     names = _stored_names(policy.architecture)
     rank = mpu.get_tensor_model_parallel_rank()
     found = {}
-    for owned in _owned_by_rank(policy):
+    for owned in owned_by_rank(policy):
         if owned.parameter in names:
             place = f"{names[owned.parameter]}/{rank}/{owned.start}"
-            found[f"{MASTER}/{place}"] = owned.master.detach().cpu()
+            found[f"{MASTER}/{place}"] = owned.master.detach()
             for moment in MOMENTS if owned.state else ():
-                found[f"{moment}/{place}"] = owned.state[moment].cpu()
+                found[f"{moment}/{place}"] = owned.state[moment]
     return found
 
 
-def restore(policy: Policy, index: PieceIndex, tensor_parallel: int, updates: int) -> None:
-    """Restore what all ranks' `pieces` in the `index` hold, written at that `tensor_parallel` after that many
-    `updates`. A frozen policy takes the weights alone. Raises UserError when a piece is missing."""
+class Restoration:
+    """State that is read from a checkpoint into host memory, and put in place when all of it is there.
 
-    def source(quantity: str) -> SavedTensors:
-        return SavedTensors(index, quantity, policy.architecture, tensor_parallel)
+    A frozen policy takes the weights alone.
+    """
 
-    load_weights(policy.stage, policy.architecture, source(MASTER))
-    if not hasattr(policy, "optimizer"):
-        return
-    owned = {part.parameter: part for part in _owned_by_rank(policy)}
-    for entry, shard in stage_shards(policy.architecture, source(MASTER)):
-        if entry.name in owned:
-            owned[entry.name].cut(shard, owned[entry.name].master)
-    for part in owned.values():
-        part.reset(updates)
-    for moment in MOMENTS if updates else ():
-        for entry, shard in stage_shards(policy.architecture, source(moment)):
-            if entry.name in owned:
-                owned[entry.name].cut(shard, owned[entry.name].state[moment])
-    policy.updates = updates
+    def __init__(self, policy: Policy, index: PieceIndex, tensor_parallel: int, updates: int) -> None:
+        """Plan to read what the `pieces` of all ranks hold, written at that `tensor_parallel` after that many
+        `updates`; the index must have been checked for that."""
+        self._policy = policy
+        self._updates = updates
+        self._values: dict[tuple[str, str], Tensor] = {}
+        self.reads: dict[int, list[Read]] = {}
+        """What this rank has to read, by the number of the file in the index."""
+        for quantity in (MASTER, *(MOMENTS if updates and _learns(policy) else ())):
+            self._plan(Quantity(index, quantity, policy.architecture, tensor_parallel), quantity)
+
+    def check(self) -> None:
+        """Raise UserError when a value that was read is not finite."""
+        for (quantity, parameter), values in self._values.items():
+            check_finite(values, f"{quantity}/{parameter}")
+
+    def apply(self) -> None:
+        """Put the values that were read in place. Collective."""
+        if not _learns(self._policy):
+            for name, parameter in self._policy.stage.named_parameters():
+                parameter.data.copy_(self._values[MASTER, name].view(parameter.shape))
+            return
+        for owned in owned_by_rank(self._policy):
+            owned.master.data.copy_(self._values[MASTER, owned.parameter])
+            owned.reset(self._updates)
+            for moment in MOMENTS if self._updates else ():
+                owned.state[moment].copy_(self._values[moment, owned.parameter])
+        _spread_weights(self._policy)
+        self._policy.updates = self._updates
+
+    def _plan(self, saved: Quantity, quantity: str) -> None:
+        architecture, shapes = self._policy.architecture, whole_shapes(self._policy.architecture)
+        tensor, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
+        whole = _whole_entries(architecture)
+        for name, entry, (start, end) in _needed(self._policy):
+            owner = whole[entry.sources]
+            region = shard_region(architecture, owner, shapes[owner.name], tensor, rank)
+            values = torch.zeros(end - start)  # what pads a vocabulary is nowhere, and 0
+            self._values[quantity, name] = values
+            wanted = min(start, region.size), min(end, region.size)
+            for file, read in saved.reads(owner, region, wanted, memory_of(values)):
+                self.reads.setdefault(file, []).append(read)
 
 
 def replace_weights(policy: Policy, source: WeightSource, *, keep_moments: bool) -> None:
     """Replace the policy's weights by those of `source`, and keep Adam's moments or drop them. Collective."""
-    load_weights(policy.stage, policy.architecture, source)
-    owned = {part.parameter: part for part in _owned_by_rank(policy)}
+    owned = {part.parameter: part for part in owned_by_rank(policy)}
     for entry, shard in stage_shards(policy.architecture, source):
         if entry.name in owned:
-            owned[entry.name].cut(shard, owned[entry.name].master)
+            part = owned[entry.name]
+            part.master.data.copy_(shard.reshape(-1)[part.start : part.end])
     if not keep_moments:
         for part in owned.values():
             part.reset(0)
         policy.updates = 0
+    _spread_weights(policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +133,9 @@ class Owned:
                 **moments,
             }
 
-    def cut(self, shard: Tensor, into: Tensor) -> None:
-        """Copy the stretch out of a whole shard into `into`, [end - start]."""
-        into.data.copy_(shard.reshape(-1)[self.start : self.end])
 
-
-def _owned_by_rank(policy: Policy) -> Iterator[Owned]:
+def owned_by_rank(policy: Policy) -> Iterator[Owned]:
+    """Yield the optimizer state of this rank."""
     names = {parameter: name for name, parameter in policy.stage.named_parameters()}
     for optimizer in policy.optimizer.chained_optimizers:
         for parameter, (group, order) in optimizer.model_param_group_index_map.items():
@@ -117,10 +147,45 @@ def _owned_by_rank(policy: Policy) -> Iterator[Owned]:
 def _stored_names(architecture: Architecture) -> dict[str, str]:
     """Return the parameters that this rank stores: their name in its stage -> their name in the whole network. A copy
     is stored by its owner, and a replicated parameter by the first tensor-parallel rank."""
-    stage, first = mpu.get_pipeline_model_parallel_rank(), mpu.get_tensor_model_parallel_rank() == 0
-    whole = {entry.sources: entry.name for entry in entries(architecture, 1)}
+    first = mpu.get_tensor_model_parallel_rank() == 0
+    whole = _whole_entries(architecture)
     return {
-        entry.name: whole[entry.sources]
-        for entry in entries(architecture, mpu.get_pipeline_model_parallel_world_size())
-        if entry.stage == stage and not entry.copy and (entry.cut is not None or first)
+        entry.name: whole[entry.sources].name
+        for entry in _stage_entries(architecture)
+        if not entry.copy and (entry.cut is not None or first)
     }
+
+
+def _needed(policy: Policy) -> Iterator[tuple[str, Entry, Range]]:
+    """Yield the parameters of this rank's stage, with the stretch of the flat shard that is to be read: what the rank
+    owns, or everything for a frozen policy."""
+    found = {entry.name: entry for entry in _stage_entries(policy.architecture)}
+    if _learns(policy):
+        for owned in owned_by_rank(policy):
+            yield owned.parameter, found[owned.parameter], (owned.start, owned.end)
+    else:
+        for name, parameter in policy.stage.named_parameters():
+            yield name, found[name], (0, parameter.numel())
+
+
+def _spread_weights(policy: Policy) -> None:
+    """Make the weights from the masters, as after an update."""
+    with megatron_device():
+        for optimizer in policy.optimizer.chained_optimizers:
+            optimizer._copy_main_params_to_model_params()
+        policy.model.start_param_sync(force_sync=True)
+
+
+def _learns(policy: Policy) -> bool:
+    return hasattr(policy, "optimizer")
+
+
+def _stage_entries(architecture: Architecture) -> list[Entry]:
+    stage = mpu.get_pipeline_model_parallel_rank()
+    found = entries(architecture, mpu.get_pipeline_model_parallel_world_size())
+    return [entry for entry in found if entry.stage == stage]
+
+
+def _whole_entries(architecture: Architecture) -> dict[tuple[str, ...], Entry]:
+    """Return the parameters of the whole network, by the Hugging Face tensors that they are made of."""
+    return {entry.sources: entry for entry in entries(architecture, 1)}

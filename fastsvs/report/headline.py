@@ -92,7 +92,8 @@ def time_split(row: Mapping[str, Number]) -> dict[str, float]:
     Verification is a part of the rollout where nothing else went on at the same time. Where the rollout ran beside the
     update of the step before, its part is the time spent waiting for it.
     """
-    parts = {name: float(row.get(f"time/{name}") or 0.0) for name in ("sync", "rollout", "update", "diagnostics")}
+    phases = ("save", "sync", "rollout", "update", "diagnostics")
+    parts = {name: float(row.get(f"time/{name}") or 0.0) for name in phases}
     checking, generation = row.get("time/verification"), row.get("time/generation")
     if checking and generation and generation <= parts["rollout"]:
         parts = {**parts, "rollout": parts["rollout"] - checking, "verification": float(checking)}

@@ -4,9 +4,10 @@ from fastsvs.training.checks import check_policy, check_resumption, longest_sequ
 from fastsvs.training.diagnostics import policy_figures
 from fastsvs.training.loop import train
 from fastsvs.training.preflight import preflight
-from fastsvs.training.session import training_spec
+from fastsvs.training.session import build_saver, training_spec
 
 __all__ = [
+    "build_saver",
     "check_policy",
     "check_resumption",
     "longest_sequence",

@@ -28,15 +28,19 @@ def train(job: TrainJob) -> dict[str, Any]:
         start, ahead = session.resume(), None
         evaluate_held_out(session, start)
         for step in range(start, job.run.steps):
+            session.saver.check()
             with saved_on_failure(session, step):
                 preemption.check()
                 row, ahead = train_step(session, step, ahead)
             session.folder.log(row)
             session.progress.advance(step + 1, training_facts(row))
             if session.save_is_due(step + 1):
-                session.save(step + 1)
+                with session.progress.phase("save"):
+                    session.save(step + 1)
             with saved_on_failure(session, step + 1):
                 evaluate_held_out(session, step + 1, ahead)
+        with session.progress.phase("save"):
+            session.saver.finish()
         return conclude(session)
 
 
@@ -46,7 +50,8 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
     Returns the step's row of metrics, where steps count from 1. Under `train.staleness` it also returns the rollout of
     the next step, which uses the weights from before this step's update; otherwise None.
     """
-    times: dict[str, float] = {}
+    saved = session.saver.take_times()
+    times = {name: seconds for name, seconds in saved.items() if name == "time/save"}
     overlaps = session.job.train.staleness and step + 1 < session.job.run.steps
     with clock(session, times, "sync"):
         rollout = begun or experience.begin(session, step, version=step)
@@ -73,7 +78,7 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
         if made
         else {}
     )
-    times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
+    times |= {**saved, "time/generation": rollout.seconds, "time/engine_idle": idle}
     row = joined(
         {"step": step + 1}, played, credited.metrics, learned, session.sync.metrics(), seen, peak_memory(), times
     )
@@ -100,13 +105,14 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
 
 @contextmanager
 def saved_on_failure(session: Session, step: int) -> Iterator[None]:
-    """Save the `step` steps that are done when the engine fails for good or the job is told to end early, and pass the
-    exception on."""
+    """Save the `step` steps that are done when the engine fails for good or the job is told to end early, wait until
+    they are on the disk, and pass the exception on."""
     try:
         yield
     except (EngineFailure, Preempted):
         if step:
             session.save(step)
+            session.saver.finish()
         raise
 
 

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 from fastsvs import distributed, rank_log
 from fastsvs.algorithms import CompleteLoss
-from fastsvs.config import TrainJob
+from fastsvs.config import SftJob, TrainJob
 from fastsvs.data import EncodedProblem, Inputs
 from fastsvs.errors import UserError
 from fastsvs.policy import DTYPES, Policy, checkpoint, keep_base
@@ -53,6 +53,7 @@ class Session:
     policy: Policy
     reference: Policy | None
     rollouts: Rollouts
+    saver: checkpoint.Saver
     loss: CompleteLoss
     sampling: SamplingParams
     plugin_state: dict[str, Any] = field(default_factory=dict)
@@ -143,15 +144,14 @@ class Session:
         return step % run.save_every == 0 or step == run.steps or checkpoint_hooks.is_due(self.job, step)
 
     def save(self, step: int) -> None:
-        """Write the checkpoint of a step, unless it is there. Where a checkpoint hook is due, it holds the weights that
-        the hook makes."""
-        checkpoints, state = self.folder.checkpoints, {"plugins": self.plugin_state}
-        newest = distributed.broadcast(checkpoint.latest(checkpoints))
-        if newest == self.folder.layout.checkpoint(step):
+        """Begin to write the checkpoint of a step, unless it is there or under way. Where a checkpoint hook is due, it
+        holds the weights that the hook makes."""
+        newest = distributed.broadcast(checkpoint.latest(self.folder.checkpoints))
+        if self.saver.step == step or newest == self.folder.layout.checkpoint(step):
             return
         if checkpoint_hooks.is_due(self.job, step):
             checkpoint_hooks.apply(self.job, self.policy, self.folder.root / ".before_hook", step)
-        checkpoint.save(self.policy, checkpoints, step, state, self.job.run.keep_checkpoints)
+        self.saver.begin(self.policy, step, {"plugins": self.plugin_state})
         give_back()
 
     def put_engine_to_sleep(self) -> None:
@@ -176,6 +176,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         verifier = stack.enter_context(open_verifier(job.verifier))
         judges = {name: stack.enter_context(JUDGES.make(name, job)) for name in stage.judges}
         policy = build_policy(job, total_updates=job.run.steps)
+        saver = stack.enter_context(closing(build_saver(job, checked.folder)))
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
         spec = training_spec(job, policy.hf_config, checked.stop)
         rollouts = stack.enter_context(
@@ -197,6 +198,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
             policy=policy,
             reference=reference,
             rollouts=rollouts,
+            saver=saver,
             loss=loss,
             sampling=sampling_params(job.rollout),
         )
@@ -210,6 +212,10 @@ def build_policy(job: TrainJob, total_updates: int) -> Policy:
         total_updates=total_updates,
         max_sequence_tokens=longest_sequence(job),
     )
+
+
+def build_saver(job: TrainJob | SftJob, folder: RunFolder) -> checkpoint.Saver:
+    return checkpoint.Saver(folder.checkpoints, job.run.keep_checkpoints, job.run.timeout_seconds)
 
 
 def training_spec(job: TrainJob, hf_config: PretrainedConfig, stop: Sequence[int]) -> EngineSpec:

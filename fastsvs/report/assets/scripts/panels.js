@@ -232,6 +232,8 @@ const PANELS = [
     title: "Where a step's time goes",
     about: "Seconds of a step, mean over seeds. Verification stands for itself where nothing else went on meanwhile.",
     names: [
+      "time/save",
+      "time/checkpoint_write",
       "time/sync",
       "time/rollout",
       "time/update",
@@ -242,7 +244,7 @@ const PANELS = [
     ],
     plots: stack("*", {
       unit: "seconds",
-      order: ["sync", "rollout", "verification", "update", "diagnostics", "rest"],
+      order: ["save", "sync", "rollout", "verification", "update", "diagnostics", "rest"],
       read: (run) => run.time,
     }),
   },
