@@ -125,7 +125,7 @@ def _slice(rows: Sequence[Range], start: int, end: int) -> Iterator[Range]:
 
 def _bases(rows: Sequence[Range]) -> list[int]:
     """Return the number of rows before each range."""
-    return list(accumulate((end - start for start, end in rows[:-1]), initial=0))
+    return list(accumulate((end - start for start, end in rows), initial=0))[: len(rows)]
 
 
 def _part(size: int, parts: int, index: int) -> Range:

@@ -4,49 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 import torch.distributed as dist
-from policy_cases import make_batch, save_model
+from checkpoint_cases import assert_same, build, largest_file, update, weights
+from policy_cases import save_model
 from policy_ranks import run_ranks
 from torch import Tensor
 
 from fastsvs import distributed
-from fastsvs.algorithms import policy_loss
-from fastsvs.config import AlgorithmConfig, ModelConfig, OptimizerConfig, PolicyConfig
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy, checkpoint
 from fastsvs.policy.mapping import hf_shapes
 from fastsvs.policy.pieces import MASTER, MOMENTS, PieceIndex, SavedTensors
-
-OPTIMIZER = OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=3)
-
-
-def build(model: Path, dtype: str = "bf16", tensor: int = 1, pipeline: int = 1, updates: int = 20) -> Policy:
-    config = PolicyConfig(
-        tensor_parallel=tensor,
-        pipeline_parallel=pipeline,
-        dtype=dtype,
-        tokens_per_micro_batch=256,
-        recompute="none",
-        optimizer=OPTIMIZER,
-    )
-    return Policy(ModelConfig(path=str(model)), config, seed=0, total_updates=updates, max_sequence_tokens=128)
-
-
-def update(policy: Policy, seed: int) -> dict[str, float]:
-    algorithm = AlgorithmConfig()
-    weights = torch.full((12,), 1 / 200)
-    return policy.update(make_batch(seed=seed), policy_loss(algorithm), algorithm, weights, 1.0)
 
 
 def contents(path: Path, policy: Policy) -> dict[str, Tensor]:
@@ -60,15 +35,6 @@ def contents(path: Path, policy: Policy) -> dict[str, Tensor]:
         for quantity in (MASTER, *MOMENTS)
         for name in hf_shapes(policy.architecture)
     }
-
-
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
-
-
-def weights(policy: Policy) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in policy.hf_weights()}
 
 
 @pytest.fixture(scope="module")
@@ -247,16 +213,6 @@ def test_killed_at_any_moment_of_a_save(policy, saved):
     assert moment > 10
     assert seen == {"step_00000007", "step_00000008"}
     assert_same(weights(policy), before)
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_file_that_cannot_be_written_leaves_the_earlier_checkpoint(policy, saved):
