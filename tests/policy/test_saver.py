@@ -16,6 +16,7 @@ from fastsvs import distributed
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy, checkpoint
 from fastsvs.policy.checkpoint import Saver
+from fastsvs.stored_run import checkpoints_in
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_updates_in_the_meantime_do_not_reach_a_checkpoint(model, tmp_path, dtyp
     update(policy, 9)
     saver.finish()
     assert saver.step is None
-    for step, path in enumerate(checkpoint.all_of(tmp_path), start=1):
+    for step, path in checkpoints_in(tmp_path).items():
         assert checkpoint.load(policy, path)["history"] == list(range(1, step))
         assert_same(weights(policy), expected[step - 1])
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from fastsvs.errors import UserError
 from fastsvs.policy import host_memory, tensor_file
 from fastsvs.policy.host_memory import HostMemory
-from fastsvs.policy.saved import memory_of
+from fastsvs.policy.manifest import FileFacts
+from fastsvs.policy.pieces import memory_of
 from fastsvs.policy.tensor_file import Read
 
 
@@ -24,7 +25,7 @@ def tensors(sizes: list[int]) -> dict[str, Tensor]:
     return {f"master/{index}.weight/0/{size}": torch.randn(size) for index, size in enumerate(sizes)}
 
 
-def written(path: Path, content: dict[str, Tensor]) -> dict:
+def written(path: Path, content: dict[str, Tensor]) -> FileFacts:
     content = dict(sorted(content.items()))
     memory = HostMemory()
     memory.store(list(content.values()))
@@ -40,9 +41,9 @@ def test_a_file_is_the_one_that_the_library_writes(tmp_path, monkeypatch, segmen
     save_file(content, tmp_path / "theirs")
     ours = (tmp_path / "ours").read_bytes()
     assert ours == (tmp_path / "theirs").read_bytes()
-    assert facts == {"bytes": len(ours), "sha256": hashlib.sha256(ours).hexdigest()}
-    found = tensor_file.places(tmp_path / "ours")
-    assert {name: len(tensor) for name, tensor in content.items()} == {name: size for name, (_, size) in found.items()}
+    assert facts == FileFacts(bytes=len(ours), sha256=hashlib.sha256(ours).hexdigest())
+    found = tensor_file.read_header(tmp_path / "ours")
+    assert {name: (len(tensor),) for name, tensor in content.items()} == {n: place.shape for n, place in found.items()}
 
 
 @pytest.mark.parametrize("hashed", [False, True])
@@ -52,14 +53,14 @@ def test_stretches_are_read_with_and_without_the_rest(tmp_path_factory, hashed, 
     path = tmp_path_factory.mktemp("file") / "file"
     content = torch.randn(900)
     facts = written(path, {"x": content})
-    [(offset, _)] = tensor_file.places(path).values()
+    offset = tensor_file.read_header(path)["x"].offset
     edges.sort()
     stretches = list(zip(edges[::2], edges[1::2], strict=False))
     found = [torch.empty(end - start) for start, end in stretches]
     reads = [Read(offset + 4 * start, memory_of(into)) for (start, _), into in zip(stretches, found, strict=True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tensor_file, "CHUNK_BYTES", chunk)
-        tensor_file.read(path, reads[::-1], facts["sha256"] if hashed else None)
+        tensor_file.read(path, reads[::-1], facts.sha256 if hashed else None)
     assert all(into.equal(content[start:end]) for (start, end), into in zip(stretches, found, strict=True))
 
 
@@ -70,7 +71,7 @@ def test_an_altered_byte_anywhere_is_seen(tmp_path, byte) -> None:
     content[byte] ^= 1
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(UserError, match="file do not have the checksum that was recorded"):
-        tensor_file.read(tmp_path / "file", (), facts["sha256"])
+        tensor_file.read(tmp_path / "file", (), facts.sha256)
 
 
 @pytest.mark.parametrize(
@@ -82,15 +83,13 @@ def test_an_altered_byte_anywhere_is_seen(tmp_path, byte) -> None:
         b"\x02" + bytes(7) + b"[]",
         b"\x02" + bytes(7) + b"{",
         b'\x37\0\0\0\0\0\0\0{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  ',
-        b'\x38\0\0\0\0\0\0\0{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}   1234',
+        b'\x38\0\0\0\0\0\0\0{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}    1234',
     ],
 )
 def test_what_is_no_such_file_is_told(tmp_path, content) -> None:
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(
-        UserError, match=r"file ends at byte|file is no safetensors file of fp32 tensors, or is cut off"
-    ):
-        tensor_file.places(tmp_path / "file")
+    with pytest.raises(UserError, match=r"file ends at byte|file is no safetensors file, or is cut off"):
+        tensor_file.read_header(tmp_path / "file")
 
 
 def test_memory_is_kept_and_gives_back_what_it_got(monkeypatch) -> None:
