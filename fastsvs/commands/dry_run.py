@@ -98,11 +98,18 @@ def _memory_facts(
     optimizer = max(stages) * (8 if policy.dtype == "fp32" else 12) / data_parallel
     activations = _activation_bytes(architecture, policy, width)
     total = weights + gradients + optimizer + activations
+    # Masters and moments, also where the masters are the weights. The last stage may own a tied embedding once more.
+    saved = max(stages) * 12 / data_parallel
+    state = {"none": 0.0, "optimizer": optimizer, "all": optimizer + weights}[policy.offload]
+    stays = {"none": weights + gradients + optimizer, "optimizer": weights, "all": 0.0}[policy.offload]
     return [
         f"memory per rank (estimate, data parallel {data_parallel}): {total / GIB:.2f} GiB = "
         f"{weights / GIB:.2f} weights + {gradients / GIB:.2f} gradients + {optimizer / GIB:.2f} optimizer + "
         f"{activations / GIB:.2f} activations of {policy.tokens_per_micro_batch} tokens; "
-        "the rollout engine and the runtime come on top"
+        "the rollout engine and the runtime come on top",
+        f"while rollouts run {stays / GIB:.2f} GiB of it stay on the device (policy.offload={policy.offload})",
+        f"host memory per rank (estimate): {(saved + state) / GIB:.2f} GiB = {saved / GIB:.2f} checkpoint on its way "
+        f"+ {state / GIB:.2f} offloaded",
     ]
 
 

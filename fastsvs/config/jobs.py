@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,13 @@ from fastsvs.config.sections import (
     SftDataConfig,
     VerifierConfig,
 )
+
+
+def _refuse_offload(job: Any) -> Any:
+    """Raise ValueError for a job of fine-tuning whose policy is to make room for rollouts."""
+    if job.policy.offload != "none":
+        raise ValueError("policy.offload makes room for rollouts, and fine-tuning has none: leave it out")
+    return job
 
 
 class TrainJob(Section):
@@ -60,6 +67,8 @@ class SftJob(Section):
     export: AnyPath | None = None
     """Folder to write the final Hugging Face model to; null writes none."""
 
+    _keeps_state = model_validator(mode="after")(_refuse_offload)
+
 
 class SelfJob(Section):
     """`fastsvs self`: rounds of sampling, feedback, refinement and fine-tuning on what the model approves of. See
@@ -75,6 +84,8 @@ class SelfJob(Section):
     run: RunConfig
     """The folder of all rounds (`dir`, with a folder for each round), and the fine-tuning of each round, where
     `prompts_per_step` counts examples."""
+
+    _keeps_state = model_validator(mode="after")(_refuse_offload)
 
     @model_validator(mode="after")
     def _examples_fit_micro_batches(self) -> SelfJob:

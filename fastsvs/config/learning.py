@@ -117,6 +117,10 @@ class PolicyConfig(Section):
     backend: Literal["local", "te"] = "local"
     """Parts of a layer: `local` is our own norm and attention with Megatron's linear layers; `te` is Transformer
     Engine's norm, linear layers and attention, which must be installed and needs a GPU and bf16."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """State that leaves the device for page-locked host memory while rollouts run: `optimizer` the moments and the
+    masters (gradients are freed and made anew); `all` the weights too, once they are published; `none` nothing. For
+    servers on the trainer's GPUs (`rollout.placement: colocated`); host memory holds it once more."""
     tokens_per_micro_batch: int = Field(12288, ge=1)
     """Maximum number of tokens of one packed micro-batch; no prompt with its response may be longer."""
     optimizer: OptimizerConfig = OptimizerConfig()

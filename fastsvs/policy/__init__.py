@@ -18,6 +18,7 @@ with lean_imports():
     from fastsvs.policy.mapping import hf_shapes, megatron_shapes
     from fastsvs.policy.merge_plan import MergePlan
     from fastsvs.policy.model import DTYPES
+    from fastsvs.policy.offload import Offload
     from fastsvs.policy.parallel import check_schedule
     from fastsvs.policy.policy import Policy, PolicyStatistics
     from fastsvs.policy.stored import StoredWeights, open_model, open_trained, open_weights, read_job
@@ -28,6 +29,7 @@ __all__ = [
     "DTYPES",
     "Architecture",
     "MergePlan",
+    "Offload",
     "Policy",
     "PolicyStatistics",
     "StoredWeights",

@@ -40,6 +40,16 @@ class HostMemory:
             values.copy_(place, non_blocking=True)
         _wait()
 
+    def parts(self, start: int, nbytes: int) -> list[Tensor]:
+        """Return the bytes [start, start + nbytes) of what is stored, in consecutive parts [bytes] uint8."""
+        found = []
+        while nbytes:
+            segment, first = divmod(start, SEGMENT_BYTES)
+            count = min(nbytes, SEGMENT_BYTES - first)
+            found.append(self._segments[segment][first : first + count])
+            start, nbytes = start + count, nbytes - count
+        return found
+
     def bytes(self) -> Iterator[memoryview]:
         """Yield the memory of what is stored."""
         for start, segment in zip(range(0, self._used, SEGMENT_BYTES), self._segments, strict=False):
@@ -59,12 +69,10 @@ class HostMemory:
         """Yield pairs of equal parts of the memory and of the tensors, both [bytes] uint8."""
         position = 0
         for tensor in tensors:
-            rest = tensor.detach().view(-1).view(torch.uint8)
-            while rest.numel():
-                segment, start = divmod(position, SEGMENT_BYTES)
-                count = min(rest.numel(), SEGMENT_BYTES - start)
-                yield self._segments[segment][start : start + count], rest[:count]
-                rest, position = rest[count:], position + count
+            values = tensor.detach().view(-1).view(torch.uint8)
+            places = self.parts(position, tensor.nbytes)
+            yield from zip(places, values.split([place.numel() for place in places]), strict=True)
+            position += tensor.nbytes
 
 
 def _wait() -> None:

@@ -20,6 +20,7 @@ from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
 from fastsvs.errors import UserError
 from fastsvs.policy import packing
 from fastsvs.policy.attention import chosen
+from fastsvs.policy.away import Away
 from fastsvs.policy.export import save_hf
 from fastsvs.policy.imports import accelerators
 from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
@@ -82,6 +83,7 @@ class Policy:
         self.hf_config = load_hf_config(model.path)
         self.architecture = read_architecture(self.hf_config)
         self.updates = 0
+        self.away = Away()
         check_layout(self.architecture, config, distributed.world_size())
         self.max_sequence_tokens = max_sequence_tokens
         self._rotary = rotary_table(self.hf_config, max_sequence_tokens).to(distributed.device(), DTYPES[config.dtype])

@@ -86,7 +86,7 @@ class Saver:
         self.finish()
         on_main(partial(checkpoint_folder.begin, self._root, step), self._failure(step))
         pieces = dict(sorted(training_state.pieces(policy).items()))
-        self._memory.store(list(pieces.values()))
+        self._memory.store([part for piece in pieces.values() for part in policy.away.parts(piece)])
         facts = {
             "step": step,
             "state": json.loads(json.dumps(dict(state))),  # as it is now

@@ -102,6 +102,11 @@ def check_staleness(job: TrainJob) -> None:
             "train.staleness=1 keeps servers and trainer at work together, but with rollout.placement=colocated they "
             "take turns on the same GPUs: give the servers nodes of their own (rollout.placement=dedicated)"
         )
+    if job.policy.offload != "none":
+        raise UserError(
+            f"policy.offload={job.policy.offload} moves state away while rollouts run, but with train.staleness=1 the "
+            "policy learns at the same time: set policy.offload=none or train.staleness=0"
+        )
     if job.algorithm.rollout_correction == "none":
         raise UserError(
             "train.staleness=1 learns from responses of weights one version old, which the loss must correct: set "

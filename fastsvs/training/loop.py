@@ -62,7 +62,8 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
     with clock(session, times, "sync"):
         ahead = experience.begin(session, step + 1, version=step) if overlaps else None
     if not ahead:
-        session.put_engine_to_sleep()
+        with clock(session, times, "sync"):
+            session.put_engine_to_sleep()
     with clock(session, times, "credit"):
         credited = credit.assign(session, batch)
     made = made and replace(made, experience=credited.record(made.experience))
@@ -78,7 +79,8 @@ def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dic
         if made
         else {}
     )
-    times |= {**saved, "time/generation": rollout.seconds, "time/engine_idle": idle}
+    times |= saved | session.offloads[0].take_metrics()
+    times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
     row = joined(
         {"step": step + 1}, played, credited.metrics, learned, session.sync.metrics(), seen, peak_memory(), times
     )

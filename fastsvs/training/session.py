@@ -15,7 +15,7 @@ from fastsvs.algorithms import CompleteLoss
 from fastsvs.config import SftJob, TrainJob
 from fastsvs.data import EncodedProblem, Inputs
 from fastsvs.errors import UserError
-from fastsvs.policy import DTYPES, Policy, checkpoint, keep_base
+from fastsvs.policy import DTYPES, Offload, Policy, checkpoint, keep_base
 from fastsvs.rollout import (
     Engine,
     EngineSpec,
@@ -33,6 +33,7 @@ from fastsvs.sync import BroadcastSync, LocalSync, WeightSync, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import checkpoint_hooks
 from fastsvs.training.checks import longest_request, longest_sequence
+from fastsvs.training.offloading import OffloadingSync
 from fastsvs.training.preflight import encode_text, preflight
 from fastsvs.verify import AnswerVerifier, open_verifier
 
@@ -54,6 +55,8 @@ class Session:
     reference: Policy | None
     rollouts: Rollouts
     saver: checkpoint.Saver
+    offloads: Sequence[Offload]
+    """Movement of the state of policy and reference."""
     loss: CompleteLoss
     sampling: SamplingParams
     plugin_state: dict[str, Any] = field(default_factory=dict)
@@ -155,9 +158,13 @@ class Session:
         give_back()
 
     def put_engine_to_sleep(self) -> None:
-        """Have rollout servers that share the trainer's GPUs free their memory for the update."""
+        """Have rollout servers that share the trainer's GPUs free their memory for the update, and bring the state back
+        that left for them. Collective."""
         if distributed.is_main():
             self.engine.sleep()
+        distributed.barrier()  # servers of all nodes sleep before any rank needs their memory
+        for offload in self.offloads:
+            offload.return_all()
 
     def evaluated(self, step: int) -> bool:
         return distributed.broadcast(step in self.folder.evaluations())
@@ -178,9 +185,14 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         policy = build_policy(job, total_updates=job.run.steps)
         saver = stack.enter_context(closing(build_saver(job, checked.folder)))
         reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
+        offloads = [Offload(one) for one in (policy, reference) if one]
         spec = training_spec(job, policy.hf_config, checked.stop)
         rollouts = stack.enter_context(
-            open_rollouts(spec, lambda engine: build_sync(policy, engine, job), job.run.timeout_seconds)
+            open_rollouts(
+                spec,
+                lambda engine: OffloadingSync(build_sync(policy, engine, job), offloads[0], offloads[1:]),
+                job.run.timeout_seconds,
+            )
         )
         progress = stack.enter_context(StepProgress("train", job.run.steps, 0, enabled=distributed.is_main()))
         said = [fact for judge in judges.values() for fact in judge.facts]
@@ -199,6 +211,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
             reference=reference,
             rollouts=rollouts,
             saver=saver,
+            offloads=offloads,
             loss=loss,
             sampling=sampling_params(job.rollout),
         )

@@ -18,13 +18,16 @@ from fastsvs.policy import Policy
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=3)
 
 
-def build(model: Path, dtype: str = "bf16", tensor: int = 1, pipeline: int = 1, updates: int = 20) -> Policy:
+def build(
+    model: Path, dtype: str = "bf16", tensor: int = 1, pipeline: int = 1, updates: int = 20, offload: str = "none"
+) -> Policy:
     config = PolicyConfig(
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,
         dtype=dtype,
         tokens_per_micro_batch=256,
         recompute="none",
+        offload=offload,
         optimizer=OPTIMIZER,
     )
     return Policy(ModelConfig(path=str(model)), config, seed=0, total_updates=updates, max_sequence_tokens=128)
