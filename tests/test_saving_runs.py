@@ -35,7 +35,7 @@ def test_offloaded_runs_have_the_same_bits(fastsvs, alone: Path, tmp_path: Path,
     assert record(folder) == record(alone)
     assert files(folder) == files(alone)
     rows = read_jsonl(folder / "metrics.jsonl")
-    assert all(row["time/offload"] > 0 for row in rows)
+    assert all(row["time/offload"] > 0 for row in rows[1:])  # before the first update nothing is there to move
 
 
 def test_rows_tell_what_the_checkpoints_before_took(alone: Path) -> None:

@@ -1,0 +1,1 @@
+"""Benchmark of checkpoints: what a save costs the updates around it, and how fast one is written and read."""
