@@ -20,30 +20,40 @@ class Update:
 
     batch: Batch
     weights: Tensor
+    idle: int
+    """Number of samples that count in the mean but are left out of the batch, as they add nothing to the gradient."""
 
 
 def updates_of(batch: Batch, config: AlgorithmConfig, max_response_tokens: int, seed: int) -> list[Update]:
     """Return the step's updates, in order; none for an empty batch.
 
-    With `denominator: all` the responses that were left out count in each update's mean by its share of the samples.
-    With `updates: filled` the last update weighs as much as it is full.
+    A sample without an advantage adds nothing to the gradient, unless the loss has an entropy or a KL term: it counts
+    in the mean and is not computed. With `denominator: all` the responses that were left out count in each update's
+    mean by its share of the samples. With `updates: filled` the last update weighs as much as it is full.
     """
-    parts = split_updates(batch, config.samples_per_update, seed, filled=config.updates == "filled")
+    lengths, every = batch.response_lengths, config.denominator == "all"
+    moves = moving(batch) if not config.entropy_coefficient and not config.kl_coefficient else [True] * len(batch)
     updates = []
-    for samples in parts:
-        part, share = batch.select(samples), len(samples) / len(batch)
-        more = (batch.left_out.samples * share, batch.left_out.tokens * share)
-        weights = aggregation_weights(
-            part.response_lengths,
-            config.aggregation,
-            max_response_tokens,
-            more if config.denominator == "all" else (0.0, 0.0),
-        )
+    for samples in split_updates(batch, config.samples_per_update, seed, filled=config.updates == "filled"):
+        active = [sample for sample in samples if moves[sample]] or samples  # an update of nothing but zeros is one too
+        share = len(samples) / len(batch) if every else 0.0
+        counted = len(samples) + share * batch.left_out.samples
+        tokens = float(lengths[samples].sum()) + share * batch.left_out.tokens
+        part = batch.select(active)
+        more = (counted - len(active), tokens - float(part.response_lengths.sum()))
+        weights = aggregation_weights(part.response_lengths, config.aggregation, max_response_tokens, more)
         if config.updates == "filled":
-            counted = len(samples) + (more[0] if config.denominator == "all" else 0.0)
             weights = weights * min(1.0, counted / config.samples_per_update)
-        updates.append(Update(part, weights))
+        updates.append(Update(part, weights, idle=len(samples) - len(active)))
     return updates
+
+
+def moving(batch: Batch) -> list[bool]:
+    """Return for each sample whether one of its tokens has an advantage."""
+    if not len(batch):
+        return []
+    parts = (batch.advantages != 0).split(batch.response_lengths.tolist())
+    return [bool(part.any()) for part in parts]
 
 
 def split_updates(batch: Batch, samples_per_update: int, seed: int, filled: bool = False) -> list[list[int]]:

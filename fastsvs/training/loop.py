@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from fastsvs import preemption
-from fastsvs.algorithms import Batch, joined, over_step, updates_of
+from fastsvs.algorithms import Batch, Update, joined, over_step, updates_of
 from fastsvs.config import TrainJob
 from fastsvs.errors import EngineFailure, Preempted
 from fastsvs.seeding import derive_seed
@@ -91,18 +91,25 @@ def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
     """Take as many optimizer steps as `samples_per_update` asks for, and return their metrics. Takes none without
     samples."""
     algorithm, temperature = session.job.algorithm, session.job.rollout.temperature
-    if len(batch) > algorithm.samples_per_update and batch.old_logprobs is None:
-        batch = replace(batch, old_logprobs=session.policy.log_probs(batch, temperature))
     if session.reference and len(batch):
         batch = replace(batch, reference_logprobs=session.reference.log_probs(batch, temperature))
     seed = derive_seed(session.job.run.seed, "updates", step)
     updates = updates_of(batch, algorithm, session.job.rollout.max_response_tokens, seed)
+    if batch.old_logprobs is None:
+        updates = [*updates[:1], *(with_old_logprobs(update, session) for update in updates[1:])]
     rows = [
         session.policy.update(update.batch, session.loss, algorithm, update.weights, temperature, schedule_step=step)
         for update in updates
     ]
-    metrics = joined({"updates": len(updates)}, over_step(rows))
-    return {f"policy/{name}": value for name, value in metrics.items()}
+    counts = {"updates": len(updates), "idle_samples": sum(update.idle for update in updates)}
+    return {f"policy/{name}": value for name, value in joined(counts, over_step(rows)).items()}
+
+
+def with_old_logprobs(update: Update, session: Session) -> Update:
+    """Return the update with the log-probs of the policy as it is now. The first update of a step needs none: its own
+    are the same, and the ratio is 1."""
+    old = session.policy.log_probs(update.batch, session.job.rollout.temperature)
+    return replace(update, batch=replace(update.batch, old_logprobs=old))
 
 
 @contextmanager

@@ -107,3 +107,26 @@ def test_left_out_responses_fill_an_update_that_counts_them():
     batch = replace(of_lengths([3] * 2), left_out=LeftOut(6, 18))
     [update] = updates_of(batch, config, 16, seed=0)
     torch.testing.assert_close(update.weights, torch.full((2,), 1 / 24))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=30),
+    st.sampled_from(["token_mean", "sequence_mean", "dr_grpo"]),
+    st.integers(1, 40),
+)
+def test_samples_without_an_advantage_count_and_are_not_computed(samples, aggregation, limit):
+    lengths = [length for length, _ in samples]
+    advantages = torch.cat([torch.full((length,), float(moves)) for length, moves in samples])
+    batch = replace(of_lengths(lengths), advantages=advantages)
+    config = AlgorithmConfig(aggregation=aggregation, samples_per_update=limit)
+    with_entropy = config.model_copy(update={"entropy_coefficient": 0.1})
+    for lean, whole in zip(
+        updates_of(batch, config, 16, seed=0), updates_of(batch, with_entropy, 16, seed=0), strict=True
+    ):
+        assert whole.idle == 0
+        assert len(lean.batch) + lean.idle == len(whole.batch)
+        spent = whole.weights.repeat_interleave(whole.batch.response_lengths) * whole.batch.advantages
+        kept = lean.weights.repeat_interleave(lean.batch.response_lengths) * lean.batch.advantages
+        torch.testing.assert_close(kept.sum(), spent.sum())
+        if lean.idle:
+            assert bool((lean.batch.advantages != 0).any())
