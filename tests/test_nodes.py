@@ -5,6 +5,7 @@ import pytest
 from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.errors import UserError
 from fastsvs.rollout.nodes import read_nodes
+from fastsvs.rollout.vllm.placement import takes_part
 
 
 @pytest.fixture
@@ -58,6 +59,25 @@ def test_servers_that_other_nodes_cannot_reach_are_named(launched):
     launched(2, 8, 0)
     with pytest.raises(UserError, match="cannot be reached from the job's other nodes"):
         read_nodes(RolloutConfig(engine="vllm"))
+
+
+@pytest.mark.parametrize(
+    ("own", "local_rank", "rollout", "part"),
+    [
+        (0, 0, DEDICATED, True),  # orders
+        (0, 1, DEDICATED, False),
+        (1, 0, DEDICATED, False),  # trains alone
+        (4, 0, DEDICATED, True),  # runs servers
+        (4, 7, DEDICATED, False),
+        (1, 0, DEDICATED.model_copy(update={"placement": "colocated"}), True),
+        (0, 0, DEDICATED.model_copy(update={"placement": "external"}), False),
+        (0, 0, RolloutConfig(), False),
+    ],
+)
+def test_who_must_know_that_this_process_lives(launched, monkeypatch, own, local_rank, rollout, part):
+    launched(5, 8, own)
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    assert takes_part(rollout, read_nodes(rollout)) is part
 
 
 def test_dedicated_nodes_need_servers(launched):

@@ -68,9 +68,9 @@ class VllmEngine:
 
         `vocabulary` is the number of token ids, `max_sequences` the number of sequences that one server decodes at a
         time, and `max_sequence_tokens` the longest prompt with its response. `client_processes` is the largest number
-        of processes that ask the servers for samples. `shares_devices` is True where servers use
-        the trainer's GPUs, which the trainer needs between rollouts. `own_weights` is True where servers load their
-        weights when they start, and nobody sends any.
+        of processes that ask the servers for samples. `shares_devices` is True where servers use the trainer's GPUs,
+        which the trainer needs between rollouts. `own_weights` is True where servers load their weights when they
+        start, and nobody sends any.
         """
         self._vocabulary = vocabulary
         self._shares_devices = shares_devices
