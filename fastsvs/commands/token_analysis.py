@@ -16,7 +16,7 @@ from fastsvs.config import TrainJob
 from fastsvs.data import encode_prompt, load_tokenizer, messages_of
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy, base_of, open_weights, read_job
-from fastsvs.selfplay import SYNTHESIS, load_template
+from fastsvs.selfplay import SYNTHESIS, load_template, shown
 from fastsvs.selfplay.svs import PLACEHOLDER
 from fastsvs.stored_run import StoredRun
 from fastsvs.training import longest_sequence, policy_figures
@@ -62,7 +62,7 @@ def read_samples(run: Path, step: int, job: TrainJob, tokenizer: PreTrainedToken
         if row["kind"] != SYNTHESIS:
             return messages_of(row["question"], job.data, "train", row.get("system"))
         context = rows[row["parent"]]["responses"][row["parent_sample"]]
-        return [{"role": "user", "content": template.replace(PLACEHOLDER, context)}]
+        return [{"role": "user", "content": template.replace(PLACEHOLDER, shown(context, job.selfplay))}]
 
     for row in rows.values():
         if not row["trained"]:

@@ -107,6 +107,11 @@ class SelfPlayConfig(Section):
     positive_range: tuple[float, float] = (0.125, 0.625)
     """Range of mean accuracy, both ends included, of the variants whose synthesis is rewarded."""
     shaping: ShapingConfig = ShapingConfig()
+    context: Literal["answer", "whole"] = "answer"
+    """Part of a response that its synthesis or verification prompt shows: `answer` is what follows the last
+    `thoughts_end`, or all of a response without one; `whole` is all of it, thoughts included."""
+    thoughts_end: str = Field("</think>", min_length=1)
+    """Text that ends the thoughts of a response."""
     template: InputPath | None = None
     """Text file with the synthesis prompt, `{response}` where the context goes; null takes the built-in one."""
     max_synthesis_tokens: int | None = Field(None, ge=1)

@@ -14,6 +14,7 @@ from fastsvs.selfplay.rise import VERIFICATION, RiseStage, load_verification_tem
 from fastsvs.selfplay.samplers import SAMPLERS, Draw, Sampler, SamplerTools, ShuffledEpochs
 from fastsvs.selfplay.stages import STAGES, PlainStage, Stage, StageFactory, StageTools
 from fastsvs.selfplay.svs import SvsStage, load_template
+from fastsvs.selfplay.templates import shown
 from fastsvs.selfplay.types import (
     ANSWER,
     KINDS,
@@ -62,5 +63,6 @@ __all__ = [
     "load_template",
     "load_verification_template",
     "original_tasks",
+    "shown",
     "verification_prompt",
 ]

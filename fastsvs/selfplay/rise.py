@@ -14,7 +14,7 @@ from random import Random
 from fastsvs.config import SelfPlayConfig
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools
-from fastsvs.selfplay.templates import fill, read_template
+from fastsvs.selfplay.templates import fill, read_template, shown
 from fastsvs.selfplay.types import ORIGINAL, Experience, Group, Task
 from fastsvs.verify import Verdict
 
@@ -64,7 +64,7 @@ class RiseStage(PlainStage):
 
     def _verification_task(self, group: Group, sample: int) -> Task:
         parent, key = group.task, group.task.child_key(sample)
-        question = verification_prompt(self.template, parent.problem.question, group.texts[sample])
+        question = verification_prompt(self.template, parent.problem.question, shown(group.texts[sample], self.config))
         answer = ANSWERS[group.verdicts[sample]]
         return Task(
             key=key,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from fastsvs.config import SelfPlayConfig
 from fastsvs.errors import UserError
 from fastsvs.shipped import missing
 
@@ -29,6 +30,11 @@ def read_template(path: str | None, builtin: str, places: Sequence[str], key: st
     if absent:
         raise UserError(f"{key}: {path} must contain {' and '.join(absent)}")
     return template
+
+
+def shown(response: str, config: SelfPlayConfig) -> str:
+    """Return the part of a response that a prompt about it shows."""
+    return response if config.context == "whole" else response.rpartition(config.thoughts_end)[2].lstrip()
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

@@ -55,6 +55,21 @@ def test_synthesis_prompt_shows_the_response_and_nothing_else_of_the_problem(mak
     assert task.problem.question not in "".join(map(chr, task.prompt_ids))
 
 
+@pytest.mark.parametrize(
+    ("config", "context"),
+    [
+        ({}, "So \\boxed{42}"),
+        ({"context": "whole"}, "21? 42. </think>\n\nSo \\boxed{42}"),
+        ({"thoughts_end": "[/T]"}, "21? 42. </think>\n\nSo \\boxed{42}"),
+    ],
+)
+def test_thoughts_are_no_part_of_a_context_unless_they_are_asked_for(make_stage, config, context):
+    texts = ["21? 42. </think>\n\nSo \\boxed{42}", "no"]
+    group = answered(Task("p0", ORIGINAL, problem(21), encode("SOLVE"), 2), texts, [Verdict.CORRECT, Verdict.WRONG])
+    (task,) = make_stage(**config).expand(group)
+    assert task.prompt_ids == encode(f"REWRITE\n{context}\nAS\n```text\n[your problem]\n```")
+
+
 def test_synthesis_limit_is_its_own_or_the_rollouts(make_stage):
     assert make_stage(max_synthesis_tokens=33).expand(solved(1))[0].max_tokens == 33
     assert make_stage().expand(solved(1))[0].max_tokens == 200

@@ -16,7 +16,7 @@ from fastsvs.config import SelfPlayConfig
 from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools, conclude, informative, solving_rewards
 from fastsvs.selfplay.svs.extraction import Rejection, Variant, read_variants
 from fastsvs.selfplay.svs.shaping import context_samples, deserves_reward
-from fastsvs.selfplay.templates import read_template
+from fastsvs.selfplay.templates import read_template, shown
 from fastsvs.selfplay.types import ORIGINAL, SYNTHESIS, VARIANT, Experience, Group, Task
 
 PLACEHOLDER = "{response}"
@@ -51,7 +51,8 @@ class SvsStage(PlainStage):
     def _synthesis_tasks(self, group: Group) -> list[Task]:
         tasks = []
         for sample in context_samples(group, self.config):
-            prompt_ids = self.tools.encode_message(self.template.replace(PLACEHOLDER, group.texts[sample]))
+            context = shown(group.texts[sample], self.config)
+            prompt_ids = self.tools.encode_message(self.template.replace(PLACEHOLDER, context))
             if len(prompt_ids) <= self.tools.max_prompt_tokens:
                 tasks.append(
                     Task(
