@@ -24,7 +24,7 @@ from fastsvs.telemetry.loggers.registry import RunFacts
 
 RESUMABLE = {
     *("run.dir", "run.steps", "run.save_every", "run.keep_checkpoints", "run.timeout_seconds"),
-    "evolution.rounds",
+    *("evolution.rounds", "policy.offload"),
 }
 """Keys that may change between the sessions of one run: they do not alter what a step computes."""
 LAYOUT = {

@@ -234,6 +234,7 @@ const PANELS = [
     names: [
       "time/save",
       "time/checkpoint_write",
+      "time/offload",
       "time/sync",
       "time/rollout",
       "time/update",
