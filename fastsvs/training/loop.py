@@ -25,7 +25,8 @@ def train(job: TrainJob) -> dict[str, Any]:
     """Run the job to its last step, resuming what its run folder holds, and return the summary that `summary.json`
     keeps."""
     with open_session(job) as session:
-        start, ahead = session.resume(), None
+        with session.progress.phase("resume"):
+            start, ahead = session.resume(), None
         evaluate_held_out(session, start)
         for step in range(start, job.run.steps):
             session.saver.check()

@@ -1,0 +1,159 @@
+"""Figures of a rehearsed job, and whether its phases grow as its data does."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.rehearsal.phases import Phase
+from bench.report import Row
+
+PROVIDER = "fastsvs"
+ALLOWED = 1.3
+"""Growth of what a unit of data costs, from a size to twice the size: the whole may grow 2.6 times."""
+FLOORS = {"s CPU": 0.5, "bytes": 1 << 20}
+"""Excess over what is allowed that counts as none, by unit: what the clock and the machine add to a step."""
+UPDATE = "update"
+"""Last phase of a step."""
+
+Data = Literal["learned", "sampled", "none"]
+"""Data that a phase grows with: tokens learned from, tokens sampled, or none but the model's."""
+DATA: dict[str, Data] = {
+    "rollout": "sampled",
+    "generation": "sampled",
+    "samples written": "sampled",
+    "credit": "sampled",
+    "diagnostics": "learned",
+    UPDATE: "learned",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of one start of a job, as rank 0 saw it."""
+
+    metrics: Mapping[str, float]
+    """Row of metrics.jsonl."""
+    sample_bytes: int
+    """Size of the step's samples in the run folder."""
+    phases: Sequence[Phase]
+    """Phases from the end of the update before to the end of this one's."""
+
+    def data(self, kind: Data) -> float:
+        """Return the amount of the step's data, in tokens; 1 where there is none."""
+        if kind == "sampled":
+            return self.metrics["throughput/response_tokens_per_second"] * self.metrics["time/step"]
+        if kind == "learned":
+            return self.metrics["throughput/trained_tokens_per_second"] * self.metrics["time/update"]
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a phase took in all of a job's steps but the first of each start."""
+
+    total: float
+    data: float
+    steps: int
+
+    @property
+    def each(self) -> float:
+        """Return the cost of a step."""
+        return self.total / self.steps
+
+    @property
+    def of_data(self) -> float:
+        """Return the cost of a unit of data."""
+        return self.total / self.data
+
+
+Costs = dict[tuple[str, str], Cost]
+"""Cost by name of the phase and unit."""
+
+
+def steps_of(
+    phases: Sequence[Phase], metrics: Mapping[int, Mapping[str, float]], samples: Mapping[int, int], last: int
+) -> list[Step]:
+    """Return the complete steps of one start of a job, the newest of which has the number `last`. `metrics` and the
+    bytes of `samples` are by step."""
+    ends = [index + 1 for index, phase in enumerate(phases) if phase.name == UPDATE]
+    first = last - len(ends) + 1
+    parts = [phases[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+    return [Step(metrics[step], samples[step], part) for step, part in enumerate(parts, first)]
+
+
+def costs(starts: Sequence[Sequence[Step]]) -> Costs:
+    """Return what each phase took on rank 0. The first step of each start, and what comes before it, is left out."""
+    taken: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for step in (step for steps in starts for step in steps[1:]):
+        found: dict[tuple[str, str], float] = defaultdict(float)
+        for phase in step.phases:
+            found[phase.name, "s"] += phase.seconds
+            found[phase.name, "s CPU"] += phase.processor
+            found[phase.name, "bytes"] += phase.received
+        found["generation", "s"] = step.metrics["time/generation"]
+        found["weights sent", "bytes"] = step.metrics.get("sync/bytes", 0.0)
+        found["samples written", "bytes"] = step.sample_bytes
+        for (name, unit), value in found.items():
+            taken[name, unit].append((value, step.data(DATA.get(name, "none"))))
+    return {
+        key: Cost(sum(value for value, _ in pairs), sum(data for _, data in pairs), len(pairs))
+        for key, pairs in taken.items()
+    }
+
+
+def growth(before: Costs, after: Costs) -> Iterator[Row]:
+    """Yield by how much the cost of each phase for a unit of its data grew from one size to the other."""
+    for (name, unit), cost in sorted(after.items()):
+        earlier = before.get((name, unit))
+        if earlier and earlier.total:
+            judged = ALLOWED if unit in FLOORS else None
+            data = f"for each unit of its data: {DATA.get(name, 'none')}"
+            ratio = cost.of_data / earlier.of_data
+            yield Row("from one size to twice", PROVIDER, f"{name}: growth of {unit}", ratio, "x", judged, data)
+
+
+def too_steep(before: Costs, after: Costs) -> list[str]:
+    """Return a sentence for each phase that grew faster than its data. Seconds of the clock are not judged, since other
+    work on the machine moves them."""
+    found = []
+    for (name, unit), cost in sorted(after.items()):
+        earlier = before.get((name, unit))
+        if unit not in FLOORS or earlier is None:
+            continue
+        allowed = ALLOWED * earlier.of_data * cost.data
+        if cost.total - allowed > FLOORS[unit] * cost.steps:
+            found.append(
+                f"phase {name!r} took {cost.each:,.4g} {unit} a step where {allowed / cost.steps:,.4g} are allowed: it "
+                f"took {earlier.each:,.4g} with {earlier.data / earlier.steps:,.0f} of its data, which are "
+                f"{cost.data / cost.steps:,.0f} now"
+            )
+    return found
+
+
+def rows(case: str, starts: Sequence[Sequence[Step]], note: str) -> Iterator[Row]:
+    """Yield what each phase took, and what rank 0 as a whole did for a response token."""
+    warm = [step for steps in starts for step in steps[1:]]
+    for name, kind in (("sampled", "sampled"), ("learned from", "learned")):
+        tokens = sum(step.data(kind) for step in warm) / len(warm)
+        yield Row(case, PROVIDER, f"response tokens {name}, a step", tokens, "tokens", note=note)
+    yield Row(case, PROVIDER, "responses, a step", sum(map(responses, warm)) / len(warm), "responses")
+    for (name, unit), cost in sorted(costs(starts).items()):
+        yield Row(case, PROVIDER, f"{name}, a step", cost.each, unit)
+    for name, seconds in processor_per_token(starts[-1]).items():
+        yield Row(case, PROVIDER, f"CPU of rank 0 per response token, {name}", 1e6 * seconds, "us")
+
+
+def responses(step: Step) -> float:
+    return sum(value for name, value in step.metrics.items() if name.startswith("samples/"))
+
+
+def processor_per_token(steps: Sequence[Step]) -> dict[str, float]:
+    """Return the processor time of rank 0 for each response token of one whole start, in seconds: of its main thread,
+    which trains, and of its other threads, which drive the rollouts, send weights and talk to ranks."""
+    first, last = steps[0].phases[0].begin, steps[-1].phases[-1].end
+    tokens = sum(step.data("sampled") for step in steps)
+    main = last.thread - first.thread
+    return {"main thread": main / tokens, "other threads": (last.processor - first.processor - main) / tokens}

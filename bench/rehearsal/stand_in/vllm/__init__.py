@@ -1,0 +1,1 @@
+"""Stand-in that servers of a rehearsal find in vLLM's place."""
