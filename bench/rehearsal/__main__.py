@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.rehearsal.cluster import Attempt, RehearsalError, started
-from bench.rehearsal.figures import PROVIDER, UPDATE, Step, costs, growth, rows, steps_of, too_steep
+from bench.rehearsal.figures import PROVIDER, UPDATE, Start, costs, growth, rows, start_of, too_steep
 from bench.rehearsal.hosts import Hosts, open_hosts
 from bench.rehearsal.inputs import write_inputs
 from bench.rehearsal.phases import Phase, read_phases
@@ -86,21 +86,20 @@ def environment(scale: Scale, folder: Path) -> dict[str, str]:
 
 def steady(
     scale: Scale, hosts: Hosts, folder: Path, variables: dict[str, str], note: str
-) -> tuple[list[list[Step]], list[Row]]:
-    """Run the first job, to which nothing happens, and return its steps and figures."""
+) -> tuple[list[Start], list[Row]]:
+    """Run the first job, to which nothing happens, and return its start and figures."""
     case, run = f"{scale.prompts} problems a step", folder / "steady"
     words = command_line(scale, folder, run, scale.prompts, STEPS)
     with started(scale, hosts, words, variables, folder / "steady.start_1") as attempt:
         ended_well(attempt)
-    steps = finished(case, run, [attempt])
-    return steps, [*rows(case, steps, note), *watched(case, attempt, scale)]
+    starts = finished(case, run, [attempt])
+    return starts, [*rows(case, starts, note), *watched(case, attempt, scale)]
 
 
 def with_a_kill(
     scale: Scale, hosts: Hosts, folder: Path, variables: dict[str, str], note: str
-) -> tuple[list[list[Step]], list[Row]]:
-    """Run the second job: kill a node, see all others end, and start the job again. Return the steps of both starts and
-    all figures."""
+) -> tuple[list[Start], list[Row]]:
+    """Run the second job: kill a node, see all others end, and start it again. Return both starts and all figures."""
     case, run = f"{2 * scale.prompts} problems a step", folder / "killed"
     words = command_line(scale, folder, run, 2 * scale.prompts, STEPS)
     with started(scale, hosts, words, variables, folder / "killed.start_1") as first:
@@ -117,15 +116,15 @@ def with_a_kill(
         second.wait(JOB_SECONDS, lambda: any(phase.name == "resume" for phase in phases_of(second)))
         again = time.monotonic() - begun
         ended_well(second)
-    steps = finished(case, run, [first, second])
-    if len(steps[1]) != STEPS - kept or kept < KILLED_AFTER - 1:
-        raise RehearsalError(f"{case}: the second start made {len(steps[1])} steps after a checkpoint of step {kept}")
+    starts = finished(case, run, [first, second])
+    if (made := len(starts[1].steps)) != STEPS - kept or kept < KILLED_AFTER - 1:
+        raise RehearsalError(f"{case}: the second start made {made} steps after a checkpoint of step {kept}")
     found = [
         Row(case, PROVIDER, "end of all ranks after a node was killed", ended, "s"),
         Row(case, PROVIDER, "second start, from nothing until it has resumed", again, "s"),
         Row(case, PROVIDER, "newest checkpoint after the kill", kept, "step"),
     ]
-    return steps, [*rows(case, steps, note), *found, *watched(case, second, scale)]
+    return starts, [*rows(case, starts, note), *found, *watched(case, second, scale)]
 
 
 def ended_well(attempt: Attempt) -> None:
@@ -139,8 +138,8 @@ def phases_of(attempt: Attempt) -> Sequence[Phase]:
     return read_phases(attempt.folder / "phases_0.jsonl")
 
 
-def finished(case: str, run: Path, attempts: Sequence[Attempt]) -> list[list[Step]]:
-    """Check that the job is whole, and return the steps of each start. Raises RehearsalError."""
+def finished(case: str, run: Path, attempts: Sequence[Attempt]) -> list[Start]:
+    """Check that the job is whole, and return its starts. Raises RehearsalError."""
     stored = StoredRun(run)
     metrics = {int(row["step"]): row for row in stored.metrics()}
     if list(metrics) != list(range(1, STEPS + 1)):
@@ -155,7 +154,7 @@ def finished(case: str, run: Path, attempts: Sequence[Attempt]) -> list[list[Ste
         phases = phases_of(attempt)
         updates = sum(phase.name == UPDATE for phase in phases)
         last = STEPS if number == len(attempts) else updates  # a first start begins with step 1
-        found.append(steps_of(phases, metrics, sizes, last))
+        found.append(start_of(phases, metrics, sizes, last))
     return found
 
 

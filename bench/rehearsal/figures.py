@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,8 @@ FLOORS = {"s CPU": 0.5, "bytes": 1 << 20}
 """Excess over what is allowed that counts as none, by unit: what the clock and the machine add to a step."""
 UPDATE = "update"
 """Last phase of a step."""
+RARE = ("resume", "checkpoint", "evaluation")
+"""Phases that are not part of a step's row: all of them count, the resumption of a new run excepted."""
 
 Data = Literal["learned", "sampled", "none"]
 """Data that a phase grows with: tokens learned from, tokens sampled, or none but the model's."""
@@ -51,17 +53,31 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """One start of a job, as rank 0 saw it."""
+
+    phases: Sequence[Phase]
+    steps: Sequence[Step]
+    """Its complete steps."""
+
+    @property
+    def warm(self) -> Sequence[Step]:
+        """Return its steps without the first, in which connections are made and caches filled."""
+        return self.steps[1:]
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
-    """What a phase took in all of a job's steps but the first of each start."""
+    """What a phase took, over all times that count."""
 
     total: float
     data: float
-    steps: int
+    times: int
 
     @property
     def each(self) -> float:
-        """Return the cost of a step."""
-        return self.total / self.steps
+        """Return the cost of one time."""
+        return self.total / self.times
 
     @property
     def of_data(self) -> float:
@@ -73,35 +89,46 @@ Costs = dict[tuple[str, str], Cost]
 """Cost by name of the phase and unit."""
 
 
-def steps_of(
+def start_of(
     phases: Sequence[Phase], metrics: Mapping[int, Mapping[str, float]], samples: Mapping[int, int], last: int
-) -> list[Step]:
-    """Return the complete steps of one start of a job, the newest of which has the number `last`. `metrics` and the
-    bytes of `samples` are by step."""
+) -> Start:
+    """Return one start of a job, whose newest complete step has the number `last`. `metrics` and the bytes of `samples`
+    are by step."""
     ends = [index + 1 for index, phase in enumerate(phases) if phase.name == UPDATE]
     first = last - len(ends) + 1
     parts = [phases[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
-    return [Step(metrics[step], samples[step], part) for step, part in enumerate(parts, first)]
+    return Start(phases, [Step(metrics[step], samples[step], part) for step, part in enumerate(parts, first)])
 
 
-def costs(starts: Sequence[Sequence[Step]]) -> Costs:
-    """Return what each phase took on rank 0. The first step of each start, and what comes before it, is left out."""
+def costs(starts: Sequence[Start]) -> Costs:
+    """Return what each phase took on rank 0."""
     taken: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for step in (step for steps in starts for step in steps[1:]):
-        found: dict[tuple[str, str], float] = defaultdict(float)
-        for phase in step.phases:
-            found[phase.name, "s"] += phase.seconds
-            found[phase.name, "s CPU"] += phase.processor
-            found[phase.name, "bytes"] += phase.received
+    for step in (step for start in starts for step in start.warm):
+        found = added(phase for phase in step.phases if phase.name not in RARE)
         found["generation", "s"] = step.metrics["time/generation"]
         found["weights sent", "bytes"] = step.metrics.get("sync/bytes", 0.0)
         found["samples written", "bytes"] = step.sample_bytes
         for (name, unit), value in found.items():
             taken[name, unit].append((value, step.data(DATA.get(name, "none"))))
+    for number, start in enumerate(starts):
+        for phase in start.phases:
+            if phase.name in RARE and (number or phase.name != "resume"):
+                for key, value in added([phase]).items():
+                    taken[key].append((value, 1.0))
     return {
         key: Cost(sum(value for value, _ in pairs), sum(data for _, data in pairs), len(pairs))
         for key, pairs in taken.items()
     }
+
+
+def added(phases: Iterable[Phase]) -> dict[tuple[str, str], float]:
+    """Return what the phases took together, by name and unit."""
+    found: dict[tuple[str, str], float] = defaultdict(float)
+    for phase in phases:
+        found[phase.name, "s"] += phase.seconds
+        found[phase.name, "s CPU"] += phase.processor
+        found[phase.name, "bytes"] += phase.received
+    return found
 
 
 def growth(before: Costs, after: Costs) -> Iterator[Row]:
@@ -124,25 +151,25 @@ def too_steep(before: Costs, after: Costs) -> list[str]:
         if unit not in FLOORS or earlier is None:
             continue
         allowed = ALLOWED * earlier.of_data * cost.data
-        if cost.total - allowed > FLOORS[unit] * cost.steps:
+        if cost.total - allowed > FLOORS[unit] * cost.times:
             found.append(
-                f"phase {name!r} took {cost.each:,.4g} {unit} a step where {allowed / cost.steps:,.4g} are allowed: it "
-                f"took {earlier.each:,.4g} with {earlier.data / earlier.steps:,.0f} of its data, which are "
-                f"{cost.data / cost.steps:,.0f} now"
+                f"phase {name!r} took {cost.each:,.4g} {unit} where {allowed / cost.times:,.4g} are allowed: it "
+                f"took {earlier.each:,.4g} with {earlier.data / earlier.times:,.0f} of its data, which are "
+                f"{cost.data / cost.times:,.0f} now"
             )
     return found
 
 
-def rows(case: str, starts: Sequence[Sequence[Step]], note: str) -> Iterator[Row]:
+def rows(case: str, starts: Sequence[Start], note: str) -> Iterator[Row]:
     """Yield what each phase took, and what rank 0 as a whole did for a response token."""
-    warm = [step for steps in starts for step in steps[1:]]
+    warm = [step for start in starts for step in start.warm]
     for name, kind in (("sampled", "sampled"), ("learned from", "learned")):
         tokens = sum(step.data(kind) for step in warm) / len(warm)
         yield Row(case, PROVIDER, f"response tokens {name}, a step", tokens, "tokens", note=note)
     yield Row(case, PROVIDER, "responses, a step", sum(map(responses, warm)) / len(warm), "responses")
     for (name, unit), cost in sorted(costs(starts).items()):
-        yield Row(case, PROVIDER, f"{name}, a step", cost.each, unit)
-    for name, seconds in processor_per_token(starts[-1]).items():
+        yield Row(case, PROVIDER, name, cost.each, unit)
+    for name, seconds in processor_per_token(starts[-1].steps).items():
         yield Row(case, PROVIDER, f"CPU of rank 0 per response token, {name}", 1e6 * seconds, "us")
 
 

@@ -19,7 +19,7 @@ from bench import report
 from bench.rehearsal import __main__ as rehearsal
 from bench.rehearsal.answers import HALF, NEVER, Writer, answer, question
 from bench.rehearsal.cluster import RehearsalError
-from bench.rehearsal.figures import ALLOWED, Step, costs, growth, processor_per_token, steps_of, too_steep
+from bench.rehearsal.figures import ALLOWED, Start, costs, growth, processor_per_token, start_of, too_steep
 from bench.rehearsal.hosts import open_hosts
 from bench.rehearsal.inputs import TEMPLATE, problem, write_inputs
 from bench.rehearsal.phases import Moment, Phase, now, read_phases, recorded
@@ -37,7 +37,7 @@ def moment(at: float, processor: float = 0.0, received: int = 0) -> Moment:
     return Moment(at, processor, processor / 2, loopback=0, link=received, files=9)
 
 
-def job(cost: Callable[[float], float], tokens: float, steps: int = 3) -> list[list[Step]]:
+def job(cost: Callable[[float], float], tokens: float, steps: int = 3) -> list[Start]:
     """Return one start whose updates cost `cost(tokens)` CPU seconds and MiB, as does everything a sync."""
     phases, at, spent = [], 0.0, 0.0
     for _ in range(steps):
@@ -50,7 +50,7 @@ def job(cost: Callable[[float], float], tokens: float, steps: int = 3) -> list[l
         **{"time/update": 1.0, "throughput/trained_tokens_per_second": tokens, "sync/bytes": 100.0, "samples/a": 4.0},
     }
     numbers = range(1, steps + 1)
-    return [steps_of(phases, dict.fromkeys(numbers, row), dict.fromkeys(numbers, 10), steps)]
+    return [start_of(phases, dict.fromkeys(numbers, row), dict.fromkeys(numbers, 10), steps)]
 
 
 @given(slope=st.floats(1e-3, 1.0), fixed=st.floats(0.0, 100.0), tokens=st.integers(100, 10_000))
@@ -61,17 +61,17 @@ def test_costs_that_grow_as_the_data_or_less_are_no_fault(slope: float, fixed: f
 
 def test_a_phase_that_grows_with_the_square_of_its_data_is_named() -> None:
     before, after = (costs(job(lambda t: (t / 100) ** 2, size)) for size in (1000, 2000))
-    faults = {fault.split(" a step")[0].split()[-1]: fault for fault in too_steep(before, after)}
+    faults = {fault.split(" where")[0].split()[-1]: fault for fault in too_steep(before, after)}
     assert faults.keys() == {"CPU", "bytes"}
     assert all(fault.startswith("phase 'update' took") for fault in faults.values())
-    assert "400 s CPU a step where 260 are allowed" in faults["CPU"]
+    assert "400 s CPU where 260 are allowed" in faults["CPU"]
     assert "took 100 with 1,000 of its data, which are 2,000 now" in faults["CPU"]
 
 
 def test_a_phase_without_data_may_not_grow() -> None:
     before = costs(job(lambda t: 1.0, 1000))
     after = costs(job(lambda t: 1.0, 2000))
-    after["sync", "s CPU"] = type(after["sync", "s CPU"])(total=15.0, data=2.0, steps=2)
+    after["sync", "s CPU"] = type(after["sync", "s CPU"])(total=15.0, data=2.0, times=2)
     assert len(too_steep(before, after)) == 1
 
 
@@ -85,19 +85,31 @@ def test_growth_is_of_a_unit_of_data() -> None:
 
 
 def test_the_first_step_of_a_start_is_left_out() -> None:
-    [steps] = job(lambda t: 1.0, 1000, steps=3)
-    assert [len(step.phases) for step in steps] == [2, 2, 2]
-    assert costs([steps])["update", "s CPU"].steps == 2
-    assert processor_per_token(steps) == {"main thread": pytest.approx(0.003), "other threads": pytest.approx(0.003)}
+    [start] = job(lambda t: 1.0, 1000, steps=3)
+    assert [len(step.phases) for step in start.steps] == [2, 2, 2]
+    assert costs([start])["update", "s CPU"].times == 2
+    assert processor_per_token(start.steps) == {
+        "main thread": pytest.approx(0.003),
+        "other threads": pytest.approx(0.003),
+    }
 
 
 def test_a_step_that_was_cut_short_is_no_step() -> None:
-    [steps] = job(lambda t: 1.0, 1000, steps=2)
-    phases = [phase for step in steps for phase in step.phases]
-    row, more = steps[0].metrics, Phase("sync", moment(9.0), moment(10.0))
-    again = steps_of([*phases, more], {7: row, 8: row}, {7: 1, 8: 2}, last=8)
-    assert [step.sample_bytes for step in again] == [1, 2]
-    assert [len(step.phases) for step in again] == [2, 2]
+    [start] = job(lambda t: 1.0, 1000, steps=2)
+    row, more = start.steps[0].metrics, Phase("sync", moment(9.0), moment(10.0))
+    again = start_of([*start.phases, more], {7: row, 8: row}, {7: 1, 8: 2}, last=8)
+    assert [step.sample_bytes for step in again.steps] == [1, 2]
+    assert [len(step.phases) for step in again.steps] == [2, 2]
+
+
+def test_what_is_no_part_of_a_step_counts_wherever_it_is() -> None:
+    [start] = job(lambda t: 1.0, 1000)
+    rare = [Phase(name, moment(0.0), moment(1.0, 7.0)) for name in ("resume", "evaluation", "checkpoint")]
+    starts = [Start([*rare, *start.phases, *rare[1:]], start.steps)] * 2
+    found = costs(starts)
+    assert (found["evaluation", "s CPU"].times, found["checkpoint", "s CPU"].times) == (4, 4)
+    assert found["resume", "s CPU"].times == 1  # not of the new run
+    assert found["evaluation", "s CPU"].each == 7.0
 
 
 def test_phases_are_recorded_with_what_they_took(tmp_path: Path) -> None:
@@ -225,6 +237,6 @@ def test_the_whole_job_on_a_small_scale(tmp_path: Path) -> None:
     found = {(row["case"], row["metric"]): row["value"] for row in json.loads(file.read_text())["rows"]}
     case = f"{2 * SMALL.prompts} problems a step"
     assert found[case, "newest checkpoint after the kill"] in (1, 2)
-    assert found[case, "weights sent, a step"] > 0
+    assert found[case, "weights sent"] > 0
     assert found[case, "peak open files, rank 0"] > 0
     assert found[case, "peak memory, its share of what it shares included, rank 0"] > 0
