@@ -25,6 +25,7 @@ from bench.rehearsal.rank import FORKS, PRELOADED, ROOT
 from bench.rehearsal.scales import SCALES, Scale, command_line
 from bench.rehearsal.server import SETTINGS
 from bench.report import Row, introduce, publish
+from fastsvs.files import read_jsonl
 from fastsvs.stored_run import StoredRun, checkpoints_in
 
 STEPS = 3
@@ -110,6 +111,7 @@ def with_a_kill(
         first.wait(JOB_SECONDS)
         ended = time.monotonic() - began
         first.check_that_nothing_is_left()
+    before = played(run, KILLED_AFTER)
     kept = max(checkpoints_in(run / "checkpoints"), default=0)
     begun = time.monotonic()
     with started(scale, hosts, words, variables, folder / "killed.start_2") as second:
@@ -119,6 +121,8 @@ def with_a_kill(
     starts = finished(case, run, [first, second])
     if (made := len(starts[1].steps)) != STEPS - kept or kept < KILLED_AFTER - 1:
         raise RehearsalError(f"{case}: the second start made {made} steps after a checkpoint of step {kept}")
+    if played(run, KILLED_AFTER) != before:
+        raise RehearsalError(f"{case}: step {KILLED_AFTER} has other samples now that it was made again")
     found = [
         Row(case, PROVIDER, "end of all ranks after a node was killed", ended, "s"),
         Row(case, PROVIDER, "second start, from nothing until it has resumed", again, "s"),
@@ -131,6 +135,12 @@ def ended_well(attempt: Attempt) -> None:
     attempt.wait(JOB_SECONDS)
     attempt.check_that_none_failed()
     attempt.check_that_nothing_is_left()
+
+
+def played(run: Path, step: int) -> dict[str, dict[str, object]]:
+    """Return what was sampled in a step, by key, without the versions of the weights: a start has no older ones."""
+    rows = read_jsonl(StoredRun(run).layout.samples(step))
+    return {row["key"]: {name: value for name, value in row.items() if name != "weight_versions"} for row in rows}
 
 
 def phases_of(attempt: Attempt) -> Sequence[Phase]:
