@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -94,7 +95,7 @@ def steady(
     with started(scale, hosts, words, variables, folder / "steady.start_1") as attempt:
         ended_well(attempt)
     starts = finished(case, run, [attempt])
-    return starts, [*rows(case, starts, note), *watched(case, attempt, scale)]
+    return starts, [*rows(case, starts, evaluated(run), note), *watched(case, attempt, scale)]
 
 
 def with_a_kill(
@@ -128,7 +129,7 @@ def with_a_kill(
         Row(case, PROVIDER, "second start, from nothing until it has resumed", again, "s"),
         Row(case, PROVIDER, "newest checkpoint after the kill", kept, "step"),
     ]
-    return starts, [*rows(case, starts, note), *found, *watched(case, second, scale)]
+    return starts, [*rows(case, starts, evaluated(run), note), *found, *watched(case, second, scale)]
 
 
 def ended_well(attempt: Attempt) -> None:
@@ -141,6 +142,12 @@ def played(run: Path, step: int) -> dict[str, dict[str, object]]:
     """Return what was sampled in a step, by key, without the versions of the weights: a start has no older ones."""
     rows = read_jsonl(StoredRun(run).layout.samples(step))
     return {row["key"]: {name: value for name, value in row.items() if name != "weight_versions"} for row in rows}
+
+
+def evaluated(run: Path) -> int:
+    """Return the number of tokens of all evaluations."""
+    layout = StoredRun(run).layout
+    return sum(sum(row["tokens"]) for step in (0, STEPS) for row in read_jsonl(layout.evaluation_samples(step)))
 
 
 def phases_of(attempt: Attempt) -> Sequence[Phase]:
@@ -181,4 +188,5 @@ def watched(name: str, attempt: Attempt, scale: Scale) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # which ends all processes first
     sys.exit(main())

@@ -19,6 +19,8 @@ UPDATE = "update"
 """Last phase of a step."""
 RARE = ("resume", "checkpoint", "evaluation")
 """Phases that are not part of a step's row: all of them count, the resumption of a new run excepted."""
+EVALUATING = "while nothing but responses is on its way"
+"""What an evaluation shows: all that rank 0 does for a response that is not learned from."""
 
 Data = Literal["learned", "sampled", "none"]
 """Data that a phase grows with: tokens learned from, tokens sampled, or none but the model's."""
@@ -160,16 +162,19 @@ def too_steep(before: Costs, after: Costs) -> list[str]:
     return found
 
 
-def rows(case: str, starts: Sequence[Start], note: str) -> Iterator[Row]:
-    """Yield what each phase took, and what rank 0 as a whole did for a response token."""
+def rows(case: str, starts: Sequence[Start], evaluated: int, note: str) -> Iterator[Row]:
+    """Yield what each phase took, and the processor time of rank 0 for a response token. `evaluated` is the number of
+    tokens of all evaluations."""
     warm = [step for start in starts for step in start.warm]
     for name, kind in (("sampled", "sampled"), ("learned from", "learned")):
         tokens = sum(step.data(kind) for step in warm) / len(warm)
         yield Row(case, PROVIDER, f"response tokens {name}, a step", tokens, "tokens", note=note)
     yield Row(case, PROVIDER, "responses, a step", sum(map(responses, warm)) / len(warm), "responses")
-    for (name, unit), cost in sorted(costs(starts).items()):
+    found = costs(starts)
+    for (name, unit), cost in sorted(found.items()):
         yield Row(case, PROVIDER, name, cost.each, unit)
-    for name, seconds in processor_per_token(starts[-1].steps).items():
+    per_token = processor_per_token(starts[-1].steps) | {EVALUATING: found["evaluation", "s CPU"].total / evaluated}
+    for name, seconds in per_token.items():
         yield Row(case, PROVIDER, f"CPU of rank 0 per response token, {name}", 1e6 * seconds, "us")
 
 
