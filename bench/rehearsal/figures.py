@@ -17,7 +17,7 @@ FLOORS = {"s CPU": 0.5, "bytes": 1 << 20}
 """Excess over what is allowed that counts as none, by unit: what the clock and the machine add to a step."""
 UPDATE = "update"
 """Last phase of a step."""
-RARE = ("resume", "checkpoint", "evaluation")
+RARE = ("resume", "save", "evaluation")
 """Phases that are not part of a step's row: all of them count, the resumption of a new run excepted."""
 EVALUATING = "while nothing but responses is on its way"
 """What an evaluation shows: all that rank 0 does for a response that is not learned from."""

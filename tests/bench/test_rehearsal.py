@@ -104,10 +104,10 @@ def test_a_step_that_was_cut_short_is_no_step() -> None:
 
 def test_what_is_no_part_of_a_step_counts_wherever_it_is() -> None:
     [start] = job(lambda t: 1.0, 1000)
-    rare = [Phase(name, moment(0.0), moment(1.0, 7.0)) for name in ("resume", "evaluation", "checkpoint")]
+    rare = [Phase(name, moment(0.0), moment(1.0, 7.0)) for name in ("resume", "evaluation", "save")]
     starts = [Start([*rare, *start.phases, *rare[1:]], start.steps)] * 2
     found = costs(starts)
-    assert (found["evaluation", "s CPU"].times, found["checkpoint", "s CPU"].times) == (4, 4)
+    assert (found["evaluation", "s CPU"].times, found["save", "s CPU"].times) == (4, 4)
     assert found["resume", "s CPU"].times == 1  # not of the new run
     assert found["evaluation", "s CPU"].each == 7.0
 
