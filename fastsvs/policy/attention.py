@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastsvs.policy.shared_attention import repeated
+
 
 class Packing(Protocol):
     """The part of a packed row that attention reads (see `policy.modules.PackedSequences`)."""
@@ -47,6 +49,15 @@ class Implementation:
     largest_head: int
     """Largest head_dim that it has kernels for."""
 
+    def serves(self, capability: int | None, dtype: torch.dtype, head_dim: int) -> bool:
+        """Tell whether it has kernels for this major compute capability (None: no GPU), dtype and head size."""
+        return (
+            capability in self.capabilities
+            and dtype in (torch.bfloat16, torch.float16)
+            and head_dim % 8 == 0
+            and head_dim <= self.largest_head
+        )
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
     """Attend causally within each sequence, with scores scaled by head_dim ** -0.5.
@@ -60,20 +71,22 @@ def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tenso
 @cache
 def chosen(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     """Return the name of the implementation that `attend` takes in this process."""
-    capability = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else None
-    return choose(capability, dtype, head_dim, present)
+    return choose(_capability(device), dtype, head_dim, present)
+
+
+def shares(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Tell whether `attend_shared` serves here: on a CPU, and where the FlashAttention 2 of torch does."""
+    name = torch_varlen.__name__
+    own = IMPLEMENTATIONS[name]
+    return device.type == "cpu" or (own.serves(_capability(device), dtype, head_dim) and present(name))
 
 
 def choose(capability: int | None, dtype: torch.dtype, head_dim: int, present: Callable[[str], bool]) -> str:
     """Return the first of IMPLEMENTATIONS that serves this major compute capability (None: no GPU), dtype and head
     size, and that is `present`, or `sdpa`, which serves all. Those after it are not asked for, as imports take seconds.
     """
-    if capability is None or dtype not in (torch.bfloat16, torch.float16) or head_dim % 8:
-        return sdpa.__name__
     suitable = (
-        name
-        for name, known in IMPLEMENTATIONS.items()
-        if capability in known.capabilities and head_dim <= known.largest_head and present(name)
+        name for name, known in IMPLEMENTATIONS.items() if known.serves(capability, dtype, head_dim) and present(name)
     )
     return next(suitable, sdpa.__name__)
 
@@ -151,7 +164,7 @@ def torch_varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing) ->
     from torch.nn.attention.varlen import varlen_attn
 
     bounds, longest = packing.bounds, max(packing.lengths)
-    key, value = _repeat(key, query), _repeat(value, query)
+    key, value = repeated(key, query), repeated(value, query)
     return _output(varlen_attn(query, key, value, bounds, bounds, longest, longest, window_size=(-1, 0)))
 
 
@@ -159,7 +172,7 @@ def sdpa(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
     """Attend with torch's scaled_dot_product_attention, on any device and dtype. Neighbours of equal length form one
     dense batch without a copy or padding."""
     if query.is_cuda:  # there the fused kernel of fp32 wants as many heads of keys; the other keeps all scores
-        key, value = _repeat(key, query), _repeat(value, query)
+        key, value = repeated(key, query), repeated(value, query)
     runs = [(length, len(list(run))) for length, run in groupby(packing.lengths)]
     sizes = [length * count for length, count in runs]
     parts = []
@@ -188,6 +201,6 @@ def _output(result: Tensor | tuple[Tensor, ...]) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
 
 
-def _repeat(x: Tensor, query: Tensor) -> Tensor:
-    """Repeat `x` [tokens, groups, head_dim] to the heads of `query`."""
-    return x.repeat_interleave(query.shape[1] // x.shape[1], dim=1)
+def _capability(device: torch.device) -> int | None:
+    """Return the major compute capability of a GPU, and None for a CPU."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else None

@@ -26,6 +26,7 @@ from fastsvs.policy.attention import attend
 from fastsvs.policy.elementwise import rms_norm, rotate, swiglu
 from fastsvs.policy.imports import transformer_engine
 from fastsvs.policy.recompute import Kept, keep
+from fastsvs.policy.shared_attention import SharedPrompts, attend_shared
 
 
 @dataclass
@@ -34,11 +35,14 @@ class PackedSequences(PackedSeqParams):
 
     qkv_format: str = "thd"
     lengths: Sequence[int] = ()
-    """Length of each sequence in tokens, [sequences] in row order; equal lengths side by side run fastest on a CPU."""
+    """Length of each sequence in tokens, [sequences] in row order; equal lengths side by side run fastest on a CPU. A
+    shared prompt is one of them, and so is each of its responses."""
     bounds: Tensor = None  # type: ignore[assignment]
     """Start of each sequence in the row, then the end of the row, [sequences + 1] int32."""
     rotary: Tensor = None  # type: ignore[assignment]
     """Cosine and sine at each token's position, [2, tokens, head_dim] in the model's dtype."""
+    shared: SharedPrompts | None = None
+    """The prompts that several of the sequences continue; None where each sequence stands for itself."""
     kept: dict[int, Kept] | None = None
     """Attention of each layer that the recomputation takes from the first pass, by layer number; None where it computes
     attention again."""
@@ -106,7 +110,8 @@ class SwiGLU(MLP):
 
 
 class RotaryPackedAttention(nn.Module):
-    """Causal attention inside each packed sequence, with rotary positions applied to queries and keys."""
+    """Causal attention inside each packed sequence and to the prompt that it continues, with rotary positions applied to
+    queries and keys."""
 
     def __init__(self, config: TransformerConfig, layer_number: int, **_: Any) -> None:
         super().__init__()
@@ -126,7 +131,7 @@ class RotaryPackedAttention(nn.Module):
         `value` [tokens, groups, head_dim]."""
         sequences = packed_seq_params
         query, key = rotate(query, key, sequences.rotary)
-        attention = partial(attend, packing=sequences)
+        attention = partial(attend_shared if sequences.shared else attend, packing=sequences)
         if sequences.kept is None:
             return attention(query, key, value).flatten(1)
         return keep(attention, (query, key, value), sequences.kept, self.layer_number).flatten(1)

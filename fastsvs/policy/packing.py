@@ -38,6 +38,30 @@ def plan(
 
     Raises UserError for a sequence longer than the budget.
     """
+    check_lengths(lengths, tokens_per_micro_batch)
+    longest_first = _longest_first(lengths)
+
+    def deal(micro_batches: int) -> Rows | None:
+        return _deal(longest_first, lengths, kinds, micro_batches * data_parallel, tokens_per_micro_batch)
+
+    fewest = max(1, ceil(sum(lengths) / (tokens_per_micro_batch * data_parallel)))
+    one_sample_each = max(fewest, ceil(len(lengths) / data_parallel))
+    return _spread(_fewest(deal, fewest, one_sample_each), work, data_parallel)
+
+
+def divide(lengths: Sequence[int], budget: int, least: int) -> Rows:
+    """Return about the fewest rows within the budget, but at least `least`, with numbers of samples that differ by at
+    most one. `lengths` [samples] are at most the budget, and at least `least` in number."""
+    longest_first, kinds = _longest_first(lengths), [""] * len(lengths)
+
+    def deal(rows: int) -> Rows | None:
+        return _deal(longest_first, lengths, kinds, rows, budget)
+
+    return _fewest(deal, max(least, ceil(sum(lengths) / budget)), len(lengths))
+
+
+def check_lengths(lengths: Sequence[int], tokens_per_micro_batch: int) -> None:
+    """Raise UserError for a sequence longer than the budget."""
     longest = max(lengths, default=0)
     if longest > tokens_per_micro_batch:
         over = sum(length > tokens_per_micro_batch for length in lengths)
@@ -46,14 +70,10 @@ def plan(
             f"({tokens_per_micro_batch}), the longest has {longest} tokens: raise it to {longest} or more, "
             "or lower the prompt and response limits"
         )
-    longest_first = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
 
-    def deal(micro_batches: int) -> Rows | None:
-        return _deal(longest_first, lengths, kinds, micro_batches * data_parallel, tokens_per_micro_batch)
 
-    fewest = max(1, ceil(sum(lengths) / (tokens_per_micro_batch * data_parallel)))
-    one_sample_each = max(fewest, ceil(len(lengths) / data_parallel))
-    return _spread(_fewest(deal, fewest, one_sample_each), work, data_parallel)
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
 
 
 def _fewest(deal: Callable[[int], Rows | None], low: int, high: int) -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -18,9 +19,9 @@ from fastsvs.architecture import check_layout, load_hf_config, read_architecture
 from fastsvs.buckets import Bucket, TensorSpec
 from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
 from fastsvs.errors import UserError
-from fastsvs.policy import packing
-from fastsvs.policy.attention import chosen
+from fastsvs.policy.attention import chosen, shares
 from fastsvs.policy.away import Away
+from fastsvs.policy.bundles import Sizes, plan_rows
 from fastsvs.policy.export import save_hf
 from fastsvs.policy.imports import accelerators
 from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
@@ -86,6 +87,8 @@ class Policy:
         self.away = Away()
         check_layout(self.architecture, config, distributed.world_size())
         self.max_sequence_tokens = max_sequence_tokens
+        self._attention = (distributed.device(), DTYPES[config.dtype], self.architecture.head_dim)
+        self._can_share = config.backend == "local" and shares(*self._attention)
         self._rotary = rotary_table(self.hf_config, max_sequence_tokens).to(distributed.device(), DTYPES[config.dtype])
         with megatron_device():
             initialize_model_parallel(config)
@@ -102,11 +105,22 @@ class Policy:
     @property
     def facts(self) -> list[str]:
         """Return what the policy computes with, for the log."""
+        prompts = "once for all its samples in a row" if self._shares_prompts else "with each of its samples"
+        if self.config.shared_prefix and not self._can_share:
+            prompts += ", as no attention here serves policy.shared_prefix"
+        return [self._parts, f"policy: a prompt is computed {prompts}"]
+
+    @property
+    def _parts(self) -> str:
         if self.config.backend == "te":
-            return ["policy: norms, linear layers and attention of Transformer Engine, AdamW of torch"]
-        attention = chosen(distributed.device(), DTYPES[self.config.dtype], self.architecture.head_dim)
+            return "policy: norms, linear layers and attention of Transformer Engine, AdamW of torch"
+        attention = chosen(*self._attention)
         unused = f"; {' and '.join(found)} not used, though installed" if (found := accelerators()) else ""
-        return [f"policy: own layers, attention {attention}, AdamW of torch{unused}"]
+        return f"policy: own layers, attention {attention}, AdamW of torch{unused}"
+
+    @property
+    def _shares_prompts(self) -> bool:
+        return self.config.shared_prefix and self._can_share
 
     def log_probs(self, batch: Batch, temperature: float) -> Tensor:
         """Return the log-probs of the response tokens, [response_tokens] fp32 on the CPU."""
@@ -141,7 +155,7 @@ class Policy:
                     hidden_figures.update({row.samples[p]: values for p, values in zip(wanted, found, strict=True)})
             return logprobs.sum(), {}
 
-        rows, count = self._rows(batch)
+        rows, count, _ = self._rows(batch)
         with megatron_device():
             run_pipeline(self.stage, rows, count, head, forward_only=True)
         if distributed.world_size() > 1:
@@ -193,11 +207,12 @@ class Policy:
     ) -> dict[str, Metric]:
         """Compute the gradient for `update`, reduced over all ranks, in Megatron's buffers.
 
-        Returns the loss; as means over the response tokens, entropy (nats) and entropy/<kind>; and the loss's metrics,
-        each reduced in its own way.
+        Returns the loss; as means over the response tokens, entropy (nats) and entropy/<kind>; the loss's metrics, each
+        reduced in its own way; and tokens_saved, the share of the tokens of prompts and responses that shared prompts
+        do without.
         """
         objective = Objective(batch, loss, algorithm, token_weights, temperature, self.architecture.vocabulary)
-        rows, count = self._rows(batch, keep_attention=self.config.recompute == "all_but_attention")
+        rows, count, saved = self._rows(batch, keep_attention=self.config.recompute == "all_but_attention")
         with megatron_device():
             self.model.zero_grad_buffer()
             self.optimizer.zero_grad()
@@ -205,7 +220,7 @@ class Policy:
         whole = combine(distributed.gather(combine(reports if _speaks_for_its_row() else [])))
         metrics = {name: part.over_update() for name, part in whole.items()}
         # The weights normalise every update on its own, so that the losses of several make a mean and no sum.
-        return metrics | {"loss": Metric(metrics["loss"])}
+        return joined(metrics | {"loss": Metric(metrics["loss"])}, {"tokens_saved": Metric(saved)})
 
     def hf_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield whole tensors under their Hugging Face names, layer by layer, on every rank, in the policy's dtype.
@@ -233,21 +248,23 @@ class Policy:
         dtype = DTYPES[self.config.dtype]
         save_hf(self.hf_weights(), self.hf_config, self.architecture, dtype, Path(folder), write_others)
 
-    def _rows(self, batch: Batch, *, keep_attention: bool = False) -> tuple[Iterator[Row], int]:
-        lengths = [len(p) + len(r) for p, r in zip(batch.prompt_ids, batch.response_ids, strict=True)]
-        if max(lengths) > self.max_sequence_tokens:
+    def _rows(self, batch: Batch, *, keep_attention: bool = False) -> tuple[Iterator[Row], int, float]:
+        """Return this rank's rows, their number, and the share of tokens that the rows of all ranks save."""
+        sizes = Sizes.of(batch, share=self._shares_prompts)
+        longest = int((sizes.prompts + sizes.responses).max())
+        if longest > self.max_sequence_tokens:
             raise UserError(
-                f"a sequence of {max(lengths)} tokens is longer than the {self.max_sequence_tokens} that the policy "
+                f"a sequence of {longest} tokens is longer than the {self.max_sequence_tokens} that the policy "
                 "was built for (prompt limit + response limit)"
             )
-        if not all(map(len, batch.prompt_ids)):
+        if not sizes.prompts.all():
             raise UserError("a prompt without tokens: nothing predicts the first token of its response")
-        work = [self.architecture.forward_flops(n, len(r)) for n, r in zip(lengths, batch.response_ids, strict=True)]
         ranks, rank = mpu.get_data_parallel_world_size(), mpu.get_data_parallel_rank()
-        plan = packing.plan(lengths, batch.kinds, work, self.config.tokens_per_micro_batch, ranks)[rank]
+        flops, budget = self.architecture.forward_flops, self.config.tokens_per_micro_batch
+        plan = plan_rows(sizes, batch.kinds, flops, budget, ranks)
         multiple = self.config.tensor_parallel if self.transformer.sequence_parallel else 1
-        packer = Packer(batch, self._rotary, multiple, keep_attention=keep_attention)
-        return map(packer.pack, plan), len(plan)
+        packer = Packer(batch, sizes, self._rotary, multiple, keep_attention=keep_attention)
+        return map(packer.pack, plan[rank]), len(plan[rank]), sizes.saved(chain.from_iterable(plan))
 
 
 def _speaks_for_its_row() -> bool:

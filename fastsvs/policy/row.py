@@ -1,16 +1,20 @@
-"""A micro-batch as one packed row: whole samples of a batch, one after another, without padding between them."""
+"""A micro-batch as one packed row: samples of a batch, one after another, without padding between them. A prompt that
+several of them share stands in the row once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastsvs.algorithms import Batch
+from fastsvs.policy.bundles import Bundle, Sizes
 from fastsvs.policy.modules import PackedSequences
+from fastsvs.policy.shared_attention import SharedPrompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,8 @@ class Row:
     samples: list[int]
     """Indices of the samples in the batch, in row order."""
     tokens: Tensor
-    """Token ids, [tokens] int64: prompt and response of each sample, then padding."""
+    """Token ids, [tokens] int64: shared prompts, the responses to them, prompt and response of each other sample, then
+    padding."""
     sequences: PackedSequences
     predictors: Tensor
     """Place in the row of the token before each response token, [response_tokens] int64."""
@@ -35,45 +40,86 @@ class Row:
 class Packer:
     """Packs samples of a batch into rows. What all rows need of the whole batch is computed once."""
 
-    def __init__(self, batch: Batch, rotary: Tensor, multiple: int, *, keep_attention: bool = False) -> None:
+    def __init__(
+        self, batch: Batch, sizes: Sizes, rotary: Tensor, multiple: int, *, keep_attention: bool = False
+    ) -> None:
         """Pad rows to a multiple of `multiple` tokens. `rotary` [2, positions, head_dim] lies on the device that the
         rows go to. For `keep_attention` see `policy.recompute`."""
-        self._batch, self._rotary, self._multiple, self._keep = batch, rotary, multiple, keep_attention
-        self._prompts = np.array([len(ids) for ids in batch.prompt_ids], dtype=np.int64)
-        self._responses = np.array([len(ids) for ids in batch.response_ids], dtype=np.int64)
-        self._lengths = self._prompts + self._responses
-        self._places = np.cumsum(self._responses) - self._responses
+        self._batch, self._sizes, self._rotary = batch, sizes, rotary
+        self._multiple, self._keep = multiple, keep_attention
+        self._places = np.cumsum(sizes.responses) - sizes.responses
 
     def pack(self, samples: Sequence[int]) -> Row:
-        """Return the row of the given samples, in order of length (see `PackedSequences.lengths`)."""
-        order = np.array(sorted(samples, key=lambda i: (self._lengths[i], i)), dtype=np.int64)
-        prompts, responses, lengths = self._prompts[order], self._responses[order], self._lengths[order]
+        """Return the row of the given samples. Prompts that several of them share come first, then the responses to
+        each, then the other samples whole; each of these in order of length (see `PackedSequences.lengths`)."""
+        shared, alone = self._by_length(samples)
+        order = np.array([*chain.from_iterable(shared), *alone], dtype=np.int64)
+        heads = [bundle[0] for bundle in shared]
+        prompts, responses = self._sizes.prompts[order], self._sizes.responses[order]
+        # Prompt tokens in each sample's own sequence, and those that lie in a sequence before it.
+        before = np.where(np.arange(len(order)) < len(order) - len(alone), prompts, 0)
+        own = prompts - before
+        lengths = np.concatenate([self._sizes.prompts[heads], own + responses])
         padding = -lengths.sum() % self._multiple if len(order) else self._multiple
         if padding:
             lengths = np.append(lengths, padding)
         starts = np.cumsum(lengths) - lengths
+        positions = np.zeros_like(lengths)
+        positions[len(heads) : len(heads) + len(order)] = before
+        predictors = _ranges(starts[len(heads) : len(heads) + len(order)] + own - 1, responses)
+        firsts = np.cumsum(responses) - responses
+        sizes = [len(bundle) for bundle in shared]
+        predictors[firsts[: sum(sizes)]] = np.repeat(np.cumsum(self._sizes.prompts[heads]) - 1, sizes)
         answers = [self._batch.response_ids[i] for i in order]
-        ids = [piece for i, answer in zip(order, answers, strict=True) for piece in (self._batch.prompt_ids[i], answer)]
-        device = self._rotary.device
-
-        def place(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array).to(device)
-
-        positions = place(_ranges(np.zeros_like(lengths), lengths))
         return Row(
             samples=order.tolist(),
-            tokens=place(np.concatenate([*ids, np.zeros(padding, dtype=np.int64)])),
+            tokens=self._place(np.concatenate([*self._tokens(shared, alone), np.zeros(padding, dtype=np.int64)])),
             sequences=PackedSequences(
                 lengths=lengths.tolist(),
-                bounds=place(np.append(starts, lengths.sum()).astype(np.int32)),
-                rotary=self._rotary.index_select(1, positions),
+                bounds=self._place(_bounds(lengths)),
+                rotary=self._rotary.index_select(1, self._place(_ranges(positions, lengths))),
+                shared=self._shared(shared) if shared else None,
                 kept={} if self._keep else None,
             ),
-            predictors=place(_ranges(starts[: len(order)] + prompts - 1, responses)),
-            targets=place(np.concatenate([np.zeros(0, dtype=np.int64), *answers])),
+            predictors=self._place(predictors),
+            targets=self._place(np.concatenate([np.zeros(0, dtype=np.int64), *answers])),
             places=torch.from_numpy(_ranges(self._places[order], responses)),
-            sequence=place(np.repeat(np.arange(len(order)), responses)),
+            sequence=self._place(np.repeat(np.arange(len(order)), responses)),
         )
+
+    def _by_length(self, samples: Sequence[int]) -> tuple[list[Bundle], Bundle]:
+        """Return the bundles of several samples in order of their prompts' lengths, their samples in order of the
+        responses', and the other samples in order of the whole lengths."""
+        prompts, responses = self._sizes.prompts, self._sizes.responses
+        bundles = self._sizes.bundles(sorted(samples, key=lambda i: (responses[i], i)))
+        shared = [bundle for bundle in bundles if len(bundle) > 1]
+        alone = [bundle[0] for bundle in bundles if len(bundle) == 1]
+        shared.sort(key=lambda bundle: (prompts[bundle[0]], min(bundle)))
+        return shared, sorted(alone, key=lambda i: (prompts[i] + responses[i], i))
+
+    def _tokens(self, shared: Sequence[Bundle], alone: Bundle) -> Iterator[np.ndarray]:
+        prompt_ids, response_ids = self._batch.prompt_ids, self._batch.response_ids
+        yield from (prompt_ids[bundle[0]] for bundle in shared)
+        yield from (response_ids[i] for bundle in shared for i in bundle)
+        yield from chain.from_iterable((prompt_ids[i], response_ids[i]) for i in alone)
+
+    def _shared(self, bundles: Sequence[Bundle]) -> SharedPrompts:
+        prompts = self._sizes.prompts[[bundle[0] for bundle in bundles]]
+        responses = np.array([self._sizes.responses[bundle].sum() for bundle in bundles])
+        return SharedPrompts(
+            prompts=prompts.tolist(),
+            responses=responses.tolist(),
+            prompt_bounds=self._place(_bounds(prompts)),
+            response_bounds=self._place(_bounds(responses)),
+        )
+
+    def _place(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._rotary.device)
+
+
+def _bounds(lengths: np.ndarray) -> np.ndarray:
+    """Return the start of each run of these lengths, then the end of the last, [runs + 1] int32."""
+    return np.append(0, np.cumsum(lengths)).astype(np.int32)
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -1,0 +1,114 @@
+"""Bundles: samples of one prompt that share a packed row, which holds their prompt once.
+
+A group of samples is one bundle where it can be. It is cut where it must be: its bundles hold the prompt each, so more
+of them cost more tokens, but only a bundle that fits the budget can be in a row, and few large ones may leave a
+data-parallel rank with less work than the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from fastsvs.algorithms import Batch
+from fastsvs.policy import packing
+from fastsvs.policy.packing import Rows, check_lengths
+
+Bundle = list[int]
+"""Samples of one prompt, in ascending order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The lengths of a batch's samples, and which of them share their prompt."""
+
+    prompts: np.ndarray
+    """Length of each sample's prompt in tokens, [samples] int64."""
+    responses: np.ndarray
+    """Length of each sample's response in tokens, [samples] int64."""
+    prompt_numbers: Sequence[int]
+    """Number of each sample's prompt, [samples]; samples with the same number share it."""
+
+    @classmethod
+    def of(cls, batch: Batch, *, share: bool) -> Sizes:
+        """Measure a batch. With `share`, samples of one kind whose prompts are the same tokens share it; without it,
+        none do."""
+        numbers: dict[tuple[str, bytes], int] = {}
+        keys = zip(batch.kinds, batch.prompt_ids, strict=True)
+        return cls(
+            prompts=np.array([len(ids) for ids in batch.prompt_ids], dtype=np.int64),
+            responses=np.array([len(ids) for ids in batch.response_ids], dtype=np.int64),
+            prompt_numbers=[numbers.setdefault((kind, ids.tobytes()), len(numbers)) for kind, ids in keys]
+            if share
+            else range(len(batch)),
+        )
+
+    def bundles(self, samples: Iterable[int]) -> list[Bundle]:
+        """Return the given samples by their prompts, in the order of each prompt's first sample."""
+        found: dict[int, Bundle] = {}
+        for sample in samples:
+            found.setdefault(self.prompt_numbers[sample], []).append(sample)
+        return list(found.values())
+
+    def tokens(self, bundle: Bundle) -> int:
+        """Return the number of tokens that a row holds for this bundle."""
+        return int(self.prompts[bundle[0]] + self.responses[bundle].sum())
+
+    def saved(self, rows: Iterable[Sequence[int]]) -> float:
+        """Return the share of the tokens of whole samples that these rows of samples do without; 0 without samples."""
+        whole = kept = 0
+        for row in rows:
+            whole += int(self.prompts[row].sum() + self.responses[row].sum())
+            kept += sum(map(self.tokens, self.bundles(row)))
+        return 1 - kept / whole if whole else 0.0
+
+
+def plan_rows(
+    sizes: Sizes,
+    kinds: Sequence[str],
+    flops: Callable[[int, int], float],
+    tokens_per_micro_batch: int,
+    data_parallel: int,
+) -> list[Rows]:
+    """Return the samples of each row of each data-parallel rank, as `packing.plan` deals them, whole bundles at a time.
+
+    `flops` (tokens, predicted) is what one sequence of that many tokens costs, as `Architecture.forward_flops`. Groups
+    are cut into bundles that fit the budget, and into more of them as long as that relieves the busiest rank. Raises
+    UserError for a sequence longer than the budget.
+    """
+    check_lengths((sizes.prompts + sizes.responses).tolist(), tokens_per_micro_batch)
+    groups = sizes.bundles(range(len(kinds)))
+
+    def dealt(pieces: int) -> tuple[float, list[Rows]]:
+        """Return the busiest rank's work, and the rows, with groups cut into at least this many bundles."""
+        cut = (_cut(sizes, group, pieces, tokens_per_micro_batch) for group in groups)
+        bundles = sorted(chain.from_iterable(cut))
+        work = [_work(sizes, bundle, flops) for bundle in bundles]
+        tokens, kinds_of_bundles = map(sizes.tokens, bundles), [kinds[bundle[0]] for bundle in bundles]
+        plan = packing.plan(list(tokens), kinds_of_bundles, work, tokens_per_micro_batch, data_parallel)
+        busiest = max(sum(work[i] for row in rank for i in row) for rank in plan)
+        return busiest, [[sorted(chain.from_iterable(bundles[i] for i in row)) for row in rank] for rank in plan]
+
+    best, pieces, largest = dealt(1), 2, max(map(len, groups), default=1)
+    while data_parallel > 1 and pieces < 2 * largest and (finer := dealt(pieces))[0] < best[0]:
+        best, pieces = finer, 2 * pieces
+    return best[1]
+
+
+def _cut(sizes: Sizes, group: Bundle, pieces: int, budget: int) -> list[Bundle]:
+    """Return the group as the fewest bundles within the budget, at least `pieces` of them where it has as many
+    samples."""
+    if len(group) == 1 or (pieces == 1 and sizes.tokens(group) <= budget):
+        return [group]
+    responses, room = sizes.responses[group].tolist(), budget - int(sizes.prompts[group[0]])
+    return [[group[i] for i in part] for part in packing.divide(responses, room, min(pieces, len(group)))]
+
+
+def _work(sizes: Sizes, bundle: Bundle, flops: Callable[[int, int], float]) -> float:
+    """Return what the passes of a bundle cost: those of its whole sequences, but for all prompts except one."""
+    prompt = int(sizes.prompts[bundle[0]])
+    whole = sum(flops(prompt + response, response) for response in sizes.responses[bundle].tolist())
+    return whole - (len(bundle) - 1) * flops(prompt, 0) if len(bundle) > 1 else whole
