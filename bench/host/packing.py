@@ -17,6 +17,7 @@ from bench.rollout.workload import P99
 from fastsvs.algorithms import Batch
 from fastsvs.architecture import Architecture
 from fastsvs.policy import packing
+from fastsvs.policy.bundles import Sizes
 from fastsvs.policy.row import Packer
 
 T = TypeVar("T")
@@ -79,8 +80,9 @@ def measure_packing(case: Packing) -> Iterator[Row]:
         yield Row(str(case), provider, "plan", seconds, "s")
         yield Row(str(case), provider, "micro-batches a rank", len(plan[0]), "count", limit=least)
         yield Row(str(case), provider, "busiest rank over the mean", 100 * (max(totals) / np.mean(totals) - 1), "%")
-    packer = Packer(batch(responses, kinds), torch.zeros(2, PROMPT + LONGEST, 2), multiple=4)
-    seconds, _ = best(1, lambda: [len(packer.pack(samples).samples) for samples in plan[0]])
+    samples = batch(responses, kinds)
+    packer = Packer(samples, Sizes.of(samples, share=False), torch.zeros(2, PROMPT + LONGEST, 2), multiple=4)
+    seconds, _ = best(1, lambda: [len(packer.pack(row).samples) for row in plan[0]])
     yield Row(str(case), "fastsvs", "rows of one rank", seconds, "s", note="rotary tables of width 2")
 
 

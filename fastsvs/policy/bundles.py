@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 
 import numpy as np
 
 from fastsvs.algorithms import Batch
 from fastsvs.policy import packing
 from fastsvs.policy.packing import Rows, check_lengths
+
+CLOSE = 1.02
+"""Busiest rank's work over an even share of all work, from which on groups are not cut further."""
 
 Bundle = list[int]
 """Samples of one prompt, in ascending order."""
@@ -76,8 +80,8 @@ def plan_rows(
     """Return the samples of each row of each data-parallel rank, as `packing.plan` deals them, whole bundles at a time.
 
     `flops` (tokens, predicted) is what one sequence of that many tokens costs, as `Architecture.forward_flops`. Groups
-    are cut into bundles that fit the budget, and into more of them as long as that relieves the busiest rank. Raises
-    UserError for a sequence longer than the budget.
+    are cut into bundles that fit the budget, and into more of them where that relieves the busiest rank. Raises UserError
+    for a sequence longer than the budget.
     """
     check_lengths((sizes.prompts + sizes.responses).tolist(), tokens_per_micro_batch)
     groups = sizes.bundles(range(len(kinds)))
@@ -87,15 +91,18 @@ def plan_rows(
         cut = (_cut(sizes, group, pieces, tokens_per_micro_batch) for group in groups)
         bundles = sorted(chain.from_iterable(cut))
         work = [_work(sizes, bundle, flops) for bundle in bundles]
-        tokens, kinds_of_bundles = map(sizes.tokens, bundles), [kinds[bundle[0]] for bundle in bundles]
-        plan = packing.plan(list(tokens), kinds_of_bundles, work, tokens_per_micro_batch, data_parallel)
+        tokens, bundle_kinds = [sizes.tokens(bundle) for bundle in bundles], [kinds[bundle[0]] for bundle in bundles]
+        plan = packing.plan(tokens, bundle_kinds, work, tokens_per_micro_batch, data_parallel)
         busiest = max(sum(work[i] for row in rank for i in row) for rank in plan)
         return busiest, [[sorted(chain.from_iterable(bundles[i] for i in row)) for row in rank] for rank in plan]
 
-    best, pieces, largest = dealt(1), 2, max(map(len, groups), default=1)
-    while data_parallel > 1 and pieces < 2 * largest and (finer := dealt(pieces))[0] < best[0]:
-        best, pieces = finer, 2 * pieces
-    return best[1]
+    busiest, rows = dealt(1)
+    least = sum(_work(sizes, group, flops) for group in groups) / data_parallel  # no way of cutting comes under this
+    pieces, largest = 2, max(map(len, groups), default=1)
+    while data_parallel > 1 and busiest > CLOSE * least and pieces < 2 * largest:
+        busiest, rows = min((busiest, rows), dealt(pieces), key=itemgetter(0))
+        pieces *= 2
+    return rows
 
 
 def _cut(sizes: Sizes, group: Bundle, pieces: int, budget: int) -> list[Bundle]:
