@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil
 from random import Random
 
@@ -61,23 +62,49 @@ def split_updates(batch: Batch, samples_per_update: int, seed: int, filled: bool
 
     Every sample is in exactly one update. The sizes of updates differ by at most one, or all but the last are `filled`.
     Either way each has its share of every kind: an update of one kind alone, or a tail left out, would bias the step.
+    A group is in one update, unless the shares do not come out even: its prompt can then be computed once.
     """
     random = Random(derive_seed(seed, "updates"))
-    by_kind: dict[str, list[int]] = {}
-    for sample, kind in enumerate(batch.kinds):
-        by_kind.setdefault(kind, []).append(sample)
-    for kind in sorted(by_kind):
-        random.shuffle(by_kind[kind])
-    dealt = [sample for kind in sorted(by_kind) for sample in by_kind[kind]]
+    by_kind: dict[str, dict[int, list[int]]] = {}
+    for sample, (kind, group) in enumerate(zip(batch.kinds, batch.groups.tolist(), strict=True)):
+        by_kind.setdefault(kind, {}).setdefault(group, []).append(sample)
+    groups = {kind: list(by_kind[kind].values()) for kind in sorted(by_kind)}
+    for of_kind in groups.values():
+        random.shuffle(of_kind)
     if filled:
-        even = _evenly(by_kind)
+        even = _evenly({kind: list(chain.from_iterable(of_kind)) for kind, of_kind in groups.items()})
         parts = [even[start : start + samples_per_update] for start in range(0, len(even), samples_per_update)]
     else:
-        count = ceil(len(dealt) / samples_per_update)
-        parts = [dealt[first::count] for first in range(count)]
+        parts = [[] for _ in range(ceil(len(batch) / samples_per_update))]
+        dealt = 0
+        for of_kind in groups.values():
+            _deal(of_kind, parts, dealt)
+            dealt += sum(map(len, of_kind))
     for part in parts:
         random.shuffle(part)
     return parts
+
+
+def _deal(groups: list[list[int]], parts: list[list[int]], dealt: int) -> None:
+    """Deal the samples of one kind to the parts, as many to each as if they went round one by one after `dealt` others.
+
+    Groups go round whole, past parts that have no room for them. Those that find no part are cut to fill what is left.
+    """
+    count, samples = len(parts), sum(map(len, groups))
+    room = [len(range((part - dealt) % count, samples, count)) for part in range(count)]
+    rest: list[int] = []
+    place = dealt
+    for group in groups:
+        fitting = (part % count for part in range(place, place + count) if room[part % count] >= len(group))
+        if (part := next(fitting, None)) is None:
+            rest += group
+            continue
+        parts[part] += group
+        room[part] -= len(group)
+        place = part + 1
+    for part, left in zip(parts, room, strict=True):
+        part += rest[:left]
+        rest = rest[left:]
 
 
 def _evenly(by_kind: dict[str, list[int]]) -> list[int]:

@@ -80,8 +80,8 @@ def plan_rows(
     """Return the samples of each row of each data-parallel rank, as `packing.plan` deals them, whole bundles at a time.
 
     `flops` (tokens, predicted) is what one sequence of that many tokens costs, as `Architecture.forward_flops`. Groups
-    are cut into bundles that fit the budget, and into more of them where that relieves the busiest rank. Raises UserError
-    for a sequence longer than the budget.
+    are cut into bundles that fit the budget, and into more of them where that relieves the busiest rank. Raises
+    UserError for a sequence longer than the budget.
     """
     check_lengths((sizes.prompts + sizes.responses).tolist(), tokens_per_micro_batch)
     groups = sizes.bundles(range(len(kinds)))

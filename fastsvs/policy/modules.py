@@ -110,8 +110,8 @@ class SwiGLU(MLP):
 
 
 class RotaryPackedAttention(nn.Module):
-    """Causal attention inside each packed sequence and to the prompt that it continues, with rotary positions applied to
-    queries and keys."""
+    """Causal attention inside each packed sequence and to the prompt that it continues, with rotary positions applied
+    to queries and keys."""
 
     def __init__(self, config: TransformerConfig, layer_number: int, **_: Any) -> None:
         super().__init__()

@@ -141,8 +141,8 @@ def _places(prefix: Spans) -> tuple[slice, slice]:
 
 
 class CpuKernel:
-    """The blocked attention of torch's scaled_dot_product_attention on a CPU. Neighbours of equal lengths form one dense
-    batch."""
+    """The blocked attention of torch's scaled_dot_product_attention on a CPU. Neighbours of equal lengths form one
+    dense batch."""
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
         key, value = repeated(key, query), repeated(value, query)

@@ -1,6 +1,7 @@
 from collections import Counter
 from dataclasses import replace
 from math import ceil
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastsvs.algorithms import Batch, LeftOut, split_updates, updates_of
 from fastsvs.config import AlgorithmConfig
+from fastsvs.seeding import derive_seed
 
 kind_lists = st.lists(st.sampled_from(["original", "synthesis", "variant"]), max_size=90)
 
@@ -39,6 +41,58 @@ def test_every_update_has_its_share_of_each_kind(kinds, limit, seed):
     for kind in set(kinds):
         per_update = [count[kind] for count in counts]
         assert max(per_update) - min(per_update) <= 1
+
+
+grouped = st.lists(st.tuples(st.sampled_from(["original", "synthesis", "variant"]), st.integers(1, 9)), max_size=20)
+
+
+def batch_of_groups(groups: list[tuple[str, int]]) -> Batch:
+    batch = batch_of([kind for kind, size in groups for _ in range(size)])
+    return replace(batch, groups=torch.tensor([n for n, (_, size) in enumerate(groups) for _ in range(size)]).long())
+
+
+@given(grouped, st.integers(1, 40), st.integers(0, 5), st.booleans())
+def test_groups_are_dealt_whole_as_far_as_the_shares_allow(groups, limit, seed, filled):
+    batch = batch_of_groups(groups)
+    updates = split_updates(batch, limit, seed, filled=filled)
+    assert sorted(sample for update in updates for sample in update) == list(range(len(batch)))
+    cut = sum(len({int(batch.groups[i]) for i in update}) for update in updates) - len(groups)
+    kinds = len({kind for kind, _ in groups})
+    largest = max((size for _, size in groups), default=1)
+    assert cut <= kinds * len(updates) * (1 if filled else largest)
+
+
+@given(grouped, st.integers(1, 40), st.integers(0, 5))
+def test_updates_of_groups_have_their_share_of_each_kind(groups, limit, seed):
+    batch = batch_of_groups(groups)
+    counts = [Counter(batch.kinds[i] for i in update) for update in split_updates(batch, limit, seed)]
+    assert max(map(Counter.total, counts), default=0) - min(map(Counter.total, counts), default=0) <= 1
+    for kind in {kind for kind, _ in groups}:
+        assert max(count[kind] for count in counts) - min(count[kind] for count in counts) <= 1
+
+
+def test_few_of_many_groups_are_cut():
+    groups = [("original", 8)] * 30 + [("synthesis", 8)] * 40 + [("variant", 8)] * 150
+    batch = batch_of_groups(groups)
+    for filled in (False, True):
+        updates = split_updates(batch, 320, seed=0, filled=filled)
+        cut = sum(len({int(batch.groups[i]) for i in update}) for update in updates) - len(groups)
+        assert cut < 0.1 * len(groups)
+
+
+@given(kind_lists, st.integers(1, 40), st.integers(0, 5))
+def test_groups_of_one_go_round_one_by_one(kinds, limit, seed):
+    batch = batch_of_groups([(kind, 1) for kind in kinds])
+    random = Random(derive_seed(seed, "updates"))
+    by_kind = {kind: [i for i, k in enumerate(kinds) if k == kind] for kind in sorted(set(kinds))}
+    for samples in by_kind.values():
+        random.shuffle(samples)
+    dealt = [sample for samples in by_kind.values() for sample in samples]
+    count = ceil(len(kinds) / limit)
+    expected = [dealt[first::count] for first in range(count)]
+    for part in expected:
+        random.shuffle(part)
+    assert split_updates(batch, limit, seed) == expected
 
 
 def test_seed_decides_the_order():
