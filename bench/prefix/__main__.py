@@ -23,7 +23,6 @@ SUITES: dict[str, tuple[Sequence[Groups], Sequence[Runs]]] = {
             Groups(prompt_tokens=4096, answer_tokens=300),
             Groups(prompt_tokens=256, answer_tokens=1000),
             Groups(prompt_tokens=64, answer_tokens=64, groups=16),
-            Groups(prompt_tokens=8, answer_tokens=128, groups=16),
         ],
         [Runs()],
     ),

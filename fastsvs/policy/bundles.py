@@ -21,6 +21,10 @@ from fastsvs.policy.packing import Rows, check_lengths
 CLOSE = 1.02
 """Busiest rank's work over an even share of all work, from which on groups are not cut further."""
 
+WORTH = 1 / 16
+"""Share of a group's tokens that a shared prompt must save: the attention of such a row may be slower than the one that
+`policy.attention` chooses for others."""
+
 Bundle = list[int]
 """Samples of one prompt, in ascending order."""
 
@@ -34,21 +38,24 @@ class Sizes:
     responses: np.ndarray
     """Length of each sample's response in tokens, [samples] int64."""
     prompt_numbers: Sequence[int]
-    """Number of each sample's prompt, [samples]; samples with the same number share it."""
+    """Number of each sample's prompt, [samples]; samples with the same number share it, it is that of their first."""
 
     @classmethod
     def of(cls, batch: Batch, *, share: bool) -> Sizes:
-        """Measure a batch. With `share`, samples of one kind whose prompts are the same tokens share it; without it,
-        none do."""
-        numbers: dict[tuple[str, bytes], int] = {}
-        keys = zip(batch.kinds, batch.prompt_ids, strict=True)
-        return cls(
-            prompts=np.array([len(ids) for ids in batch.prompt_ids], dtype=np.int64),
-            responses=np.array([len(ids) for ids in batch.response_ids], dtype=np.int64),
-            prompt_numbers=[numbers.setdefault((kind, ids.tobytes()), len(numbers)) for kind, ids in keys]
-            if share
-            else range(len(batch)),
-        )
+        """Measure a batch. With `share`, samples of one kind whose prompts are the same tokens share it, where that is
+        worth it; without it, none do."""
+        prompts = np.array([len(ids) for ids in batch.prompt_ids], dtype=np.int64)
+        responses = np.array([len(ids) for ids in batch.response_ids], dtype=np.int64)
+        numbers = list(range(len(batch)))
+        groups: dict[tuple[str, bytes], Bundle] = {}
+        for sample in numbers if share else ():
+            groups.setdefault((batch.kinds[sample], batch.prompt_ids[sample].tobytes()), []).append(sample)
+        for group in groups.values():
+            saved = (len(group) - 1) * prompts[group[0]]
+            if saved >= WORTH * (saved + prompts[group[0]] + responses[group].sum()):
+                for sample in group:
+                    numbers[sample] = group[0]
+        return cls(prompts, responses, numbers)
 
     def bundles(self, samples: Iterable[int]) -> list[Bundle]:
         """Return the given samples by their prompts, in the order of each prompt's first sample."""

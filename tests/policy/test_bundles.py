@@ -104,6 +104,20 @@ def test_only_equal_prompts_of_one_kind_are_shared():
     assert len(Sizes.of(batch, share=False).bundles(range(len(batch)))) == len(batch)
 
 
+def test_a_prompt_is_shared_where_that_saves_a_sixteenth_of_the_tokens():
+    def shared(prompt, responses):
+        batch = make_batch(len(responses))
+        batch.prompt_ids[:] = [np.arange(prompt)] * len(responses)
+        batch.response_ids[:] = [np.arange(length) for length in responses]
+        batch.kinds[:] = ["original"] * len(responses)
+        return len(Sizes.of(batch, share=True).bundles(range(len(responses)))) == 1
+
+    assert shared(10, [75, 65])
+    assert not shared(10, [75, 66])
+    assert shared(1, [1, 1])
+    assert not shared(8, [128] * 8)
+
+
 def test_a_group_stays_in_one_row_or_is_cut_where_it_must():
     prompts, responses = np.full(8, 50), np.full(8, 20)
     sizes = Sizes(prompts, responses, [0] * 8)
