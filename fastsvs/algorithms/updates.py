@@ -102,8 +102,8 @@ def _deal(groups: list[list[int]], parts: list[list[int]], dealt: int) -> None:
         parts[part] += group
         room[part] -= len(group)
         place = part + 1
-    for part, left in zip(parts, room, strict=True):
-        part += rest[:left]
+    for dealt_to, left in zip(parts, room, strict=True):
+        dealt_to += rest[:left]
         rest = rest[left:]
 
 

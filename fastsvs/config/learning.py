@@ -123,10 +123,11 @@ class PolicyConfig(Section):
     servers on the trainer's GPUs (`rollout.placement: colocated`); host memory holds it once more."""
     tokens_per_micro_batch: int = Field(12288, ge=1)
     """Maximum number of tokens of one packed micro-batch; no prompt with its response may be longer."""
-    shared_prefix: bool = True
+    shared_prefix: bool | None = None
     """Packing of the samples of a group as their prompt once and their responses, each of which attends to the prompt
-    and to itself. It is exact. Where no attention serves such rows (a GPU with `dtype: fp32`, `backend: te`, a GPU
-    without torch's FlashAttention 2), each response has its own prompt, and the log says so."""
+    and to itself. It is exact. Null does so on a CPU, and not on a GPU, where it has not been measured. Where no
+    attention serves such rows (a GPU with `dtype: fp32`, `backend: te`, a GPU without torch's FlashAttention 2), each
+    response has its own prompt, and the log says so."""
     optimizer: OptimizerConfig = OptimizerConfig()
 
     @model_validator(mode="after")

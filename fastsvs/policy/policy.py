@@ -120,7 +120,8 @@ class Policy:
 
     @property
     def _shares_prompts(self) -> bool:
-        return self.config.shared_prefix and self._can_share
+        wanted = self.config.shared_prefix
+        return self._can_share and (distributed.device().type == "cpu" if wanted is None else wanted)
 
     def log_probs(self, batch: Batch, temperature: float) -> Tensor:
         """Return the log-probs of the response tokens, [response_tokens] fp32 on the CPU."""
