@@ -19,6 +19,11 @@ CLOSE_SECONDS = 5.0
 """Longest wait at the end of a process for what it printed to be written, in seconds."""
 RECORDED = 2000
 """Number of collectives that NCCL's flight recorder remembers."""
+FORMER_NAMES = {
+    "TORCH_FR_BUFFER_SIZE": "TORCH_NCCL_TRACE_BUFFER_SIZE",
+    "TORCH_FR_DUMP_TEMP_FILE": "TORCH_NCCL_DEBUG_INFO_TEMP_FILE",
+}
+"""Former names of variables, which torch still reads, with a warning from every rank."""
 _owned = False
 _log: _RankLog | None = None
 
@@ -40,8 +45,7 @@ def start(logs: Path) -> None:
     attempts = [int(path.name.removeprefix("attempt_")) for path in logs.glob("attempt_*")]
     folder = logs / f"attempt_{distributed.broadcast(max(attempts, default=0) + 1)}"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"):
-        os.environ.setdefault(name, str(folder / "nccl_trace_rank_"))
+    _set(os.environ, "TORCH_FR_DUMP_TEMP_FILE", str(folder / "nccl_trace_rank_"))
     _log = _RankLog(folder / f"rank_{distributed.rank()}.log")
     atexit.register(close)
 
@@ -62,11 +66,13 @@ def close() -> None:
 
 def set_flight_recorder(environment: MutableMapping[str, str]) -> None:
     """Set what NCCL's process groups read when they are made, where the user has not."""
-    for name, value in (
-        ("TORCH_FR_BUFFER_SIZE", str(RECORDED)),
-        ("TORCH_NCCL_TRACE_BUFFER_SIZE", str(RECORDED)),  # the name that older versions of torch know
-        ("TORCH_NCCL_DUMP_ON_TIMEOUT", "1"),
-    ):
+    _set(environment, "TORCH_FR_BUFFER_SIZE", str(RECORDED))
+    _set(environment, "TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
+
+
+def _set(environment: MutableMapping[str, str], name: str, value: str) -> None:
+    """Set a variable unless the user has, by its former name or this one."""
+    if FORMER_NAMES.get(name, name) not in environment:
         environment.setdefault(name, value)
 
 

@@ -60,11 +60,25 @@ def test_what_a_dying_process_prints_last_is_kept(tmp_path: Path) -> None:
 def test_the_flight_recorder_is_on_unless_the_user_says_otherwise() -> None:
     mine = {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0"}
     rank_log.set_flight_recorder(mine)
-    assert mine == {
-        "TORCH_NCCL_DUMP_ON_TIMEOUT": "0",
-        "TORCH_FR_BUFFER_SIZE": "2000",
-        "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
-    }
+    assert mine == {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_FR_BUFFER_SIZE": "2000"}
+    by_its_former_name = {"TORCH_NCCL_TRACE_BUFFER_SIZE": "9"}
+    rank_log.set_flight_recorder(by_its_former_name)
+    assert by_its_former_name == {"TORCH_NCCL_TRACE_BUFFER_SIZE": "9", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
+
+
+JOINS = """
+from fastsvs import distributed, rank_log
+import os
+rank_log.set_flight_recorder(os.environ)
+distributed.initialize(60)
+"""
+
+
+def test_the_flight_recorder_brings_no_warning() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", JOINS], env=environment(), capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "deprecated" not in ended.stderr
 
 
 def test_torchrun_finds_the_message_of_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
