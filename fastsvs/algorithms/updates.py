@@ -91,19 +91,20 @@ def _deal(groups: list[list[int]], parts: list[list[int]], dealt: int) -> None:
     Groups go round whole, past parts that have no room for them. Those that find no part are cut to fill what is left.
     """
     count, samples = len(parts), sum(map(len, groups))
-    room = [len(range((part - dealt) % count, samples, count)) for part in range(count)]
+    room = [len(range((number - dealt) % count, samples, count)) for number in range(count)]
     rest: list[int] = []
     place = dealt
     for group in groups:
-        fitting = (part % count for part in range(place, place + count) if room[part % count] >= len(group))
-        if (part := next(fitting, None)) is None:
+        turn = ((place + step) % count for step in range(count))
+        taker = next((number for number in turn if room[number] >= len(group)), None)
+        if taker is None:
             rest += group
             continue
-        parts[part] += group
-        room[part] -= len(group)
-        place = part + 1
-    for dealt_to, left in zip(parts, room, strict=True):
-        dealt_to += rest[:left]
+        parts[taker] += group
+        room[taker] -= len(group)
+        place = taker + 1
+    for part, left in zip(parts, room, strict=True):
+        part += rest[:left]
         rest = rest[left:]
 
 

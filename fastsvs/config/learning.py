@@ -67,7 +67,7 @@ class AlgorithmConfig(Section):
     updates: Literal["even", "filled"] = "even"
     """Sizes of a step's optimizer steps: `even` deals the responses to steps of equal size and weight; `filled` fills
     all but the last with `samples_per_update`, and weights that one by how full it is, as the reference code of SvS
-    does."""
+    does. Either way groups stay together as far as the sizes allow."""
 
 
 class OptimizerConfig(Section):

@@ -237,6 +237,8 @@ def test_the_whole_job_on_a_small_scale(tmp_path: Path) -> None:
     found = {(row["case"], row["metric"]): row["value"] for row in json.loads(file.read_text())["rows"]}
     case = f"{2 * SMALL.prompts} problems a step"
     assert found[case, "newest checkpoint after the kill"] in (1, 2)
+    for phase in ("sync", "rollout", "update", "save", "evaluation", "resume"):
+        assert found[case, phase] > 0
     assert found[case, "weights sent"] > 0
     assert found[case, "peak open files, rank 0"] > 0
     assert found[case, "peak memory, its share of what it shares included, rank 0"] > 0
