@@ -18,6 +18,7 @@ from fastsvs.rollout.local.batch import ContinuousBatch, Job
 from fastsvs.rollout.local.decoder import Decoder, rotations
 from fastsvs.rollout.local.sharding import deal
 from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
+from fastsvs.rollout.requests import RequestLimits
 
 STEPS_PER_ROUND = 16
 """Number of tokens that every sequence gets before the ranks exchange what has finished."""
@@ -53,6 +54,13 @@ class LocalEngine:
         parameters = weights.allocate(self._shape, dtype, device)
         self._places = weights.destinations(parameters, self._shape)
         decoder = Decoder(self._shape, parameters, rotations(hf_config).to(device))
+        self._limits = RequestLimits(
+            self._shape.vocabulary,
+            self._shape.max_positions,
+            "the model's max_position_embeddings=",
+            temperature=lambda temperature: temperature >= 0,
+            temperatures="be at least 0",
+        )
         self._batch = ContinuousBatch(decoder, eos_token_ids, max_sequences)
         self._version: int | None = None
         self._submitted: list[Request] = []
@@ -85,11 +93,7 @@ class LocalEngine:
     def submit(self, requests: Sequence[Request]) -> None:
         """Queue the requests. Raises UserError for a request that the model cannot serve; then none of `requests` is
         queued."""
-        keys = [*self._open, *(request.key for request in requests)]
-        if len(set(keys)) < len(keys):
-            raise ValueError("request keys must be unique among those pending")
-        for request in requests:
-            self._check(request)
+        self._limits.check(requests, self._open)
         self._submitted += requests
         self._open |= {request.key: _Open(request.samples, [0] * len(self._loads)) for request in requests}
 
@@ -132,31 +136,6 @@ class LocalEngine:
 
     def close(self) -> None:
         """Do nothing, because nothing outlives the object."""
-
-    def _check(self, request: Request) -> None:
-        sampling, limit = request.sampling, self._shape.max_positions
-        faults = [
-            fault
-            for wrong, fault in (
-                (not request.prompt_ids, "the prompt is empty"),
-                (request.samples < 1, f"samples={request.samples} must be at least 1"),
-                (sampling.max_tokens < 1, f"max_tokens={sampling.max_tokens} must be at least 1"),
-                (not sampling.temperature >= 0, f"temperature={sampling.temperature} must be at least 0"),
-                (not 0 < sampling.top_p <= 1, f"top_p={sampling.top_p} must lie in (0, 1]"),
-                (
-                    len(request.prompt_ids) + sampling.max_tokens > limit,
-                    f"a prompt of {len(request.prompt_ids)} tokens and max_tokens={sampling.max_tokens} go over the "
-                    f"model's max_position_embeddings={limit}",
-                ),
-                (
-                    not all(0 <= token < self._shape.vocabulary for token in request.prompt_ids),
-                    f"the prompt has token ids outside the model's vocabulary of {self._shape.vocabulary}",
-                ),
-            )
-            if wrong
-        ]
-        if faults:
-            raise UserError(f"request {request.key!r}: {'; '.join(faults)}")
 
     def _round(self) -> list[tuple[str, list[Rollout]]]:
         """Decode one round on every rank, share what has finished, and return the groups that are now complete."""

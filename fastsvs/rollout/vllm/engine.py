@@ -21,6 +21,7 @@ from fastsvs.errors import UserError
 from fastsvs.rollout.engine import Request, Rollout
 from fastsvs.rollout.nodes import read_nodes
 from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
+from fastsvs.rollout.requests import RequestLimits
 from fastsvs.rollout.vllm.client import Client
 from fastsvs.rollout.vllm.dispatch import Dispatcher
 from fastsvs.rollout.vllm.fleet import Fleet
@@ -72,9 +73,14 @@ class VllmEngine:
         which the trainer needs between rollouts. `own_weights` is True where servers load their weights when they
         start, and nobody sends any.
         """
-        self._vocabulary = vocabulary
         self._shares_devices = shares_devices
-        self._max_sequence_tokens = max_sequence_tokens
+        self._limits = RequestLimits(
+            vocabulary,
+            max_sequence_tokens,
+            "the servers' max-model-len of ",
+            temperature=_can_sample_at,
+            temperatures=f"be 0 or lie in [{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}]",
+        )
         self._open: dict[str, Request] = {}
         self._results: queue.SimpleQueue[tuple[Request, list[Rollout]] | None] = queue.SimpleQueue()
         """Finished groups; None wakes the reader when the engine has failed."""
@@ -82,7 +88,7 @@ class VllmEngine:
         self._loaded = False
         self._counters: dict[str, float] = {}
         self._agent: threading.Thread | None = None
-        self._ready, self._closing = threading.Event(), threading.Event()
+        self._ready = threading.Event()
         dispatcher = Dispatcher(max_sequences, QUEUED_SHARE * max_sequences)
         connections = connections_per_server(len(servers), client_processes, max_sequences)
         setup = Setup(tuple(eos_token_ids), vocabulary, own_weights, connections)
@@ -145,11 +151,7 @@ class VllmEngine:
         queued."""
         if not self._loaded:
             raise ValueError("weights must be published before the first request")
-        keys = [*self._open, *(request.key for request in requests)]
-        if len(set(keys)) < len(keys):
-            raise ValueError("request keys must be unique among those pending")
-        for request in requests:
-            self._check(request)
+        self._limits.check(requests, self._open)
         self._open |= {request.key: request for request in requests}
         self._tell(lambda: self._fleet.submit(requests))
 
@@ -225,36 +227,6 @@ class VllmEngine:
             self._thread.join(CLOSE_SECONDS)
         if self._agent:
             self._agent.join(CLOSE_SECONDS)
-
-    def _check(self, request: Request) -> None:
-        sampling = request.sampling
-        length = len(request.prompt_ids) + sampling.max_tokens
-        faults = [
-            fault
-            for wrong, fault in (
-                (not request.prompt_ids, "the prompt is empty"),
-                (request.samples < 1, f"samples={request.samples} must be at least 1"),
-                (sampling.max_tokens < 1, f"max_tokens={sampling.max_tokens} must be at least 1"),
-                (
-                    not _can_sample_at(sampling.temperature),
-                    f"temperature={sampling.temperature} must be 0 or lie in "
-                    f"[{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}]",
-                ),
-                (not 0 < sampling.top_p <= 1, f"top_p={sampling.top_p} must lie in (0, 1]"),
-                (
-                    length > self._max_sequence_tokens,
-                    f"a prompt of {len(request.prompt_ids)} tokens and max_tokens={sampling.max_tokens} go over the "
-                    f"servers' max-model-len of {self._max_sequence_tokens}",
-                ),
-                (
-                    not all(0 <= token < self._vocabulary for token in request.prompt_ids),
-                    f"the prompt has token ids outside the model's vocabulary of {self._vocabulary}",
-                ),
-            )
-            if wrong
-        ]
-        if faults:
-            raise UserError(f"request {request.key!r}: {'; '.join(faults)}")
 
     def _finished(self, request: Request, rollouts: list[Rollout]) -> None:
         self._results.put((request, rollouts))
