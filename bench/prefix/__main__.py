@@ -1,4 +1,4 @@
-"""`python -m bench.prefix --out DIR`: measure updates with shared prompts beside updates without, on a CPU.
+"""`python -m bench.prefix --suite SUITE --out DIR`: measure updates with shared prompts beside updates without.
 
 Updates on groups are timed on one thread in processor seconds, which other work on the machine moves less than the
 clock. Steps of whole runs are timed by the clock. Both ways take turns; figures are medians.
@@ -24,8 +24,9 @@ SUITES: dict[str, tuple[Sequence[Groups], Sequence[Runs]]] = {
             Groups(prompt_tokens=256, answer_tokens=1000),
             Groups(prompt_tokens=64, answer_tokens=64, groups=16),
         ],
-        [Runs()],
+        [],
     ),
+    "step": ([], [Runs()]),
     "smoke": ([Groups(prompt_tokens=48, answer_tokens=12, samples=4, groups=2, layers=1, repeats=1)], []),
 }
 
@@ -33,7 +34,7 @@ SUITES: dict[str, tuple[Sequence[Groups], Sequence[Runs]]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
-    parser.add_argument("--suite", choices=sorted(SUITES), default="cpu")
+    parser.add_argument("--suite", choices=sorted(SUITES), required=True)
     options = parser.parse_args(arguments)
     introduce(options.suite, needs_gpu=False)
     torch.set_num_threads(1)
