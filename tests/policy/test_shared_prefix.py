@@ -139,7 +139,7 @@ def test_the_log_says_whether_prompts_are_shared(model: str, monkeypatch: pytest
     assert "computed once for all its samples in a row" in build(model).facts[1]
     assert build(model, shared_prefix=False).facts[1].endswith("computed with each of its samples")
     monkeypatch.setattr(policy_module, "shares", lambda *place: False)
-    policy = build(model)
+    policy = build(model, shared_prefix=True)
     assert "no attention here serves policy.shared_prefix" in policy.facts[1]
     batch = make_groups([4, 4])
     metrics = policy.accumulate_gradients(batch, policy_loss(PPO), PPO, torch.ones(8), 1.0)
