@@ -106,7 +106,7 @@ def test_killed_with_rollouts_ahead_it_loses_no_step_and_repeats_none(
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert originals(tmp_path) == originals(ahead)
     first = [row["step"] for row in rows if row["rollout/version_lag"] == 0][-1]  # of the second session
-    assert first in (2, 3)
+    assert first in (1, 2, 3)  # where the newest checkpoint was still being written, one step more is made again
     assert versions(tmp_path)[first - 1 :] == [[first - 1], *([version] for version in range(first - 1, STEPS - 1))]
 
 

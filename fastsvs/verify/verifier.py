@@ -43,11 +43,11 @@ class Verifier:
         together are checked once. A future gives UNVERIFIED when the check took more CPU time than the limit, its
         process died, or the gold answer cannot be read; it raises UserError when the processes cannot be started.
         """
-        self._asked = {question: verdict for question, verdict in self._asked.items() if not verdict.done()}
-        return [self._submit(final_answer(response), problem.answer) for response, problem in pairs]
+        return self.submit_answers([(response, problem.answer) for response, problem in pairs])
 
     def submit_answers(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
         """Return the verdict for each (response, gold answer) as `submit` does."""
+        self._asked = {question: verdict for question, verdict in self._asked.items() if not verdict.done()}
         return [self._submit(final_answer(response), gold) for response, gold in pairs]
 
     def verify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:

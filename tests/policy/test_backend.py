@@ -139,7 +139,8 @@ def test_a_stand_in_behind_megatrons_wrappers_is_the_same_model(model: str, tmp_
         for local, te in results:
             assert_alike(local, te, tolerance=1e-4)
             assert not {name for name in local["modules"] if name.startswith("TE")}
-            assert te["facts"] == ["policy: norms, linear layers and attention of Transformer Engine, AdamW of torch"]
+            parts = "policy: norms, linear layers and attention of Transformer Engine, AdamW of torch"
+            assert te["facts"] == [parts, "policy: a prompt is computed with each of its samples"]
 
 
 def test_transformer_engine_itself_is_the_same_model(tmp_path: Path) -> None:

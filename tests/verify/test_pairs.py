@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fastsvs.verify.answers import final_answer
+from fastsvs.verify.judge import judge
 from fastsvs.verify.verdict import Verdict
 from fastsvs.verify.verifier import compare
-from fastsvs.verify.worker import check
 
 ROWS = [json.loads(line) for line in Path(__file__).with_name("pairs.jsonl").read_text(encoding="utf-8").splitlines()]
 GIVEN = Path(__file__).resolve().parents[3] / "shared" / "cases" / "verifier.jsonl"
@@ -27,7 +27,7 @@ MEANINGS = {
 def verdict(response: str, gold: str) -> Verdict:
     """Return what the verifier says, without its processes."""
     answer = final_answer(response)
-    return compare(answer, gold) or check(answer, gold)
+    return compare(answer, gold) or judge(answer, gold)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row['kind']}: {row['gold'][:30]}" for row in ROWS])
@@ -48,7 +48,7 @@ def test_there_are_pairs_of_both_kinds_for_each_kind_of_answer():
 
 def test_reported_pairs():
     """Pairs from public reports about other verifiers."""
-    from fastsvs.data.columns import read_answer
+    from fastsvs.data.answers import read_answer
 
     if not GIVEN.exists():
         pytest.skip(f"{GIVEN} is not here")
