@@ -113,7 +113,7 @@ def squeezed(text: str) -> str:
 
 
 def _characters(text: str) -> str:
-    text = text.translate(_INVISIBLE)
+    text = re.sub(r"[\t\n\v\f\r]", " ", text.translate(_INVISIBLE))
     text = _SUPERSCRIPT.sub(lambda match: "^{" + "".join(SUPERSCRIPTS[sign] for sign in match[0]) + "}", text)
     text = _SUBSCRIPT.sub(lambda match: "_{" + "".join(SUBSCRIPTS[sign] for sign in match[0]) + "}", text)
     if text.isascii():
