@@ -20,7 +20,7 @@ from fastsvs.errors import UserError
 from fastsvs.files import read_jsonl
 from fastsvs.rollout import Rollout
 from fastsvs.selfplay import ORIGINAL, Group, Task
-from fastsvs.selfplay.stages import informative, solving_rewards
+from fastsvs.selfplay.stages import informative
 from fastsvs.verify import Finding, Verdict, check_verifier, open_verifier
 
 EXAMPLES = dict(
@@ -141,7 +141,7 @@ def test_scores_of_0_and_1_are_verdicts(verdicts: list[str]) -> None:
     scored = group([Finding(Verdict(v), score=None if v == "unverified" else float(v == "correct")) for v in verdicts])
     assert plain.accuracy == scored.accuracy
     assert informative(plain) == informative(scored)
-    assert solving_rewards(plain) == solving_rewards(scored)
+    assert plain.marks() == scored.marks()
 
 
 def test_a_mean_score_is_exact_and_leaves_out_what_could_not_be_verified() -> None:

@@ -11,7 +11,6 @@ from fastsvs.data import Problem
 from fastsvs.registry import Registry
 from fastsvs.selfplay.counters import count
 from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task
-from fastsvs.verify import Verdict
 
 Encode = Callable[[str], tuple[int, ...]]
 """Function from text to token ids."""
@@ -80,7 +79,7 @@ class PlainStage:
         return []
 
     def finish(self, groups: Sequence[Group]) -> Experience:
-        rewarded = [replace(group, rewards=solving_rewards(group)) for group in groups]
+        rewarded = [replace(group, rewards=group.marks()) for group in groups]
         return conclude(rewarded, informative)
 
     def state_dict(self) -> Any:
@@ -97,12 +96,6 @@ def conclude(groups: Sequence[Group], keep: Callable[[Group], bool]) -> Experien
     for group in groups:
         (kept if keep(group) else discarded).append(group)
     return Experience(kept, count(groups, kept), discarded)
-
-
-def solving_rewards(group: Group) -> tuple[float, ...]:
-    """Return the rewards, [samples]: the scores where the verifier gave such, else 1 for each correct answer and 0 for
-    any other."""
-    return group.scores or tuple(float(verdict is Verdict.CORRECT) for verdict in group.verdicts)
 
 
 def informative(group: Group) -> bool:

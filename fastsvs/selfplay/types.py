@@ -100,10 +100,13 @@ class Group:
             return Fraction(self.correct, self.verified)
         return sum(self.verified_scores(), start=Fraction(0)) / self.verified
 
+    def marks(self) -> tuple[float, ...]:
+        """Return the worth of each response, [samples]: its score or, without scores, 1 if it is correct and else 0."""
+        return self.scores or tuple(float(verdict is Verdict.CORRECT) for verdict in self.verdicts)
+
     def verified_scores(self) -> list[Fraction]:
         """Return the scores of the verified responses, a decimal as what it says: 0.1 is 1/10."""
-        scores = self.scores or [float(verdict is Verdict.CORRECT) for verdict in self.verdicts]
-        pairs = zip(scores, self.verdicts, strict=True)
+        pairs = zip(self.marks(), self.verdicts, strict=True)
         return [Fraction(repr(score)) for score, verdict in pairs if verdict is not Verdict.UNVERIFIED]
 
     @property

@@ -13,6 +13,7 @@ from pathlib import Path
 from fastsvs.accelerator import TRAINER_VARIABLES
 from fastsvs.errors import UserError
 from fastsvs.network import local_address
+from fastsvs.sync import SERVER_ENVIRONMENT
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 SERVER = "fastsvs.vllm_server"
@@ -90,7 +91,7 @@ def as_flags(options: Options) -> list[str]:
 def environment(launch: Launch, index: int, inherited: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of server `index` of the node. The key goes here, because command lines are public."""
     kept = {name: value for name, value in inherited.items() if not name.startswith(OURS_ALONE)}
-    own = {"VLLM_API_KEY": launch.api_key, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    own = {"VLLM_API_KEY": launch.api_key, **SERVER_ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"}
     if launch.devices:
         first = index * launch.tensor_parallel
         return kept | own | {"CUDA_VISIBLE_DEVICES": ",".join(launch.devices[first : first + launch.tensor_parallel])}

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fastsvs.config import SelfPlayConfig
-from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools, conclude, informative, solving_rewards
+from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools, conclude, informative
 from fastsvs.selfplay.svs.extraction import Rejection, Variant, read_variants
 from fastsvs.selfplay.svs.shaping import context_samples, deserves_reward
 from fastsvs.selfplay.templates import read_template, shown
@@ -100,7 +100,7 @@ class SvsStage(PlainStage):
     def _rewarded(self, group: Group, variants: Mapping[tuple[str | None, int | None], Group]) -> Group:
         """Return the group with rewards, and with the reasons why problems that it wrote were not solved."""
         if group.task.kind != SYNTHESIS:
-            return replace(group, rewards=solving_rewards(group))
+            return replace(group, rewards=group.marks())
         otherwise = -1.0 if self.config.shaping.negative else 0.0
         solved = [variants.get((group.task.key, sample)) for sample in range(len(group.texts))]
         rewards = tuple(1.0 if v is not None and deserves_reward(v, self.config) else otherwise for v in solved)
