@@ -44,6 +44,8 @@ class Step:
     """Size of the step's samples in the run folder."""
     phases: Sequence[Phase]
     """Phases from the end of the update before to the end of this one's."""
+    last: bool = False
+    """True for the last step of the job."""
 
     def data(self, kind: Data) -> float:
         """Return the amount of the step's data, in tokens; 1 where there is none."""
@@ -64,8 +66,9 @@ class Start:
 
     @property
     def warm(self) -> Sequence[Step]:
-        """Return its steps without the first, in which connections are made and caches filled."""
-        return self.steps[1:]
+        """Return its steps without the first, in which connections are made and caches filled, and without the last of
+        the job, which publishes no weights and begins no rollout for a next one."""
+        return [step for step in self.steps[1:] if not step.last]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +98,13 @@ def start_of(
     phases: Sequence[Phase], metrics: Mapping[int, Mapping[str, float]], samples: Mapping[int, int], last: int
 ) -> Start:
     """Return one start of a job, whose newest complete step has the number `last`. `metrics` and the bytes of `samples`
-    are by step."""
+    are by step, of all steps of the job."""
     ends = [index + 1 for index, phase in enumerate(phases) if phase.name == UPDATE]
     first = last - len(ends) + 1
     parts = [phases[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
-    return Start(phases, [Step(metrics[step], samples[step], part) for step, part in enumerate(parts, first)])
+    end = max(metrics)
+    steps = [Step(metrics[step], samples[step], part, step == end) for step, part in enumerate(parts, first)]
+    return Start(phases, steps)
 
 
 def costs(starts: Sequence[Start]) -> Costs:
