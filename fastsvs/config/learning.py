@@ -44,6 +44,10 @@ class AlgorithmConfig(Section):
     aggregation: Literal["token_mean", "sequence_mean", "dr_grpo"] = "token_mean"
     """Weight of a token in the loss of an update: `token_mean` is the same for all tokens; `sequence_mean` is the same
     for all responses; `dr_grpo` divides by `rollout.max_response_tokens` instead of the length of the response."""
+    old_logprobs: Literal["trainer", "engine"] = "trainer"
+    """Log-probs that the probability ratio of the loss compares with: `trainer` takes those of the policy before the
+    step's first update; `engine` those with which the tokens were sampled, which needs no pass, and corrects what the
+    engine computes otherwise and older weights by the ratio itself."""
     rollout_correction: Literal["none", "tis", "icepop"] = "none"
     """Importance weight of the trainer's probabilities against those of the rollout engine: `none`, `tis` (truncated),
     or `icepop` (0 outside a range)."""

@@ -165,6 +165,13 @@ class ScheduleConfig(Section):
     staleness: Literal[0, 1] = 0
     """Age, in weight versions, of the policy that makes the rollouts: 0 waits for every update; 1 lets the rollouts of
     a step overlap the update of the step before."""
+    waves: int = Field(1, ge=1)
+    """Number of parts of a step, each of which is learned from as soon as it is complete, while later ones are still
+    played with the weights that the step began with; 1 learns from all at once. More need
+    `algorithm.old_logprobs: engine`."""
+    wave_order: Literal["random", "completed"] = "random"
+    """Way in which families (a problem, its variants and their solutions) come into waves: `random` draws them from the
+    seed beforehand; `completed` takes what is complete first, which favours short answers and depends on timing."""
 
 
 class SamplingPlan(Section):

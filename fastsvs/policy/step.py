@@ -127,8 +127,10 @@ class Objective:
         return objective, logprobs.detach(), entropy.detach(), token_metrics(result.metrics, len(logprobs))
 
     def _rollout_kl(self, row: Row, logprobs: Tensor) -> Tensor:
-        """Return the k3 estimate of KL(engine, policy before the update), [response_tokens]."""
-        old = self._pick_if(self.batch.old_logprobs, row)
+        """Return the k3 estimate of KL(engine, policy before the update), [response_tokens]. Where the old log-probs
+        are the engine's own, the policy is that before this very update."""
+        engines = self.algorithm.old_logprobs == "engine"
+        old = None if engines else self._pick_if(self.batch.old_logprobs, row)
         log_ratio = clamped_log_ratio(logprobs if old is None else old, self._pick(self.batch.rollout_logprobs, row))
         return torch.expm1(log_ratio) - log_ratio
 

@@ -8,8 +8,9 @@ main rank gives the orders: wait on, or publish the weights again, because a ser
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from time import monotonic, perf_counter
@@ -23,9 +24,11 @@ from fastsvs.rollout.spec import EngineSpec
 from fastsvs.sync import WeightSync
 
 T = TypeVar("T")
+Parts = Callable[[Callable[[], bool]], Iterator[T]]
+"""Function that does the work and yields its parts. It is called with a function that says whether they are no longer
+wanted; then it raises CancelledError."""
 Work = Callable[[Callable[[], bool]], T]
-"""Function that does the work. It is called with a function that says whether the result is no longer wanted; then it
-raises CancelledError."""
+"""Function that does work of one part, which it returns."""
 LOOK_SECONDS = 0.2
 """Time between two looks at the servers while the ranks wait, in seconds."""
 CLOSE_SECONDS = 30.0
@@ -55,6 +58,14 @@ class Rollouts:
         self._asked = perf_counter()
 
     def start(self, work: Work[T]) -> Running[T]:
+        """Begin work of one part. See `start_parts`."""
+
+        def parts(unwanted: Callable[[], bool]) -> Iterator[T]:
+            yield work(unwanted)
+
+        return self.start_parts(parts)
+
+    def start_parts(self, work: Parts[T]) -> Running[T]:
         """Begin the work, as far as the engine allows; nothing else may be at work."""
         if any(not running.over() for running in self._running):
             raise ValueError("the engine is still at work")
@@ -78,13 +89,18 @@ class Rollouts:
 class Running(Generic[T]):
     """Work that was started."""
 
-    def __init__(self, work: Work[T], engine: Engine, sync: WeightSync, timeout_seconds: float) -> None:
+    def __init__(self, work: Parts[T], engine: Engine, sync: WeightSync, timeout_seconds: float) -> None:
         self._work = work
         self._engine = engine
         self._sync = sync
         self._timeout = timeout_seconds
         self._cancelled = threading.Event()
-        self._outcome: Future[T | None] = Future()
+        self._parts: deque[T] = deque()
+        """Parts that are done and that nobody has taken."""
+        self._taken: list[T | None] = []
+        self._news = threading.Event()
+        """Set whenever a part, or all, is done."""
+        self._outcome: Future[None] = Future()
         self.seconds = 0.0
         """Duration of the work in seconds, once it is over; 0 on ranks that stood by."""
         self._thread = threading.Thread(target=self._run, name="rollouts", daemon=True)
@@ -95,9 +111,21 @@ class Running(Generic[T]):
         return self._outcome.done()
 
     def result(self, version: int) -> T | None:
-        """Return the result of the work, or None on ranks that stood by. For `version` see `wait`."""
+        """Return the only part of the work, or None on ranks that stood by. For `version` see `wait`."""
+        if not self._taken:
+            self.part(version)
         self.wait(version)
-        return self._outcome.result()
+        return self._taken[0]
+
+    def part(self, version: int) -> T | None:
+        """Return the next part of the work as soon as it is done, or None on ranks that stood by. It waits as `wait`
+        does, and raises the same. A collective engine does all of the work for the first part."""
+        if self._engine.collective:
+            self.wait(version)
+        else:
+            self._stand_by(version, lambda: bool(self._parts))
+        self._taken.append(self._parts.popleft() if self._parts else None)
+        return self._taken[-1]
 
     def wait(self, version: int) -> None:
         """Wait until the work is over. `version` is that of the policy's weights as they are now: restarted servers get
@@ -112,13 +140,17 @@ class Running(Generic[T]):
                 self._run()
             self._outcome.result()
             return
-        while (order := distributed.broadcast(self._order() if distributed.is_main() else _WAIT)).kind != "over":
+        self._stand_by(version, lambda: False)
+        if not self.over():
+            self._outcome.set_result(None)
+
+    def _stand_by(self, version: int, enough: Callable[[], bool]) -> None:
+        """Wait until the work is over, or until the main rank has `enough` of it."""
+        while (order := distributed.broadcast(self._order(enough) if distributed.is_main() else _WAIT)).kind != "over":
             if order.kind == "refresh":
                 self._sync.publish(version)
         if order.error is not None:
             raise order.error from (self._outcome.exception() if self.over() else None)
-        if not self.over():
-            self._outcome.set_result(None)
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -128,11 +160,15 @@ class Running(Generic[T]):
     def _run(self) -> None:
         began = perf_counter()
         try:
-            result = self._work(self._unwanted)
+            for part in self._work(self._unwanted):
+                self._parts.append(part)
+                self._news.set()
             self.seconds = perf_counter() - began
-            self._outcome.set_result(result)
+            self._outcome.set_result(None)
         except BaseException as error:  # whoever asks for the result must hear of it
             self._outcome.set_exception(error)
+        finally:
+            self._news.set()
 
     def _unwanted(self) -> bool:
         """Return True when the result is no longer wanted. Ranks that work together hear together of an early end."""
@@ -140,12 +176,16 @@ class Running(Generic[T]):
             preemption.check()
         return self._cancelled.is_set()
 
-    def _order(self) -> _Order:
+    def _order(self, enough: Callable[[], bool]) -> _Order:
         """Return what all ranks are to do next. The main rank watches the servers until there is something."""
         heartbeat = monotonic() + self._timeout / 4
         while monotonic() < heartbeat:
-            wait([self._outcome], min(LOOK_SECONDS, self._timeout / 4))
+            if not enough() and not self.over():
+                self._news.wait(min(LOOK_SECONDS, self._timeout / 4))
+                self._news.clear()
             try:
+                if enough():
+                    return _Order("over")
                 if self.over():
                     self._outcome.result()
                     return _Order("over")

@@ -33,6 +33,8 @@ class Request:
     samples: int
     sampling: SamplingParams
     seed: int
+    priority: int = 0
+    """Rank among waiting requests: lower ones are served first, equal ones in the order in which they came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ are asked.
 
 from fastsvs.selfplay.azr import AzrStage
 from fastsvs.selfplay.checking import JUDGES, Finding, Judge
-from fastsvs.selfplay.collect import collect
+from fastsvs.selfplay.collect import collect, play
 from fastsvs.selfplay.counters import count
 from fastsvs.selfplay.refinement import FATES, Chain, SelfStage
 from fastsvs.selfplay.rise import VERIFICATION, RiseStage, load_verification_template, verification_prompt
@@ -27,6 +27,7 @@ from fastsvs.selfplay.types import (
     Task,
     original_tasks,
 )
+from fastsvs.selfplay.waves import Waves
 
 __all__ = [
     "ANSWER",
@@ -58,11 +59,13 @@ __all__ = [
     "StageTools",
     "SvsStage",
     "Task",
+    "Waves",
     "collect",
     "count",
     "load_template",
     "load_verification_template",
     "original_tasks",
+    "play",
     "shown",
     "verification_prompt",
 ]

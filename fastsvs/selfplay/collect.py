@@ -7,7 +7,7 @@ ranks: a request's seed comes from its key, and the groups are sorted by key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from time import perf_counter
@@ -17,6 +17,7 @@ from fastsvs.rollout import Engine, Request, SamplingParams
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay.checking import AnswerVerifier, Checker, Decode, Judge
 from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task
+from fastsvs.selfplay.waves import Waves
 
 Schedule = Literal["streaming", "phased"]
 PATIENCE_SECONDS = 1.0
@@ -39,7 +40,41 @@ def collect(
     progress: Callable[[Group, int], None] = lambda group, asked: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Experience:
-    """Return the experience that `tasks` lead to.
+    """Return the experience that `tasks` lead to, which is one wave. See `play`."""
+    waves = Waves(tasks)
+    [experience] = play(
+        stage,
+        tasks,
+        waves,
+        engine,
+        verifier,
+        decode,
+        sampling,
+        seed,
+        judges=judges,
+        schedule=schedule,
+        progress=progress,
+        cancelled=cancelled,
+    )
+    return experience
+
+
+def play(
+    stage: ExperienceStage,
+    tasks: Sequence[Task],
+    waves: Waves,
+    engine: Engine,
+    verifier: AnswerVerifier,
+    decode: Decode,
+    sampling: SamplingParams,
+    seed: int,
+    *,
+    judges: Mapping[str, Judge] | None = None,
+    schedule: Schedule = "streaming",
+    progress: Callable[[Group, int], None] = lambda group, asked: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[Experience]:
+    """Yield the experience that `tasks` lead to, each of the `waves` as soon as it is complete, in their order.
 
     `verifier` compares answers; tasks may name one of `judges` instead. `progress` is called once with every group, as
     soon as it is verified, and with the number of groups that were asked for so far. With `phased`, every group of one
@@ -51,7 +86,7 @@ def collect(
     """
     checker = Checker(verifier, decode, engine.collective, judges)
     known: dict[str, Task] = {}
-    groups: list[Group] = []
+    finished_groups = 0
     unexpanded: list[Group] = []
     idle = 0.0
 
@@ -59,30 +94,38 @@ def collect(
         for task in new:
             if known.setdefault(task.key, task) is not task:
                 raise ValueError(f"two tasks of one step have the key {task.key!r}")
+        waves.asked(new)
         if new:
-            engine.submit([_request(task, sampling, seed) for task in new])
+            engine.submit([_request(task, sampling, seed, waves.priority(task)) for task in new])
 
     submit(tasks)
-    while len(groups) < len(known):
+    while True:
+        for groups in waves.take():
+            yield replace(stage.finish(groups), idle_seconds=idle)
+            idle = 0.0
+        if waves.over:
+            return
         if cancelled():
             raise CancelledError
         generating = engine.pending() > 0
         if not generating and not checker.pending():
-            raise RuntimeError(f"the engine gave back only {len(groups)} of the {len(known)} groups submitted to it")
+            raise RuntimeError(
+                f"the engine gave back only {finished_groups} of the {len(known)} groups submitted to it"
+            )
         finished = engine.poll(_patience(engine, checker)) if generating else []
         began, working = perf_counter(), engine.pending() > 0 and not engine.collective
         patience = 0.0 if generating else PATIENCE_SECONDS
         verified = checker.turn([(known[key], rollouts) for key, rollouts in finished], patience)
-        groups += verified
+        finished_groups += len(verified)
         unexpanded += verified
         for group in verified:
             progress(group, len(known))
-        if schedule == "streaming" or len(groups) == len(known):
+        if schedule == "streaming" or finished_groups == len(known):
             submit([task for group in unexpanded for task in stage.expand(group)])
+            for group in unexpanded:
+                waves.done(group)
             unexpanded.clear()
         idle += 0 if working else perf_counter() - began
-    experience = stage.finish(sorted(groups, key=lambda group: group.task.key))
-    return replace(experience, idle_seconds=idle)
 
 
 def _patience(engine: Engine, checker: Checker) -> float:
@@ -92,6 +135,6 @@ def _patience(engine: Engine, checker: Checker) -> float:
     return 0.0 if engine.collective else TURN_SECONDS
 
 
-def _request(task: Task, sampling: SamplingParams, seed: int) -> Request:
+def _request(task: Task, sampling: SamplingParams, seed: int, priority: int) -> Request:
     limited = replace(sampling, max_tokens=task.max_tokens or sampling.max_tokens)
-    return Request(task.key, task.prompt_ids, task.samples, limited, derive_seed(seed, task.key))
+    return Request(task.key, task.prompt_ids, task.samples, limited, derive_seed(seed, task.key), priority)

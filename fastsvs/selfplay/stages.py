@@ -67,6 +67,8 @@ class PlainStage:
 
     judges: Sequence[str] = ()
     reads_problems = True
+    by_family = True
+    """True where `finish` is pure and treats each family alone, so that a step can be learned from in waves."""
 
     def __init__(self, config: SelfPlayConfig, tools: StageTools) -> None:
         self.config = config

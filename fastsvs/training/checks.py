@@ -15,7 +15,7 @@ from fastsvs.dynamics import METRICS
 from fastsvs.errors import UserError
 from fastsvs.policy import check_backend, check_schedule, check_weights, checkpoint
 from fastsvs.rollout import ENGINES, check_dedicated
-from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage
+from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage, ShuffledEpochs
 from fastsvs.training.checkpoint_hooks import HOOKS
 from fastsvs.verify import check_verifier
 
@@ -97,7 +97,7 @@ def check_staleness(job: TrainJob) -> None:
             f"train.staleness=1 lets rollouts overlap the update, but rollout.engine={job.rollout.engine} works in the "
             "trainer's own processes, which are busy then: use servers (rollout.engine=vllm) or train.staleness=0"
         )
-    if job.rollout.placement == "colocated" and distributed.device().type == "cuda":
+    if takes_turns(job):
         raise UserError(
             "train.staleness=1 keeps servers and trainer at work together, but with rollout.placement=colocated they "
             "take turns on the same GPUs: give the servers nodes of their own (rollout.placement=dedicated)"
@@ -107,10 +107,48 @@ def check_staleness(job: TrainJob) -> None:
             f"policy.offload={job.policy.offload} moves state away while rollouts run, but with train.staleness=1 the "
             "policy learns at the same time: set policy.offload=none or train.staleness=0"
         )
-    if job.algorithm.rollout_correction == "none":
+    if job.algorithm.rollout_correction == "none" and job.algorithm.old_logprobs == "trainer":
         raise UserError(
             "train.staleness=1 learns from responses of weights one version old, which the loss must correct: set "
-            "algorithm.rollout_correction to tis or icepop"
+            "algorithm.rollout_correction to tis or icepop, or algorithm.old_logprobs=engine"
+        )
+
+
+def takes_turns(job: TrainJob) -> bool:
+    """Return True where servers and trainer use the same GPUs, one after the other."""
+    return job.rollout.placement == "colocated" and distributed.device().type == "cuda"
+
+
+def check_waves(job: TrainJob) -> None:
+    """Check that a step can be learned from in parts, if it is to be. Raises UserError where it cannot."""
+    if job.algorithm.old_logprobs == "engine" and job.algorithm.rollout_correction != "none":
+        raise UserError(
+            f"algorithm.rollout_correction={job.algorithm.rollout_correction} weighs the policy's old log-probs "
+            "against the engine's, but with algorithm.old_logprobs=engine both are the same, and the loss's ratio "
+            "corrects: set algorithm.rollout_correction=none or algorithm.old_logprobs=trainer"
+        )
+    waves = job.train.waves
+    if waves == 1:
+        return
+    if waves > job.run.prompts_per_step:
+        raise UserError(
+            f"train.waves={waves} are more than the problems of a step (run.prompts_per_step="
+            f"{job.run.prompts_per_step}): a wave has at least one"
+        )
+    if job.algorithm.old_logprobs == "trainer":
+        raise UserError(
+            f"train.waves={waves} learns from later waves when the policy has moved on, and its own log-probs from "
+            "before are gone: set algorithm.old_logprobs=engine"
+        )
+    if not getattr(STAGES.get(job.selfplay.stage), "by_family", False):
+        raise UserError(
+            f"train.waves={waves} learns from a part of a step, but selfplay.stage={job.selfplay.stage} judges a step "
+            "as a whole: set train.waves=1, or a stage that goes by families (none, svs or rise)"
+        )
+    if SAMPLERS.get(job.sampler.name) is not ShuffledEpochs:
+        raise UserError(
+            f"train.waves={waves} learns from a part of a step, but sampler.name={job.sampler.name} looks at whole "
+            "steps: set train.waves=1 or sampler.name=epochs"
         )
 
 

@@ -75,7 +75,9 @@ def assign(session: Session, batch: Batch) -> Credited:
         batch = replace(batch, rewards=rewards, left_out=left_out).select(kept.nonzero().flatten().tolist())
     batch = replace(batch, advantages=token_advantages(batch, contexts["advantage"]))
     known = probe.logprobs_of(batch)
-    if known is not None and len(batch) > config.samples_per_update:
+    if config.old_logprobs == "engine":
+        batch = replace(batch, old_logprobs=batch.rollout_logprobs)
+    elif known is not None and len(batch) > config.samples_per_update:
         batch = replace(batch, old_logprobs=known)
     metrics = joined(*(context.metrics for context in contexts.values()))
     return Credited(batch, {f"credit/{name}": figure for name, figure in metrics.items()}, rewards, kept)

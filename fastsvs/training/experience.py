@@ -1,9 +1,10 @@
-"""One step's experience: it is begun, made on every rank or on the main one alone, and its batch is brought to all."""
+"""One step's experience: it is begun, made on every rank or on the main one alone, wave by wave, and the batch of each
+wave is brought to all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +15,7 @@ from fastsvs import distributed
 from fastsvs.algorithms import Batch, LeftOut, make_batch, needs_labels
 from fastsvs.rollout import Engine, Running
 from fastsvs.seeding import derive_seed
-from fastsvs.selfplay import Experience, collect
+from fastsvs.selfplay import Experience, Waves, count, play
 from fastsvs.telemetry import Tally
 from fastsvs.training.comparison import why_nothing_was_learned
 from fastsvs.training.session import Session
@@ -23,7 +24,7 @@ from fastsvs.training.summary import sample_rows
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An experience, and the batch that was made of it."""
+    """The experience of one wave, and the batch that was made of it."""
 
     experience: Experience
     batch: Batch
@@ -39,28 +40,59 @@ def begin(session: Session, step: int, version: int) -> Underway:
     """Give the engine the policy's weights, which have this `version`, and start the rollout of `step`."""
     session.sync.publish(version)
 
-    def work(cancelled: Callable[[], bool]) -> Made:
+    def work(cancelled: Callable[[], bool]) -> Iterator[Made]:
         tally = Tally(session.progress, "rollout", "groups")
-        experience = collect(
+        seed = derive_seed(session.job.run.seed, "rollout", step)
+        tasks, schedule = session.tasks(step), session.job.train
+        for experience in play(
             session.stage,
-            session.tasks(step),
+            tasks,
+            Waves(tasks, schedule.waves, schedule.wave_order, seed),
             session.engine,
             session.verifier,
             session.decode,
             session.sampling,
-            derive_seed(session.job.run.seed, "rollout", step),
+            seed,
             judges=session.judges,
             schedule=session.job.selfplay.schedule,
             progress=lambda group, asked: tally.add(sum(len(one.response_ids) for one in group.rollouts), asked),
             cancelled=cancelled,
-        )
-        if not needs_labels(session.job.algorithm.reward):
-            experience = experience.unfiltered()
-        experience = session.sampler.observe(experience)
-        plugin_state = {"stage": session.stage.state_dict(), "sampler": session.sampler.state_dict()}
-        return Made(experience, make_batch(experience.groups, experience.discarded), plugin_state)
+        ):
+            yield made_of(session, experience)
 
-    return session.rollouts.start(work)
+    return session.rollouts.start_parts(work)
+
+
+def made_of(session: Session, experience: Experience) -> Made:
+    if not needs_labels(session.job.algorithm.reward):
+        experience = experience.unfiltered()
+    experience = session.sampler.observe(experience)
+    plugin_state = {"stage": session.stage.state_dict(), "sampler": session.sampler.state_dict()}
+    return Made(experience, make_batch(experience.groups, experience.discarded), plugin_state)
+
+
+def together(session: Session, waves: Sequence[Made]) -> Made:
+    """Return a step's experience as one, with the plug-ins' newest state and an empty batch: its waves have theirs."""
+    if len(waves) == 1:
+        return waves[0]
+    experiences = [made.experience for made in waves]
+    groups, discarded = (
+        sorted([group for part in parts for group in part], key=lambda group: group.task.key)
+        for parts in ([one.groups for one in experiences], [one.discarded for one in experiences])
+    )
+    everything = sorted([*groups, *discarded], key=lambda group: group.task.key)
+    counters = session.stage.finish(everything).counters | count(everything, groups)
+    idle = sum(one.idle_seconds for one in experiences)
+    return replace(waves[-1], experience=Experience(groups, counters, discarded, idle), batch=make_batch([]))
+
+
+def next_wave(session: Session, rollout: Underway, step: int, last: bool) -> tuple[Made | None, Batch]:
+    """Return the next wave and its batch, as soon as it is complete. Where rollouts and learning take turns, all waves
+    are played before the first is given. Collective. `last` is True for the last wave."""
+    if last or not session.rolls_out_beside:
+        rollout.wait(version=step)
+    made = rollout.part(version=step)
+    return made, share(made, session.engine)
 
 
 def share(made: Made | None, engine: Engine) -> Batch:
@@ -76,17 +108,15 @@ def share(made: Made | None, engine: Engine) -> Batch:
     return packed.batch()
 
 
-def record(session: Session, step: int, made: Made) -> list[dict[str, Any]]:
+def record(session: Session, step: int, made: Made) -> None:
     """Write the samples of a step, counted from 1, keep the state of the plug-ins, and say why nothing can be learned
-    where that is so. Returns the rows that were written."""
-    rows = list(sample_rows(step, made.experience))
+    where that is so."""
     session.plugin_state.update(made.plugin_state)
-    file = session.folder.write_samples(step, rows)
+    file = session.folder.write_samples(step, list(sample_rows(step, made.experience)))
     experience = made.experience
     groups = [*experience.groups, *experience.discarded]
     if reason := why_nothing_was_learned(experience.counters, groups, str(file)):
         session.progress.say(f"step {step}: {reason}")
-    return rows
 
 
 def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:
@@ -101,12 +131,11 @@ def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:
     return facts
 
 
-def speeds(made: Made, learned: Batch, times: Mapping[str, float]) -> dict[str, float]:
-    """Return the response tokens sampled per second of the step, and the tokens learned from per second of its
-    update."""
+def speeds(made: Made, trained: int, times: Mapping[str, float]) -> dict[str, float]:
+    """Return the response tokens sampled per second of the step, and the `trained` ones, which are learned from, per
+    second of its update."""
     played = [*made.experience.groups, *made.experience.discarded]
     sampled = sum(len(rollout.response_ids) for group in played for rollout in group.rollouts)
-    trained = int(learned.response_lengths.sum())
     return {
         "throughput/response_tokens_per_second": sampled / times["time/step"],
         "throughput/trained_tokens_per_second": trained / times["time/update"],

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
 from fastsvs import preemption
-from fastsvs.algorithms import Batch, Update, joined, over_step, updates_of
+from fastsvs.algorithms import Metric, Update, joined, over_step, updates_of
 from fastsvs.config import TrainJob
 from fastsvs.errors import EngineFailure, Preempted
 from fastsvs.seeding import derive_seed
 from fastsvs.telemetry import peak_memory, training_facts
 from fastsvs.training import credit, diagnostics, experience
-from fastsvs.training.experience import Underway
+from fastsvs.training.experience import Made, Underway
 from fastsvs.training.held_out import evaluate_held_out
 from fastsvs.training.session import Session, open_session
-from fastsvs.training.summary import conclude
+from fastsvs.training.summary import conclude, sample_rows
 
 
 def train(job: TrainJob) -> dict[str, Any]:
@@ -32,9 +33,12 @@ def train(job: TrainJob) -> dict[str, Any]:
             session.saver.check()
             with saved_on_failure(session, step):
                 preemption.check()
-                row, ahead = train_step(session, step, ahead)
+                row, ahead, cut = train_step(session, step, ahead)
             session.folder.log(row)
             session.progress.advance(step + 1, training_facts(row))
+            with saved_on_failure(session, step + 1):
+                if cut:
+                    raise cut
             if session.save_is_due(step + 1):
                 with session.progress.phase("save"):
                     session.save(step + 1)
@@ -45,65 +49,105 @@ def train(job: TrainJob) -> dict[str, Any]:
         return conclude(session)
 
 
-def train_step(session: Session, step: int, begun: Underway | None) -> tuple[dict[str, Any], Underway | None]:
-    """Publish weights, roll out, play and learn. `begun` is the step's rollout if it is under way.
+def train_step(
+    session: Session, step: int, begun: Underway | None
+) -> tuple[dict[str, Any], Underway | None, Exception | None]:
+    """Publish weights, roll out, play and learn, wave by wave. `begun` is the step's rollout if it is under way.
 
     Returns the step's row of metrics, where steps count from 1. Under `train.staleness` it also returns the rollout of
-    the next step, which uses the weights from before this step's update; otherwise None.
+    the next step, which uses the weights from before this step's last wave was learned from; otherwise None. The third
+    value is what ended a step that had learned from some of its waves, and None for a whole step.
     """
     saved = session.saver.take_times()
     times = {name: seconds for name, seconds in saved.items() if name == "time/save"}
-    overlaps = session.job.train.staleness and step + 1 < session.job.run.steps
     with clock(session, times, "sync"):
         rollout = begun or experience.begin(session, step, version=step)
-    with clock(session, times, "rollout"):
-        made = rollout.result(version=step)
-        batch = experience.share(made, session.engine)
-        idle = session.rollouts.idle_share()
-    with clock(session, times, "sync"):
-        ahead = experience.begin(session, step + 1, version=step) if overlaps else None
-    if not ahead:
+    ahead, cut, idle = None, None, 0.0
+    waves: list[Made] = []
+    learning = Learning()
+    for wave in range(session.job.train.waves):
+        last = wave + 1 == session.job.train.waves
+        try:
+            with clock(session, times, "rollout"):
+                made, batch = experience.next_wave(session, rollout, step, last)
+        except (EngineFailure, Preempted) as error:
+            if not wave:
+                raise
+            cut = error
+            break
+        if last:
+            idle = session.rollouts.idle_share()
         with clock(session, times, "sync"):
-            session.put_engine_to_sleep()
-    with clock(session, times, "credit"):
-        credited = credit.assign(session, batch)
-    made = made and replace(made, experience=credited.record(made.experience))
-    rows = experience.record(session, step + 1, made) if made else []
-    with clock(session, times, "diagnostics"):
-        due = diagnostics.is_due(session.job, step)
-        seen = diagnostics.measure(session.job, session.policy, step, credited.batch, rows) if due else {}
-    with clock(session, times, "update"):
-        learned = learn(session, credited.batch, step)
+            if last and session.job.train.staleness and step + 1 < session.job.run.steps:
+                ahead = experience.begin(session, step + 1, version=step)
+            elif not wave:
+                session.put_engine_to_sleep()
+        with clock(session, times, "credit"):
+            credited = credit.assign(session, batch)
+        if made:
+            waves.append(replace(made, experience=credited.record(made.experience)))
+        if last and waves:
+            experience.record(session, step + 1, experience.together(session, waves))
+        if not wave and diagnostics.is_due(session.job, step):
+            with clock(session, times, "diagnostics"):
+                rows = [row for one in waves for row in sample_rows(step + 1, one.experience)]
+                learning.seen = diagnostics.measure(session.job, session.policy, step, credited.batch, rows)
+        with clock(session, times, "update"):
+            learn(session, learning, credited, step, wave)
     times["time/step"] = sum(times.values())
-    played = (
-        experience.facts(made, session.engine, version=step) | experience.speeds(made, credited.batch, times)
-        if made
-        else {}
-    )
+    played: dict[str, float] = {}
+    if waves:
+        whole = experience.together(session, waves)
+        if cut:
+            experience.record(session, step + 1, whole)
+        played = experience.facts(whole, session.engine, version=step)
+        played |= experience.speeds(whole, learning.tokens, times)
     times |= saved | session.offloads[0].take_metrics()
     times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
-    row = joined(
-        {"step": step + 1}, played, credited.metrics, learned, session.sync.metrics(), seen, peak_memory(), times
-    )
-    return row, ahead
+    row = joined({"step": step + 1}, played, learning.metrics(), session.sync.metrics(), peak_memory(), times)
+    return row, ahead, cut
 
 
-def learn(session: Session, batch: Batch, step: int) -> dict[str, float]:
-    """Take as many optimizer steps as `samples_per_update` asks for, and return their metrics. Takes none without
+@dataclass
+class Learning:
+    """What a step has learned so far, wave by wave."""
+
+    updates: list[Mapping[str, Metric]] = field(default_factory=list)
+    """Metrics of each optimizer step."""
+    idle: int = 0
+    """Number of samples that count in a mean and are not computed."""
+    tokens: int = 0
+    """Number of response tokens learned from."""
+    credits: list[Mapping[str, float]] = field(default_factory=list)
+    """Metrics of the rewards and advantages of each wave."""
+    seen: Mapping[str, float] = field(default_factory=dict)
+    """Figures of the policy before the first update."""
+
+    def metrics(self) -> dict[str, float]:
+        counts = {"updates": len(self.updates), "idle_samples": self.idle}
+        policy = {f"policy/{name}": value for name, value in joined(counts, over_step(self.updates)).items()}
+        names = dict.fromkeys(name for wave in self.credits for name in wave)
+        credits = {name: fmean(wave[name] for wave in self.credits if name in wave) for name in names}
+        return joined(credits, policy, self.seen)
+
+
+def learn(session: Session, learning: Learning, credited: credit.Credited, step: int, wave: int) -> None:
+    """Take as many optimizer steps as `samples_per_update` asks for, and note them in `learning`. Takes none without
     samples."""
-    algorithm, temperature = session.job.algorithm, session.job.rollout.temperature
+    algorithm, temperature, batch = session.job.algorithm, session.job.rollout.temperature, credited.batch
+    learning.credits.append(credited.metrics)
+    learning.tokens += int(batch.response_lengths.sum())
     if session.reference and len(batch):
         batch = replace(batch, reference_logprobs=session.reference.log_probs(batch, temperature))
-    seed = derive_seed(session.job.run.seed, "updates", step)
+    seed = derive_seed(session.job.run.seed, "updates", step * session.job.train.waves + wave)
     updates = updates_of(batch, algorithm, session.job.rollout.max_response_tokens, seed)
     if batch.old_logprobs is None:
         updates = [*updates[:1], *(with_old_logprobs(update, session) for update in updates[1:])]
-    rows = [
+    learning.idle += sum(update.idle for update in updates)
+    learning.updates += [
         session.policy.update(update.batch, session.loss, algorithm, update.weights, temperature, schedule_step=step)
         for update in updates
     ]
-    counts = {"updates": len(updates), "idle_samples": sum(update.idle for update in updates)}
-    return {f"policy/{name}": value for name, value in joined(counts, over_step(rows)).items()}
 
 
 def with_old_logprobs(update: Update, session: Session) -> Update:

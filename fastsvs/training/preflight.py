@@ -32,6 +32,7 @@ from fastsvs.training.checks import (
     check_policy,
     check_resumption,
     check_staleness,
+    check_waves,
 )
 from fastsvs.training.comparison import advice, check_group_size
 
@@ -58,6 +59,7 @@ def preflight(job: TrainJob, processes: int | None) -> Checked:
     check_names(job)
     check_lengths(job)
     check_staleness(job)
+    check_waves(job)
     check_group_size(job)
     loss = policy_loss(job.algorithm)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)

@@ -32,7 +32,7 @@ from fastsvs.stored_run import RunLayout, checkpoint_step
 from fastsvs.sync import BroadcastSync, LocalSync, WeightSync, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import checkpoint_hooks
-from fastsvs.training.checks import longest_request, longest_sequence
+from fastsvs.training.checks import longest_request, longest_sequence, takes_turns
 from fastsvs.training.offloading import OffloadingSync
 from fastsvs.training.preflight import encode_text, preflight
 from fastsvs.verify import AnswerVerifier, open_verifier
@@ -73,6 +73,11 @@ class Session:
     @property
     def held_out(self) -> Sequence[EncodedProblem]:
         return self.inputs.held_out
+
+    @property
+    def rolls_out_beside(self) -> bool:
+        """Return True where rollouts go on while the policy learns."""
+        return not self.engine.collective and not takes_turns(self.job)
 
     def tasks(self, step: int) -> list[Task]:
         """Return the tasks that a step begins with; steps count from 0."""

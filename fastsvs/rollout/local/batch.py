@@ -37,6 +37,7 @@ class Job:
     samples: range
     sampling: SamplingParams
     seed: int
+    priority: int
 
     @property
     def length(self) -> int:
@@ -61,7 +62,7 @@ class ContinuousBatch:
         """Job and sample number of each slot in use."""
 
     def submit(self, jobs: Iterable[Job]) -> None:
-        self._waiting.extend(jobs)
+        self._waiting = deque(sorted([*self._waiting, *jobs], key=lambda job: job.priority))
 
     @torch.inference_mode()
     def drop(self, keys: Collection[str]) -> None:

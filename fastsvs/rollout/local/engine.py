@@ -158,12 +158,16 @@ class LocalEngine:
         requests, self._submitted = self._submitted, []
         if not requests:
             return
+        dealt: list[Job] = []
         for rank, index, samples in deal([request.samples for request in requests], self._loads):
             request = requests[index]
             self._loads[rank] += len(samples)
             self._open[request.key].in_flight[rank] += len(samples)
             if rank == distributed.rank():
-                self._batch.submit([Job(request.key, request.prompt_ids, samples, request.sampling, request.seed)])
+                dealt.append(
+                    Job(request.key, request.prompt_ids, samples, request.sampling, request.seed, request.priority)
+                )
+        self._batch.submit(dealt)
 
 
 @dataclass(slots=True)

@@ -48,7 +48,10 @@ class Dispatcher:
         group = self._groups[request.key] = Group(request)
         step = self._samples_per_call
         starts = range(0, request.samples, step)
+        behind = not self._waiting or self._waiting[-1].group.request.priority <= request.priority
         self._waiting += [Call(group, range(start, min(start + step, request.samples))) for start in starts]
+        if not behind:
+            self._waiting = deque(sorted(self._waiting, key=lambda call: call.group.request.priority))
 
     def drop(self, keys: Collection[str]) -> list[Call]:
         """Forget these groups, and return their calls in flight, which nobody needs any more."""

@@ -43,6 +43,7 @@ class AzrStage(PlainStage):
     """
 
     judges: Sequence[str] = (JUDGE,)
+    by_family = False  # its buffers take in a whole step
     reads_problems = False
 
     def __init__(self, config: SelfPlayConfig, tools: StageTools) -> None:
