@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from pathlib import Path
+from posixpath import normpath
 
 from fastsvs.errors import UserError
 
@@ -67,7 +68,7 @@ def copy_configuration(name: str, to: Path | None) -> Path:
     target = to or Path(source.name)
     text = re.sub(
         r"^(extends: |  - )([\w./]+)\.yaml$",
-        lambda line: f"{line[1]}{PREFIX}{(beside / line[2]).as_posix()}",
+        lambda line: f"{line[1]}{PREFIX}{normpath(beside / line[2])}",
         source.read_text(encoding="utf-8"),
         flags=re.MULTILINE,
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from bench.experiments.statistics import Difference
+
+UNREAD = "Nobody has read these figures yet; what stands above is computed."
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -30,3 +33,11 @@ def interval(found: Difference, metric: str) -> str:
     scale, digits = scale_of(metric)
     value, low, high = (f"{scale * each:+.{digits}f}" for each in (found.value, found.low, found.high))
     return f"{value} [{low}, {high}]"
+
+
+def reading(source: str, earlier: str) -> str:
+    """Return the reading of the figures, which is written by hand and stands between two marks, out of the page before:
+    as long as it belongs to the same `source`, the JSON file."""
+    opening, closing = f"<!-- reading of {source} -->", "<!-- end of reading -->"
+    kept = re.search(rf"{re.escape(opening)}\n(.*?)\n{closing}", earlier, re.DOTALL)
+    return f"{opening}\n{kept[1] if kept else UNREAD}\n{closing}"

@@ -5,12 +5,11 @@ Only the reading of the figures is written by hand. It stays in the page as long
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 
-from bench.experiments.page import interval, scale_of, spread, table
+from bench.experiments.page import interval, reading, scale_of, spread, table
 from bench.experiments.plan import BASE
 from bench.reproduce.claims import Claim, claims, judge, same_cost
 from bench.reproduce.plan import CONFIGS, METHODS, ON_POLICY, RLVR, SELF_PLAY, SVS, Reproduction
@@ -18,7 +17,6 @@ from bench.reproduce.results import VALID, WEIGHTS, Results, Side
 from fastsvs.config import TrainJob, load
 
 TEXT = Path(__file__).with_suffix(".md")
-UNREAD = "Nobody has read these figures yet; the verdicts above are computed."
 
 
 def render(plan: Reproduction, results: Results, source: str, pictures: Sequence[str], earlier: str) -> str:
@@ -39,7 +37,7 @@ def render(plan: Reproduction, results: Results, source: str, pictures: Sequence
         matched="; ".join(matched),
         weights=_weights(plan, results),
         written=" ".join(_written(results)),
-        reading=_reading(source, earlier),
+        reading=reading(source, earlier),
     )
 
 
@@ -95,12 +93,6 @@ def _written(results: Results) -> Iterable[str]:
         if valid:
             early, late = (spread(valid[step], 100, 1) for step in (steps[1], steps[-1]))
             yield f"{method}: {early}% up to step {steps[1]}, {late}% after step {steps[-2]}."
-
-
-def _reading(source: str, earlier: str) -> str:
-    opening, closing = f"<!-- reading of {source} -->", "<!-- end of reading -->"
-    kept = re.search(rf"{re.escape(opening)}\n(.*?)\n{closing}", earlier, re.DOTALL)
-    return f"{opening}\n{kept[1] if kept else UNREAD}\n{closing}"
 
 
 def _regime(plan: Reproduction) -> dict[str, object]:

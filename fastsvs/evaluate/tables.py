@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsvs.evaluate.pass_at_k import Estimate
-from fastsvs.evaluate.published import compare
+from fastsvs.evaluate.published import compare, missing_text
 
 SHARES = ("truncated", "unverified", "distinct_answers", "called_right", "unread_votes", "unjudged")
 SETS_ABREAST = 4
@@ -29,16 +29,18 @@ def show_results(results: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def show_comparison(name: str, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print `results` of the model `name` beside the published figures, in percent."""
+    """Print `results` of the model `name` beside the published figures, in percent, and the cells that it lacks."""
     comparisons = compare(name, results)
     if not comparisons:
-        _print("nothing to compare: no set and k of this evaluation is in the published tables")
+        _print("nothing to compare: no set of this evaluation is in the published tables")
     for comparison in comparisons:
         table = Table("model", *comparison.sets, "average", title=comparison.metric)
         for index, (model, values) in enumerate(comparison.rows):
             shown = ["-" if value is None else f"{value:.1f}" for value in values]
             table.add_row(model, *shown, style="bold" if index == 0 else "")
         _print(table)
+        if comparison.missing:
+            _print(f"missing in the row of {name}: {missing_text(comparison.missing)}")
 
 
 def _show(figure: str, value: Any) -> str:

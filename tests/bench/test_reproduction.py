@@ -14,6 +14,7 @@ from finished_experiment import change_layers, run_small_twice, write_evaluation
 from safetensors.torch import load_file
 from whole_runs import ROOT
 
+from bench.experiments.page import UNREAD
 from bench.experiments.plan import BASE
 from bench.experiments.results import point_rows
 from bench.experiments.statistics import Difference
@@ -217,9 +218,9 @@ def test_a_reading_stays_with_its_figures_only(results: Results, monkeypatch: py
         return page.render(PLAN, results, source, ["light.png", "dark.png"], earlier)
 
     unread = render("first.json", "")
-    read = unread.replace(page.UNREAD, "Read by hand.")
+    read = unread.replace(UNREAD, "Read by hand.")
     assert unread != read == render("first.json", read)
-    assert page.UNREAD in render("second.json", read)
+    assert UNREAD in render("second.json", read)
     assert "Read by hand." not in render("second.json", read)
 
 

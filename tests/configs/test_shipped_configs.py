@@ -7,9 +7,13 @@ from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
 from fastsvs.architecture import check_layout, read_architecture
 from fastsvs.config import EvalJob, SelfJob, SftJob, TrainJob, load
+from fastsvs.evaluate import published_tables
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PAPER_SCALE = ("qwen2.5_3b", "llama3.1_8b", "qwen2.5_32b")
+PAPER_PAIRS = sorted(
+    str(path.relative_to(CONFIGS)).removesuffix("_svs.yaml") for path in CONFIGS.glob("paper/*_svs.yaml")
+)
 GPUS = {"qwen2.5_3b": 8, "llama3.1_8b": 8, "qwen2.5_32b": 16}
 """That train; at 32B two of the four nodes serve."""
 
@@ -61,11 +65,11 @@ def test_every_suite_loads(path):
         assert all(plan.temperature == 1.0 and plan.top_p == 0.7 for plan in job.sets.values())
 
 
-@pytest.mark.parametrize("name", PAPER_SCALE)
+@pytest.mark.parametrize("name", [*PAPER_SCALE, *PAPER_PAIRS])
 @pytest.mark.parametrize("method", ["svs", "rlvr"])
 def test_paper_scale_constants(name, method):
     job = load(TrainJob, CONFIGS / f"{name}_{method}.yaml")
-    large = name == "qwen2.5_32b"
+    large = name in ("qwen2.5_32b", "paper/32b_dapo17k")
     assert job.selfplay.stage == {"svs": "svs", "rlvr": "none"}[method]
     assert (job.run.prompts_per_step, job.rollout.samples_per_prompt, job.run.steps) == (256, 8, 600 if large else 300)
     assert (job.data.max_prompt_tokens, job.rollout.max_response_tokens) == (4096, 8192)
@@ -90,7 +94,7 @@ def test_paper_scale_layouts_fit_the_models(name):
     check_layout(read_architecture(published_shapes(name)), job.policy, GPUS[name])
 
 
-@pytest.mark.parametrize("name", ["tiny", *PAPER_SCALE])
+@pytest.mark.parametrize("name", ["tiny", "smollm2", *PAPER_SCALE, *PAPER_PAIRS])
 def test_rlvr_differs_from_svs_in_self_play_and_in_what_its_mean_counts(name):
     svs, rlvr = (load(TrainJob, CONFIGS / f"{name}_{method}.yaml").model_dump() for method in ("svs", "rlvr"))
     assert svs["selfplay"].pop("stage") == "svs"
@@ -99,3 +103,35 @@ def test_rlvr_differs_from_svs_in_self_play_and_in_what_its_mean_counts(name):
     rlvr_counts = "kept" if name.startswith(("tiny", "smollm2")) else "all"
     assert (svs["algorithm"].pop("denominator"), rlvr["algorithm"].pop("denominator")) == ("kept", rlvr_counts)
     assert svs == rlvr
+
+
+def test_every_row_of_the_paper_that_was_trained_or_is_a_base_has_its_configurations():
+    rows = [row for table in published_tables().values() for row in table]
+    of_others = {"Qwen2.5-32B", "SimpleRL-32B", "ORZ-32B", "SvS, DAPO-25k (with open-ended problems)"}
+    assert {row.model for row in rows if row.evaluation is None} == of_others
+    named = {row.evaluation for row in rows if row.evaluation}
+    assert named == {f"paper/{path.stem}" for path in CONFIGS.glob("paper/*_eval.yaml")}
+    trained = {name.removesuffix("_eval") for name in named if "_base_" not in name}
+    others = [path for path in CONFIGS.glob("paper/*.yaml") if not path.stem.endswith("_eval")]
+    assert trained == {f"paper/{path.stem}" for path in others}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("paper/*_eval.yaml")), ids=lambda path: path.stem)
+def test_a_row_of_the_paper_is_evaluated_on_all_its_sets_with_the_model_of_its_run(path):
+    job = load(EvalJob, path)
+    size, kind = path.stem.removesuffix("_eval").split("_", 1)
+    rows = [row for table in published_tables().values() for row in table if row.evaluation == f"paper/{path.stem}"]
+    for row in rows:
+        assert row.size.lower() == size
+        assert row.values.keys() <= job.chosen.keys()
+        assert all(int(row.metric.removeprefix("pass@")) in job.sets[name].k for name in row.values)
+    assert job.output == f"runs/paper/{path.stem}"
+    if kind == "base":
+        assert Path(job.model.path).name == rows[0].model
+    else:
+        run = load(TrainJob, path.with_name(f"{size}_{kind}.yaml"))
+        data, method = rows[0].model.split(", ")[::-1]
+        assert job.model.path == run.run.dir
+        assert run.model == load(EvalJob, path.with_name(f"{size}_base_eval.yaml")).model
+        assert {"MATH-12k": "math12k", "DAPO-17k": "dapo_math_17k"}[data] in run.data.path
+        assert run.selfplay.stage == {"SvS": "svs", "RLVR": "none"}[method]

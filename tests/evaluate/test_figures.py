@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastsvs.config import SamplingPlan
-from fastsvs.evaluate import Answered, figures
+from fastsvs.evaluate import Answered, figures, show_comparison
 from fastsvs.evaluate.published import compare, published
 
 FIRST = Answered(
@@ -73,3 +73,20 @@ def test_our_row_stands_above_the_published_ones() -> None:
     everything = {name: {"pass@1": rate} for name in readme.sets}
     assert compare("ours", everything)[0].rows[0] == ("ours", [50.0] * 7)
     assert compare("ours", {"heldout": {"pass@1": rate}}) == []
+
+
+def test_the_cells_that_our_row_lacks_are_named(capsys) -> None:
+    rate = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    results = {"aime24": {"pass@1": rate, "pass@32": rate}, "math24o": {"pass@1": rate}}
+    few, many, nine = compare("ours", results)
+    assert list(few.missing) == ["aime25", "beyond_aime", "olymmath_easy", "olymmath_hard"]
+    assert set(few.missing.values()) == {"not evaluated"}
+    assert many.rows[0] == ("ours", [50.0, None, None, None, None, None, None])
+    assert many.missing["math24o"].startswith("no pass@32")
+    assert len(nine.missing) == 8
+    show_comparison("ours", results)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "missing in the row of ours: not evaluated: aime25, beyond_aime, olymmath_easy, olymmath_hard" in shown
+    assert "too small: math24o" in shown
+    show_comparison("ours", {name: {"pass@1": rate, "pass@32": rate} for row in published()[0] for name in row.values})
+    assert "missing" not in capsys.readouterr().out
