@@ -73,13 +73,14 @@ def test_paper_scale_constants(name, method):
     assert job.selfplay.stage == {"svs": "svs", "rlvr": "none"}[method]
     assert (job.run.prompts_per_step, job.rollout.samples_per_prompt, job.run.steps) == (256, 8, 600 if large else 300)
     assert (job.data.max_prompt_tokens, job.rollout.max_response_tokens) == (4096, 8192)
+    assert not job.data.deduplicate
     assert (job.rollout.temperature, job.rollout.top_p, job.rollout.top_k) == (1.0, 1.0, -1)
     assert (job.selfplay.context_range, job.selfplay.positive_range) == ((0.125, 0.5), (0.125, 0.625))
     assert (job.selfplay.variants_per_context, job.selfplay.samples_per_variant) == (8, 8)
     algorithm = job.algorithm
     assert (algorithm.advantage, algorithm.normalize_by_std, algorithm.loss) == ("grpo", True, "ppo")
     assert (algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip) == (0.2, 0.28, 3.0)
-    assert (algorithm.aggregation, algorithm.samples_per_update) == ("token_mean", 2048)
+    assert (algorithm.aggregation, algorithm.samples_per_update, algorithm.updates) == ("token_mean", 2048, "filled")
     assert (algorithm.kl_coefficient, algorithm.entropy_coefficient) == (0, 0)
     optimizer = job.policy.optimizer
     assert (optimizer.learning_rate, optimizer.schedule, optimizer.warmup_steps) == (1e-6, "constant", 0)

@@ -27,7 +27,7 @@ def fenced(question: str) -> str:
         ("so\n**Reconstructed Question:**\n\nWhat is\n3?\n\nBye.", "What is\n3?"),
         ("<think>```text\nold\n```</think>```text\nnew\n```", "new"),
         ("<think>a</think>```text\nold\n```</think>```text\nnew\n```", "new"),
-        ("<think>```text\nold\n```</think>```\nnew\n```", "new"),
+        ("<think>```\nold\n```</think>```\nnew\n```", "new"),
     ],
 )
 def test_marker_order_and_thinking(response, question):
@@ -43,6 +43,8 @@ def test_marker_order_and_thinking(response, question):
         ("What is 3?", Rejection.NO_MARKER),
         ("**Reconstructed Question (in natural English):**\n\nWhat is 3?", Rejection.NO_MARKER),
         ("```text\nold\n```</think>What is 3?", Rejection.NO_MARKER),
+        ("<think>```text\nold\n```</think>```\nnew\n```", Rejection.NO_MARKER),
+        ("```text\nold\n```</think>**Reconstructed Question:**\n\nWhat is 3?", Rejection.NO_MARKER),
         ("```text\nWhat is 3? And then it was cut", Rejection.UNCLOSED),
         ("```text\n\n \n```", Rejection.EMPTY),
         ("**Reconstructed Question:**", Rejection.EMPTY),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 FENCE = "```"
+TEXT_FENCE = f"{FENCE}text"
 HEADING = "**Reconstructed Question:**"
 
 
@@ -21,7 +22,7 @@ class Rejection(StrEnum):
     """Reason for which a synthesis response gives no problem to solve."""
 
     NO_MARKER = "no_marker"
-    """The response has neither a fence nor a heading."""
+    """The response has neither a fence nor a heading where they count, or a `text` fence in its thoughts alone."""
     UNCLOSED = "unclosed"
     """The fence is opened and never closed."""
     EMPTY = "empty"
@@ -62,9 +63,10 @@ def read_variants(responses: Sequence[str], original: str, template: str) -> lis
 def extract_problem(response: str) -> Variant:
     """Return the text that the response offers as its problem, stripped and not yet compared with anything."""
     answer = response.rpartition("</think>")[2]
-    for marker in (f"{FENCE}text", FENCE):
-        if marker in answer:
-            return _fenced(answer.partition(marker)[2])
+    if TEXT_FENCE in response:  # in the thoughts alone it rules out other markers, as in the SvS code
+        return _fenced(answer.partition(TEXT_FENCE)[2]) if TEXT_FENCE in answer else Variant("", Rejection.NO_MARKER)
+    if FENCE in answer:
+        return _fenced(answer.partition(FENCE)[2])
     if HEADING in answer:
         paragraphs = re.split(r"\n[ \t]*\n", answer.partition(HEADING)[2])
         return Variant(paragraphs[1].strip() if len(paragraphs) > 1 else "")
