@@ -1,15 +1,20 @@
 """vLLM's HTTP server as we start it: `python -m fastsvs.vllm_server OPTIONS`, with the options of vLLM's own.
 
-It only makes the garbage collector run less often, here and in the engine behind the front end. A server holds two
-objects for every token of its unfinished responses. Python's thresholds make the collector search these again after
-every 700 new ones, and hardly any of them is ever garbage, because reference counts free them. vLLM has no setting for
-it.
+It puts `fastsvs.vllm_guard` before all routes, and makes the garbage collector run less often, here and in the engine
+behind the front end. A server holds two objects for every token of its unfinished responses. Python's thresholds make
+the collector search these again after every 700 new ones, and hardly any of them is ever garbage, because reference
+counts free them. vLLM has no setting for it.
 
 The engine's processes import this file as well, as multiprocessing does with the module that a program was started
 from; it must stay light.
 """
 
 import gc
+import os
+import sys
+
+from fastsvs.vllm_guard import KEY_VARIABLE
+from fastsvs.vllm_guard import NAME as GUARD
 
 THRESHOLDS = (50_000, 20, 20)
 """Number of young objects, then of collections of each generation, before the next older one is searched."""
@@ -17,6 +22,10 @@ THRESHOLDS = (50_000, 20, 20)
 gc.set_threshold(*THRESHOLDS)
 
 if __name__ == "__main__":
+    if not os.environ.get(KEY_VARIABLE):
+        sys.exit(f"{KEY_VARIABLE} must hold the key that requests are to be let in with")
+    sys.argv += ["--middleware", GUARD]  # the last one is the first to be asked
+
     from vllm.entrypoints.launchers.api_server.entry import main
 
     main()

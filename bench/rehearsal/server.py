@@ -58,7 +58,7 @@ class Server:
         self._updating = False
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=1 << 26, middlewares=[_as_vllm_says_it])
+        app = web.Application(client_max_size=1 << 26, middlewares=[self._guard, _as_vllm_says_it])
         for route in ("/health", "/is_paused"):
             app.router.add_get(route, _nothing)
         for route in ("/pause", "/resume"):
@@ -72,6 +72,12 @@ class Server:
         app.router.add_post("/finish_weight_update", self._finish)
         return app
 
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+        if request.path != "/health" and request.headers.get("Authorization") != f"Bearer {self._key}":
+            raise web.HTTPUnauthorized
+        return await handler(request)
+
     async def _world_size(self, _: web.Request) -> web.Response:
         return web.json_response({"world_size": len(self._workers)})
 
@@ -79,8 +85,6 @@ class Server:
         return web.json_response({"weight_version": self._version})
 
     async def _generate(self, request: web.Request) -> web.Response:
-        if request.headers.get("Authorization") != f"Bearer {self._key}":
-            raise web.HTTPUnauthorized
         body = await request.json()
         sampling = body["sampling_params"]
         if "seed" not in sampling:  # the warm-up

@@ -24,14 +24,14 @@ def open_session(connections: int) -> aiohttp.ClientSession:
 
 @asynccontextmanager
 async def send(
-    session: aiohttp.ClientSession, method: str, url: str, api_key: str, **options: Any
+    session: aiohttp.ClientSession, method: str, url: str, api_key: str | None, **options: Any
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Send a request, and yield the response, whose body is to be read inside the context.
+    """Send a request, with the key if there is one. Yield the response, whose body is to be read inside the context.
 
     Raises UnreachableError without a connection or when it breaks, TimeoutError after the total time of `options`, and
     EngineFailure when this process cannot open the connection.
     """
-    headers = {"Authorization": f"Bearer {api_key}"}
+    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
     try:
         response = await with_files(lambda: session.request(method, url, headers=headers, **options), f"reach {url}")
         async with response:

@@ -24,7 +24,10 @@ class ServerConfig(Section):
     others reach, or `auto` for the one that leads to the main node."""
     api_key_variable: str = "FASTSVS_API_KEY"
     """Name of the environment variable that holds the API key of the servers; when the variable is not set, a random
-    key is made for servers that the trainer starts."""
+    key is made for servers that the trainer starts, and external ones are refused."""
+    unguarded: bool = False
+    """Permission to use servers of `placement: external` that obey whoever reaches them, key or not; others are
+    refused."""
     arguments: dict[str, str | int | float | bool] = {}  # noqa: RUF012 (pydantic copies it)
     """Additional vLLM options, without their dashes: `max-model-len: 8192` stands for `--max-model-len 8192`."""
     start_timeout_seconds: float = Field(900.0, gt=0)

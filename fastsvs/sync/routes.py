@@ -1,7 +1,7 @@
 """vLLM 0.32's HTTP routes for weights, and nothing else: the one place that knows them.
 
-They exist with VLLM_SERVER_DEV_MODE=1 alone, and no API key guards them: servers must listen on loopback or a private
-interface. Every call has a time limit; proxies of the environment are not asked.
+They exist with VLLM_SERVER_DEV_MODE=1 alone. vLLM asks for no key there, which is why `fastsvs.vllm_guard` does. Every
+call has a time limit; proxies of the environment are not asked.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+KEY = "k"
 VOCABULARY = 50
 EOS = 3
 
@@ -54,6 +55,8 @@ class SpeakingServer:
             "model_config": {"logprobs_mode": "processed_logprobs", "max_model_len": 64},
             "scheduler_config": {"max_num_seqs": 16},
         }
+        self.guarded = True
+        """Whether it asks for the key, as the servers that we start do; a plain one of vLLM's does not everywhere."""
         self.starts = starts
         self.started = 0
         self.stopped = 0
@@ -98,6 +101,8 @@ class SpeakingServer:
         self.calls[path] += 1
         if self.manners == "hung":
             await asyncio.sleep(3600)
+        if self.guarded and path != "/health" and request.headers.get("Authorization") != f"Bearer {KEY}":
+            return web.json_response({"error": "no key"}, status=401)
         if path == "/sleep":
             self.asleep = True
         if path == "/wake_up":

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from speaking_server import EOS, VOCABULARY, SpeakingServer
+from speaking_server import EOS, KEY, VOCABULARY, SpeakingServer
 from test_vllm_fleet import check_each_sample_once, collect, publish, requests
 
 from fastsvs.client import pool
@@ -30,7 +30,7 @@ def opened(servers: list[SpeakingServer], processes: int = 2, config: ServerConf
     engine = VllmEngine(
         servers,
         config,
-        api_key="k",
+        api_key=KEY,
         eos_token_ids=[EOS],
         vocabulary=VOCABULARY,
         max_sequences=16,

@@ -32,10 +32,10 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 from fastsvs.config import ServerConfig
 from fastsvs.rollout import Request, SamplingParams, VllmEngine
 from fastsvs.rollout.vllm import ExternalServer
-from speaking_server import EOS, VOCABULARY
+from speaking_server import EOS, KEY, VOCABULARY
 
 servers = [ExternalServer(str(i), url, ours=True) for i, url in enumerate(sys.argv[4:])]
-engine = VllmEngine(servers, ServerConfig(), api_key="k",
+engine = VllmEngine(servers, ServerConfig(), api_key=KEY,
     eos_token_ids=[EOS], vocabulary=VOCABULARY, max_sequences=sequences, max_sequence_tokens=64)
 engine.weights_loaded([endpoint.name for endpoint in engine.endpoints(10)], 1)
 
@@ -134,7 +134,10 @@ def allowed(monkeypatch: pytest.MonkeyPatch) -> None:
         (256, {"placement": "external", "server": ServerConfig(urls=tuple(f"http://10.0.0.{i}:1" for i in range(4)))}),
     ],
 )
-def test_what_cannot_work_is_refused_before_it_begins(sequences: int, options: dict) -> None:
+def test_what_cannot_work_is_refused_before_it_begins(
+    sequences: int, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTSVS_API_KEY", "k")  # which external servers need
     config = RolloutConfig(engine="vllm", max_sequences=sequences, **options)
     with pytest.raises(
         UserError, match=rf"max_sequences=256 .* 4 server.* needs {1024 + RESERVED} open files.*`ulimit -n"

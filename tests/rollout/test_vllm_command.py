@@ -23,6 +23,7 @@ from fastsvs.rollout.vllm.command import (
     environment,
     private_address,
 )
+from fastsvs.vllm_guard import KEY_VARIABLE, NAME
 
 KEY = "never to be seen"
 
@@ -68,7 +69,7 @@ SPAWNING = """
 import gc, multiprocessing, sys
 
 def tell():
-    print(gc.get_threshold(), "torch" in sys.modules, flush=True)
+    print(gc.get_threshold(), "torch" in sys.modules, sys.argv[-2:], flush=True)
 
 def main():
     tell()
@@ -80,7 +81,7 @@ def main():
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_front_and_engine_have_a_patient_garbage_collector(tmp_path: Path, method: str) -> None:
+def test_front_and_engine_have_a_patient_garbage_collector_and_the_guard(tmp_path: Path, method: str) -> None:
     folder = tmp_path / "vllm" / "entrypoints" / "launchers" / "api_server"
     folder.mkdir(parents=True)
     for package in (folder, *folder.relative_to(tmp_path).parents[:-1]):
@@ -89,12 +90,12 @@ def test_front_and_engine_have_a_patient_garbage_collector(tmp_path: Path, metho
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     done = subprocess.run(
         [sys.executable, "-m", SERVER, method],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, KEY_VARIABLE: KEY},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.splitlines() == ["(50000, 20, 20) False"] * 2
+    assert done.stdout.splitlines() == [f"(50000, 20, 20) False ['--middleware', '{NAME}']"] * 2
 
 
 @pytest.mark.parametrize(("loads", "form"), [(False, "dummy"), (True, "auto")])

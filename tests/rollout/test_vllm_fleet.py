@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from speaking_server import EOS, VOCABULARY, SpeakingServer, tokens_of
+from speaking_server import EOS, KEY, VOCABULARY, SpeakingServer, tokens_of
 
 from fastsvs.config import ServerConfig
 from fastsvs.errors import EngineFailure, UserError
@@ -30,7 +30,7 @@ def open_engine() -> Iterator[Opener]:
         engine = VllmEngine(
             servers,
             config,
-            api_key="k",
+            api_key=KEY,
             eos_token_ids=[EOS],
             vocabulary=VOCABULARY,
             max_sequences=16,
@@ -290,6 +290,18 @@ def test_external_servers_must_be_started_for_us(
     engine = open_engine([server], load=False)
     with pytest.raises(EngineFailure, match=fault):
         engine.endpoints(5)
+
+
+def test_external_servers_without_a_guard_are_refused_unless_told(open_engine: Opener) -> None:
+    server = SpeakingServer("a", ours=False)
+    server.guarded = False
+    engine = open_engine([server], load=False)
+    with pytest.raises(EngineFailure, match=r"answers /is_paused without a key .* rollout\.server\.unguarded=true"):
+        engine.endpoints(5)
+    told = open_engine([server], CONFIG.model_copy(update={"unguarded": True}))
+    asked = requests(4)
+    told.submit(asked)
+    check_each_sample_once(collect(told), asked)
 
 
 def test_external_servers_that_never_answer_end_the_run(open_engine: Opener) -> None:

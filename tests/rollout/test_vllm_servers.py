@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -23,6 +26,7 @@ from fastsvs.data import encode_problems, load_problems, load_tokenizer
 from fastsvs.rollout import EngineSpec, LocalEngine, Request, Rollout, SamplingParams, VllmEngine
 from fastsvs.rollout.vllm import ExternalServer
 from fastsvs.rollout.vllm import server as server_module
+from fastsvs.sync import SERVER_ENVIRONMENT, Endpoint
 
 pytestmark = [
     pytest.mark.vllm,
@@ -68,13 +72,17 @@ def publish(engine: VllmEngine, version: int) -> None:
     """Only the label: the servers have read the weights themselves."""
     endpoints = engine.endpoints(240)
     for endpoint in endpoints:
-        post(f"{endpoint.url}/update_weight_version", {"new_version": str(version)})
+        ask(endpoint, "POST", "/update_weight_version", {"new_version": str(version)})
     engine.weights_loaded([endpoint.name for endpoint in endpoints], version)
 
 
-def post(url: str, body: dict[str, str]) -> None:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    urllib.request.urlopen(request, timeout=30).close()
+def ask(endpoint: Endpoint, method: str, path: str, body: dict[str, str] | None = None) -> str:
+    """What the server answers to one who has the key."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {endpoint.api_key}"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(endpoint.url + path, data, headers, method=method)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return response.read().decode()
 
 
 @pytest.fixture(scope="module")
@@ -182,24 +190,23 @@ def long_requests(prompts: list[tuple[int, ...]]) -> list[Request]:
 def test_aborted_requests_stop_on_the_servers(engine: VllmEngine, prompts: list[tuple[int, ...]]) -> None:
     asked = long_requests(prompts)
     engine.submit(asked)
-    urls = [endpoint.url for endpoint in engine.endpoints(60)]
+    endpoints = engine.endpoints(60)
     deadline = time.monotonic() + 60
-    while busy(urls) == 0:
+    while busy(endpoints) == 0:
         assert time.monotonic() < deadline
     engine.abort([request.key for request in asked])
     assert engine.pending() == 0
-    while busy(urls) > 0:
+    while busy(endpoints) > 0:
         assert time.monotonic() < deadline, "the servers work on what nobody wants"
         time.sleep(0.1)
     assert engine.metrics()["rollout/samples_waiting"] == 0
 
 
-def busy(urls: list[str]) -> float:
+def busy(endpoints: list[Endpoint]) -> float:
     """Sequences that the servers say they work on."""
     total = 0.0
-    for url in urls:
-        with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
-            lines = response.read().decode().splitlines()
+    for endpoint in endpoints:
+        lines = ask(endpoint, "GET", "/metrics").splitlines()
         total += sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running{"))
     return total
 
@@ -238,6 +245,87 @@ def test_servers_that_somebody_else_runs(engine: VllmEngine, prompts: list[tuple
         external.close()
     publish(engine, 1)
     assert answer(engine, requests(prompts, 1)).keys() == {f"r{i}" for i in range(len(prompts))}
+
+
+ROUTES = """
+import json, sys
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", sys.argv[1], "--tokens-only"])
+routes = build_app(arguments, ("generate",)).routes
+print(json.dumps([[getattr(r, "path", ""), sorted(getattr(r, "methods", None) or ["GET", "POST"])] for r in routes]))
+"""
+"""Lists the routes of the application that vLLM builds, those that its schema leaves out and mounted ones included."""
+
+
+@pytest.fixture(scope="module")
+def routes(engine: VllmEngine) -> list[tuple[str, str]]:
+    """Every method and path of a server."""
+    built = subprocess.run(
+        [sys.executable, "-c", ROUTES, str(TINY)],
+        env=os.environ | SERVER_ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = {(method, path) for path, methods in json.loads(built.stdout.splitlines()[-1]) for method in methods}
+    schema = json.loads(ask(engine.endpoints(60)[0], "GET", "/openapi.json"))
+    found |= {(method.upper(), path) for path, methods in schema["paths"].items() for method in methods}
+    return sorted((method, re.sub(r"{.*?}", "x", path)) for method, path in found)
+
+
+def status(url: str, method: str, path: str, **headers: str) -> int:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    try:
+        connection.request(method, path, "{}", {"Content-Type": "application/json", **headers})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_every_route_but_health_asks_for_the_key(engine: VllmEngine, routes: list[tuple[str, str]]) -> None:
+    [endpoint, *_] = engine.endpoints(60)
+    assert {
+        ("POST", "/collective_rpc"),
+        ("POST", "/invocations"),
+        ("POST", "/update_weights"),
+        ("POST", "/init_weight_transfer_engine"),
+        ("GET", "/server_info"),
+        ("GET", "/metrics"),
+        ("GET", "/docs"),
+    } <= set(routes), routes
+    asked = [*routes, ("GET", "/no/such/route"), *((method, path + "/") for method, path in routes)]
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        let_in = {(method, path) for method, path in asked if status(endpoint.url, method, path, **headers) != 401}
+        assert let_in <= {("GET", "/health"), ("HEAD", "/health")}
+    assert status(endpoint.url, "GET", "/health") == 200
+    engine.weights_loaded(["server-0", "server-1"], 1)
+
+
+def test_a_web_page_reaches_nothing_even_with_the_key(engine: VllmEngine) -> None:
+    [endpoint, *_] = engine.endpoints(60)
+    bearer = {"Authorization": f"Bearer {endpoint.api_key}"}
+    assert status(endpoint.url, "POST", "/is_sleeping", **bearer, Host="evil.example:80") == 421
+    assert status(endpoint.url, "POST", "/collective_rpc", **bearer | {"Content-Type": "text/plain"}) == 415
+    assert status(endpoint.url, "OPTIONS", "/collective_rpc", Origin="http://evil.example") == 401  # no preflight
+    engine.weights_loaded(["server-0", "server-1"], 1)
+
+
+def test_servers_listen_on_their_address_alone(engine: VllmEngine) -> None:
+    import psutil
+
+    family = [p for child in psutil.Process().children() for p in (child, *child.children(recursive=True))]
+    servers = [process for process in family if "vllm" in " ".join(process.cmdline()).lower()]
+    ports = {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in servers
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {f"http://{host}:{port}" for host, port in ports} >= {endpoint.url for endpoint in engine.endpoints(60)}
+    assert {host for host, _ in ports} == {"127.0.0.1"}
+    engine.weights_loaded(["server-0", "server-1"], 1)
 
 
 def server_pids(engine: VllmEngine, index: int) -> tuple[int, int]:

@@ -91,11 +91,12 @@ class Fleet:
         return Endpoint(name, f"http://127.0.0.1:{self.lines[name].recv()}", KEY, incarnation)
 
     def _get(self, name: str, path: str):  # type: ignore[no-untyped-def]
-        with urllib.request.urlopen(self.running[name].url + path, timeout=30) as response:
+        with self._ask(name, path, "GET") as response:
             return json.load(response)
 
     def _post(self, name: str, path: str) -> None:
-        request = urllib.request.Request(
-            self.running[name].url + path, method="POST", headers={"Authorization": f"Bearer {KEY}"}
-        )
-        urllib.request.urlopen(request, timeout=30).close()
+        self._ask(name, path, "POST").close()
+
+    def _ask(self, name: str, path: str, method: str):  # type: ignore[no-untyped-def]
+        url, headers = self.running[name].url + path, {"Authorization": f"Bearer {KEY}"}
+        return urllib.request.urlopen(urllib.request.Request(url, method=method, headers=headers), timeout=30)

@@ -62,6 +62,8 @@ class Server(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/health":
             self.answer({})
+        elif self.headers["Authorization"] != f"Bearer {self.key}":
+            self.answer({"error": "no key"}, 401)
         elif self.path.startswith("/get_world_size"):
             self.answer({"world_size": len(self.workers)})
         elif self.path == "/weight_info":

@@ -82,6 +82,19 @@ class Client:
         sampling = {"max_tokens": 1, "detokenize": False}
         await self._ask("POST", endpoint, GENERATE, None, json={"token_ids": [0], "sampling_params": sampling})
 
+    async def check_guard(self, endpoint: Endpoint) -> None:
+        """Check that a server that somebody else started asks for the key where vLLM alone does not. Raises
+        EngineFailure for one that does not; otherwise raises as `probe` does."""
+        limits = aiohttp.ClientTimeout(total=SETTINGS_SECONDS)
+        async with send(self._session, "GET", endpoint.url + PAUSED, None, timeout=limits) as response:
+            await response.read()
+        if response.status != 401:
+            raise EngineFailure(
+                f"the server at {endpoint.url} answers {PAUSED} without a key (status {response.status}), so that "
+                "whoever reaches it controls it: start it as `python -m fastsvs.vllm_server` with its key in "
+                "VLLM_API_KEY, or set rollout.server.unguarded=true where nobody else reaches it"
+            )
+
     async def check_settings(self, endpoint: Endpoint) -> None:
         """Check the settings of a server that somebody else started. Raises EngineFailure for settings under which its
         samples would be wrong or our requests refused; otherwise raises as `probe` does."""

@@ -14,6 +14,7 @@ from fastsvs.accelerator import TRAINER_VARIABLES
 from fastsvs.errors import UserError
 from fastsvs.network import local_address
 from fastsvs.sync import SERVER_ENVIRONMENT
+from fastsvs.vllm_guard import KEY_VARIABLE
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 SERVER = "fastsvs.vllm_server"
@@ -91,7 +92,7 @@ def as_flags(options: Options) -> list[str]:
 def environment(launch: Launch, index: int, inherited: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of server `index` of the node. The key goes here, because command lines are public."""
     kept = {name: value for name, value in inherited.items() if not name.startswith(OURS_ALONE)}
-    own = {"VLLM_API_KEY": launch.api_key, **SERVER_ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"}
+    own = {KEY_VARIABLE: launch.api_key, **SERVER_ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"}
     if launch.devices:
         first = index * launch.tensor_parallel
         return kept | own | {"CUDA_VISIBLE_DEVICES": ",".join(launch.devices[first : first + launch.tensor_parallel])}
@@ -118,7 +119,7 @@ def bound_cores(cores: Sequence[int], index: int, servers: int, tensor_parallel:
 def private_address(host: str) -> str:
     """Return `host` as an address to bind to; `auto` is that of the interface towards the job's main node.
 
-    Raises UserError for a public one, because no key guards vLLM's routes for weights.
+    Raises UserError for a public one, because neither requests with their key nor weights are encrypted.
     """
     if host == "auto":
         return private_address(local_address(os.environ.get("MASTER_ADDR", "127.0.0.1")))
@@ -128,8 +129,8 @@ def private_address(host: str) -> str:
         raise UserError(f"rollout.server.host: {host!r} is no address of this machine: {error}") from error
     if address.is_unspecified or address.is_global:
         raise UserError(
-            f"rollout.server.host: {host} can be reached from everywhere, and vLLM's weight routes ask for no key: "
-            "name a private interface's address, or 127.0.0.1 on one node"
+            f"rollout.server.host: {host} can be reached from everywhere, and neither the key nor weights are "
+            "encrypted: name a private interface's address, or 127.0.0.1 on one node"
         )
     return str(address)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
-import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
@@ -25,6 +23,7 @@ from fastsvs.rollout.requests import RequestLimits
 from fastsvs.rollout.vllm.client import Client
 from fastsvs.rollout.vllm.dispatch import Dispatcher
 from fastsvs.rollout.vllm.fleet import Fleet
+from fastsvs.rollout.vllm.key import key_of
 from fastsvs.rollout.vllm.placement import check_servers, serve_node, servers_of, shared_control, shares_devices
 from fastsvs.rollout.vllm.server import Server
 from fastsvs.sync import Endpoint
@@ -128,7 +127,7 @@ class VllmEngine:
         config = spec.rollout.server
         nodes = read_nodes(spec.rollout)
         main, control = distributed.is_main(), shared_control()
-        api_key = os.environ.get(config.api_key_variable) or secrets.token_urlsafe(32)
+        api_key = key_of(spec.rollout)
         engine = cls(
             servers_of(spec, api_key, nodes, control) if main else [],
             config,

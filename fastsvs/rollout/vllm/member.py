@@ -161,6 +161,8 @@ class Member:
             await asyncio.sleep(START_POLL_SECONDS if self.ours else PROBE_SECONDS)
         try:
             if not self.ours:
+                if not self._config.unguarded:
+                    await self._client.check_guard(endpoint)
                 await self._client.check_settings(endpoint)
                 return
             async with asyncio.timeout(max(deadline - time.monotonic(), 1)):

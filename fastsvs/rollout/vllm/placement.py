@@ -18,6 +18,7 @@ from fastsvs.open_files import check_connections
 from fastsvs.rollout.nodes import Nodes, read_nodes
 from fastsvs.rollout.registry import ENGINES, EngineSpec
 from fastsvs.rollout.vllm.command import Launch, private_address
+from fastsvs.rollout.vllm.key import key_from, own_key, shared_key
 from fastsvs.rollout.vllm.remote import API_KEY, MAIN, Control, heartbeat, serve
 from fastsvs.rollout.vllm.server import ExternalServer, LocalServer, Server
 
@@ -68,7 +69,7 @@ def servers_of(spec: EngineSpec, api_key: str, nodes: Nodes, control: Control | 
         return own
     if control is None:
         raise ValueError("the other nodes do not know of this process: enter announced() first")
-    control.put(API_KEY, api_key)
+    control.put(API_KEY, shared_key(spec.rollout, api_key))
     for node in others(nodes):
         own += control.servers_of(node)
     return own
@@ -77,7 +78,7 @@ def servers_of(spec: EngineSpec, api_key: str, nodes: Nodes, control: Control | 
 def serve_node(spec: EngineSpec, nodes: Nodes, control: Control) -> None:
     """Run this node's servers for the main rank until the main rank ends them. Raises EngineFailure when the main rank
     is silent."""
-    serve(control, nodes.own, lambda api_key: local_servers(spec, api_key, nodes.own))
+    serve(control, nodes.own, lambda told: local_servers(spec, key_from(told, spec.rollout), nodes.own))
 
 
 def others(nodes: Nodes) -> list[int]:
@@ -86,13 +87,14 @@ def others(nodes: Nodes) -> list[int]:
 
 
 def check_servers(rollout: RolloutConfig, here: bool) -> None:
-    """Raise UserError for servers that this job cannot start or reach. Checks the nodes, GPUs and open files that they
-    need only if `here`, where this process runs on one of the job's nodes."""
+    """Raise UserError for servers that this job cannot start or reach. Checks the key, nodes, GPUs and open files that
+    they need only if `here`, where this process runs on one of the job's nodes."""
     config = rollout.server
     if not here:
         if rollout.placement != "external":
             private_address(config.host)
         return
+    own_key(rollout)
     nodes = read_nodes(rollout)
     starts = rollout.placement != "external" and nodes.own in nodes.with_servers
     if starts:

@@ -145,18 +145,19 @@ class RemoteServer:
 
 
 def serve(control: Control, node: int, servers: Callable[[str], Sequence[Server]]) -> None:
-    """Offer and run the `servers` of `node` as its agent until the main rank ends it; they need the job's API key.
+    """Offer and run the `servers` of `node` as its agent until the main rank ends it; they need what the main rank says
+    of the API key.
 
     Raises EngineFailure when the main rank falls silent. No server is left running in either case.
     """
     pulse = Pulse(control, MAIN)
-    while not isinstance(api_key := control.get(API_KEY), str):
+    while not isinstance(told := control.get(API_KEY), str):
         if control.get("over"):
             return
         pulse.check()
         time.sleep(LOOK_SECONDS)
     try:
-        own = servers(api_key)
+        own = servers(told)
     except Exception as error:  # the main rank waits for the offer
         control.put(f"{node}/servers", str(error))
         raise
