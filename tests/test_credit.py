@@ -81,6 +81,26 @@ def test_a_run_without_labels(tmp_path: Path, reward: str) -> None:
         assert len(set(rewards)) > 8
 
 
+@pytest.mark.parametrize("reward", ["verified", "majority"])
+def test_long_answers_lose_reward_but_decide_on_no_group(tmp_path: Path, reward: str) -> None:
+    """What is sampled, what is kept and what the stage gives are those of a run without penalties; what is learned is
+    not. The tiny model's answers to one problem are equally long, so they are compared over all problems."""
+    runs = {}
+    for buffer in (0, 96):
+        run = tmp_path / f"{reward}_{buffer}"
+        options = [f"algorithm.reward={reward}", f"algorithm.overlong_buffer={buffer}", "algorithm.advantage=trr"]
+        assert main([*RLVR, *options, "run.steps=1", f"run.dir={run}"]) == 0
+        runs[buffer] = (rows_of(run, 1), weights(run), read_jsonl(run / "metrics.jsonl")[0])
+    (plain, before, _), (rows, after, metrics) = runs[0], runs[96]
+    penalties = [row.pop("penalties") for row in rows]
+    assert rows == plain
+    assert penalties == [pytest.approx([-length / 96 for length in row["tokens"]]) for row in rows]
+    samples = [penalty for group in penalties for penalty in group]
+    assert metrics["overlong/original"] == len(samples) == 32
+    assert metrics["overlong_penalty/original"] == pytest.approx(sum(samples) / len(samples))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
 def test_rewards_without_labels_refuse_a_stage_that_needs_them(tmp_path: Path, capsys) -> None:
     arguments = ["train", "configs/tiny_svs.yaml", "algorithm.reward=majority", f"run.dir={tmp_path}/run"]
     assert main(arguments) == 2

@@ -82,6 +82,7 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         # lengths
         ((*TRAIN, "data.max_prompt_tokens=3"), "64 longer than 3 tokens: left out"),
         ((*TRAIN, "policy.tokens_per_micro_batch=200"), "raise the latter or lower the former"),
+        ((*TRAIN, "algorithm.overlong_buffer=97"), "algorithm.overlong_buffer (97) is longer than the longest answer"),
         ((*TRAIN, "rollout.max_response_tokens=1000"), "has positions for 512: lower data.max_prompt_tokens or"),
         ((*TRAIN, "evaluation.max_response_tokens=512"), "evaluation: the longest prompt and the response limit make"),
         # layout and schedule

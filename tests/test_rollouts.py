@@ -60,6 +60,7 @@ def made() -> Made:
         rewards=torch.tensor([1.0, 0.0, 1.0]),
         advantages=torch.zeros(6),  # they are found later, on every rank
         rollout_logprobs=torch.linspace(-7, 0, 6),
+        penalties=torch.tensor([0.0, -0.5, 0.0]),
     )
     return Made(Experience([], {}), batch, plugin_state={})
 
@@ -67,7 +68,7 @@ def made() -> Made:
 def plainly(value: Any) -> Any:
     """Batches compared by their bits."""
     if isinstance(value, Batch):
-        fields = (value.groups, value.rewards, value.advantages, value.rollout_logprobs)
+        fields = (value.groups, value.rewards, value.advantages, value.rollout_logprobs, value.penalties)
         ids = [[(row.dtype, row.tolist()) for row in rows] for rows in (value.prompt_ids, value.response_ids)]
         return [ids, list(value.kinds), [(tensor.dtype, tensor.tolist()) for tensor in fields]]
     return value

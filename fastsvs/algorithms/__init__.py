@@ -17,6 +17,7 @@ from fastsvs.algorithms.metrics import (
     token_metrics,
 )
 from fastsvs.algorithms.objective import CompleteLoss, policy_loss
+from fastsvs.algorithms.overlong import penalized
 from fastsvs.algorithms.rewards import REWARDS, RewardFn, needs_labels, sample_rewards
 from fastsvs.algorithms.terms import PolicyLoss, TokenLoss, TokenTerms, is_token_level, loss_settings, token_level
 from fastsvs.algorithms.updates import Update, split_updates, updates_of
@@ -49,6 +50,7 @@ __all__ = [
     "make_batch",
     "needs_labels",
     "over_step",
+    "penalized",
     "policy_loss",
     "sample_rewards",
     "split_updates",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastsvs.algorithms.batch import Batch, LeftOut
 from fastsvs.errors import UserError
@@ -39,11 +40,19 @@ def make_batch(groups: Sequence[Group], discarded: Sequence[Group] = ()) -> Batc
         rollout_logprobs=torch.tensor(
             [logprob for _, _, rollout in samples for logprob in rollout.logprobs], dtype=torch.float32
         ),
+        penalties=_penalties(groups),
         left_out=LeftOut(
             sum(len(group.rollouts) for group in discarded),
             sum(len(rollout.response_ids) for group in discarded for rollout in group.rollouts),
         ),
     )
+
+
+def _penalties(groups: Sequence[Group]) -> Tensor | None:
+    """Return the penalty of each sample, [samples] fp32, or None where no group has any."""
+    if not any(group.penalties for group in groups):
+        return None
+    return torch.tensor([penalty for group in groups for penalty in group.penalties or (0.0,) * len(group.rollouts)])
 
 
 def _check(group: Group) -> None:

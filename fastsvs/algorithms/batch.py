@@ -45,6 +45,9 @@ class Batch:
     1)."""
     reference_logprobs: Tensor | None = None
     """Log-probs of the reference model, [response_tokens]; None without a KL term."""
+    penalties: Tensor | None = None
+    """Number to add to each reward before advantages are taken, [samples] fp32, 0 or less; None where lengths cost
+    nothing."""
     left_out: LeftOut = LeftOut()
     """Responses of the step that the filters left out of the batch."""
 
@@ -73,6 +76,7 @@ class Batch:
             kinds=[self.kinds[i] for i in samples],
             groups=self.groups[index],
             rewards=self.rewards[index],
+            penalties=None if self.penalties is None else self.penalties[index],
             advantages=self.advantages[tokens],
             rollout_logprobs=self.rollout_logprobs[tokens],
             old_logprobs=pick(self.old_logprobs),

@@ -22,6 +22,11 @@ class AlgorithmConfig(Section):
     advantage: str = "grpo"
     """AdvantageFn that turns rewards into advantages: `grpo`, `rloo`, `trr`, `verl` or `module:object`."""
     verl: VerlConfig = VerlConfig()
+    overlong_buffer: int = Field(0, ge=0)
+    """Number of tokens before the limit of an answer over which its reward falls (DAPO's soft overlong punishment); at
+    most `rollout.max_response_tokens`. 0 turns it off."""
+    overlong_factor: float = Field(1.0, gt=0)
+    """Reward that an answer at its token limit loses, with an `overlong_buffer`."""
     normalize_by_std: bool = True
     """Division of GRPO's advantages by the standard deviation of the group (ddof 1); false is the choice of Dr.GRPO."""
     loss: str = "ppo"

@@ -74,6 +74,9 @@ class Group:
     Empty where verdicts are all."""
     rewards: tuple[float, ...] = ()
     """Rewards, [samples]; empty until the stage's `finish` has set them."""
+    penalties: tuple[float, ...] = ()
+    """Numbers to add to the rewards before advantages are taken, [samples]: 0 or less, for their lengths; empty where
+    lengths cost nothing."""
     rejections: tuple[str | None, ...] = ()
     """Reasons, [samples], for which a written problem was not solved, None where it was; empty where none was to be
     written, and until the stage's `finish` has set them."""

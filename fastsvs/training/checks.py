@@ -41,6 +41,17 @@ def check_lengths(job: TrainJob) -> None:
         )
 
 
+def check_overlong(job: TrainJob) -> None:
+    """Check that the tokens over which an answer's reward falls lie within the longest answer. Raises UserError where
+    they do not."""
+    if job.algorithm.overlong_buffer > job.rollout.max_response_tokens:
+        raise UserError(
+            f"algorithm.overlong_buffer ({job.algorithm.overlong_buffer}) is longer than the longest answer, "
+            f"rollout.max_response_tokens ({job.rollout.max_response_tokens}), so that all answers would lose reward: "
+            "lower the former (DAPO: a fifth of the latter)"
+        )
+
+
 def check_policy(model: ModelConfig, policy: PolicyConfig, processes: int | None, updates: int) -> PretrainedConfig:
     """Return the model's configuration. Raises UserError where no policy can be built: for the model or the weights of
     it that are on this machine, for its layout on `processes` processes (None: on as many as it takes, wherever they

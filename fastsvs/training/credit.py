@@ -59,7 +59,7 @@ class Credited:
 
 def assign(session: Session, batch: Batch) -> Credited:
     """Give the batch its rewards and advantages. Collective. Where rewards are not the stage's own, groups with equal
-    rewards teach nothing and are left out."""
+    rewards teach nothing and are left out. Penalties for length come after that, so that they decide on no group."""
     config = session.job.algorithm
     probe = PolicyProbe(session.policy, session.job.rollout.temperature)
     contexts = {
@@ -73,6 +73,8 @@ def assign(session: Session, batch: Batch) -> Credited:
         lengths = batch.response_lengths[~kept]
         left_out = batch.left_out + LeftOut(len(lengths), int(lengths.sum()))
         batch = replace(batch, rewards=rewards, left_out=left_out).select(kept.nonzero().flatten().tolist())
+    if batch.penalties is not None:
+        batch = replace(batch, rewards=batch.rewards + batch.penalties)
     batch = replace(batch, advantages=token_advantages(batch, contexts["advantage"]))
     known = probe.logprobs_of(batch)
     if config.old_logprobs == "engine":

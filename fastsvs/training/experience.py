@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fastsvs import distributed
-from fastsvs.algorithms import Batch, LeftOut, make_batch, needs_labels
+from fastsvs.algorithms import Batch, LeftOut, make_batch, needs_labels, penalized
 from fastsvs.rollout import Engine, Running
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import Experience, Waves, count, play
@@ -67,6 +67,7 @@ def made_of(session: Session, experience: Experience) -> Made:
     if not needs_labels(session.job.algorithm.reward):
         experience = experience.unfiltered()
     experience = session.sampler.observe(experience)
+    experience = penalized(experience, session.job.algorithm, session.job.rollout.max_response_tokens)
     plugin_state = {"stage": session.stage.state_dict(), "sampler": session.sampler.state_dict()}
     return Made(experience, make_batch(experience.groups, experience.discarded), plugin_state)
 
@@ -83,7 +84,9 @@ def together(session: Session, waves: Sequence[Made]) -> Made:
     everything = sorted([*groups, *discarded], key=lambda group: group.task.key)
     counters = session.stage.finish(everything).counters | count(everything, groups)
     idle = sum(one.idle_seconds for one in experiences)
-    return replace(waves[-1], experience=Experience(groups, counters, discarded, idle), batch=make_batch([]))
+    whole = Experience(groups, counters, discarded, idle)
+    whole = penalized(whole, session.job.algorithm, session.job.rollout.max_response_tokens)
+    return replace(waves[-1], experience=whole, batch=make_batch([]))
 
 
 def next_wave(session: Session, rollout: Underway, step: int, last: bool) -> tuple[Made | None, Batch]:
@@ -154,6 +157,7 @@ class _Packed:
     groups: np.ndarray
     rewards: np.ndarray
     rollout_logprobs: np.ndarray
+    penalties: np.ndarray | None
     left_out: LeftOut
 
     @classmethod
@@ -171,6 +175,7 @@ class _Packed:
             groups.astype(np.int32),
             batch.rewards.numpy(),
             batch.rollout_logprobs.numpy(),
+            None if batch.penalties is None else batch.penalties.numpy(),
             batch.left_out,
         )
 
@@ -185,6 +190,7 @@ class _Packed:
             rewards=torch.from_numpy(self.rewards),
             advantages=torch.zeros(len(self.rollout_logprobs)),
             rollout_logprobs=torch.from_numpy(self.rollout_logprobs),
+            penalties=None if self.penalties is None else torch.from_numpy(self.penalties),
             left_out=self.left_out,
         )
 

@@ -29,6 +29,7 @@ from fastsvs.training.checks import (
     check_fits_model,
     check_lengths,
     check_names,
+    check_overlong,
     check_policy,
     check_resumption,
     check_staleness,
@@ -58,6 +59,7 @@ def preflight(job: TrainJob, processes: int | None) -> Checked:
     UserError for the first thing that would stop it. Needs no weights and no accelerator, and writes nothing."""
     check_names(job)
     check_lengths(job)
+    check_overlong(job)
     check_staleness(job)
     check_waves(job)
     check_group_size(job)

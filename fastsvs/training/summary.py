@@ -72,6 +72,8 @@ def sample_rows(step: int, experience: Experience) -> Iterator[dict[str, Any]]:
             row["notes"] = list(group.notes)
         if group.scores:
             row["scores"] = list(group.scores)
+        if group.penalties:
+            row["penalties"] = list(group.penalties)
         if group.rejections:
             row["rejections"] = list(group.rejections)
         yield row

@@ -101,6 +101,7 @@ def pick(group: Group, samples: Sequence[int], key: str) -> Group:
         texts=of(group.texts),
         verdicts=of(group.verdicts),
         notes=of(group.notes),
+        scores=of(group.scores),
         rewards=of(group.rewards),
     )
 
