@@ -14,8 +14,8 @@ PROVIDER = "fastsvs"
 ALLOWED = 1.3
 """Growth of what a unit of data costs, from a size to twice the size: the whole may grow 2.6 times."""
 FLOORS = {"s CPU": 0.5, "bytes": 4 << 20}
-"""Excess over what is allowed that counts as none, by unit: what the clock, the machine, and answers to a rollout beside
-the phase add to a step."""
+"""Excess over what is allowed that counts as none, by unit: what the clock, the machine, and the answers to a rollout
+beside the phase add to a step."""
 UPDATE = "update"
 """Last phase of a step."""
 RARE = ("resume", "save", "evaluation")
