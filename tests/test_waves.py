@@ -11,6 +11,7 @@ from whole_runs import ROOT, SMALL
 
 from fastsvs.cli import main
 from fastsvs.files import read_jsonl
+from fastsvs.stored_run import checkpoints_in
 
 WAVES = ("train.waves=3", "algorithm.old_logprobs=engine")
 Train = Callable[..., Path]
@@ -109,3 +110,32 @@ def test_a_stage_that_judges_a_whole_step_is_refused(tmp_path: Path, capsys, mon
     words = ["train", "configs/tiny_azr.yaml", f"run.dir={tmp_path}/run", *WAVES, "--dry-run"]
     assert main(words) == 2
     assert "selfplay.stage=azr judges a step as a whole" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_step_that_is_cut_short_keeps_the_waves_it_learned_from(fastsvs, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    options = [
+        *(*SMALL, "evaluation.limit=4", "run.steps=3", "run.save_every=3", f"run.dir={tmp_path}/run"),
+        *(
+            "rollout.engine=remote_engine:MainRankEngine",
+            "rollout.max_sequences=4",
+            "selfplay.stage=none",
+            "run.prompts_per_step=8",
+        ),
+        *("train.waves=8", "train.wave_order=completed", "algorithm.old_logprobs=engine"),
+    ]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("REMOTE_ENGINE_FAILS_AT", "1")
+        cut = fastsvs("train", "configs/tiny_svs.yaml", *options)
+    assert cut.returncode == 2
+    assert "server 0 was restarted 3 times" in cut.stderr
+    run = tmp_path / "run"
+    assert [row["step"] for row in read_jsonl(run / "metrics.jsonl")] == [1, 2]
+    played = [len(read_jsonl(run / "samples" / f"step_{step}.jsonl")) for step in (1, 2)]
+    assert played[0] == 8
+    assert 0 < played[1] < 8
+    assert list(checkpoints_in(run / "checkpoints")) == [2]
+    again = fastsvs("train", "configs/tiny_svs.yaml", *options)
+    assert again.returncode == 0, again.stderr
+    assert "after step 2" in again.stdout + again.stderr
+    assert [row["step"] for row in read_jsonl(run / "metrics.jsonl")] == [1, 2, 3]
