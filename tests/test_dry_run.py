@@ -145,6 +145,17 @@ def test_optimizer_is_sharded_over_data_parallel_ranks(inputs, capsys, monkeypat
     assert f"{12 * 4_095_734_784 / 2 / 2**30:.2f} optimizer" in shown
 
 
+def test_servers_and_trainer_take_turns_on_the_gpus_of_a_32b_job(inputs, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "32")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    overrides = inputs(PUBLISHED["qwen2.5_32b"])
+    assert main(["train", str(CONFIGS / "qwen2.5_32b_svs_colocated.yaml"), *overrides, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "data parallel 4" in shown
+    assert f"{12 * 4_095_734_784 / 4 / 2**30:.2f} optimizer" in shown
+    assert "offload: optimizer" in shown
+
+
 # Values of 2 bytes that a token takes, for 12288 tokens of each of 2 micro-batches in flight. A layer of Qwen2.5-32B at
 # TP 4 has 5120 / 4 = 1280 of them as its input, as many as attention's output, and inside
 # 4 x 5120 / 4 + (2 x (40 + 2 x 8) x 128 + 40 x 128 + 4 x 27648) / 4 = 37632; a stage has 32 layers.
