@@ -178,13 +178,16 @@ class WorkerPool(Generic[Reply]):
     def _hear(self, worker: _Worker[Reply]) -> None:
         try:
             answer = json.loads(worker.connection.recv_bytes())
-        except (EOFError, OSError):
+        except (EOFError, OSError, ValueError, RecursionError):  # it died, or says what is no JSON
             self._lose(worker)
             return
         if worker.request is None:
             self._greet(answer)
         else:
-            worker.request.reply.set_result(self._read(answer))
+            try:
+                worker.request.reply.set_result(self._read(answer))
+            except Exception as error:  # it costs this request alone
+                worker.request.reply.set_exception(error)
             worker.request = None
         worker.ready = True
         worker.deadline = None

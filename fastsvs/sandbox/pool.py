@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +22,10 @@ HASH_SEEDS = (0, 1)
 """Hash seeds of the two kinds of zygotes: what a program makes of hashes (the order of a set of texts) differs between
 them."""
 
+MOST_PRINTED = 2**53
+"""Largest number of printed characters that is believed."""
+DETAIL_CHARACTERS = 1000
+"""Longest detail that is believed, in characters."""
 STUCK_SECONDS = 60.0
 """Time after a program's limit from which on the process around it counts as stuck, in seconds."""
 
@@ -82,7 +87,7 @@ class Sandbox:
                 "fastsvs.sandbox.zygote",
                 arguments,
                 max(1, config.workers // len(HASH_SEEDS)),
-                read=read_outcome,
+                read=partial(read_outcome, output_characters=config.output_characters),
                 lost=Outcome(Status.LOST),
                 environment={"PYTHONHASHSEED": str(seed)},  # no secrets, nothing that differs between machines
                 greet=self._greet,
@@ -142,19 +147,28 @@ class Sandbox:
         self._walls = Walls(**greeting)
 
 
-def read_outcome(answer: Any) -> Outcome:
-    """Read an outcome from JSON that the program may have forged; anything unexpected is CRASHED."""
+def read_outcome(answer: Any, output_characters: int) -> Outcome:
+    """Read an outcome from JSON that the program may have forged; anything unexpected is CRASHED. A value or a printed
+    text over `output_characters` is unexpected too, and so is LOST: the pool alone says that."""
     try:
-        return Outcome(
-            Status(answer["status"]),
-            tuple(decode(value) for value in answer["values"]),
-            str(answer["printed"]),
-            int(answer["printed_characters"]),
-            str(answer["detail"]),
-            float(answer["seconds"]),
-        )
-    except (ValueError, KeyError, TypeError):
+        status, printed, count = Status(answer["status"]), answer["printed"], answer["printed_characters"]
+        if status is Status.LOST or type(count) is not int or not len(printed) <= count <= MOST_PRINTED:
+            raise ValueError("no status that a program ends with, or no count of what it printed")
+        values = tuple(decode(value, output_characters) for value in answer["values"])
+        shown, detail = _text(printed, output_characters), _text(answer["detail"], DETAIL_CHARACTERS)
+        return Outcome(status, values, shown, count, detail, float(answer["seconds"]))
+    except Exception:  # whatever a forged answer may bring about
         return Outcome(Status.CRASHED, detail="what the program's process wrote is no outcome")
+
+
+def _text(text: Any, most: int) -> str:
+    """Return the text as one that can be written as UTF-8. Raises TypeError for what is no text, ValueError for a text
+    of over `most` characters."""
+    if type(text) is not str:
+        raise TypeError("no text")
+    if len(text) > most:
+        raise ValueError("too long a text")
+    return text.encode(errors="replace").decode()
 
 
 def same(first: Outcome, second: Outcome) -> bool:

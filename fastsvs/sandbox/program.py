@@ -14,6 +14,8 @@ from fastsvs.sandbox.values import NotPlainError, encode
 REPLY_MARGIN = 4096
 """Bytes of a reply beside values and printed text."""
 MESSAGE_CHARACTERS = 300
+STATUSES = ("ok", "error", "memory", "output")
+"""Statuses that a program's process can give itself."""
 
 
 def run(job: dict[str, Any], output_characters: int, reply: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 DEEPEST = 50
@@ -23,34 +22,47 @@ def encode(value: Value, budget: int) -> Any:
     return _Encoder(budget).encode(value, 0)
 
 
-def decode(tree: Any) -> Value:
-    """Return the value of JSON from `encode`. Raises ValueError for anything else, as the JSON may come from a program
-    that forged it."""
+def decode(tree: Any, budget: int) -> Value:
+    """Return the value of JSON from `encode`. Raises ValueError for anything else, and for more than the `budget` that
+    `encode` had, as the JSON may come from a program that forged it: thousands of keys with one hash, say, would take
+    seconds to put into a dict."""
     try:
-        return _decode(tree)
-    except (TypeError, KeyError, RecursionError, OverflowError) as error:
+        return _Decoder(budget).decode(tree)
+    except (TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"no encoded value: {error}") from error
 
 
-class _Encoder:
+class _Budget:
     def __init__(self, budget: int) -> None:
         self._left = budget
 
+    def _scalar(self, value: bool | int | float | str | None) -> Any:
+        """Pay for a value, and return it. Raises NotPlainError for a text that cannot be written as UTF-8."""
+        if type(value) is int:
+            return self._spend(1 + value.bit_length() // 3, value)
+        if type(value) is not str:
+            return self._spend(1, value)
+        self._spend(1 + len(value), None)
+        if not value.isascii() and any(0xD800 <= ord(c) < 0xE000 for c in value):
+            raise NotPlainError("a text with lone surrogates")
+        return value
+
+    def _spend(self, cost: int, encoded: Any) -> Any:
+        self._left -= cost
+        if self._left < 0:
+            raise NotPlainError("more output than allowed")
+        return encoded
+
+
+class _Encoder(_Budget):
     def encode(self, value: Value, depth: int) -> Any:
         if depth > DEEPEST:
             raise NotPlainError(f"nested deeper than {DEEPEST}")
         kind = type(value)
-        if value is None or kind is bool:
-            return self._spend(1, value)
-        if kind is int:
-            return self._spend(1 + value.bit_length() // 3, value)
+        if value is None or kind in (bool, int, str):
+            return self._scalar(value)
         if kind is float:
             return self._spend(1, value if math.isfinite(value) else {"float": str(value)})
-        if kind is str:
-            self._spend(1 + len(value), None)
-            if not value.isascii() and any(0xD800 <= ord(c) < 0xE000 for c in value):
-                raise NotPlainError("a text with lone surrogates")
-            return value
         if kind is bytes:
             return self._spend(1 + len(value), {"bytes": value.hex()})
         if kind is dict:
@@ -61,34 +73,29 @@ class _Encoder:
             return items if kind is list else {kind.__name__: items if kind is tuple else sorted(items, key=repr)}
         raise NotPlainError(f"a value of type {kind.__name__}")
 
-    def _spend(self, cost: int, encoded: Any) -> Any:
-        self._left -= cost
-        if self._left < 0:
-            raise NotPlainError("more output than allowed")
-        return encoded
 
+class _Decoder(_Budget):
+    def decode(self, tree: Any) -> Value:
+        if tree is None or isinstance(tree, bool | int | float | str):
+            return self._scalar(tree)
+        if isinstance(tree, list):
+            return self._items(tree)
+        ((kind, content),) = tree.items()
+        match kind:
+            case "float":
+                return self._spend(1, {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[content])
+            case "bytes":
+                return self._spend(1 + len(content) // 2, bytes.fromhex(content))
+            case "tuple":
+                return tuple(self._items(content))
+            case "set":
+                return set(self._items(content))
+            case "frozenset":
+                return frozenset(self._items(content))
+            case "dict":
+                return {self.decode(key): self.decode(value) for key, value in content}
+        raise ValueError(f"no kind of value: {kind!r}")
 
-def _decode(tree: Any) -> Value:
-    if tree is None or isinstance(tree, bool | int | float | str):
-        return tree
-    if isinstance(tree, list):
-        return list(_items(tree))
-    ((kind, content),) = tree.items()
-    match kind:
-        case "float":
-            return {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[content]
-        case "bytes":
-            return bytes.fromhex(content)
-        case "tuple":
-            return tuple(_items(content))
-        case "set":
-            return set(_items(content))
-        case "frozenset":
-            return frozenset(_items(content))
-        case "dict":
-            return {_decode(key): _decode(value) for key, value in content}
-    raise ValueError(f"no kind of value: {kind!r}")
-
-
-def _items(trees: list[Any]) -> Iterator[Value]:
-    return (_decode(tree) for tree in trees)
+    def _items(self, trees: list[Any]) -> list[Value]:
+        self._spend(1, None)
+        return [self.decode(tree) for tree in trees]

@@ -94,7 +94,7 @@ def _judge(reply: bytes | None, status: int) -> dict[str, Any]:
         return _failure("timeout", "")
     with suppress(ValueError, RecursionError):
         outcome = json.loads(reply)
-        if isinstance(outcome, dict):
+        if isinstance(outcome, dict) and outcome.get("status") in program.STATUSES:
             return outcome
     return _failure("crashed", f"ended with status {status} and {len(reply)} bytes that are no outcome")
 

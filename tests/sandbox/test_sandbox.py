@@ -46,7 +46,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @given(plain)
 def test_plain_data_comes_back_as_it_was(value: Any) -> None:
-    back = decode(json.loads(json.dumps(encode(value, 10**6))))
+    back = decode(json.loads(json.dumps(encode(value, 10**6))), 10**6)
     assert back == value
     assert type(back) is type(value)
 
@@ -62,7 +62,7 @@ def test_equal_sets_have_equal_encodings(texts: set[str]) -> None:
 @given(st.recursive(st.none() | st.text(max_size=3), lambda t: st.lists(t) | st.dictionaries(st.text(max_size=5), t)))
 def test_a_forged_value_is_an_error_or_plain_data(tree: Any) -> None:
     try:
-        value = decode(tree)
+        value = decode(tree, 10**6)
     except ValueError:
         return
     encode(value, 10**6)
@@ -74,9 +74,84 @@ def test_more_than_the_budget_is_refused(value: Any) -> None:
         encode(value, 100)
 
 
-@pytest.mark.parametrize("answer", [[], {}, {"status": "odd"}, {"status": "ok", "values": 3}, "ok", None])
+HONEST = {"status": "ok", "values": [1], "printed": "a", "printed_characters": 1, "detail": "", "seconds": 0.1}
+COLLIDING = {"dict": [[i * (2**61 - 1), 0] for i in range(6000)]}
+"""Keys with one hash: a dict takes the square of their number to build."""
+
+
+def test_what_an_encoder_may_write_a_decoder_reads() -> None:
+    value = {"a": [1, 2.5, float("inf"), b"xy"], (1, True): {"x"}}
+    cost = next(budget for budget in range(100) if _encodes(value, budget))
+    assert decode(encode(value, cost), cost) == value
+    with pytest.raises(ValueError, match="more output than allowed"):
+        decode(encode(value, cost), cost - 1)
+
+
+def _encodes(value: Any, budget: int) -> bool:
+    try:
+        encode(value, budget)
+    except NotPlainError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *([], {}, {"status": "odd"}, {"status": "ok", "values": 3}, "ok", None),
+        HONEST | {"status": "lost"},
+        HONEST | {"printed_characters": float("inf")},
+        HONEST | {"printed_characters": 10**400},
+        HONEST | {"printed_characters": -1},
+        HONEST | {"printed": "a" * 101, "printed_characters": 101},
+        HONEST | {"printed": ["a"]},
+        HONEST | {"detail": "a" * 10**6},
+        HONEST | {"values": [[0] * 101]},
+        HONEST | {"values": ["\ud800"]},
+        HONEST | {"values": [COLLIDING]},
+        HONEST | {"values": [{"dict": [[[1], 2]]}]},
+        HONEST | {"seconds": 10**400},
+    ],
+    ids=range(18),
+)
 def test_a_forged_outcome_is_a_crash(answer: Any) -> None:
-    assert read_outcome(answer).status is Status.CRASHED
+    assert read_outcome(answer, 100).status is Status.CRASHED
+    assert read_outcome(HONEST, 100).values == (1,)
+
+
+def test_what_a_program_prints_can_be_written_down() -> None:
+    outcome = read_outcome(HONEST | {"printed": "\ud800"}, 100)
+    assert (outcome.status, outcome.printed) == (Status.OK, "?")
+
+
+FORGERY = """
+import builtins, sys
+frame = sys._getframe()
+while "json" not in frame.f_globals:
+    frame = frame.f_back
+json = frame.f_globals["json"]
+def dumps(outcome):
+    return '%s'
+frame.f_globals["json"] = type("J", (), {"dumps": staticmethod(dumps)})
+def f(x):
+    return x
+"""
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"status": "ok", "values": [1], "printed": "", "printed_characters": 1e999, "detail": ""}',
+        '{"status": "lost", "values": [], "printed": "", "printed_characters": 0, "detail": ""}',
+        '{"status": "timeout", "values": [], "printed": "", "printed_characters": 0, "detail": ""}',
+        '{"status": ["ok"], "values": [], "printed": "", "printed_characters": 0, "detail": ""}',
+    ],
+)
+def test_a_program_that_forges_its_reply_costs_itself_alone(sandbox: Sandbox, reply: str) -> None:
+    honest = Program("def f(x): return x + 1", "f", ("1",))
+    before, forged, after = sandbox.run([honest, Program(FORGERY % reply, "f", ("1",)), honest])
+    assert forged.status is Status.CRASHED
+    assert [before.values, after.values] == [(2,), (2,)]
 
 
 def test_calls_results_and_what_is_printed(sandbox: Sandbox) -> None:

@@ -1,5 +1,6 @@
 """AZR's exercises and buffers: bounded, the newest stay, each once; seeds; what is read from a response."""
 
+import ast
 import json
 from random import Random
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from fastsvs.config import AzrConfig
 from fastsvs.errors import UserError
 from fastsvs.selfplay.azr.exercises import IDENTITY, Buffer, Exercise, literal, literal_text, read_seeds
-from fastsvs.selfplay.azr.proposals import Proposal, Rejection, check_program, read_proposal
+from fastsvs.selfplay.azr.proposals import Proposal, Rejection, check_program, read_proposal, used_names
 from fastsvs.selfplay.azr.responses import last_block, read_blocks
 from fastsvs.selfplay.azr.templates import load_templates
 
@@ -251,3 +252,16 @@ def test_templates_of_ones_own(tmp_path) -> None:
 def test_the_induction_prompt_shows_the_first_half() -> None:
     prompt = load_templates("tiny").solve("induction", SQUARES)
     assert prompt == "f(1)=1\nf(2)=4\nf(3)=9\nHint: squares\nWrite the program."
+
+
+def test_a_long_chain_of_attributes_is_read_once() -> None:
+    chain = "x" + ".a" * 2000
+    names = list(used_names(ast.parse(f"def f(x): return {chain}")))
+    assert [name.count(".") for name in names] == [2000]
+
+
+@pytest.mark.parametrize("line", ["os.path.join", "x = os.path.join.y.z", "os.path.join(1).y", "f(os.path.join)[0].z"])
+def test_a_banned_name_is_found_within_a_chain(line: str) -> None:
+    config = AzrConfig(banned=("os.path.join",))
+    assert check_program(f"def f(x):\n    {line}", config) is Rejection.BANNED
+    assert check_program(f"def f(x):\n    {line.replace('join', 'split')}", config) is None

@@ -62,7 +62,8 @@ def check_program(source: str, config: AzrConfig) -> Rejection | None:
         return Rejection.SYNTAX
     if not any(isinstance(node, ast.FunctionDef) and node.name == ENTRY for node in tree.body):
         return Rejection.NO_FUNCTION
-    used = {prefix for name in used_names(tree) for prefix in _prefixes(name)}
+    longest = max((name.count(".") + 1 for name in config.banned), default=0)
+    used = {prefix for name in used_names(tree) for prefix in _prefixes(name, longest)}
     return Rejection.BANNED if used & set(config.banned) else None
 
 
@@ -93,14 +94,17 @@ def arguments(text: str) -> list[ast.expr] | None:
 
 
 def used_names(tree: ast.Module) -> Iterator[str]:
-    """Yield the modules, dotted names and functions called by name that the program uses, and `raise`."""
-    for node in ast.walk(tree):
+    """Yield the modules, dotted names and functions called by name that the program uses, and `raise`. A chain of
+    attributes is yielded once, as a whole, so that the time is linear in its length."""
+    nodes = list(ast.walk(tree))
+    inner = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    for node in nodes:
         match node:
             case ast.Import(names=names):
                 yield from (alias.name for alias in names)
             case ast.ImportFrom(module=module, names=names):
                 yield from (f"{module}.{alias.name}" for alias in names)
-            case ast.Attribute():
+            case ast.Attribute() if id(node) not in inner:
                 yield _dotted(node)
             case ast.Call(func=ast.Name(id=name)):
                 yield name
@@ -131,6 +135,7 @@ def _dotted(node: ast.expr) -> str:
     return ".".join(reversed(names))
 
 
-def _prefixes(name: str) -> Iterator[str]:
-    parts = name.split(".")
+def _prefixes(name: str, longest: int) -> Iterator[str]:
+    """Yield the beginnings of a dotted name, up to `longest` parts."""
+    parts = name.split(".", longest)[:longest]
     return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
