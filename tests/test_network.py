@@ -105,6 +105,7 @@ import os, socket
 from fastsvs import distributed
 distributed.initialize(timeout_seconds=60)
 print("gathered", distributed.gather(os.environ["GROUP_RANK"]), os.environ.get("GLOO_SOCKET_IFNAME"), flush=True)
+distributed.leave()
 """
 HOSTS = "127.0.0.1 localhost\n127.0.1.1 {own}\n10.78.0.{other} {peer}\n"
 
