@@ -1,4 +1,4 @@
-"""From a Llama in GGUF to the files that transformers, vLLM and FastSvS read."""
+"""Conversion of a Llama in GGUF to the files that transformers, vLLM and FastSvS read."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def train_step(
 
 @dataclass
 class Learning:
-    """What a step has learned so far, wave by wave."""
+    """Sum of what a step has learned so far, wave by wave."""
 
     updates: list[Mapping[str, Metric]] = field(default_factory=list)
     """Metrics of each optimizer step."""
