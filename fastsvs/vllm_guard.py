@@ -40,11 +40,8 @@ class Guard:
 
     def __init__(self, application: Application) -> None:
         """Wrap `application`. Raises ValueError when KEY_VARIABLE holds no key."""
-        key = os.environ.get(KEY_VARIABLE, "")
-        if not key:
-            raise ValueError(f"{KEY_VARIABLE} must hold the key that requests are to be let in with")
         self._application = application
-        self._key = _digest(key.encode())
+        self._key = _digest(required_key().encode())
         self._names = {b"localhost", *(name.lower().encode() for name in (socket.gethostname(), socket.getfqdn()))}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -77,6 +74,13 @@ class Guard:
     def _has_key(self, given: list[bytes]) -> bool:
         scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
         return scheme.lower() == b"bearer" and compare_digest(_digest(key), self._key)
+
+
+def required_key() -> str:
+    """Return the key. Raises ValueError when KEY_VARIABLE holds none."""
+    if key := os.environ.get(KEY_VARIABLE):
+        return key
+    raise ValueError(f"{KEY_VARIABLE} must hold the key that requests are to be let in with")
 
 
 def _digest(key: bytes) -> bytes:

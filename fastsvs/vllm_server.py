@@ -10,11 +10,10 @@ from; it must stay light.
 """
 
 import gc
-import os
 import sys
 
-from fastsvs.vllm_guard import KEY_VARIABLE
 from fastsvs.vllm_guard import NAME as GUARD
+from fastsvs.vllm_guard import required_key
 
 THRESHOLDS = (50_000, 20, 20)
 """Number of young objects, then of collections of each generation, before the next older one is searched."""
@@ -22,8 +21,10 @@ THRESHOLDS = (50_000, 20, 20)
 gc.set_threshold(*THRESHOLDS)
 
 if __name__ == "__main__":
-    if not os.environ.get(KEY_VARIABLE):
-        sys.exit(f"{KEY_VARIABLE} must hold the key that requests are to be let in with")
+    try:
+        required_key()  # before a model is loaded
+    except ValueError as error:
+        sys.exit(str(error))
     sys.argv += ["--middleware", GUARD]  # the last one is the first to be asked
 
     from vllm.entrypoints.launchers.api_server.entry import main

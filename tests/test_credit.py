@@ -83,8 +83,10 @@ def test_a_run_without_labels(tmp_path: Path, reward: str) -> None:
 
 @pytest.mark.parametrize("reward", ["verified", "majority"])
 def test_long_answers_lose_reward_but_decide_on_no_group(tmp_path: Path, reward: str) -> None:
-    """What is sampled, what is kept and what the stage gives are those of a run without penalties; what is learned is
-    not. The tiny model's answers to one problem are equally long, so they are compared over all problems."""
+    """Samples, kept groups and the stage's rewards are those of a run without penalties; what is learned is not.
+
+    The tiny model's answers to one problem are equally long, so they are compared over all problems.
+    """
     runs = {}
     for buffer in (0, 96):
         run = tmp_path / f"{reward}_{buffer}"

@@ -135,25 +135,20 @@ def test_paper_scale_from_a_config_json_alone(inputs, capsys, tmp_path, name, me
     assert not (tmp_path / "run").exists()
 
 
-def test_optimizer_is_sharded_over_data_parallel_ranks(inputs, capsys, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "32")  # four nodes, of which two serve
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    overrides = inputs(PUBLISHED["qwen2.5_32b"])
-    assert main(["train", str(CONFIGS / "qwen2.5_32b_svs.yaml"), *overrides, "--dry-run"]) == 0
-    shown = capsys.readouterr().out
-    assert "data parallel 2" in shown
-    assert f"{12 * 4_095_734_784 / 2 / 2**30:.2f} optimizer" in shown
-
-
-def test_servers_and_trainer_take_turns_on_the_gpus_of_a_32b_job(inputs, capsys, monkeypatch):
+# Four nodes: two of them serve, or all of them do both in turn.
+@pytest.mark.parametrize(
+    ("name", "data_parallel", "offload"),
+    [("qwen2.5_32b_svs", 2, "none"), ("qwen2.5_32b_svs_colocated", 4, "optimizer")],
+)
+def test_optimizer_is_sharded_over_data_parallel_ranks(inputs, capsys, monkeypatch, name, data_parallel, offload):
     monkeypatch.setenv("WORLD_SIZE", "32")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     overrides = inputs(PUBLISHED["qwen2.5_32b"])
-    assert main(["train", str(CONFIGS / "qwen2.5_32b_svs_colocated.yaml"), *overrides, "--dry-run"]) == 0
+    assert main(["train", str(CONFIGS / f"{name}.yaml"), *overrides, "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "data parallel 4" in shown
-    assert f"{12 * 4_095_734_784 / 4 / 2**30:.2f} optimizer" in shown
-    assert "offload: optimizer" in shown
+    assert f"data parallel {data_parallel}" in shown
+    assert f"{12 * 4_095_734_784 / data_parallel / 2**30:.2f} optimizer" in shown
+    assert f"offload: {offload}" in shown
 
 
 # Values of 2 bytes that a token takes, for 12288 tokens of each of 2 micro-batches in flight. A layer of Qwen2.5-32B at

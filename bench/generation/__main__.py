@@ -15,7 +15,7 @@ from time import perf_counter
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bench.report import Row, machine, publish
+from bench.report import Row, introduce, publish
 from fastsvs.data import load_tokenizer, tiny
 from fastsvs.rollout import LocalEngine, Request, SamplingParams, drain
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="of each provider (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     options = parser.parse_args()
-    print(f"device: {machine()}; torch {torch.__version__}, {torch.get_num_threads()} threads")
+    introduce("generation", needs_gpu=False)
     publish("generation", list(measure(options.model, options.tokens, options.rounds)), options.out)
 
 

@@ -97,7 +97,6 @@ class Running(Generic[T]):
         self._cancelled = threading.Event()
         self._parts: deque[T] = deque()
         """Parts that are done and that nobody has taken."""
-        self._taken: list[T | None] = []
         self._news = threading.Event()
         """Set whenever a part, or all, is done."""
         self._outcome: Future[None] = Future()
@@ -112,10 +111,8 @@ class Running(Generic[T]):
 
     def result(self, version: int) -> T | None:
         """Return the only part of the work, or None on ranks that stood by. For `version` see `wait`."""
-        if not self._taken:
-            self.part(version)
         self.wait(version)
-        return self._taken[0]
+        return self._parts[0] if self._parts else None
 
     def part(self, version: int) -> T | None:
         """Return the next part of the work as soon as it is done, or None on ranks that stood by. It waits as `wait`
@@ -124,8 +121,7 @@ class Running(Generic[T]):
             self.wait(version)
         else:
             self._stand_by(version, lambda: bool(self._parts))
-        self._taken.append(self._parts.popleft() if self._parts else None)
-        return self._taken[-1]
+        return self._parts.popleft() if self._parts else None
 
     def wait(self, version: int) -> None:
         """Wait until the work is over. `version` is that of the policy's weights as they are now: restarted servers get

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from time import perf_counter
-from typing import Literal
+from typing import Literal, ParamSpec
 
 from fastsvs.rollout import Engine, Request, SamplingParams
 from fastsvs.seeding import derive_seed
@@ -19,6 +19,7 @@ from fastsvs.selfplay.checking import AnswerVerifier, Checker, Decode, Judge
 from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task
 from fastsvs.selfplay.waves import Waves
 
+P = ParamSpec("P")
 Schedule = Literal["streaming", "phased"]
 PATIENCE_SECONDS = 1.0
 """Longest wait for the engine or the verifier when the other has nothing to do, in seconds."""
@@ -26,55 +27,23 @@ TURN_SECONDS = 0.02
 """Longest wait for a remote engine while answers are being checked, in seconds."""
 
 
-def collect(
-    stage: ExperienceStage,
-    tasks: Sequence[Task],
-    engine: Engine,
-    verifier: AnswerVerifier,
-    decode: Decode,
-    sampling: SamplingParams,
-    seed: int,
-    *,
-    judges: Mapping[str, Judge] | None = None,
-    schedule: Schedule = "streaming",
-    progress: Callable[[Group, int], None] = lambda group, asked: None,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Experience:
-    """Return the experience that `tasks` lead to, which is one wave. See `play`."""
-    waves = Waves(tasks)
-    [experience] = play(
-        stage,
-        tasks,
-        waves,
-        engine,
-        verifier,
-        decode,
-        sampling,
-        seed,
-        judges=judges,
-        schedule=schedule,
-        progress=progress,
-        cancelled=cancelled,
-    )
-    return experience
-
-
 def play(
     stage: ExperienceStage,
     tasks: Sequence[Task],
-    waves: Waves,
     engine: Engine,
     verifier: AnswerVerifier,
     decode: Decode,
     sampling: SamplingParams,
     seed: int,
     *,
+    waves: Waves | None = None,
     judges: Mapping[str, Judge] | None = None,
     schedule: Schedule = "streaming",
     progress: Callable[[Group, int], None] = lambda group, asked: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Experience]:
-    """Yield the experience that `tasks` lead to, each of the `waves` as soon as it is complete, in their order.
+    """Yield the experience that `tasks` lead to, each of the `waves` as soon as it is complete, in their order. Without
+    `waves` it is one.
 
     `verifier` compares answers; tasks may name one of `judges` instead. `progress` is called once with every group, as
     soon as it is verified, and with the number of groups that were asked for so far. With `phased`, every group of one
@@ -84,6 +53,7 @@ def play(
     main rank alone calls it. Raises ValueError when two tasks share a key, RuntimeError when the engine loses a group,
     CancelledError soon after `cancelled()` has become true.
     """
+    waves = waves or Waves(tasks)
     checker = Checker(verifier, decode, engine.collective, judges)
     known: dict[str, Task] = {}
     finished_groups = 0
@@ -126,6 +96,18 @@ def play(
                 waves.done(group)
             unexpanded.clear()
         idle += 0 if working else perf_counter() - began
+
+
+def _whole(play: Callable[P, Iterator[Experience]]) -> Callable[P, Experience]:
+    def whole(*arguments: P.args, **options: P.kwargs) -> Experience:
+        [experience] = play(*arguments, **options)
+        return experience
+
+    return whole
+
+
+collect = _whole(play)
+"""Function that takes what `play` takes, without waves, and returns the one experience that `play` yields."""
 
 
 def _patience(engine: Engine, checker: Checker) -> float:

@@ -130,14 +130,18 @@ def takes_turns(job: TrainJob) -> bool:
     return job.rollout.placement == "colocated" and distributed.device().type == "cuda"
 
 
-def check_waves(job: TrainJob) -> None:
-    """Check that a step can be learned from in parts, if it is to be. Raises UserError where it cannot."""
+def check_old_logprobs(job: TrainJob) -> None:
+    """Check that the engine's log-probs are not to be corrected twice. Raises UserError where they are."""
     if job.algorithm.old_logprobs == "engine" and job.algorithm.rollout_correction != "none":
         raise UserError(
             f"algorithm.rollout_correction={job.algorithm.rollout_correction} weighs the policy's old log-probs "
             "against the engine's, but with algorithm.old_logprobs=engine both are the same, and the loss's ratio "
             "corrects: set algorithm.rollout_correction=none or algorithm.old_logprobs=trainer"
         )
+
+
+def check_waves(job: TrainJob) -> None:
+    """Check that a step can be learned from in parts, if it is to be. Raises UserError where it cannot."""
     waves = job.train.waves
     if waves == 1:
         return

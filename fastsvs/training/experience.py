@@ -47,12 +47,12 @@ def begin(session: Session, step: int, version: int) -> Underway:
         for experience in play(
             session.stage,
             tasks,
-            Waves(tasks, schedule.waves, schedule.wave_order, seed),
             session.engine,
             session.verifier,
             session.decode,
             session.sampling,
             seed,
+            waves=Waves(tasks, schedule.waves, schedule.wave_order, seed),
             judges=session.judges,
             schedule=session.job.selfplay.schedule,
             progress=lambda group, asked: tally.add(sum(len(one.response_ids) for one in group.rollouts), asked),
@@ -111,15 +111,17 @@ def share(made: Made | None, engine: Engine) -> Batch:
     return packed.batch()
 
 
-def record(session: Session, step: int, made: Made) -> None:
+def record(session: Session, step: int, waves: Sequence[Made]) -> Made:
     """Write the samples of a step, counted from 1, keep the state of the plug-ins, and say why nothing can be learned
-    where that is so."""
+    where that is so. Returns the step as one."""
+    made = together(session, waves)
     session.plugin_state.update(made.plugin_state)
     file = session.folder.write_samples(step, list(sample_rows(step, made.experience)))
     experience = made.experience
     groups = [*experience.groups, *experience.discarded]
     if reason := why_nothing_was_learned(experience.counters, groups, str(file)):
         session.progress.say(f"step {step}: {reason}")
+    return made
 
 
 def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:

@@ -64,6 +64,7 @@ def train_step(
         rollout = begun or experience.begin(session, step, version=step)
     ahead, cut, idle = None, None, 0.0
     waves: list[Made] = []
+    whole: Made | None = None
     learning = Learning()
     for wave in range(session.job.train.waves):
         last = wave + 1 == session.job.train.waves
@@ -87,7 +88,7 @@ def train_step(
         if made:
             waves.append(replace(made, experience=credited.record(made.experience)))
         if last and waves:
-            experience.record(session, step + 1, experience.together(session, waves))
+            whole = experience.record(session, step + 1, waves)
         if not wave and diagnostics.is_due(session.job, step):
             with clock(session, times, "diagnostics"):
                 rows = [row for one in waves for row in sample_rows(step + 1, one.experience)]
@@ -96,10 +97,9 @@ def train_step(
             learn(session, learning, credited, step, wave)
     times["time/step"] = sum(times.values())
     played: dict[str, float] = {}
-    if waves:
-        whole = experience.together(session, waves)
-        if cut:
-            experience.record(session, step + 1, whole)
+    if cut and waves:
+        whole = experience.record(session, step + 1, waves)
+    if whole:
         played = experience.facts(whole, session.engine, version=step)
         played |= experience.speeds(whole, learning.tokens, times)
     times |= saved | session.offloads[0].take_metrics()

@@ -29,6 +29,7 @@ from fastsvs.training.checks import (
     check_fits_model,
     check_lengths,
     check_names,
+    check_old_logprobs,
     check_overlong,
     check_policy,
     check_resumption,
@@ -60,6 +61,7 @@ def preflight(job: TrainJob, processes: int | None) -> Checked:
     check_names(job)
     check_lengths(job)
     check_overlong(job)
+    check_old_logprobs(job)
     check_staleness(job)
     check_waves(job)
     check_group_size(job)

@@ -56,7 +56,7 @@ class SpeakingServer:
             "scheduler_config": {"max_num_seqs": 16},
         }
         self.guarded = True
-        """Whether it asks for the key, as the servers that we start do; a plain one of vLLM's does not everywhere."""
+        """True for a server that asks for the key everywhere, as those that we start do and vLLM's own do not."""
         self.starts = starts
         self.started = 0
         self.stopped = 0

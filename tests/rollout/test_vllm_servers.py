@@ -77,7 +77,7 @@ def publish(engine: VllmEngine, version: int) -> None:
 
 
 def ask(endpoint: Endpoint, method: str, path: str, body: dict[str, str] | None = None) -> str:
-    """What the server answers to one who has the key."""
+    """Return what the server answers to one who has the key."""
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {endpoint.api_key}"}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(endpoint.url + path, data, headers, method=method)
