@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, TimeoutError
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from threading import Thread
 from time import monotonic, perf_counter, sleep
@@ -33,6 +34,8 @@ from fastsvs.policy.policy import Policy
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.1
 """Time between two looks of the main rank for the others' parts, in seconds."""
+GRACE_SECONDS = 10.0
+"""Time that other ranks get for their parts beyond the main rank's own when the job ends, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Saver:
         self._memory = HostMemory()
         self._under_way: tuple[int, Future[Outcome]] | None = None
         self._times: dict[str, float] = {}
+        self._closed_at = inf
+        """Time at which the job ended without having finished the save, in seconds."""
 
     @property
     def step(self) -> int | None:
@@ -109,7 +114,9 @@ class Saver:
 
     def close(self) -> None:
         """Wait for this rank's part of a save that is under way, and on the main rank for the whole of it. Not
-        collective: what fails here has no checkpoint."""
+        collective: what fails here has no checkpoint. The other ranks, of which some may be gone, get as long again as
+        the main rank took for its own part, and `GRACE_SECONDS`."""
+        self._closed_at = monotonic()
         if self._under_way:
             self._under_way[1].exception()
             self._under_way = None
@@ -138,10 +145,11 @@ class Saver:
         began, step, rank = perf_counter(), facts["step"], distributed.rank()
         draft = checkpoint_folder.draft_of(self._root, step)
         own = _write_part(draft, rank, sizes, self._memory)
+        patience = perf_counter() - began + GRACE_SECONDS
         if not distributed.is_main():
             distributed.board().set(_key(draft, rank), own.dump())
             return own
-        parts = [own, *(self._part(draft, other) for other in range(1, distributed.world_size()))]
+        parts = [own, *self._others(draft, patience)]
         files = {name: of_file for part in parts for name, of_file in part.files.items()}
         error = next((part.error for part in parts if part.error), None)
         error = error or _fault(lambda: checkpoint_folder.publish(self._root, Manifest(**facts, files=files)))
@@ -153,16 +161,19 @@ class Saver:
             error = f"checkpoints beyond the newest {self._keep} cannot be removed from {self._root}: {error}"
         return Outcome(error=error, seconds=perf_counter() - began)
 
-    def _part(self, draft: Path, rank: int) -> Outcome:
-        """Wait for the outcome of another rank's part."""
-        store, key, end = distributed.board(), _key(draft, rank), monotonic() + self._timeout
-        while not store.check([key]):
-            if monotonic() > end:
-                return Outcome(error=f"rank {rank} did not write its part within {self._timeout:g} s of the main rank")
-            sleep(LOOK_SECONDS)
-        outcome = Outcome.load(store.get(key))
-        store.delete_key(key)
-        return outcome
+    def _others(self, draft: Path, patience: float) -> Iterator[Outcome]:
+        """Yield the outcome of every other rank's part, up to the first that does not come. When the job ends without
+        it, all are waited for `patience` seconds longer."""
+        store, end = distributed.board(), monotonic() + self._timeout
+        for rank in range(1, distributed.world_size()):
+            key = _key(draft, rank)
+            while not store.check([key]):
+                if monotonic() > min(end, self._closed_at + patience):
+                    yield Outcome(error=f"rank {rank} did not write its part in the time that it was given")
+                    return
+                sleep(LOOK_SECONDS)
+            yield Outcome.load(store.get(key))
+            store.delete_key(key)
 
     def _failure(self, step: int) -> str:
         return f"the checkpoint of step {step} cannot be written to {self._root}, earlier ones are as they were"

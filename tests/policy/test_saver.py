@@ -15,6 +15,7 @@ from torch import Tensor
 from fastsvs import distributed
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy, checkpoint
+from fastsvs.policy import saver as saver_module
 from fastsvs.policy.checkpoint import Saver
 from fastsvs.stored_run import checkpoints_in
 
@@ -116,3 +117,19 @@ def test_ranks_agree_without_collectives_in_threads(model, tmp_path) -> None:
     assert files == sorted(["manifest.json", "rank_00000.safetensors", "rank_00001.safetensors"] * 2)
     assert "File too large" in message
     assert count == 2
+
+
+def close_without_the_others(model: str, root: str) -> bool:
+    """Return whether a checkpoint or a draft of it is left when all ranks but the main one are gone before they have
+    told of their parts. With the time limit of a save, 30 minutes, this would not end."""
+    saver_module.GRACE_SECONDS = 0.3
+    saver = Saver(Path(root), keep=1)
+    if not distributed.is_main():
+        saver._save = lambda sizes, facts: saver_module.Outcome()  # type: ignore[method-assign]
+    saver.begin(build(Path(model)), 1, {})
+    saver.close()
+    return any(Path(root).glob("*step*")) if distributed.is_main() else False
+
+
+def test_closing_does_not_wait_long_for_ranks_that_are_gone(model, tmp_path) -> None:
+    assert run_ranks(close_without_the_others, 3, tmp_path, str(model), str(tmp_path / "root")) == [False] * 3
