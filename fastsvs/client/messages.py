@@ -49,6 +49,8 @@ class Ask:
     """Sampling parameters as vLLM names them; they hold the number of samples `n` and `max_tokens`."""
     version: int
     """Version of the oldest weights that may be used."""
+    priority: int
+    """Rank among the requests that the server has: lower ones are served first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def read_setup(header: Header) -> Setup:
 
 
 def pack_ask(number: int, ask: Ask) -> bytes:
-    facts = {"key": ask.key, "url": ask.url, "api_key": ask.api_key, "sampling": ask.sampling, "version": ask.version}
+    facts = {name: getattr(ask, name) for name in ("key", "url", "api_key", "sampling", "version", "priority")}
     return pack({"number": number, "ask": facts}, np.asarray(ask.prompt_ids, dtype=IDS))
 
 

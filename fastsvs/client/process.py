@@ -94,7 +94,7 @@ async def generate(session: aiohttp.ClientSession, setup: Setup, ask: Ask) -> li
     FloatingPointError when the model has diverged.
     """
     samples, limit = ask.sampling["n"], ask.sampling["max_tokens"]
-    body = {"token_ids": ask.prompt_ids, "sampling_params": ask.sampling}
+    body = {"token_ids": ask.prompt_ids, "sampling_params": ask.sampling, "priority": ask.priority}
     status, answer = await post(session, ask, body, (samples * limit + 64) * BYTES_PER_TOKEN)
     if status in (400, 422):
         raise EngineFailure(f"{ask.url} refuses request {ask.key!r}: {excerpt(answer)}")

@@ -55,7 +55,7 @@ def test_samples_arrive_bit_for_bit(made: list[tuple[list[tuple[int, float]], An
 @given(st.lists(st.integers(0, 2**31 - 1)), st.text(), st.integers(0, 2**62))
 def test_asks_arrive(prompt: list[int], key: str, seed: int) -> None:
     sampling = {"n": 3, "seed": seed, "temperature": 0.7, "stop_token_ids": [1, 2]}
-    ask = Ask(key, "http://[::1]:8000", "secret", prompt, sampling, version=3)
+    ask = Ask(key, "http://[::1]:8000", "secret", prompt, sampling, version=3, priority=7)
     setup = Setup((1, 2), 1000, own_weights=True, connections=8)
     first, second, third = through(messages.pack_setup(setup), messages.pack_ask(4, ask), messages.pack_cancel(4))
     assert messages.read_setup(first[0]) == setup

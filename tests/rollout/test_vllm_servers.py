@@ -120,6 +120,24 @@ def answer(engine: VllmEngine, asked: list[Request]) -> dict[str, list[Rollout]]
     return collect(engine)
 
 
+def test_an_urgent_request_does_not_wait_behind_what_servers_have_queued(
+    engine: VllmEngine, prompts: list[tuple[int, ...]]
+) -> None:
+    """Both servers hold twice as many requests as they decode at a time, and the urgent one comes last."""
+    endpoints = engine.endpoints(240)
+    for endpoint in endpoints:
+        ask(endpoint, "POST", "/pause?mode=keep")
+    slow, short = SamplingParams(temperature=2.0, max_tokens=200), SamplingParams(max_tokens=2)
+    many = [Request(f"m{i}", prompts[0], 1, slow, seed=i, priority=7) for i in range(126)]
+    engine.submit([*many, Request("urgent", prompts[1], 1, short, seed=0, priority=3)])
+    time.sleep(3.0)  # until the servers have them; what comes later is queued all the same
+    for endpoint in endpoints:
+        ask(endpoint, "POST", "/resume")
+    order = list(collect(engine))
+    assert len(order) == 127
+    assert order.index("urgent") < 24  # in the order of arrival, its server would end 32 others first
+
+
 def test_greedy_samples_are_those_of_the_local_engine(
     engine: VllmEngine, prompts: list[tuple[int, ...]], model: torch.nn.Module
 ) -> None:

@@ -23,6 +23,8 @@ PAUSED = "/is_paused"
 """Route whose answer comes from the engine behind the front end; the engine answers between batches, but not during a
 weight update."""
 PROCESSED = "processed_logprobs"
+PRIORITY = "priority"
+"""Policy of vLLM's scheduler under which a request may have a priority."""
 SETTINGS = "/server_info?config_format=json"
 SETTINGS_SECONDS = 60.0
 """Longest wait for a server's settings, in seconds: vLLM first collects facts about its system."""
@@ -45,6 +47,8 @@ class Client:
         self._session = open_session(CONNECTIONS)
         self._places: dict[str, int] = {}
         """Number of each server, which decides on its client process."""
+        self._in_order: set[str] = set()
+        """Names of the servers that know no priorities."""
 
     async def __aenter__(self) -> Client:
         return self
@@ -60,7 +64,9 @@ class Client:
         server stop working on the call."""
         place = self._places.setdefault(endpoint.name, len(self._places))
         request = call.group.request
-        ask = Ask(request.key, endpoint.url, endpoint.api_key, request.prompt_ids, self._sampling(call), version)
+        priority = 0 if endpoint.name in self._in_order else request.priority
+        sampling = self._sampling(call)
+        ask = Ask(request.key, endpoint.url, endpoint.api_key, request.prompt_ids, sampling, version, priority)
         rollouts = [
             Rollout(
                 tuple(sample.ids.tolist()),
@@ -97,7 +103,9 @@ class Client:
 
     async def check_settings(self, endpoint: Endpoint) -> None:
         """Check the settings of a server that somebody else started. Raises EngineFailure for settings under which its
-        samples would be wrong or our requests refused; otherwise raises as `probe` does."""
+        samples would be wrong or our requests refused; otherwise raises as `probe` does.
+
+        A server without `--scheduling-policy priority` serves what it has been sent in the order in which it came."""
         answer = _parse(await self._ask("GET", endpoint, SETTINGS, SETTINGS_SECONDS))
         try:
             model, scheduler = (answer["vllm_config"][part] for part in ("model_config", "scheduler_config"))
@@ -113,6 +121,8 @@ class Client:
             ]
         except (KeyError, TypeError) as error:
             raise NonsenseError(f"says nothing about its settings: {error!r}") from error
+        if scheduler.get("policy") != PRIORITY:
+            self._in_order.add(endpoint.name)
         if faults:
             raise EngineFailure(f"the server at {endpoint.url} was started for something else: {'; '.join(faults)}")
 

@@ -62,6 +62,7 @@ def command(launch: Launch, port: int) -> list[str]:
         "dtype": launch.dtype,
         "tensor-parallel-size": launch.tensor_parallel,
         "max-num-seqs": launch.max_sequences,
+        "scheduling-policy": "priority",  # earlier steps and waves first
         "max-model-len": launch.max_sequence_tokens,
         "enforce-eager": not launch.devices,
         # A prompt read in parts breaks vLLM 0.32 where sampling is seeded: "CPU Generator does not use offset".
