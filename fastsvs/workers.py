@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -84,6 +84,7 @@ class WorkerPool(Generic[Reply]):
         """Submitted requests; None closes the pool."""
         self._waiting: deque[Request[Reply]] = deque()
         self._closed = False
+        self._submitting = Lock()
         self._bell, self._ring = Pipe(duplex=False)
         """Pipe that wakes the thread when something was submitted."""
         self._thread: Thread | None = None
@@ -94,11 +95,12 @@ class WorkerPool(Generic[Reply]):
         When a worker dies or is killed over an attempt, the next one waits at the end of the queue.
         """
         request: Request[Reply] = Request(deque(attempts), Future())
-        if self._thread is None:
-            self._closed = False
-            self._thread = Thread(target=self._serve, name="workers", daemon=True)
-            self._thread.start()
-        self._tell(request)
+        with self._submitting:
+            if self._thread is None:
+                self._closed = False
+                self._thread = Thread(target=self._serve, name="workers", daemon=True)
+                self._thread.start()
+            self._tell(request)
         return request.reply
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from fastsvs import distributed
 from fastsvs.algorithms import Batch
 from fastsvs.errors import EngineFailure, UserError
+from fastsvs.rollout import Inference
 from fastsvs.rollout.driver import Rollouts
 from fastsvs.selfplay import Experience
 from fastsvs.training.experience import Made, share
@@ -75,17 +76,17 @@ def plainly(value: Any) -> Any:
 
 
 def waits_longer_than_the_timeout(servers: Servers, weights: Weights, rollouts: Rollouts) -> Any:
-    running = rollouts.start(lambda cancelled: time.sleep(5) or "done")
+    running = rollouts.start(lambda engine, cancelled: time.sleep(5) or "done")
     return running.result(version=3), weights.published
 
 
 def brings_the_batch_to_all(servers: Servers, weights: Weights, rollouts: Rollouts) -> Any:
-    result = rollouts.start(lambda cancelled: made()).result(version=0)
+    result = rollouts.start(lambda engine, cancelled: made()).result(version=0)
     return result is not None, plainly(share(result, servers))
 
 
 def refreshes_a_restarted_server(servers: Servers, weights: Weights, rollouts: Rollouts) -> Any:
-    def work(cancelled: Callable[[], bool]) -> str:
+    def work(engine: Inference, cancelled: Callable[[], bool]) -> str:
         servers.restarted.set()
         while servers.restarted.is_set():
             time.sleep(0.01)
@@ -96,7 +97,7 @@ def refreshes_a_restarted_server(servers: Servers, weights: Weights, rollouts: R
 
 def works_beside_the_ranks_own_collectives(servers: Servers, weights: Weights, rollouts: Rollouts) -> Any:
     go_on = threading.Event()
-    running = rollouts.start(lambda cancelled: go_on.wait(20))
+    running = rollouts.start(lambda engine, cancelled: go_on.wait(20))
     total = torch.ones(1)
     dist.all_reduce(total)
     over = running.over()
@@ -107,7 +108,7 @@ def works_beside_the_ranks_own_collectives(servers: Servers, weights: Weights, r
 
 def _raises(error: Exception) -> Callable[..., Any]:
     def scenario(servers: Servers, weights: Weights, rollouts: Rollouts) -> Any:
-        def work(cancelled: Callable[[], bool]) -> None:
+        def work(engine: Inference, cancelled: Callable[[], bool]) -> None:
             raise error
 
         with pytest.raises(Exception, match="too often") as caught:
@@ -119,14 +120,14 @@ def _raises(error: Exception) -> Callable[..., Any]:
 
 def servers_fail_for_good(servers: Servers, weights: Weights, rollouts: Rollouts) -> Any:
     servers.fault = EngineFailure("server 1 failed too often")
-    running = rollouts.start(lambda cancelled: _until(cancelled))
+    running = rollouts.start(_until)
     with pytest.raises(EngineFailure, match="too often") as caught:
         running.wait(version=0)
     rollouts.close()
     return str(caught.value), distributed.rank() != 0 or running.over()
 
 
-def _until(cancelled: Callable[[], bool]) -> None:
+def _until(engine: Inference, cancelled: Callable[[], bool]) -> None:
     while not cancelled():
         time.sleep(0.01)
     raise CancelledError
@@ -174,13 +175,21 @@ def test_two_ranks(played: Path, name: str) -> None:
     assert seen == [repr(expected) for expected in SCENARIOS[name][1]]
 
 
-def test_only_one_piece_of_work_at_a_time() -> None:
-    rollouts = Rollouts(Servers(), Weights(Servers()), timeout_seconds=60)
-    running = rollouts.start(_until)
+def test_a_collective_engine_has_one_piece_of_work_at_a_time() -> None:
+    servers = Servers()
+    servers.collective = True
+    rollouts = Rollouts(servers, Weights(servers), timeout_seconds=60)
+    rollouts.start(_until)
     with pytest.raises(ValueError, match="still at work"):
         rollouts.start(_until)
+
+
+def test_close_ends_every_piece_of_work() -> None:
+    rollouts = Rollouts(Servers(), Weights(Servers()), timeout_seconds=60)
+    running = [rollouts.start(_until) for _ in range(3)]
+    assert not any(one.over() for one in running)
     rollouts.close()
-    assert running.over()
+    assert all(one.over() for one in running)
 
 
 def test_a_collective_engine_works_when_the_result_is_asked_for() -> None:
@@ -188,7 +197,7 @@ def test_a_collective_engine_works_when_the_result_is_asked_for() -> None:
     servers.collective = True
     rollouts = Rollouts(servers, Weights(servers), timeout_seconds=60)
     done = []
-    running = rollouts.start(lambda cancelled: done.append("worked") or 5)
+    running = rollouts.start(lambda engine, cancelled: done.append("worked") or 5)
     assert done == []
     assert running.result(version=0) == running.result(version=0) == 5
     assert done == ["worked"]
@@ -196,6 +205,18 @@ def test_a_collective_engine_works_when_the_result_is_asked_for() -> None:
 
 def test_idle_share_is_the_time_without_work() -> None:
     rollouts = Rollouts(Servers(), Weights(Servers()), timeout_seconds=60)
-    rollouts.start(lambda cancelled: time.sleep(0.2)).wait(version=0)
+    rollouts.start(lambda engine, cancelled: time.sleep(0.2)).wait(version=0)
     assert 0 < rollouts.idle_share() < 1
+    assert rollouts.idle_share() == 1
+
+
+def test_idle_share_counts_work_that_is_under_way_and_two_pieces_once() -> None:
+    rollouts = Rollouts(Servers(), Weights(Servers()), timeout_seconds=60)
+    running = [rollouts.start(_until) for _ in range(2)]
+    rollouts.idle_share()
+    time.sleep(0.05)
+    assert rollouts.idle_share() == pytest.approx(0)
+    rollouts.close()
+    assert all(one.over() for one in running)
+    rollouts.idle_share()
     assert rollouts.idle_share() == 1

@@ -36,13 +36,13 @@ def arguments(folder: Path, *options: str, steps: int = 2) -> list[str]:
     return ["train", "configs/tiny_svs.yaml", *sizes, *ON_SERVERS, *options, f"run.steps={steps}", f"run.dir={folder}"]
 
 
-def check_rows(folder: Path, steps: int) -> list[dict]:
+def check_rows(folder: Path, steps: int, updates: int = 1) -> list[dict]:
     """Every step is there once, learned something, and the servers had the trainer's weights."""
     rows = read_jsonl(folder / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, steps + 1))
     for row in rows:
         assert row["samples/original"] == 32
-        assert row["policy/updates"] == 1
+        assert row["policy/updates"] == updates
     return rows
 
 
@@ -61,11 +61,28 @@ def test_two_steps_of_self_play(fastsvs, tmp_path: Path, options: list[str]) -> 
         assert row["rollout/version_lag"] == 0
 
 
-def test_rollouts_beside_the_update(fastsvs, tmp_path: Path) -> None:
-    options = ["train.staleness=1", "algorithm.rollout_correction=tis"]
-    result = fastsvs(*arguments(tmp_path / "run", *options, steps=3), timeout=500)
+@pytest.mark.parametrize(
+    ("staleness", "options"),
+    [(1, ["algorithm.rollout_correction=tis"]), (2, ["algorithm.old_logprobs=engine", "train.waves=2"])],
+)
+def test_rollouts_beside_the_update(fastsvs, tmp_path: Path, staleness: int, options: list[str]) -> None:
+    """Weights reach the servers while they work; no response is older than is allowed, and evaluations wait for
+    nothing."""
+    evaluation = ["evaluation.path=tiny:heldout", "evaluation.limit=4", "evaluation.every=2"]
+    options = [*options, *evaluation, f"train.staleness={staleness}"]
+    result = fastsvs(*arguments(tmp_path / "run", *options, steps=4), timeout=500)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert [row["rollout/version_lag"] for row in check_rows(tmp_path / "run", 3)] == [0, 1, 1]
+    rows = check_rows(tmp_path / "run", 4, updates=2 if staleness == 2 else 1)
+    for row in rows:
+        groups = read_jsonl(tmp_path / "run" / "samples" / f"step_{row['step']}.jsonl")
+        versions = {version for group in groups for version in group["weight_versions"]}
+        assert versions <= set(range(max(0, row["step"] - 1 - staleness), row["step"]))
+    assert rows[0]["rollout/version_lag"] == 0 < rows[1]["rollout/version_lag"]
+    assert [file.stem for file in sorted((tmp_path / "run" / "evaluations").glob("*.json"))] == [
+        "step_0",
+        "step_2",
+        "step_4",
+    ]
 
 
 def test_a_killed_trainer_leaves_nothing_and_goes_on(tmp_path: Path) -> None:

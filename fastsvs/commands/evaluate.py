@@ -146,9 +146,9 @@ def answer_set(
             progress.advance(count, f"{tokens / (perf_counter() - began):,.0f} tokens/s")
 
         answered = opened.run(
-            lambda cancelled: evaluate(
+            lambda engine, cancelled: evaluate(
                 inputs.problems[name],
-                opened.engine,
+                engine,
                 opened.verifier,
                 lambda ids: inputs.tokenizer.decode(ids, skip_special_tokens=True),
                 job.sets[name],

@@ -37,13 +37,13 @@ from fastsvs.data import (
 from fastsvs.errors import UserError
 from fastsvs.files import write_json, write_jsonl
 from fastsvs.policy import DTYPES, open_model
-from fastsvs.rollout import ENGINES, Asked, EnginePlan, sampling_params
+from fastsvs.rollout import ENGINES, Asked, EnginePlan, Inference, sampling_params
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import FATES, Chain, Group, SelfStage, collect, original_tasks
 from fastsvs.stored_run import RunLayout
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import check_policy
-from fastsvs.verify import check_verifier
+from fastsvs.verify import AnswerVerifier, check_verifier
 
 Counters = Mapping[str, float]
 
@@ -157,7 +157,7 @@ def play(job: SelfJob, this: Round, inputs: Inputs) -> Counters:
     approved of nothing."""
     if not distributed.broadcast(this.counters.exists()):
         with hold(job, this, inputs.tokenizer) as opened:
-            opened.run(lambda cancelled: make(job, this, inputs, opened, cancelled))
+            opened.run(lambda engine, cancelled: make(job, this, inputs, engine, opened.verifier, cancelled))
         give_back()
     counters = distributed.broadcast(json.loads(this.counters.read_text()) if distributed.is_main() else {})
     if not counters["kept"]:
@@ -185,7 +185,14 @@ def hold(job: SelfJob, this: Round, tokenizer: PreTrainedTokenizerBase) -> Itera
         yield opened
 
 
-def make(job: SelfJob, this: Round, inputs: Inputs, opened: OpenEngine, cancelled: Callable[[], bool]) -> None:
+def make(
+    job: SelfJob,
+    this: Round,
+    inputs: Inputs,
+    engine: Inference,
+    verifier: AnswerVerifier,
+    cancelled: Callable[[], bool],
+) -> None:
     """Play all chains and write them."""
     tasks = original_tasks(inputs.problems, job.rollout.samples_per_prompt)
     total = sum(task.samples for task in tasks)
@@ -202,8 +209,8 @@ def make(job: SelfJob, this: Round, inputs: Inputs, opened: OpenEngine, cancelle
         played = collect(
             inputs.stage,
             tasks,
-            opened.engine,
-            opened.verifier,
+            engine,
+            verifier,
             lambda ids: inputs.tokenizer.decode(ids, skip_special_tokens=True),
             sampling_params(job.rollout),
             derive_seed(job.run.seed, "self", this.number),

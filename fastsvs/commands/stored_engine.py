@@ -18,7 +18,7 @@ from fastsvs.config import RolloutConfig, VerifierConfig
 from fastsvs.data import stop_token_ids
 from fastsvs.errors import UserError
 from fastsvs.policy import DTYPES, StoredWeights
-from fastsvs.rollout import ENGINES, Engine, Rollouts, announced, engine_spec, open_rollouts
+from fastsvs.rollout import ENGINES, Engine, Inference, Rollouts, announced, engine_spec, open_rollouts
 from fastsvs.sync import LoadedSync, LocalSync, WeightSync
 from fastsvs.verify import AnswerVerifier, open_verifier
 
@@ -34,11 +34,7 @@ class OpenEngine:
     step: int
     """Step of the weights, which is also their version."""
 
-    @property
-    def engine(self) -> Engine:
-        return self.rollouts.engine
-
-    def run(self, work: Callable[[Callable[[], bool]], T]) -> T | None:
+    def run(self, work: Callable[[Inference, Callable[[], bool]], T]) -> T | None:
         """Run `work`, and return its result, or None on ranks that did not roll out. Collective; see `Rollouts`."""
         return self.rollouts.start(work).result(self.step)
 

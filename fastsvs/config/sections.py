@@ -162,9 +162,9 @@ class SandboxConfig(Section):
 class ScheduleConfig(Section):
     """The order of rollouts and updates. See docs/train.md#rollouts-beside-the-update."""
 
-    staleness: Literal[0, 1] = 0
-    """Age, in weight versions, of the policy that makes the rollouts: 0 waits for every update; 1 lets the rollouts of
-    a step overlap the update of the step before."""
+    staleness: int = Field(0, ge=0)
+    """Largest age of the weights that make the rollouts, in steps: 0 waits for every update; k lets the rollouts of up
+    to k steps run beside the update of the step before them, wherever engines have room."""
     waves: int = Field(1, ge=1)
     """Number of parts of a step, each of which is learned from as soon as it is complete, while later ones are still
     played with the weights that the step began with; 1 learns from all at once. More need

@@ -12,14 +12,14 @@ from fastsvs.data import Problem
 from fastsvs.evaluate.answered import Answered
 from fastsvs.evaluate.gap import read_vote
 from fastsvs.evaluate.self_verification import SelfVerification
-from fastsvs.rollout import Engine, SamplingParams
+from fastsvs.rollout import Inference, SamplingParams
 from fastsvs.selfplay import Experience, Group, Task, collect, original_tasks
 from fastsvs.verify import AnswerVerifier
 
 
 def evaluate(
     problems: Sequence[tuple[Problem, tuple[int, ...]]],
-    engine: Engine,
+    engine: Inference,
     verifier: AnswerVerifier,
     decode: Callable[[Sequence[int]], str],
     plan: SamplingPlan,

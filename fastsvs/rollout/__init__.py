@@ -1,7 +1,7 @@
 """Rollout: prompts in, sampled responses with their log-probs out, over engines that are known by name."""
 
 from fastsvs.rollout.driver import Rollouts, Running, open_rollouts
-from fastsvs.rollout.engine import Engine, Request, Rollout, SamplingParams, drain
+from fastsvs.rollout.engine import Engine, Inference, Request, Rollout, SamplingParams, drain
 from fastsvs.rollout.local import LocalEngine
 from fastsvs.rollout.nodes import Nodes, check_dedicated, read_nodes
 from fastsvs.rollout.registry import ENGINES, Asked, EngineFactory, EnginePlan
@@ -15,6 +15,7 @@ __all__ = [
     "EngineFactory",
     "EnginePlan",
     "EngineSpec",
+    "Inference",
     "LocalEngine",
     "Nodes",
     "Request",

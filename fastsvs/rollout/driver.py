@@ -1,8 +1,9 @@
 """Work that drives the rollout engine: on all ranks together, or on the main rank while the others stand by.
 
-A collective engine is driven by every rank, when the work's result is asked for. Any other engine is driven by a thread
-of the main rank, from the start on, beside whatever the ranks do until they need the result. While they wait for it the
-main rank gives the orders: wait on, or publish the weights again, because a server was restarted and has none.
+A collective engine is driven by every rank, when the work's result is asked for. Any other engine is driven by threads
+of the main rank, one for each piece of work, from the start on, beside whatever the ranks do until they need the
+result. While they wait for it the main rank gives the orders: wait on, or publish the weights again, because a server
+was restarted and has none.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from typing import Generic, Literal, TypeVar
 
 from fastsvs import distributed, preemption
 from fastsvs.errors import EngineFailure, Preempted, UserError
-from fastsvs.rollout.engine import Engine
+from fastsvs.rollout.engine import Engine, Inference
 from fastsvs.rollout.registry import ENGINES
+from fastsvs.rollout.shared import SharedEngine
 from fastsvs.rollout.spec import EngineSpec
 from fastsvs.sync import WeightSync
 
 T = TypeVar("T")
-Parts = Callable[[Callable[[], bool]], Iterator[T]]
-"""Function that does the work and yields its parts. It is called with a function that says whether they are no longer
-wanted; then it raises CancelledError."""
-Work = Callable[[Callable[[], bool]], T]
+Parts = Callable[[Inference, Callable[[], bool]], Iterator[T]]
+"""Function that does the work and yields its parts. It is called with the engine, as if it were alone with it, and with
+a function that says whether the parts are no longer wanted; then it raises CancelledError."""
+Work = Callable[[Inference, Callable[[], bool]], T]
 """Function that does work of one part, which it returns."""
 LOOK_SECONDS = 0.2
 """Time between two looks at the servers while the ranks wait, in seconds."""
@@ -54,31 +56,32 @@ class Rollouts:
         self.engine = engine
         self.sync = sync
         self._timeout = timeout_seconds
+        self._shared = SharedEngine(engine)
         self._running: list[Running] = []
-        self._asked = perf_counter()
+        self._busy = BusyClock()
 
     def start(self, work: Work[T]) -> Running[T]:
         """Begin work of one part. See `start_parts`."""
 
-        def parts(unwanted: Callable[[], bool]) -> Iterator[T]:
-            yield work(unwanted)
+        def parts(engine: Inference, unwanted: Callable[[], bool]) -> Iterator[T]:
+            yield work(engine, unwanted)
 
         return self.start_parts(parts)
 
     def start_parts(self, work: Parts[T]) -> Running[T]:
-        """Begin the work, as far as the engine allows; nothing else may be at work."""
-        if any(not running.over() for running in self._running):
+        """Begin the work, as far as the engine allows. Work on a collective engine must be over before the next
+        begins."""
+        self._running = [running for running in self._running if not running.over()]
+        if self._running and self.engine.collective:
             raise ValueError("the engine is still at work")
-        running: Running[T] = Running(work, self.engine, self.sync, self._timeout)
+        view = self.engine if self.engine.collective else self._shared.view()
+        running: Running[T] = Running(work, view, self.engine, self.sync, self._timeout, self._busy)
         self._running.append(running)
         return running
 
     def idle_share(self) -> float:
         """Return the share of the time since the last call in which no work was done, on ranks that do the work."""
-        since, self._asked = self._asked, perf_counter()
-        busy = sum(running.seconds for running in self._running if running.over())
-        self._running = [running for running in self._running if not running.over()]
-        return 1 - busy / (self._asked - since)
+        return self._busy.idle_share()
 
     def close(self) -> None:
         """Cancel the work that is not done."""
@@ -89,11 +92,21 @@ class Rollouts:
 class Running(Generic[T]):
     """Work that was started."""
 
-    def __init__(self, work: Parts[T], engine: Engine, sync: WeightSync, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        work: Parts[T],
+        view: Inference,
+        engine: Engine,
+        sync: WeightSync,
+        timeout_seconds: float,
+        busy: BusyClock,
+    ) -> None:
         self._work = work
+        self._view = view
         self._engine = engine
         self._sync = sync
         self._timeout = timeout_seconds
+        self._busy = busy
         self._cancelled = threading.Event()
         self._parts: deque[T] = deque()
         """Parts that are done and that nobody has taken."""
@@ -156,9 +169,10 @@ class Running(Generic[T]):
     def _run(self) -> None:
         began = perf_counter()
         try:
-            for part in self._work(self._unwanted):
-                self._parts.append(part)
-                self._news.set()
+            with self._busy:
+                for part in self._work(self._view, self._unwanted):
+                    self._parts.append(part)
+                    self._news.set()
             self.seconds = perf_counter() - began
             self._outcome.set_result(None)
         except BaseException as error:  # whoever asks for the result must hear of it
@@ -196,6 +210,42 @@ class Running(Generic[T]):
             except Exception as error:
                 return _Order("over", RuntimeError(f"the main rank's rollouts failed: {type(error).__name__}: {error}"))
         return _WAIT
+
+
+class BusyClock:
+    """A clock that runs while at least one thread is within it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._within = 0
+        self._busy = 0.0
+        """Seconds of the time before `_seen` that count and were not asked for."""
+        self._seen = self._asked = perf_counter()
+
+    def __enter__(self) -> None:
+        self._step(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._step(-1)
+
+    def idle_share(self) -> float:
+        """Return the share of the time since the last call in which nobody was within."""
+        with self._lock:
+            self._advance()
+            since, busy = self._asked, self._busy
+            self._asked, self._busy = self._seen, 0.0
+            return 1 - busy / (self._seen - since)
+
+    def _step(self, threads: int) -> None:
+        with self._lock:
+            self._advance()
+            self._within += threads
+
+    def _advance(self) -> None:
+        now = perf_counter()
+        if self._within:
+            self._busy += now - self._seen
+        self._seen = now
 
 
 @dataclass(frozen=True, slots=True)

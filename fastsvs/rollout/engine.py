@@ -50,16 +50,12 @@ class Rollout:
     """True where later tokens come from newer weights."""
 
 
-class Engine(Protocol):
-    """An inference engine: in the processes of the ranks, or on servers, which may be restarted at any time."""
+class Inference(Protocol):
+    """The part of an engine that answers requests."""
 
     collective: bool
     """True where all ranks call every method together, with the same arguments, and see the same results; False where
     the main rank alone calls any method but `load_weights` and `close`."""
-
-    @property
-    def fleet(self) -> ServerFleet | None:
-        """Return the servers that the weights are sent to; None where `load_weights` takes them."""
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Queue requests; keys must be unique among those pending."""
@@ -77,6 +73,15 @@ class Engine(Protocol):
 
     def pending(self) -> int:
         """Count the submitted requests whose groups `poll` has not returned yet."""
+
+
+class Engine(Inference, Protocol):
+    """An inference engine: in the processes of the ranks, or on servers, which may be restarted at any time."""
+
+    @property
+    def fleet(self) -> ServerFleet | None:
+        """Return the servers that the weights are sent to, whatever they are at work on; None where `load_weights`
+        takes them."""
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Replace all weights, given under their Hugging Face names. Collective in every engine; nothing may be
@@ -96,7 +101,7 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-def drain(engine: Engine, timeout: float = 60.0) -> Iterator[tuple[str, list[Rollout]]]:
+def drain(engine: Inference, timeout: float = 60.0) -> Iterator[tuple[str, list[Rollout]]]:
     """Yield all pending groups as they finish."""
     while engine.pending():
         yield from engine.poll(timeout)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Literal, ParamSpec
 
-from fastsvs.rollout import Engine, Request, SamplingParams
+from fastsvs.rollout import Inference, Request, SamplingParams
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay.checking import AnswerVerifier, Checker, Decode, Judge
 from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task
@@ -30,7 +30,7 @@ TURN_SECONDS = 0.02
 def play(
     stage: ExperienceStage,
     tasks: Sequence[Task],
-    engine: Engine,
+    engine: Inference,
     verifier: AnswerVerifier,
     decode: Decode,
     sampling: SamplingParams,
@@ -110,7 +110,7 @@ collect = _whole(play)
 """Function that takes what `play` takes, without waves, and returns the one experience that `play` yields."""
 
 
-def _patience(engine: Engine, checker: Checker) -> float:
+def _patience(engine: Inference, checker: Checker) -> float:
     """Return how long to wait for the engine, in seconds: less while verdicts may soon give it more to do."""
     if not checker.pending():
         return PATIENCE_SECONDS

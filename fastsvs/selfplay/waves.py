@@ -25,7 +25,12 @@ class Waves:
     which they are complete, which favours short answers.
     """
 
-    def __init__(self, roots: Sequence[Task], count: int = 1, order: WaveOrder = "random", seed: int = 0) -> None:
+    def __init__(
+        self, roots: Sequence[Task], count: int = 1, order: WaveOrder = "random", seed: int = 0, first: int = 0
+    ) -> None:
+        """Divide the families of `roots` into `count` waves. The first is served with priority `first`, random ones
+        after it with the numbers that follow."""
+        self._first = first
         families = dict.fromkeys(map(_family, roots))
         dealt = sorted(families, key=lambda family: (derive_seed(seed, "waves", family), family))
         bounds = [len(dealt) * wave // count for wave in range(count + 1)]
@@ -47,8 +52,8 @@ class Waves:
         return self._taken == len(self._sizes)
 
     def priority(self, task: Task) -> int:
-        """Return the number of the task's wave; the engine serves lower numbers first."""
-        return self._wave_of.get(_family(task), 0)
+        """Return the priority of the task's wave; the engine serves lower numbers first."""
+        return self._first + self._wave_of.get(_family(task), 0)
 
     def asked(self, tasks: Sequence[Task]) -> None:
         self._unfinished.update(map(_family, tasks))

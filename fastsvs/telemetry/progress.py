@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic, perf_counter
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -91,14 +92,22 @@ class StepProgress:
 
 
 class Tally:
-    """Count of what a phase has done, shown in its progress."""
+    """Count of what a phase has done. The phase is shown for as long as one is within the tally."""
 
     def __init__(self, progress: StepProgress, phase: str, what: str) -> None:
         self._progress = progress
         self._phase = phase
         self._what = what
+        self._shown = progress.phase(phase)
         self._began = perf_counter()
         self._done = self._tokens = 0
+
+    def __enter__(self) -> Tally:
+        self._shown.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._shown.__exit__(*exception)
 
     def add(self, tokens: int, asked: int) -> None:
         """Count one more of `asked`, as far as is known now, which had so many tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -99,29 +100,36 @@ def check_names(job: TrainJob) -> None:
 
 
 def check_staleness(job: TrainJob) -> None:
-    """Check that rollouts beside the update have an engine with processes of its own, and a correction for their older
-    weights. Raises UserError where they do not."""
+    """Check that rollouts beside the update have an engine with processes of its own, a correction for their older
+    weights, and where they run further ahead than a step nothing that waits for whole steps. Raises UserError where
+    they do not."""
+    ahead = f"train.staleness={job.train.staleness}"
     if not job.train.staleness:
         return
     if ENGINES.get(job.rollout.engine).collective:
         raise UserError(
-            f"train.staleness=1 lets rollouts overlap the update, but rollout.engine={job.rollout.engine} works in the "
+            f"{ahead} lets rollouts overlap the update, but rollout.engine={job.rollout.engine} works in the "
             "trainer's own processes, which are busy then: use servers (rollout.engine=vllm) or train.staleness=0"
         )
     if takes_turns(job):
         raise UserError(
-            "train.staleness=1 keeps servers and trainer at work together, but with rollout.placement=colocated they "
+            f"{ahead} keeps servers and trainer at work together, but with rollout.placement=colocated they "
             "take turns on the same GPUs: give the servers nodes of their own (rollout.placement=dedicated)"
         )
     if job.policy.offload != "none":
         raise UserError(
-            f"policy.offload={job.policy.offload} moves state away while rollouts run, but with train.staleness=1 the "
+            f"policy.offload={job.policy.offload} moves state away while rollouts run, but with {ahead} the "
             "policy learns at the same time: set policy.offload=none or train.staleness=0"
         )
     if job.algorithm.rollout_correction == "none" and job.algorithm.old_logprobs == "trainer":
         raise UserError(
-            "train.staleness=1 learns from responses of weights one version old, which the loss must correct: set "
+            f"{ahead} learns from responses of older weights, which the loss must correct: set "
             "algorithm.rollout_correction to tis or icepop, or algorithm.old_logprobs=engine"
+        )
+    if job.train.staleness > 1 and (whole := why_whole_steps(job)):
+        raise UserError(
+            f"{ahead} begins steps before the experience of earlier ones is complete, but {whole.reason}: set "
+            f"train.staleness=1, or {whole.remedy}"
         )
 
 
@@ -155,16 +163,32 @@ def check_waves(job: TrainJob) -> None:
             f"train.waves={waves} learns from later waves when the policy has moved on, and its own log-probs from "
             "before are gone: set algorithm.old_logprobs=engine"
         )
-    if not getattr(STAGES.get(job.selfplay.stage), "by_family", False):
+    if whole := why_whole_steps(job):
         raise UserError(
-            f"train.waves={waves} learns from a part of a step, but selfplay.stage={job.selfplay.stage} judges a step "
-            "as a whole: set train.waves=1, or a stage that goes by families (none, svs or rise)"
+            f"train.waves={waves} learns from a part of a step, but {whole.reason}: set train.waves=1, or "
+            f"{whole.remedy}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WholeSteps:
+    """A part of the job that looks at the experience of a step as a whole, before anything is learned from it and
+    before the next step begins."""
+
+    reason: str
+    remedy: str
+
+
+def why_whole_steps(job: TrainJob) -> WholeSteps | None:
+    """Return what asks for the experience of whole steps, or None where families are enough."""
+    if not getattr(STAGES.get(job.selfplay.stage), "by_family", False):
+        return WholeSteps(
+            f"selfplay.stage={job.selfplay.stage} judges a step as a whole",
+            "take a stage that goes by families (none, svs or rise)",
         )
     if SAMPLERS.get(job.sampler.name) is not ShuffledEpochs:
-        raise UserError(
-            f"train.waves={waves} learns from a part of a step, but sampler.name={job.sampler.name} looks at whole "
-            "steps: set train.waves=1 or sampler.name=epochs"
-        )
+        return WholeSteps(f"sampler.name={job.sampler.name} looks at whole steps", "set sampler.name=epochs")
+    return None
 
 
 def check_fits_model(job: TrainJob, hf: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from fastsvs import distributed
 from fastsvs.algorithms import Batch, LeftOut, make_batch, needs_labels, penalized
-from fastsvs.rollout import Engine, Running
+from fastsvs.rollout import Engine, Inference, Running
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import Experience, Waves, count, play
 from fastsvs.telemetry import Tally
@@ -36,29 +36,39 @@ Underway = Running[Made]
 """Experience of a step that is being made."""
 
 
-def begin(session: Session, step: int, version: int) -> Underway:
-    """Give the engine the policy's weights, which have this `version`, and start the rollout of `step`."""
-    session.sync.publish(version)
+def begin_due(session: Session, underway: dict[int, Underway], step: int, last: int) -> None:
+    """Start the rollouts of the steps from `step` to `last` that are not among those `underway`, with the policy's
+    weights as `step` steps have made them. Rollouts that are under way go on with these weights, where the engine can
+    change them meanwhile. Collective."""
+    due = [later for later in range(step, min(last + 1, session.job.run.steps)) if later not in underway]
+    if due or session.updates_at_work:
+        session.sync.publish(step)
+    for later in due:
+        underway[later] = begin(session, later)
 
-    def work(cancelled: Callable[[], bool]) -> Iterator[Made]:
-        tally = Tally(session.progress, "rollout", "groups")
-        seed = derive_seed(session.job.run.seed, "rollout", step)
-        tasks, schedule = session.tasks(step), session.job.train
-        for experience in play(
-            session.stage,
-            tasks,
-            session.engine,
-            session.verifier,
-            session.decode,
-            session.sampling,
-            seed,
-            waves=Waves(tasks, schedule.waves, schedule.wave_order, seed),
-            judges=session.judges,
-            schedule=session.job.selfplay.schedule,
-            progress=lambda group, asked: tally.add(sum(len(one.response_ids) for one in group.rollouts), asked),
-            cancelled=cancelled,
-        ):
-            yield made_of(session, experience)
+
+def begin(session: Session, step: int) -> Underway:
+    """Start the rollout of `step`. The engine serves earlier steps first, and in a step earlier waves."""
+
+    def work(engine: Inference, cancelled: Callable[[], bool]) -> Iterator[Made]:
+        with Tally(session.progress, f"rollout of step {step + 1}", "groups") as tally:
+            seed = derive_seed(session.job.run.seed, "rollout", step)
+            tasks, schedule = session.tasks(step), session.job.train
+            for experience in play(
+                session.stage,
+                tasks,
+                engine,
+                session.verifier,
+                session.decode,
+                session.sampling,
+                seed,
+                waves=Waves(tasks, schedule.waves, schedule.wave_order, seed, first=step * schedule.waves),
+                judges=session.judges,
+                schedule=session.job.selfplay.schedule,
+                progress=lambda group, asked: tally.add(sum(len(one.response_ids) for one in group.rollouts), asked),
+                cancelled=cancelled,
+            ):
+                yield made_of(session, experience)
 
     return session.rollouts.start_parts(work)
 

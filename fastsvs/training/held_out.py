@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-from fastsvs.evaluate import evaluate, figures, pass_rates
+from collections.abc import Callable, Mapping
+
+from fastsvs.evaluate import Answered, evaluate, figures, pass_rates
+from fastsvs.rollout import Inference
 from fastsvs.seeding import derive_seed
 from fastsvs.telemetry import Tally
 from fastsvs.training.experience import Underway
 from fastsvs.training.session import Session
 
 
-def evaluate_held_out(session: Session, step: int, ahead: Underway | None = None) -> None:
+def evaluate_held_out(session: Session, step: int, underway: Mapping[int, Underway]) -> None:
     """Evaluate on the held-out problems before training, after it, and every `evaluation.every` steps; each time once.
-    A rollout that is under way is finished first."""
+    Rollouts that are `underway` go on beside it under the new weights, where the engine can change them meanwhile;
+    elsewhere they are finished first."""
     config, run = session.job.evaluation, session.job.run
     due = step in (0, run.steps) or (config.every and step % config.every == 0)
     if not session.held_out or not due or session.evaluated(step):
         return
-    if ahead:
-        ahead.wait(version=step)
+    if not session.updates_at_work:
+        for rollout in underway.values():
+            rollout.wait(version=step)
     session.sync.publish(step)
-    tally = Tally(session.progress, "evaluation", "problems")
-    running = session.rollouts.start(
-        lambda cancelled: evaluate(
-            session.held_out,
-            session.engine,
-            session.verifier,
-            session.decode,
-            config,
-            session.job.rollout,
-            seed=derive_seed(run.seed, "evaluation"),
-            cancelled=cancelled,
-            progress=lambda answered: tally.add(sum(answered.tokens), len(session.held_out)),
-        )
-    )
-    with session.progress.phase("evaluation"):
-        answered = running.result(version=step)
+
+    def work(engine: Inference, cancelled: Callable[[], bool]) -> list[Answered]:
+        with Tally(session.progress, "evaluation", "problems") as tally:
+            return evaluate(
+                session.held_out,
+                engine,
+                session.verifier,
+                session.decode,
+                config,
+                session.job.rollout,
+                seed=derive_seed(run.seed, "evaluation"),
+                cancelled=cancelled,
+                progress=lambda answered: tally.add(sum(answered.tokens), len(session.held_out)),
+            )
+
+    answered = session.rollouts.start(work).result(version=step)
     if answered:
         session.folder.write_evaluation(step, figures(answered, config), [problem.as_row() for problem in answered])
         facts = "  ".join(f"{name} {rate}" for name, rate in pass_rates(answered, config.k).items())

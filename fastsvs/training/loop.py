@@ -27,13 +27,14 @@ def train(job: TrainJob) -> dict[str, Any]:
     keeps."""
     with open_session(job) as session:
         with session.progress.phase("resume"):
-            start, ahead = session.resume(), None
-        evaluate_held_out(session, start)
+            start = session.resume()
+        underway: dict[int, Underway] = {}
+        evaluate_held_out(session, start, underway)
         for step in range(start, job.run.steps):
             session.saver.check()
             with saved_on_failure(session, step):
                 preemption.check()
-                row, ahead, cut = train_step(session, step, ahead)
+                row, cut = train_step(session, step, underway)
             session.folder.log(row)
             session.progress.advance(step + 1, training_facts(row))
             with saved_on_failure(session, step + 1):
@@ -43,33 +44,35 @@ def train(job: TrainJob) -> dict[str, Any]:
                 with session.progress.phase("save"):
                     session.save(step + 1)
             with saved_on_failure(session, step + 1):
-                evaluate_held_out(session, step + 1, ahead)
+                evaluate_held_out(session, step + 1, underway)
         with session.progress.phase("save"):
             session.saver.finish()
         return conclude(session)
 
 
-def train_step(
-    session: Session, step: int, begun: Underway | None
-) -> tuple[dict[str, Any], Underway | None, Exception | None]:
-    """Publish weights, roll out, play and learn, wave by wave. `begun` is the step's rollout if it is under way.
+def train_step(session: Session, step: int, underway: dict[int, Underway]) -> tuple[dict[str, Any], Exception | None]:
+    """Publish weights, roll out, play and learn, wave by wave, and return the step's row of metrics, where steps count
+    from 1.
 
-    Returns the step's row of metrics, where steps count from 1. Under `train.staleness` it also returns the rollout of
-    the next step, which uses the weights from before this step's last wave was learned from; otherwise None. The third
-    value is what ended a step that had learned from some of its waves, and None for a whole step.
+    `underway` holds the rollouts that have begun, by step; this one's is taken out, and those of up to
+    `train.staleness` steps after it are put in. They use the weights from before this step's last wave was learned
+    from, and later ones as soon as there are any. The second value is what ended a step that had learned from some of
+    its waves, and None for a whole step.
     """
     saved = session.saver.take_times()
     times = {name: seconds for name, seconds in saved.items() if name == "time/save"}
+    last_ahead = step + session.job.train.staleness
     with clock(session, times, "sync"):
-        rollout = begun or experience.begin(session, step, version=step)
-    ahead, cut, idle = None, None, 0.0
+        experience.begin_due(session, underway, step, last_ahead if session.updates_at_work else step)
+    rollout = underway.pop(step)
+    cut, idle = None, 0.0
     waves: list[Made] = []
     whole: Made | None = None
     learning = Learning()
     for wave in range(session.job.train.waves):
         last = wave + 1 == session.job.train.waves
         try:
-            with clock(session, times, "rollout"):
+            with timed(times, "rollout"):
                 made, batch = experience.next_wave(session, rollout, step, last)
         except (EngineFailure, Preempted) as error:
             if not wave:
@@ -79,10 +82,11 @@ def train_step(
         if last:
             idle = session.rollouts.idle_share()
         with clock(session, times, "sync"):
-            if last and session.job.train.staleness and step + 1 < session.job.run.steps:
-                ahead = experience.begin(session, step + 1, version=step)
-            elif not wave:
-                session.put_engine_to_sleep()
+            if not session.job.train.staleness:
+                if not wave:
+                    session.put_engine_to_sleep()
+            elif last:
+                experience.begin_due(session, underway, step, last_ahead)
         with clock(session, times, "credit"):
             credited = credit.assign(session, batch)
         if made:
@@ -105,7 +109,7 @@ def train_step(
     times |= saved | session.offloads[0].take_metrics()
     times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
     row = joined({"step": step + 1}, played, learning.metrics(), session.sync.metrics(), peak_memory(), times)
-    return row, ahead, cut
+    return row, cut
 
 
 @dataclass
@@ -173,7 +177,13 @@ def saved_on_failure(session: Session, step: int) -> Iterator[None]:
 @contextmanager
 def clock(session: Session, times: dict[str, float], name: str) -> Iterator[None]:
     """Show the phase `name` of a step while it lasts, and add its seconds to `times`."""
-    began = perf_counter()
-    with session.progress.phase(name):
+    with timed(times, name), session.progress.phase(name):
         yield
+
+
+@contextmanager
+def timed(times: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds of the phase `name` to `times`."""
+    began = perf_counter()
+    yield
     times[f"time/{name}"] = times.get(f"time/{name}", 0.0) + perf_counter() - began

@@ -32,7 +32,7 @@ from fastsvs.stored_run import RunLayout, checkpoint_step
 from fastsvs.sync import BroadcastSync, LocalSync, WeightSync, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import checkpoint_hooks
-from fastsvs.training.checks import longest_request, longest_sequence, takes_turns
+from fastsvs.training.checks import longest_request, longest_sequence, takes_turns, why_whole_steps
 from fastsvs.training.offloading import OffloadingSync
 from fastsvs.training.preflight import encode_text, preflight
 from fastsvs.verify import AnswerVerifier, open_verifier
@@ -78,6 +78,12 @@ class Session:
     def rolls_out_beside(self) -> bool:
         """Return True where rollouts go on while the policy learns."""
         return not self.engine.collective and not takes_turns(self.job)
+
+    @property
+    def updates_at_work(self) -> bool:
+        """Return True where the rollouts of later steps may begin, and weights be published, while others are under
+        way."""
+        return self.engine.fleet is not None and why_whole_steps(self.job) is None
 
     def tasks(self, step: int) -> list[Task]:
         """Return the tasks that a step begins with; steps count from 0."""

@@ -55,7 +55,7 @@ class Asked(Protocol):
 
 
 class OwnVerifier:
-    """Asks the user's function about every response. Only one thread at a time may use it."""
+    """Asks the user's function about every response. Threads may share it."""
 
     def __init__(self, config: VerifierConfig) -> None:
         self._name = config.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from threading import Lock
 from types import TracebackType
 
 from fastsvs.config import VerifierConfig
@@ -21,8 +22,7 @@ class Verifier:
     """Checks answers: it compares plain integers itself, and sends all others to math-verify in processes that can be
     killed.
 
-    The processes start with the first answer that needs them and stay until `close`. Only one thread at a time may use
-    it.
+    The processes start with the first answer that needs them and stay until `close`. Threads may share it.
     """
 
     def __init__(self, config: VerifierConfig) -> None:
@@ -30,6 +30,7 @@ class Verifier:
         self._seconds = config.timeout_seconds
         self._pool = WorkerPool("fastsvs.verify.worker", [], self._workers, read=Verdict, lost=Verdict.UNVERIFIED)
         self._asked: dict[tuple[str, str], Future[Verdict]] = {}
+        self._lock = Lock()
 
     @property
     def facts(self) -> list[str]:
@@ -47,8 +48,10 @@ class Verifier:
 
     def submit_answers(self, pairs: Sequence[tuple[str, str]]) -> list[Pending]:
         """Return the verdict for each (response, gold answer) as `submit` does."""
-        self._asked = {question: verdict for question, verdict in self._asked.items() if not verdict.done()}
-        return [self._submit(final_answer(response), gold) for response, gold in pairs]
+        asked = [(final_answer(response), gold) for response, gold in pairs]
+        with self._lock:
+            self._asked = {question: verdict for question, verdict in self._asked.items() if not verdict.done()}
+            return [self._submit(answer, gold) for answer, gold in asked]
 
     def verify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """Return the verdict for each (response, gold answer), waiting for all of them."""
