@@ -51,7 +51,7 @@ def begin(session: Session, step: int) -> Underway:
     """Start the rollout of `step`. The engine serves earlier steps first, and in a step earlier waves."""
 
     def work(engine: Inference, cancelled: Callable[[], bool]) -> Iterator[Made]:
-        with Tally(session.progress, f"rollout of step {step + 1}", "groups") as tally:
+        with Tally(session.progress, f"step {step + 1}", "groups") as tally:
             seed = derive_seed(session.job.run.seed, "rollout", step)
             tasks, schedule = session.tasks(step), session.job.train
             for experience in play(

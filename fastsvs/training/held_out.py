@@ -26,7 +26,7 @@ def evaluate_held_out(session: Session, step: int, underway: Mapping[int, Underw
     session.sync.publish(step)
 
     def work(engine: Inference, cancelled: Callable[[], bool]) -> list[Answered]:
-        with Tally(session.progress, "evaluation", "problems") as tally:
+        with Tally(session.progress, "held-out", "problems") as tally:
             return evaluate(
                 session.held_out,
                 engine,
@@ -39,7 +39,8 @@ def evaluate_held_out(session: Session, step: int, underway: Mapping[int, Underw
                 progress=lambda answered: tally.add(sum(answered.tokens), len(session.held_out)),
             )
 
-    answered = session.rollouts.start(work).result(version=step)
+    with session.progress.phase("evaluation"):
+        answered = session.rollouts.start(work).result(version=step)
     if answered:
         session.folder.write_evaluation(step, figures(answered, config), [problem.as_row() for problem in answered])
         facts = "  ".join(f"{name} {rate}" for name, rate in pass_rates(answered, config.k).items())

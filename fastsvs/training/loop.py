@@ -72,7 +72,7 @@ def train_step(session: Session, step: int, underway: dict[int, Underway]) -> tu
     for wave in range(session.job.train.waves):
         last = wave + 1 == session.job.train.waves
         try:
-            with timed(times, "rollout"):
+            with clock(session, times, "rollout"):
                 made, batch = experience.next_wave(session, rollout, step, last)
         except (EngineFailure, Preempted) as error:
             if not wave:
@@ -177,13 +177,7 @@ def saved_on_failure(session: Session, step: int) -> Iterator[None]:
 @contextmanager
 def clock(session: Session, times: dict[str, float], name: str) -> Iterator[None]:
     """Show the phase `name` of a step while it lasts, and add its seconds to `times`."""
-    with timed(times, name), session.progress.phase(name):
-        yield
-
-
-@contextmanager
-def timed(times: dict[str, float], name: str) -> Iterator[None]:
-    """Add the seconds of the phase `name` to `times`."""
     began = perf_counter()
-    yield
+    with session.progress.phase(name):
+        yield
     times[f"time/{name}"] = times.get(f"time/{name}", 0.0) + perf_counter() - began
