@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from fastsvs.policy import load_hf_config
 from fastsvs.rollout import Request, Rollout, SamplingParams, VllmEngine, drain
 from fastsvs.rollout.registry import EngineSpec
 from fastsvs.selfplay.collect import Schedule
+from fastsvs.sync import Endpoint
 
 MAX_SEQUENCES = 32
 CURVE_POINTS = (1, 2, 4, 8, 16, MAX_SEQUENCES)
@@ -39,12 +40,12 @@ STEPS = WORKLOAD.steps(3)
 @dataclass(frozen=True)
 class Served:
     engine: VllmEngine
-    url: str
+    endpoint: Endpoint
 
     def steps(self) -> int:
         """Return the number of decode steps that the server has done. It does not depend on how busy the machine is."""
-        with urlopen(f"{self.url}/metrics", timeout=60) as answer:
-            found = re.search(rb"^vllm:iteration_tokens_total_count\S* (\S+)$", answer.read(), re.MULTILINE)
+        counted = ask(self.endpoint, "/metrics")
+        found = re.search(rb"^vllm:iteration_tokens_total_count\S* (\S+)$", counted, re.MULTILINE)
         assert found, "vLLM no longer counts its iterations under this name"
         return int(float(found[1]))
 
@@ -74,10 +75,9 @@ def measure(folder: Path, rounds: int) -> tuple[Curve, dict[Schedule, list[Playe
     return curve, fastest
 
 
-@contextmanager
-def server(folder: Path) -> Iterator[Served]:
-    """Open one server of models/tiny with random weights. Only its token limit ends a response."""
-    spec = EngineSpec(
+def serving_spec(folder: Path, servers: int) -> EngineSpec:
+    """Return the spec of servers of models/tiny with random weights. Only its token limit ends a response."""
+    return EngineSpec(
         hf_config=load_hf_config("models/tiny"),
         dtype=torch.float32,
         device=torch.device("cpu"),
@@ -85,16 +85,19 @@ def server(folder: Path) -> Iterator[Served]:
         rollout=RolloutConfig(
             engine="vllm",
             max_sequences=MAX_SEQUENCES,
-            server=ServerConfig(count=1, arguments={"disable-log-stats": False}),  # `steps` reads them
+            server=ServerConfig(count=servers, arguments={"disable-log-stats": False}),  # `steps` reads them
         ),
         max_sequence_tokens=WORKLOAD.prompt_tokens + WORKLOAD.lengths.limit,
         folder=folder,
     )
-    with closing(VllmEngine.build(spec)) as engine:
-        (endpoint,) = engine.endpoints(600.0)
-        name_weights(endpoint.url, version=0)
-        engine.weights_loaded([endpoint.name], version=0)
-        yield Served(engine, endpoint.url)
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[Served]:
+    with closing(VllmEngine.build(serving_spec(folder, servers=1))) as engine:
+        name_weights(engine, version=0)
+        [endpoint] = engine.endpoints(600.0)
+        yield Served(engine, endpoint)
 
 
 def measure_curve(served: Served, rounds: int) -> Curve:
@@ -120,12 +123,20 @@ def play(served: Served, step: Workload, schedule: Schedule) -> Played:
     return Played(Outcome(seconds, tokens), served.steps() - decoded)
 
 
-def name_weights(url: str, version: int) -> None:
-    """Give the weights that the server began with a version, as published ones have."""
-    body = json.dumps({"new_version": str(version)}).encode()
-    headers = {"Content-Type": "application/json"}
-    with urlopen(UrlRequest(f"{url}/update_weight_version", body, headers), timeout=60):
-        pass
+def name_weights(engine: VllmEngine, version: int) -> None:
+    """Give the weights that the servers began with a version, as published ones have, and let requests in."""
+    endpoints = engine.endpoints(600.0)
+    for endpoint in endpoints:
+        ask(endpoint, "/update_weight_version", {"new_version": str(version)})
+    engine.weights_loaded([endpoint.name for endpoint in endpoints], version)
+
+
+def ask(endpoint: Endpoint, path: str, body: Mapping[str, str] | None = None) -> bytes:
+    """Return what the server answers to one who has its key."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {endpoint.api_key}"}
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(UrlRequest(endpoint.url + path, data, headers), timeout=60) as answer:
+        return answer.read()
 
 
 def _generate(engine: VllmEngine, sequences: int, tokens: int) -> float:

@@ -1,24 +1,24 @@
 """A discrete-event simulation of rollout servers, as an `Engine`: the schedule under test is the real one.
 
-A server decodes all its sequences in lock step. A step takes as long as the throughput curve says for their number. The
-server takes requests in the order in which they come, up to its limit, each group as a whole on the least loaded server
-(as `fastsvs.rollout.vllm` does). Events are the end of a sequence and the arrival of requests.
+A server decodes all its sequences in lock step. A step takes as long as the throughput curve says for their number.
+The server takes requests up to its limit, by priority and then in the order in which they come, each group as a whole
+on the least loaded server (as `fastsvs.rollout.vllm` does). Events are the end of a sequence and the arrival of
+requests.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 
 import numpy as np
 from torch import Tensor
 
 from bench.rollout.workload import Workload
 from fastsvs.rollout import Request, Rollout
-from fastsvs.selfplay import Task
 from fastsvs.selfplay.collect import Schedule
 
 
@@ -61,8 +61,8 @@ class _Server:
     steps: float = 0.0
     """Number of decode steps done so far; a sequence that ends at step s is in `running` as (s, key)."""
     running: list[tuple[float, str]] = field(default_factory=list)
-    waiting: deque[tuple[int, str]] = field(default_factory=deque)
-    """Waiting sequences as (length, key)."""
+    waiting: list[tuple[int, int, int, str]] = field(default_factory=list)
+    """Heap of waiting sequences as (priority, place in the order of arrival, length, key)."""
 
     def load(self) -> int:
         return len(self.running) + len(self.waiting)
@@ -88,7 +88,7 @@ class _Server:
 
     def admit(self) -> None:
         while self.waiting and len(self.running) < self.limit:
-            length, key = self.waiting.popleft()
+            _, _, length, key = heapq.heappop(self.waiting)
             heapq.heappush(self.running, (self.steps + length, key))
             self.steps -= self.curve.admission / self.curve.step(len(self.running))
 
@@ -99,7 +99,7 @@ class SimulatedEngine:
     def __init__(self, workload: Workload, curve: Curve, servers: int, max_sequences: int) -> None:
         self.workload = workload
         self._servers = [_Server(curve, max_sequences) for _ in range(servers)]
-        self._kinds: dict[str, str] = {}
+        self._places = count()
         self._left: dict[str, int] = {}
         """Number of samples of each request that have not ended."""
         self._requests: dict[str, Request] = {}
@@ -111,8 +111,9 @@ class SimulatedEngine:
             server = min(self._servers, key=_Server.load)
             server.advance(self.now)
             self._requests[request.key], self._left[request.key] = request, request.samples
-            lengths = [self._length(request, sample) for sample in range(request.samples)]
-            server.waiting += [(length, request.key) for length in lengths]
+            lengths = [self.length(request, sample) for sample in range(request.samples)]
+            for length in lengths:
+                heapq.heappush(server.waiting, (request.priority, next(self._places), length, request.key))
             server.admit()
             self.tokens += sum(lengths)
 
@@ -138,13 +139,15 @@ class SimulatedEngine:
 
     def close(self) -> None: ...
 
-    def _length(self, request: Request, sample: int) -> int:
+    def next_end(self) -> float:
+        """Return the time at which the next sequence ends, infinite when nothing is under way."""
+        return min(map(_Server.next_end, self._servers))
+
+    def length(self, request: Request, sample: int) -> int:
+        """Return the tokens of a response."""
         if not self.workload.lengths.within_group:
             return request.sampling.max_tokens
-        depth = request.key.count("/")
-        kind = ("original", "synthesis", "variant")[depth]
-        task = Task(request.key, kind, None, (), request.samples)  # type: ignore[arg-type]
-        return self.workload.lengths.of(task, sample, self.workload.seed)
+        return self.workload.length(request.key, sample)
 
 
 def simulate(

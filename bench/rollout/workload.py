@@ -94,10 +94,15 @@ class Workload:
     def finish(self, groups: Sequence[Group]) -> Experience:
         return Experience(list(groups), {})
 
+    def length(self, key: str, sample: int) -> int:
+        """Return the tokens of response number `sample` to the task with this key."""
+        kind = (ORIGINAL, SYNTHESIS, VARIANT)[key.count("/")]
+        return self.lengths.of(Task(key, kind, None, (), self.samples), sample, self.seed)  # type: ignore[arg-type]
+
     def collect(self, engine: Engine, schedule: Schedule) -> Experience:
         """Run the whole step on `engine`. Answers are checked in no time."""
         sampling = SamplingParams(max_tokens=self.lengths.limit)
-        return collect(self, self.tasks(), engine, _Instantly(), lambda ids: "", sampling, self.seed, schedule=schedule)
+        return collect(self, self.tasks(), engine, Instantly(), lambda ids: "", sampling, self.seed, schedule=schedule)
 
     def _limited(self, task: Task) -> Task:
         """Limit the task to its length, where all responses of a group are equally long, so that a real engine makes
@@ -112,7 +117,9 @@ class Workload:
         return tuple(draw.integers(0, 64, self.prompt_tokens).tolist())
 
 
-class _Instantly:
+class Instantly:
+    """A verifier that finds every answer right, in no time."""
+
     def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict | Future[Verdict]]:
         return [Verdict.CORRECT] * len(pairs)
 
