@@ -13,15 +13,18 @@ from whole_runs import OF_THE_MACHINE, ROOT, SMALL, command, environment
 
 from fastsvs.files import read_jsonl
 
+WAVES = ("train.waves=3", "algorithm.old_logprobs=engine")
+"""Options under which a step is learned from in parts, so that a kill meets one that is half learned."""
 
-def arguments(folder: Path, steps: int) -> list[str]:
+
+def arguments(folder: Path, steps: int, options: tuple[str, ...]) -> list[str]:
     sizes = [override for override in SMALL if not override.startswith("run.steps")]
-    return ["train", "configs/tiny_svs.yaml", *sizes, f"run.steps={steps}", f"run.dir={folder}"]
+    return ["train", "configs/tiny_svs.yaml", *sizes, *options, f"run.steps={steps}", f"run.dir={folder}"]
 
 
-def launch(folder: Path, steps: int) -> subprocess.Popen[bytes]:
+def launch(words: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command(*arguments(folder, steps)),
+        command(*words),
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.DEVNULL,
@@ -38,12 +41,12 @@ def written(folder: Path) -> dict[str, int]:
     return sizes
 
 
-def run_with_kills(folder: Path, steps: int, kills: int, start_seconds: float, step_seconds: float, seed: int) -> int:
+def run_with_kills(words: list[str], folder: Path, kills: int, start_seconds: float, step_seconds: float) -> int:
     """Kill up to `kills` sessions, one in four while it starts, the others within a step of the first that they
     record; then let one finish. How many were killed. The first session and the last are fresh interpreters."""
-    moments = random.Random(seed)
+    moments = random.Random(kills)
     for killed in range(kills):
-        session = Run(*arguments(folder, steps)) if killed else launch(folder, steps)
+        session = Run(*words) if killed else launch(words)
         before = written(folder)
         if moments.random() < 0.25:
             time.sleep(moments.uniform(0, start_seconds))
@@ -54,7 +57,7 @@ def run_with_kills(folder: Path, steps: int, kills: int, start_seconds: float, s
         session.kill()
         if session.wait() == 0:
             return killed
-    assert launch(folder, steps).wait(timeout=300) == 0
+    assert launch(words).wait(timeout=300) == 0
     return kills
 
 
@@ -78,15 +81,20 @@ def assert_same_end(fastsvs, folder: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kills", "steps"),
-    [pytest.param(3, 3), pytest.param(20, 12, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])],
+    ("kills", "steps", "options"),
+    [
+        pytest.param(3, 3, ()),
+        pytest.param(6, 4, WAVES, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param(20, 12, (), marks=[pytest.mark.slow, pytest.mark.timeout(1500)]),
+    ],
 )
-def test_killed_at_random_moments(fastsvs, tmp_path: Path, kills: int, steps: int) -> None:
+def test_killed_at_random_moments(fastsvs, tmp_path: Path, kills: int, steps: int, options: tuple[str, ...]) -> None:
     began = time.perf_counter()
-    result = fastsvs(*arguments(tmp_path / "alone", steps), timeout=600)
+    result = fastsvs(*arguments(tmp_path / "alone", steps, options), timeout=600)
     assert result.returncode == 0, result.stderr
     stepping = sum(row["time/step"] for row in read_jsonl(tmp_path / "alone" / "metrics.jsonl"))
     starting = time.perf_counter() - began - stepping
-    killed = run_with_kills(tmp_path / "killed", steps, kills, starting, stepping / steps, seed=kills)
+    words = arguments(tmp_path / "killed", steps, options)
+    killed = run_with_kills(words, tmp_path / "killed", kills, starting, stepping / steps)
     assert killed > steps // 4  # none of them can have got far
     assert_same_end(fastsvs, tmp_path / "alone", tmp_path / "killed")
