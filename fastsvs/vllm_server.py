@@ -12,6 +12,7 @@ from; it must stay light.
 import gc
 import sys
 
+from fastsvs.processes import die_with_ancestors
 from fastsvs.vllm_guard import NAME as GUARD
 from fastsvs.vllm_guard import required_key
 
@@ -19,6 +20,7 @@ THRESHOLDS = (50_000, 20, 20)
 """Number of young objects, then of collections of each generation, before the next older one is searched."""
 
 gc.set_threshold(*THRESHOLDS)
+die_with_ancestors()
 
 if __name__ == "__main__":
     try:

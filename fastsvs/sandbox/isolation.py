@@ -5,18 +5,17 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from tempfile import gettempdir
 
+from fastsvs.processes import die_with_parent
 from fastsvs.sandbox import seccomp
 
 _NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 _NEWUSER, _NEWPID, _NEWNET = 0x10000000, 0x20000000, 0x40000000
 _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXECUTION, _REMOUNT, _RECURSIVE, _PRIVATE = 1, 2, 4, 8, 32, 16384, 1 << 18
-_SET_PARENT_DEATH_SIGNAL = 1
 _NOBODY = 65534
 
 
@@ -79,12 +78,6 @@ def confine(memory_bytes: int, cpu_seconds: int) -> None:
     die_with_parent()
     if seccomp.supported():
         seccomp.install()
-
-
-def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends (on Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _leave_namespaces() -> int:

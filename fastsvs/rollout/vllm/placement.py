@@ -11,7 +11,7 @@ from math import ceil
 
 import torch
 
-from fastsvs import distributed
+from fastsvs import distributed, leftovers
 from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.errors import UserError
 from fastsvs.open_files import check_connections
@@ -137,12 +137,14 @@ def external_servers(config: ServerConfig) -> list[Server]:
 
 
 def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalServer]:
-    """Return the servers of this node, which is number `node` of the job."""
+    """Return the servers of this node, which is number `node` of the job. What an earlier attempt left of its own is
+    removed first."""
     config = spec.rollout.server
     devices = visible_devices() if spec.device.type == "cuda" else ()
     count = count_servers(config, len(devices))
     check_files(spec.rollout, 1)
     folder = spec.folder.absolute() / f"node-{node}" if node else spec.folder.absolute()
+    leftovers.sweep_orphans(folder)
     if spec.weights is None:
         spec.hf_config.save_pretrained(folder / "model")
     launch = Launch(

@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from fastsvs.rollout.vllm.command import Launch, command, environment, free_port
+from fastsvs import leftovers
+from fastsvs.rollout.vllm.command import Launch, command, environment, free_port, supervised
 
 TAIL_LINES = 30
 STOP_SECONDS = 20.0
@@ -61,7 +62,8 @@ class ExternalServer:
 
 @dataclass
 class LocalServer:
-    """A vLLM process under our supervisor: it ends with this process, even when that is killed with -9."""
+    """A vLLM process under our supervisor: it ends with this process, even when that is killed with -9, and leaves
+    nothing but its log."""
 
     name: str
     launch: Launch
@@ -79,16 +81,17 @@ class LocalServer:
     async def start(self) -> str:
         port = free_port(self.launch.host)
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        folder = leftovers.temporary_folder(self.log)
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             log.write(f"==== {datetime.now():%Y-%m-%d %H:%M:%S} {self.name} on port {port}\n".encode())
             log.flush()
             self._process = subprocess.Popen(
-                command(self.launch, port),
+                supervised(command(self.launch, port), leftovers.record_of(self.log), folder),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment(self.launch, self.index, os.environ),
+                env=environment(self.launch, self.index, os.environ, folder),
                 cwd=self.log.parent,
                 start_new_session=True,  # Ctrl-C and torchrun's signals are for the trainer, which then stops us
             )
@@ -114,3 +117,4 @@ class LocalServer:
         except subprocess.TimeoutExpired:  # by then only a process in an uninterruptible call is left
             self._process.kill()
         self._process = None
+        await asyncio.to_thread(leftovers.sweep, leftovers.record_of(self.log))
