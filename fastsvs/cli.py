@@ -177,7 +177,13 @@ def _init(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    if options.nodes:
+    if options.run is not None:
+        if options.nodes:
+            raise UserError("doctor looks at RUN or, with --nodes, at machines: name one of them")
+        from fastsvs.commands.stored_checkpoints import diagnose_run
+
+        diagnose_run(options.run)
+    elif options.nodes:
         from fastsvs.commands import cluster
 
         cluster.diagnose(options.run_dir, options.out)

@@ -62,12 +62,28 @@ def check_folder(key: str, folder: Path) -> None:
     written, or is another process's."""
     if "\0" in str(folder):
         raise UserError(f"{key}: {str(folder)!r} is no name of a folder")
-    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
+    nearest = _nearest(folder)
     if not nearest.is_dir():
         raise UserError(f"{key}: {nearest} is a file; name a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"{key}: nothing can be written to {nearest}; name a folder of your own")
     _check_free(folder)
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Return the number of bytes that this user may still write where `folder` lies, or will lie once it is made; None
+    where the file system does not tell."""
+    try:
+        facts = os.statvfs(_nearest(folder))
+    except OSError:
+        return None
+    return facts.f_bavail * facts.f_frsize if facts.f_blocks else None
+
+
+def in_words(size: int) -> str:
+    """Return a number of bytes with its unit, such as `3.5 GiB`."""
+    unit = max(0, min(4, (size.bit_length() - 1) // 10))
+    return f"{size} bytes" if unit == 0 else f"{size / 1024**unit:.1f} {' KMGT'[unit]}iB"
 
 
 def lock(folder: Path) -> IO[str]:
@@ -89,6 +105,11 @@ def lock(folder: Path) -> IO[str]:
     except OSError:
         pass
     return file
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that is there."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
 
 
 def _check_free(folder: Path) -> None:

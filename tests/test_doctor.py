@@ -1,10 +1,13 @@
 """`fastsvs doctor`: a line for everything that a run may need, and a cure for everything that is lacking."""
 
+import re
 import resource
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from whole_runs import SFT
 
 from fastsvs.cli import main
 from fastsvs.commands import doctor
@@ -115,3 +118,56 @@ def test_a_driver_and_a_torch_that_do_not_meet(monkeypatch, driver, runtime, sta
     (cuda,) = [finding for finding in doctor.accelerator() if finding.name == "CUDA"]
     assert cuda.state == state
     assert said in str(cuda)
+
+
+@pytest.fixture(scope="module")
+def run(fastsvs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert fastsvs(*SFT, f"run.dir={folder}").returncode == 0
+    return folder
+
+
+def damaged_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def gone(file: Path) -> None:
+    file.unlink()
+
+
+def other_model(file: Path) -> None:
+    manifest = file.with_name("manifest.json")
+    manifest.write_text(manifest.read_text().replace('"layers"', '"storeys"'))
+
+
+@pytest.mark.parametrize("harm", [None, damaged_byte, cut_off, gone, other_model])
+def test_checkpoints_are_verified_without_a_model(run: Path, tmp_path: Path, harm, capsys) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    if harm:
+        harm(folder / "checkpoints" / "step_00000002" / "rank_00000.safetensors")
+    assert main(["doctor", str(folder)]) == (2 if harm else 0)
+    printed = capsys.readouterr()
+    first, second, *_ = printed.out.splitlines()
+    assert first.startswith("ok    step_00000001       ")
+    if harm:
+        assert second.startswith("LACKS step_00000002 ")
+        assert f"is damaged; move it away to go on from {folder}/checkpoints/step_00000001: " in second
+        assert "Traceback" not in printed.err
+    else:
+        assert re.fullmatch(r"ok    step_00000002       \d+\.\d MiB, as they were written", second)
+
+
+def test_a_run_without_checkpoints_and_what_is_no_run(run: Path, tmp_path: Path, capsys) -> None:
+    assert main(["doctor", str(tmp_path)]) == 2
+    assert "is no run folder" in capsys.readouterr().err
+    shutil.copy(run / "config.yaml", tmp_path)
+    assert main(["doctor", str(tmp_path)]) == 0
+    assert "has none yet" in capsys.readouterr().out
+    assert main(["doctor", str(run), "--nodes"]) == 2

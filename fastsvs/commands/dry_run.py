@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from math import prod
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
@@ -13,7 +15,8 @@ from fastsvs.architecture import Architecture, read_architecture
 from fastsvs.commands import evaluate, self_improve, sft
 from fastsvs.config import EvalJob, PolicyConfig, SelfJob, SftJob, TrainJob
 from fastsvs.errors import UserError
-from fastsvs.policy import hf_shapes, megatron_shapes
+from fastsvs.files import free_bytes, in_words
+from fastsvs.policy import checkpoint, hf_shapes, megatron_shapes
 from fastsvs.rollout import read_nodes
 from fastsvs.training import preflight
 
@@ -25,21 +28,21 @@ def check_train(job: TrainJob) -> str:
     """Return what the job would do, as its resolved configuration under comments. Raises UserError for the first thing
     that would stop it."""
     processes = distributed.launched_world_size() and read_nodes(job.rollout).trainers
-    checked = preflight(job, processes)
+    checked = preflight(job, processes, at_disk=_at_disk())
     return _report([*checked.inputs.facts, *checked.advice, *describe_model(job, checked.hf_config, processes)], job)
 
 
 def check_sft(job: SftJob) -> str:
     """Check a fine-tuning job as `check_train` does."""
     processes = distributed.launched_world_size()
-    checked = sft.preflight(job, processes)
+    checked = sft.preflight(job, processes, at_disk=_at_disk())
     return _report([*checked.facts, *describe_model(job, checked.hf_config, processes)], job)
 
 
 def check_self(job: SelfJob) -> str:
     """Check a job of `fastsvs self` as `check_train` does."""
     processes = distributed.launched_world_size()
-    inputs = self_improve.preflight(job, processes)
+    inputs = self_improve.preflight(job, processes, at_disk=_at_disk())
     return _report([*inputs.facts, *describe_model(job, inputs.hf_config, processes)], job)
 
 
@@ -47,6 +50,11 @@ def check_eval(job: EvalJob) -> str:
     """Check an evaluation job as `check_train` does. The model to evaluate must be there."""
     inputs = evaluate.preflight(job, here=distributed.launched_world_size() is not None)
     return _report([*inputs.facts, f"{job.model.path}: step {inputs.stored.step}"], job)
+
+
+def _at_disk() -> bool:
+    """Return True under torchrun itself: a dry run elsewhere may be far from the disk that the run writes to."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def describe_model(job: TrainJob | SftJob | SelfJob, hf: PretrainedConfig, processes: int | None) -> list[str]:
@@ -60,6 +68,7 @@ def describe_model(job: TrainJob | SftJob | SelfJob, hf: PretrainedConfig, proce
         f"{job.model.path}: {hf.model_type}, {total / 1e6:,.1f} M parameters, "
         f"TP {policy.tensor_parallel} x PP {policy.pipeline_parallel}",
         *_memory_facts(architecture, policy, stages, processes),
+        _disk_fact(job, architecture),
     ]
 
 
@@ -111,6 +120,14 @@ def _memory_facts(
         f"host memory per rank (estimate): {(saved + state) / GIB:.2f} GiB = {saved / GIB:.2f} checkpoint on its way "
         f"+ {state / GIB:.2f} offloaded",
     ]
+
+
+def _disk_fact(job: TrainJob | SftJob | SelfJob, architecture: Architecture) -> str:
+    each, free = checkpoint.state_bytes(architecture, job.policy.tensor_parallel), free_bytes(Path(job.run.dir))
+    return (
+        f"disk: {in_words(each)} a checkpoint, up to {job.run.keep_checkpoints + 1} at a time; "
+        f"{'an unknown number of bytes' if free is None else in_words(free)} free in run.dir as seen from here"
+    )
 
 
 def _activation_bytes(architecture: Architecture, policy: PolicyConfig, width: int) -> float:

@@ -42,7 +42,7 @@ from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import FATES, Chain, Group, SelfStage, collect, original_tasks
 from fastsvs.stored_run import RunLayout
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
-from fastsvs.training import check_policy
+from fastsvs.training import check_policy, check_room
 from fastsvs.verify import AnswerVerifier, check_verifier
 
 Counters = Mapping[str, float]
@@ -123,15 +123,17 @@ def open_round(job: SelfJob, number: int) -> Round:
     return Round(number, ModelConfig(path=str(result_of(folder(number - 1)))), folder(number))
 
 
-def preflight(job: SelfJob, processes: int | None) -> Inputs:
+def preflight(job: SelfJob, processes: int | None, *, at_disk: bool = True) -> Inputs:
     """Read and check what the rounds need. Raises UserError for what cannot be read or used, by an engine or by the
-    rounds' fine-tuning on `processes` processes (None: on as many as their layout takes, wherever they are). Needs no
-    weights and writes nothing."""
+    rounds' fine-tuning on `processes` processes (None: on as many as their layout takes, wherever they are), or has no
+    room on the disk, if `at_disk`. Needs no weights and writes nothing."""
     check_placement(job.rollout, "fastsvs self")
     check_verifier(job.verifier)
     engine = ENGINES.get(job.rollout.engine)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
+    if at_disk:
+        check_room(job, RunLayout(folder.layout.round(1) / "sft").checkpoints, hf_config)
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
     problems, facts = read_problems(job.data, tokenizer, "train")
     replay: list[Sequence[Message]] = []

@@ -22,7 +22,7 @@ from fastsvs.files import check_folder
 from fastsvs.policy import Policy, checkpoint, keep_base, write_companions
 from fastsvs.stored_run import checkpoint_step
 from fastsvs.telemetry import RunFolder, StepProgress
-from fastsvs.training import build_saver, check_policy, check_resumption
+from fastsvs.training import SaveSchedule, build_saver, check_policy, check_resumption, check_room
 
 Example = tuple[np.ndarray, np.ndarray]
 """Token ids `[tokens]` and whether each is to be learned `[tokens]`."""
@@ -47,7 +47,7 @@ def sft(job: SftJob) -> Path:
     if main:
         keep_base(job.model, checked.tokenizer, folder.root)
     sampler = EpochSampler(len(examples), job.run.prompts_per_step, job.run.seed)
-    saver = build_saver(job, folder)
+    saver, schedule = build_saver(job, folder), SaveSchedule(job)
     with closing(folder), closing(saver), StepProgress("sft", job.run.steps, start, enabled=main) as progress:
         for fact in (*checked.facts, *policy.facts):
             progress.say(fact)
@@ -62,7 +62,7 @@ def sft(job: SftJob) -> Path:
             folder.log(row)
             progress.advance(step + 1, f"loss {metrics['loss']:.4f}  {row['time/step']:.2f} s")
             early = step + 1 < job.run.steps and distributed.broadcast(preemption.told())
-            if (step + 1) % job.run.save_every == 0 or step + 1 == job.run.steps or early:
+            if schedule.is_due(step + 1) or early:
                 saver.begin(policy, step + 1, {})
             if early:
                 saver.finish()
@@ -90,13 +90,15 @@ class Checked:
     facts: Sequence[str]
 
 
-def preflight(job: SftJob, processes: int | None) -> Checked:
+def preflight(job: SftJob, processes: int | None, *, at_disk: bool = True) -> Checked:
     """Check the job as `fastsvs.training.preflight` does for training with rewards."""
     check_example_length(job)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     main = distributed.is_main()
     folder = RunFolder(job, Path(job.run.dir), writable=main)
     check_resumption(folder.checkpoints, hf_config)
+    if at_disk:
+        check_room(job, folder.checkpoints, hf_config)
     if main and job.export is not None:
         check_folder("export", Path(job.export))
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)

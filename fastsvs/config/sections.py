@@ -260,6 +260,9 @@ class RunConfig(Section):
     """Number of problems of the data set in one step; for fine-tuning, of examples."""
     save_every: int = Field(4, ge=1)
     """Number of steps between checkpoints; the last step is always saved."""
+    save_minutes: float = Field(0.0, ge=0)
+    """Number of minutes since the last checkpoint, by the main rank's clock, after which a step that ends is saved,
+    too; 0 goes by `run.save_every` alone."""
     keep_checkpoints: int = Field(2, ge=1)
     """Number of checkpoints to keep; older ones are removed."""
     timeout_seconds: float = Field(1800.0, gt=0)

@@ -24,14 +24,26 @@ from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
 from fastsvs.policy import tensor_file
 from fastsvs.policy.agreement import on_all
+from fastsvs.policy.checkpoint_folder import abandoned_bytes
 from fastsvs.policy.manifest import MANIFEST, FileFacts, Manifest, check_sizes, read_manifest
-from fastsvs.policy.pieces import MASTER, PieceIndex, SavedTensors
+from fastsvs.policy.pieces import MASTER, PieceIndex, SavedTensors, state_bytes
 from fastsvs.policy.policy import Policy
 from fastsvs.policy.saver import Saver
 from fastsvs.policy.training_state import Restoration
 from fastsvs.stored_run import checkpoints_in
 
-__all__ = ["MANIFEST", "Saver", "check", "latest", "load", "open_masters", "save"]
+__all__ = [
+    "MANIFEST",
+    "Saver",
+    "abandoned_bytes",
+    "check",
+    "latest",
+    "load",
+    "open_masters",
+    "save",
+    "state_bytes",
+    "verify",
+]
 
 HASHING_THREADS = 8
 """Largest number of files that one process hashes at a time."""
@@ -56,6 +68,22 @@ def check(path: Path, architecture: Architecture) -> None:
         manifest = read_manifest(path)
         check_sizes(path, manifest)
     _check_architecture(path, manifest, architecture)
+
+
+def verify(path: Path) -> int:
+    """Read a checkpoint whole, compare every file with the manifest, and return the number of bytes. Raises UserError
+    for one that is damaged. Needs no model."""
+    with _damaged(path):
+        manifest = read_manifest(path)
+        try:
+            architecture = Architecture(**manifest.architecture)
+        except TypeError as error:
+            raise UserError(f"{MANIFEST} describes no model of this version: {error}") from error
+        _open(path, manifest, architecture)
+    trust = _hash_in_background(path, manifest.files)
+    for name in sorted(manifest.files):
+        trust(path / name)
+    return sum(facts.bytes for facts in manifest.files.values())
 
 
 def load(policy: Policy, path: Path) -> dict[str, Any]:

@@ -6,20 +6,33 @@ is removed. What a kill leaves behind is hidden, and removed by the next save.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from pathlib import Path
 
+from fastsvs.errors import UserError
+from fastsvs.files import free_bytes, in_words
 from fastsvs.policy.manifest import MANIFEST, Manifest
 from fastsvs.stored_run import checkpoint_name, checkpoints_in
 
 
-def begin(root: Path, step: int) -> None:
-    """Make the hidden folder of a checkpoint, and remove what earlier ones left behind."""
-    for leftover in root.glob(".step_*"):
+def begin(root: Path, step: int, size: int) -> None:
+    """Make the hidden folder of a checkpoint of `size` bytes, and remove what earlier ones left behind. Raises
+    UserError where the disk has no room for it."""
+    for leftover in _abandoned(root):
         shutil.rmtree(leftover)
+    free = free_bytes(root)
+    if free is not None and free < size:
+        raise UserError(f"{os.strerror(errno.ENOSPC)}: it takes {in_words(size)}, and {in_words(free)} are free")
     draft_of(root, step).mkdir(parents=True)
+
+
+def abandoned_bytes(root: Path) -> int:
+    """Return the bytes on the disk that the next save frees before it writes."""
+    files = [file for folder in _abandoned(root) for file in folder.rglob("*")]
+    return sum(file.lstat().st_blocks * 512 for file in files)
 
 
 def draft_of(root: Path, step: int) -> Path:
@@ -44,6 +57,11 @@ def prune(root: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints."""
     for path in list(checkpoints_in(root).values())[:-keep]:
         _remove(path)
+
+
+def _abandoned(root: Path) -> list[Path]:
+    """Return the hidden folders of checkpoints that are not under way."""
+    return list(root.glob(".step_*"))
 
 
 def _remove(checkpoint: Path) -> None:

@@ -159,6 +159,13 @@ class SavedTensors:
         return values.view(-1, region.width) if len(shape) > 1 else values
 
 
+def state_bytes(architecture: Architecture, tensor_parallel: int) -> int:
+    """Return the number of bytes of masters and moments in a checkpoint that is written at `tensor_parallel`. Headers
+    and manifest come on top."""
+    values = sum(prod(shape) for _, shape in _shards(architecture, tensor_parallel))
+    return (1 + len(MOMENTS)) * values * FLOAT_BYTES
+
+
 def check_finite(values: Tensor, shard: str) -> None:
     """Raise UserError for values that are not finite."""
     if not values.isfinite().all():

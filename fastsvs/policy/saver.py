@@ -25,8 +25,9 @@ from megatron.core import parallel_state as mpu
 
 from fastsvs import distributed
 from fastsvs.errors import UserError
+from fastsvs.files import free_bytes, in_words
 from fastsvs.policy import checkpoint_folder, tensor_file, training_state
-from fastsvs.policy.agreement import on_main
+from fastsvs.policy.agreement import on_all, on_main
 from fastsvs.policy.host_memory import HostMemory
 from fastsvs.policy.manifest import FileFacts, Manifest
 from fastsvs.policy.policy import Policy
@@ -36,6 +37,9 @@ LOOK_SECONDS = 0.1
 """Time between two looks of the main rank for the others' parts, in seconds."""
 GRACE_SECONDS = 10.0
 """Time that other ranks get for their parts beyond the main rank's own when the job ends, in seconds."""
+
+FACTS_BYTES = 200
+"""Room for the facts about one file in the manifest, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class Saver:
         self._times: dict[str, float] = {}
         self._closed_at = inf
         """Time at which the job ended without having finished the save, in seconds."""
+        self._size = 0
+        """Size of the newest checkpoint in bytes."""
 
     @property
     def step(self) -> int | None:
@@ -89,9 +95,8 @@ class Saver:
         """
         began = perf_counter()
         self.finish()
-        on_main(partial(checkpoint_folder.begin, self._root, step), self._failure(step))
         pieces = dict(sorted(training_state.pieces(policy).items()))
-        self._memory.store([part for piece in pieces.values() for part in policy.away.parts(piece)])
+        sizes = {name: piece.numel() for name, piece in pieces.items()}
         facts = {
             "step": step,
             "state": json.loads(json.dumps(dict(state))),  # as it is now
@@ -99,13 +104,23 @@ class Saver:
             "tensor_parallel": mpu.get_tensor_model_parallel_world_size(),
             "updates": policy.updates,
         }
-        sizes = {name: piece.numel() for name, piece in pieces.items()}
+        files = on_all(lambda: tensor_file.size_of(sizes), self._failure(step))
+        self._size = sum(files) + len(files) * FACTS_BYTES + len(json.dumps(facts, indent=1))
+        on_main(partial(checkpoint_folder.begin, self._root, step, self._size), self._failure(step))
+        self._memory.store([part for piece in pieces.values() for part in policy.away.parts(piece)])
         self._under_way = step, _in_background(partial(self._save, sizes, facts))
         self._times["time/save"] = perf_counter() - began
 
     def check(self) -> None:
-        """Raise on every rank what went wrong with the save, if it is over."""
-        self._look(0.0)
+        """Raise on every rank what went wrong with the save, if it is over. Where it went well, but another one would
+        find no room, say so while there is time."""
+        if self._look(0.0) and distributed.is_main():
+            free = free_bytes(self._root)
+            if free is not None and free < self._size:
+                log.warning(
+                    "%s has %s free, and the next checkpoint takes %s: make room, or the run ends there",
+                    *(self._root, in_words(free), in_words(self._size)),
+                )
 
     def finish(self) -> None:
         """Wait until the save that is under way is on the disk."""
@@ -127,10 +142,10 @@ class Saver:
         times, self._times = self._times, {}
         return times
 
-    def _look(self, seconds: float) -> None:
-        """Ask the main rank, for up to `seconds`, whether the save is over."""
+    def _look(self, seconds: float) -> bool:
+        """Ask the main rank, for up to `seconds`, whether the save is over, and return True where it is now."""
         if not self._under_way:
-            return
+            return False
         _step, future = self._under_way
         outcome = distributed.broadcast(_result(future, seconds) if distributed.is_main() else None)
         if outcome is not None:
@@ -139,6 +154,7 @@ class Saver:
             if outcome.error:
                 raise UserError(outcome.error)
             self._times["time/checkpoint_write"] = outcome.seconds
+        return outcome is not None
 
     def _save(self, sizes: Mapping[str, int], facts: Mapping[str, Any]) -> Outcome:
         """Write this rank's part and, on the main rank, wait for the others' and publish. Runs in a thread."""

@@ -63,6 +63,11 @@ def write(path: Path, sizes: Mapping[str, int], values: Iterable[memoryview]) ->
     return FileFacts(bytes=size, sha256=digest.hexdigest())
 
 
+def size_of(sizes: Mapping[str, int]) -> int:
+    """Return the size in bytes of the file that `write` makes of tensors of these `sizes`."""
+    return len(_header(sizes)) + FLOAT_BYTES * sum(sizes.values())
+
+
 def read_header(path: Path) -> dict[str, Place]:
     """Return where each tensor of a file lies. Raises UserError when the file is no safetensors file, or ends before
     its last value."""

@@ -9,7 +9,10 @@ from typing import Any
 
 from fastsvs.report.folder import RunFiles, flatten
 
-INCIDENTAL = {"run.seed", "run.dir", "run.save_every", "run.keep_checkpoints", "run.timeout_seconds", "export"}
+INCIDENTAL = {
+    *("run.seed", "run.dir", "run.save_every", "run.save_minutes", "run.keep_checkpoints", "run.timeout_seconds"),
+    "export",
+}
 """Keys that do not make another experiment. Keys under `logging.` do not either."""
 SHOWN_KEYS = 2
 """Number of differing keys that the labels of one method's experiments show."""

@@ -23,7 +23,7 @@ from fastsvs.telemetry.loggers import Loggers, check_loggers
 from fastsvs.telemetry.loggers.registry import RunFacts
 
 RESUMABLE = {
-    *("run.dir", "run.steps", "run.save_every", "run.keep_checkpoints", "run.timeout_seconds"),
+    *("run.dir", "run.steps", "run.save_every", "run.save_minutes", "run.keep_checkpoints", "run.timeout_seconds"),
     *("evolution.rounds", "policy.offload"),
 }
 """Keys that may change between the sessions of one run: they do not alter what a step computes."""

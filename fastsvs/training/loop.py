@@ -40,7 +40,7 @@ def train(job: TrainJob) -> dict[str, Any]:
             with saved_on_failure(session, step + 1):
                 if cut:
                     raise cut
-            if session.save_is_due(step + 1):
+            if session.save_schedule.is_due(step + 1):
                 with session.progress.phase("save"):
                     session.save(step + 1)
             with saved_on_failure(session, step + 1):

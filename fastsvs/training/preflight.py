@@ -37,6 +37,7 @@ from fastsvs.training.checks import (
     check_waves,
 )
 from fastsvs.training.comparison import advice, check_group_size
+from fastsvs.training.saving import check_room
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,10 @@ class Checked:
     """Lines about what is allowed but will hardly be meant."""
 
 
-def preflight(job: TrainJob, processes: int | None) -> Checked:
-    """Check the job on `processes` training processes (None: on as many as its layout takes, wherever they are). Raises
-    UserError for the first thing that would stop it. Needs no weights and no accelerator, and writes nothing."""
+def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> Checked:
+    """Check the job on `processes` training processes (None: on as many as its layout takes, wherever they are), and
+    the room for checkpoints only `at_disk`, where `run.dir` names the disk of the run. Raises UserError for the first
+    thing that would stop it. Needs no weights and no accelerator, and writes nothing."""
     check_names(job)
     check_lengths(job)
     check_overlong(job)
@@ -69,6 +71,8 @@ def preflight(job: TrainJob, processes: int | None) -> Checked:
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
     check_resumption(folder.checkpoints, hf_config)
+    if at_disk:
+        check_room(job, folder.checkpoints, hf_config)
     inputs = read_inputs(job)
     read = {"data": inputs.problems, "evaluation": inputs.held_out}
     dated = reads_clock(inputs.tokenizer, job.data.template)

@@ -35,6 +35,7 @@ from fastsvs.training import checkpoint_hooks
 from fastsvs.training.checks import longest_request, longest_sequence, takes_turns, why_whole_steps
 from fastsvs.training.offloading import OffloadingSync
 from fastsvs.training.preflight import encode_text, preflight
+from fastsvs.training.saving import SaveSchedule
 from fastsvs.verify import AnswerVerifier, open_verifier
 
 
@@ -55,6 +56,7 @@ class Session:
     reference: Policy | None
     rollouts: Rollouts
     saver: checkpoint.Saver
+    save_schedule: SaveSchedule
     offloads: Sequence[Offload]
     """Movement of the state of policy and reference."""
     loss: CompleteLoss
@@ -153,10 +155,6 @@ class Session:
             if name not in ("stage", "sampler") and not isinstance(kept, dict):
                 raise UserError(f"{where} holds no object for the {name}: move the checkpoint away")
 
-    def save_is_due(self, step: int) -> bool:
-        run = self.job.run
-        return step % run.save_every == 0 or step == run.steps or checkpoint_hooks.is_due(self.job, step)
-
     def save(self, step: int) -> None:
         """Begin to write the checkpoint of a step, unless it is there or under way. Where a checkpoint hook is due, it
         holds the weights that the hook makes."""
@@ -222,6 +220,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
             reference=reference,
             rollouts=rollouts,
             saver=saver,
+            save_schedule=SaveSchedule(job),
             offloads=offloads,
             loss=loss,
             sampling=sampling_params(job.rollout),
