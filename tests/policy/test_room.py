@@ -54,9 +54,7 @@ def test_a_save_without_room_touches_nothing(policy: Policy, tmp_path: Path, mon
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.*")}
     size = kept._size
     leave(monkeypatch, size - 1)
-    with pytest.raises(
-        UserError, match=r"step 2 cannot .*, earlier ones are as they were: No space left.*: it takes"
-    ):
+    with pytest.raises(UserError, match=r"step 2 cannot .*, earlier ones are as they were: No space left.*: it takes"):
         kept.begin(policy, 2, {})
     assert {file: file.read_bytes() for file in tmp_path.rglob("*.*")} == before
     assert os.listdir(tmp_path) == ["step_00000001"]
