@@ -33,6 +33,7 @@ class MainRankEngine:
         self._engine = LocalEngine.build(spec)
         self._version = -1
         self._groups = 0
+        self._asked = 0
 
     check = LocalEngine.check
 
@@ -43,6 +44,7 @@ class MainRankEngine:
     def submit(self, requests: Sequence[Request]) -> None:
         self._on_main()
         self._engine.submit(requests)
+        self._asked += len(requests)
 
     def abort(self, keys: Collection[str]) -> None:
         self._on_main()
@@ -75,7 +77,8 @@ class MainRankEngine:
 
     def metrics(self) -> dict[str, float]:
         self._on_main()
-        return {"rollout/servers": 1.0}
+        asked, self._asked = self._asked, 0
+        return {"rollout/servers": 1.0, "rollout/asked": float(asked)}
 
     def close(self) -> None:
         self._engine.close()

@@ -70,6 +70,7 @@ def test_in_step_the_main_rank_alone_makes_the_batches_that_all_ranks_make(train
     assert groups(alone, 1) == groups(together, 1)
     [one], [other] = metrics(together), metrics(alone)
     assert other.pop("rollout/servers") == 1
+    assert other.pop("rollout/asked") > 0
     assert one.keys() == other.keys()
     for name in one:
         if not name.startswith(OF_THE_MACHINE):
@@ -89,6 +90,12 @@ def test_one_step_ahead_every_batch_but_the_first_is_one_version_old(ahead: Path
     assert all(row["policy/rollout_mismatch"] > 1e-4 > rows[0]["policy/rollout_mismatch"] for row in rows[1:])
     evaluated = [(ahead / "evaluations" / f"step_{step}.json").exists() for step in range(STEPS + 1)]
     assert evaluated == [True, False, True, False, True]
+
+
+def test_one_step_ahead_nothing_is_asked_twice(ahead: Path) -> None:
+    asked = sum(row["rollout/asked"] for row in metrics(ahead))
+    evaluations = 2 * 4  # before the first step and after the second
+    assert asked == evaluations + sum(len(groups(ahead, step)) for step in range(1, STEPS + 1))
 
 
 def test_killed_with_rollouts_ahead_it_loses_no_step_and_repeats_none(

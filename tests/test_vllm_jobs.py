@@ -66,8 +66,8 @@ def test_two_steps_of_self_play(fastsvs, tmp_path: Path, options: list[str]) -> 
     [(1, ["algorithm.rollout_correction=tis"]), (2, ["algorithm.old_logprobs=engine", "train.waves=2"])],
 )
 def test_rollouts_beside_the_update(fastsvs, tmp_path: Path, staleness: int, options: list[str]) -> None:
-    """Weights reach the servers while they work; no response is older than is allowed, and evaluations wait for
-    nothing."""
+    """Weights reach the servers while they work; no response is older than is allowed, none is sampled twice, and
+    evaluations wait for nothing."""
     evaluation = ["evaluation.path=tiny:heldout", "evaluation.limit=4", "evaluation.every=2"]
     options = [*options, *evaluation, f"train.staleness={staleness}"]
     result = fastsvs(*arguments(tmp_path / "run", *options, steps=4), timeout=500)
@@ -78,6 +78,9 @@ def test_rollouts_beside_the_update(fastsvs, tmp_path: Path, staleness: int, opt
         versions = {version for group in groups for version in group["weight_versions"]}
         assert versions <= set(range(max(0, row["step"] - 1 - staleness), row["step"]))
     assert rows[0]["rollout/version_lag"] == 0 < rows[1]["rollout/version_lag"]
+    written = [*(tmp_path / "run" / "samples").glob("*"), *(tmp_path / "run" / "evaluations").glob("step_[02].s*")]
+    tokens = sum(sum(row["tokens"]) for file in written for row in read_jsonl(file))
+    assert sum(row["rollout/generated_tokens"] for row in rows) == tokens
     assert [file.stem for file in sorted((tmp_path / "run" / "evaluations").glob("*.json"))] == [
         "step_0",
         "step_2",

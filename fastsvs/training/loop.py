@@ -54,17 +54,17 @@ def train_step(session: Session, step: int, underway: dict[int, Underway]) -> tu
     """Publish weights, roll out, play and learn, wave by wave, and return the step's row of metrics, where steps count
     from 1.
 
-    `underway` holds the rollouts that have begun, by step; this one's is taken out, and those of up to
-    `train.staleness` steps after it are put in. They use the weights from before this step's last wave was learned
-    from, and later ones as soon as there are any. The second value is what ended a step that had learned from some of
-    its waves, and None for a whole step.
+    `underway` holds the rollouts that have begun, by step; those of up to `train.staleness` steps after this one are
+    put in, and this one's is taken out when it is over. They use the weights from before this step's last wave was
+    learned from, and later ones as soon as there are any. The second value is what ended a step that had learned from
+    some of its waves, and None for a whole step.
     """
     saved = session.saver.take_times()
     times = {name: seconds for name, seconds in saved.items() if name == "time/save"}
     last_ahead = step + session.job.train.staleness
     with clock(session, times, "sync"):
         experience.begin_due(session, underway, step, last_ahead if session.updates_at_work else step)
-    rollout = underway.pop(step)
+    rollout = underway[step]
     cut, idle = None, 0.0
     waves: list[Made] = []
     whole: Made | None = None
@@ -109,6 +109,7 @@ def train_step(session: Session, step: int, underway: dict[int, Underway]) -> tu
     times |= saved | session.offloads[0].take_metrics()
     times |= {"time/generation": rollout.seconds, "time/engine_idle": idle}
     row = joined({"step": step + 1}, played, learning.metrics(), session.sync.metrics(), peak_memory(), times)
+    del underway[step]
     return row, cut
 
 
