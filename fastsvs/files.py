@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
@@ -152,16 +152,24 @@ def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def iterate_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+def iterate_jsonl(path: Path, spoiled: Callable[[UserError], object] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the objects of a jsonl file, without a last line that is cut off by a kill or is still being written.
 
-    Raises UserError for a file that cannot be read or a line that is no JSON object; a missing file has no lines.
+    Raises UserError for a file that cannot be read or a line that is no JSON object; a missing file has no lines. With
+    `spoiled` such lines are left out, and it is called with the error of each.
     """
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
                 if line.endswith("\n") and line.strip():
-                    yield _object(line, f"{path}, line {number}")
+                    try:
+                        row = _object(line, f"{path}, line {number}")
+                    except UserError as error:
+                        if spoiled is None:
+                            raise
+                        spoiled(error)
+                    else:
+                        yield row
     except FileNotFoundError:
         return
     except OSError as error:
@@ -186,8 +194,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         return _object(text, str(path))
     try:
         tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
+    except Exception as error:  # PyYAML raises all sorts over dates, numbers and nesting
+        raise UserError(f"{path} is not YAML: {_reason(error)}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path} does not hold a configuration")
     return tree
@@ -196,11 +204,15 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON: {error}; {CURE}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON: {_reason(error)}; {CURE}") from error
     if not isinstance(value, dict):
         raise UserError(f"{where}: not a JSON object; {CURE}")
     return value
+
+
+def _reason(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _to_json(value: Any, path: Path, indent: int | None = None) -> str:

@@ -204,6 +204,9 @@ def run_of(checkpoint: Path) -> Path:
 
 def _by_step(folder: Path, name: str) -> dict[int, Path]:
     """Return the entries of a folder whose names match, by the number in the name's group."""
-    entries = folder.iterdir() if folder.is_dir() else ()
+    try:
+        entries = list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror or error}") from error
     found = {int(match[1]): path for path in entries if (match := re.fullmatch(name, path.name))}
     return dict(sorted(found.items()))

@@ -10,8 +10,9 @@ from typing import Any
 import fastsvs
 from fastsvs.report.compare import arms, settings
 from fastsvs.report.families import Included, StepSamples, choose
-from fastsvs.report.folder import Number, RunFiles, read_run
+from fastsvs.report.folder import RunFiles, read_run
 from fastsvs.report.headline import headline, time_split
+from fastsvs.report.notices import Number
 
 DIGITS = 6
 """Number of significant digits of a metric on the page."""
@@ -41,7 +42,7 @@ def build(paths: Sequence[Path], samples: int) -> Document:
         "version": fastsvs.__version__,
         "arms": [asdict(arm) for arm in compared],
         "runs": [
-            _run(run, of_run[index], name, chosen[index][1])
+            _run(run, of_run[index], name, *chosen[index])
             for index, (run, name) in enumerate(zip(runs, _names(paths), strict=True))
         ],
         "settings": [{**asdict(setting), "differs": setting.differs} for setting in settings(runs)],
@@ -53,7 +54,7 @@ def build(paths: Sequence[Path], samples: int) -> Document:
     )
 
 
-def _run(run: RunFiles, arm: int, name: str, included: Included) -> dict[str, Any]:
+def _run(run: RunFiles, arm: int, name: str, chosen: Sequence[StepSamples], included: Included) -> dict[str, Any]:
     return {
         "name": name,
         "path": str(run.path),
@@ -67,6 +68,7 @@ def _run(run: RunFiles, arm: int, name: str, included: Included) -> dict[str, An
         "evaluations": {str(step): result for step, result in run.evaluations.items()},
         "time": columns([{"step": row["step"], **time_split(row)} for row in run.metrics]),
         "samples": asdict(included),
+        "notices": [*run.notices, *(line for samples in chosen for line in samples.notices)],
     }
 
 

@@ -6,7 +6,7 @@ and their solutions. Keys of a family begin with the key of its original.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,9 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fastsvs.errors import UserError
-from fastsvs.files import iterate_jsonl
 from fastsvs.report.folder import RunFiles
+from fastsvs.report.notices import Notices, total
 
 RESPONSES_PER_STEP = 250
 """Number of responses that each shown step has room for, a few families, when not all responses fit on the page."""
@@ -46,6 +45,8 @@ class StepSamples:
     groups: list[dict[str, Any]]
     """Rows of the samples file without their responses, which are `texts`."""
     texts: list[list[str]]
+    notices: list[str]
+    """Lines about what of the file was left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,13 @@ def choose(run: RunFiles, limit: int) -> tuple[list[StepSamples], Included]:
     """Choose at most `limit` responses (but one family at least) of the run, in whole families, evenly over its
     steps."""
     counts = {step: _responses(run, step) for step in run.samples}
-    total = sum(counts.values())
-    everything = total <= limit
+    of_all = sum(counts.values())
+    everything = of_all <= limit
     steps = list(counts) if everything else spread(list(counts), max(1, limit // RESPONSES_PER_STEP))
     share = None if everything else limit // len(steps)
     chosen = [_read_step(step, run.samples[step], _state(run.samples[step]), share) for step in sorted(steps)]
     shown = sum(len(texts) for samples in chosen for texts in samples.texts)
-    return chosen, Included(shown, max(total, shown), len(chosen), len(counts))
+    return chosen, Included(shown, max(of_all, shown), len(chosen), len(counts))
 
 
 def spread(items: list[Any], count: int) -> list[Any]:
@@ -84,7 +85,8 @@ def spread(items: list[Any], count: int) -> list[Any]:
 def _read_step(step: int, path: Path, state: tuple[int, int], limit: int | None) -> StepSamples:
     """Read whole families up to `limit` responses, one family at least, taken evenly over the file."""
     families: dict[str, list[dict[str, Any]]] = {}
-    for row in read_groups(path):
+    notices = Notices()
+    for row in read_groups(path, notices):
         families.setdefault(str(row.get("key", "")).split("/")[0], []).append(row)
     sizes = {key: sum(len(row.get("responses", ())) for row in rows) for key, rows in families.items()}
     kept: set[str] = set()
@@ -95,27 +97,34 @@ def _read_step(step: int, path: Path, state: tuple[int, int], limit: int | None)
         kept.add(key)
         room -= sizes[key]
     rows = sorted((row for key in kept for row in families[key]), key=lambda row: str(row.get("key", "")))
-    return StepSamples(step, [_group(row) for row in rows], [list(row.get("responses", ())) for row in rows])
+    texts = [list(row.get("responses", ())) for row in rows]
+    return StepSamples(step, [_group(row) for row in rows], texts, notices.lines())
 
 
-def read_groups(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the groups in a samples file. Raises UserError for one that holds something else than texts and finite
-    numbers."""
-    for row in iterate_jsonl(path):
+def read_groups(path: Path, notices: Notices) -> Iterator[dict[str, Any]]:
+    """Yield the groups in a samples file that hold texts and finite numbers alone."""
+    for row in notices.rows(path):
         try:
             GroupRow.model_validate(row)
         except ValidationError as error:
             fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"]))
-            raise UserError(
-                f"{path}: group {row.get('key')!r}: {where}: {fault['msg']}, found {fault['input']!r}; mend or remove "
-                "the line, and look at what wrote it"
-            ) from error
-        yield row
+            where, found = ".".join(map(str, fault["loc"])), str(fault["input"])[:80]
+            notices.say(
+                path,
+                "groups",
+                f"{path}: group {str(row.get('key'))[:80]!r}: {where}: {fault['msg']}, found {found}; mend or remove "
+                "the line, and look at what wrote it",
+            )
+        else:
+            yield row
 
 
 def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
+    """Return what changes with the file: its modification time and size, or zeros when it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
     return found.st_mtime_ns, found.st_size
 
 
@@ -150,9 +159,7 @@ def _group(row: Mapping[str, Any]) -> dict[str, Any]:
 def _responses(run: RunFiles, step: int) -> int:
     """Return the number of responses in the step's file: as its metrics count them, else as the file does."""
     row: Mapping[str, Any] = next((row for row in run.metrics if row["step"] == step), {})
-    counted = _sum(value for name, value in row.items() if name.startswith("samples/"))
-    return counted or sum(len(group.get("responses", ())) for group in read_groups(run.samples[step]))
-
-
-def _sum(values: Iterable[Any]) -> int:
-    return int(sum(value for value in values if value is not None))
+    counted = total(value for name, value in row.items() if name.startswith("samples/"))
+    if counted and counted > 0:
+        return int(counted)
+    return sum(len(group.get("responses", ())) for group in read_groups(run.samples[step], Notices()))

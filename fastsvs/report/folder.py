@@ -1,22 +1,21 @@
 """A run folder as a report sees it, with whatever of its files is there yet.
 
 It reads a run that is still going on, one that was killed, one of `fastsvs sft` and one written by other programs:
-absent files and names are absent figures. It imports nothing that loads torch.
+absent files and names are absent figures, and what is spoiled is left out with a notice. It imports nothing that loads
+torch.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastsvs.config import flatten
+from fastsvs.report.notices import Notices, Number
 from fastsvs.stored_run import open_run
 
-Number = float | int | None
-LARGEST = sys.float_info.max
 METHODS = {"svs": "SvS", "none": "RLVR"}
 """Usual names of the methods, by `selfplay.stage`."""
 
@@ -35,6 +34,8 @@ class RunFiles:
     samples: dict[int, Path] = field(default_factory=dict)
     """Files of responses, by step."""
     finished: bool = False
+    notices: tuple[str, ...] = ()
+    """Lines about what of these files was left out."""
 
     @property
     def method(self) -> str:
@@ -64,17 +65,21 @@ class RunFiles:
 
 
 def read_run(path: Path) -> RunFiles:
-    """Read a run folder. Raises UserError for a folder that holds no run, or for files that do not belong to a run."""
-    run = open_run(path)
-    config = flatten(run.config())
+    """Read a run folder. Raises UserError for a folder that holds no run."""
+    run, notices = open_run(path), Notices()
+    layout = run.layout
+    config = flatten(notices.mapping(layout.config))
+    metrics = _metrics(notices, layout.metrics, is_supervised(config))
+    evaluations = {step: notices.finite(notices.mapping(file), file) for step, file in run.evaluation_files().items()}
     return RunFiles(
         path=path,
         config=config,
-        environment=run.environment(),
-        metrics=_metrics(run.metrics(), is_supervised(config)),
-        evaluations={step: _finite(result) for step, result in run.evaluations().items()},
+        environment=notices.mapping(layout.environment),
+        metrics=metrics,
+        evaluations=evaluations,
         samples=run.sample_files(),
-        finished=run.layout.summary.is_file(),
+        finished=layout.summary.is_file(),
+        notices=tuple(notices.lines()),
     )
 
 
@@ -83,30 +88,21 @@ def is_supervised(config: Mapping[str, Any]) -> bool:
     return bool(config) and not any(key.startswith("rollout.") for key in config)
 
 
-def _metrics(written: Sequence[Mapping[str, Any]], supervised: bool) -> list[dict[str, Number]]:
-    """Return the rows by step, the later of two rows of one step, with values that are not finite numbers as None."""
+def _metrics(notices: Notices, path: Path, supervised: bool) -> list[dict[str, Number]]:
+    """Return the rows by step, the later of two rows of one step, with values that are no finite numbers as None."""
     rows: dict[int, dict[str, Number]] = {}
-    for position, row in enumerate(written, 1):
-        step = _number(row.get("step"))
+    for position, row in enumerate(notices.rows(path), 1):
+        values = {name: notices.number(value, path, name) for name, value in row.items()}
+        step = values.get("step")
+        if step is None:
+            notices.say(path, "steps", f"{path}: row {position} has no step, and counts as step {position}")
         step = position if step is None else int(step)
-        named = {_name(name, supervised): _number(value) for name, value in row.items()}
-        rows[step] = {**named, "step": step}
+        if step in rows:
+            notices.say(path, "twice", f"{path}: step {step} stands there twice, and the last one counts")
+        rows[step] = {**{_name(name, supervised): value for name, value in values.items()}, "step": step}
     return [rows[step] for step in sorted(rows)]
 
 
 def _name(name: str, supervised: bool) -> str:
     bare = supervised and name != "step" and not name.startswith(("policy/", "time/", "dynamics/"))
     return f"policy/{name}" if bare else name
-
-
-def _number(value: Any) -> Number:
-    return value if isinstance(value, int | float) and abs(value) <= LARGEST else None
-
-
-def _finite(value: Any) -> Any:
-    """Return a value of JSON with None in place of numbers that are not finite."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return _number(value) if isinstance(value, int | float) else value

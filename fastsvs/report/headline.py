@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastsvs.report.folder import Number, RunFiles
+from fastsvs.report.folder import RunFiles
+from fastsvs.report.notices import Number, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +45,14 @@ class Headline:
 
 def headline(run: RunFiles) -> Headline:
     entropies = [row["policy/entropy"] for row in run.metrics if row.get("policy/entropy") is not None]
-    learned = [
-        value
-        for row in run.metrics
-        for name, value in row.items()
-        if name.startswith("kept_samples/") and value is not None
-    ]
-    seconds = [row["time/step"] for row in run.metrics if row.get("time/step") is not None]
+    counted = total(value for row in run.metrics for name, value in row.items() if name.startswith("kept_samples/"))
     return Headline(
         steps=run.steps,
         held_out=held_out(run.evaluations),
         entropy_first=entropies[0] if entropies else None,
         entropy_last=entropies[-1] if entropies else None,
-        learned_from=int(sum(learned)) if learned else None,
-        seconds=sum(second for second in seconds if second is not None) if seconds else None,
+        learned_from=None if counted is None else int(counted),
+        seconds=total(row.get("time/step") for row in run.metrics),
     )
 
 
@@ -83,7 +79,7 @@ def interval(value: Any) -> Interval | None:
 def by_k(name: str) -> tuple[bool, str, int]:
     """Return the key that sorts `pass@8` before `pass@16`, and pass before anything else."""
     kind, _, k = name.partition("@")
-    return kind != "pass", kind, int(k) if k.isdigit() else 0
+    return kind != "pass", kind, int(k) if re.fullmatch(r"[0-9]{1,9}", k) else 0
 
 
 def time_split(row: Mapping[str, Number]) -> dict[str, float]:
@@ -97,6 +93,6 @@ def time_split(row: Mapping[str, Number]) -> dict[str, float]:
     checking, generation = row.get("time/verification"), row.get("time/generation")
     if checking and generation and generation <= parts["rollout"]:
         parts = {**parts, "rollout": parts["rollout"] - checking, "verification": float(checking)}
-    total = row.get("time/step")
-    rest = 0.0 if total is None else total - sum(parts.values())
-    return {name: value for name, value in {**parts, "rest": max(0.0, rest)}.items() if value}
+    step = row.get("time/step")
+    rest = None if step is None else total([step, *(-part for part in parts.values())])
+    return {name: value for name, value in {**parts, "rest": max(0.0, rest or 0.0)}.items() if value}

@@ -114,4 +114,5 @@ def _source_hash(text: str) -> str:
 
 def _title(document: Document) -> str:
     labels = [arm["label"] for arm in document.head["arms"]]
-    return f"{' and '.join(labels) if len(labels) < 3 else f'{len(labels)} experiments'} · FastSvS"
+    title = f"{' and '.join(labels) if len(labels) < 3 else f'{len(labels)} experiments'} · FastSvS"
+    return title.encode(errors="replace").decode()  # a lone surrogate has no bytes

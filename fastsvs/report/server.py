@@ -7,6 +7,8 @@ another host than this one is refused.
 from __future__ import annotations
 
 import hashlib
+import re
+import sys
 import threading
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -20,6 +22,10 @@ from fastsvs.report.page import live_page, pack
 from fastsvs.stored_run import StoredRun
 
 HOST = "127.0.0.1"
+NUMBER = re.compile("[0-9]{1,400}")
+"""Number of a run or step in a path: longer ones than a file's name has there are not."""
+SILENCE_SECONDS = 60.0
+"""Longest wait for a browser to take or to send something, in seconds; then its connection is closed."""
 
 
 class Runs:
@@ -51,9 +57,9 @@ class Runs:
         match names:
             case ["head"]:
                 return document.head
-            case ["groups", run] if run.isdecimal() and int(run) < len(document.groups):
+            case ["groups", run] if NUMBER.fullmatch(run) and int(run) < len(document.groups):
                 return document.groups[int(run)]
-            case ["texts", run, step] if run.isdecimal() and step.isdecimal():
+            case ["texts", run, step] if NUMBER.fullmatch(run) and NUMBER.fullmatch(step):
                 return document.texts.get((int(run), int(step)))
         return None
 
@@ -64,7 +70,7 @@ class Runs:
         for file in (file for path in self._paths for file in StoredRun(path).records()):
             try:
                 state = file.stat()
-            except FileNotFoundError:  # replaced just now
+            except OSError:  # replaced just now
                 continue
             states.append((str(file), state.st_mtime_ns, state.st_size))
         return sorted(states)
@@ -77,13 +83,22 @@ def open_server(runs: Runs, port: int) -> ThreadingHTTPServer:
         source = runs
 
     try:
-        return ThreadingHTTPServer((HOST, port), Handler)
+        return _Server((HOST, port), Handler)
     except (OSError, OverflowError) as error:
         raise UserError(f"cannot listen on {HOST}:{port}: {error}; choose another with --port") from error
 
 
+class _Server(ThreadingHTTPServer):
+    """A server to which a browser that goes away in the middle of an answer is nothing to speak of."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     source: Runs
+    timeout = SILENCE_SECONDS
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "FastSvS", ""
 

@@ -97,6 +97,21 @@ def single(folders: list[Path]) -> Path:
     return write_report(folders[:1], folders[0].parent / "single.html", 1000)
 
 
+def test_what_is_spoiled_is_said_at_the_head(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "environment.json").write_text(HOSTILE)
+    for step in range(1, 4):
+        (folder / "samples" / f"step_{step}.jsonl").write_text('{"responses": 1}\n{"responses": 2}\n')
+    opened = visit(write_report([folder], tmp_path / "report.html", 1000))
+    said = opened.text("#notices")
+    assert said.startswith("Some of what these runs wrote is spoiled, and left out: ")
+    assert f"{folder}/environment.json: not JSON" in said
+    assert "found 1; mend or remove the line, and look at what wrote it (and 1 more in this file)" in said
+    assert opened.page.locator("#notices li").count() == 4
+    whole = visit(write_report([write_run(tmp_path / "whole")], tmp_path / "whole.html", 1000))
+    assert not whole.page.locator("#notices").is_visible()
+
+
 def figure(opened: Opened, name: str) -> Any:
     found = opened.page.locator(f"#figure-{name}")
     found.scroll_into_view_if_needed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,6 @@ def test_fine_tuning_lies_over_training_under_the_same_names(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "is no run folder"),
         ({"config.yaml": "a: [1"}, "is not YAML"),
         ({"config.yaml": "- 1"}, "does not hold a configuration"),
         ({"metrics.jsonl": '{"step": 1}\nnot json\n'}, r"metrics.jsonl, line 2: not JSON"),
@@ -122,10 +122,15 @@ def test_fine_tuning_lies_over_training_under_the_same_names(tmp_path: Path) -> 
         ({"config.yaml": "a: 1", "evaluations/step_0.json": "{"}, r"step_0.json: not JSON"),
     ],
 )
-def test_what_is_no_run_is_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
+def test_what_is_spoiled_is_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
     for name, text in files.items():
         write(tmp_path / name, text)
-    with pytest.raises(UserError, match=message):
+    [notice] = read_run(tmp_path).notices
+    assert re.search(message, notice)
+
+
+def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no run folder"):
         read_run(tmp_path)
 
 

@@ -6,6 +6,7 @@ import { drawFigures, drawLegend, showAllArms } from "./figures.js";
 import { grouped, listed, plural } from "./format.js";
 import { drawHeadline } from "./headline.js";
 import { follow } from "./live.js";
+import { drawNotices } from "./notices.js";
 import { drawSettings } from "./settings.js";
 import { asked, get, LIVE } from "./source.js";
 import { onTheme, startTheme } from "./theme.js";
@@ -25,6 +26,7 @@ async function start() {
 async function draw(head, browser) {
   if (state.head?.arms.length !== head.arms.length) showAllArms(head);
   state.head = head;
+  drawNotices(head);
   drawHeadline(head);
   redrawFigures();
   drawSettings(head);
