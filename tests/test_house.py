@@ -92,6 +92,28 @@ def test_no_file_is_longer_than_one_can_read() -> None:
     assert [path for path in sources if len(path.read_text().splitlines()) > 300] == []
 
 
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+RUNS_TEXT = {"eval", "exec", "compile", "torch.load", "numpy.load", "np.load", "yaml.load", "pandas.read_pickle"}
+
+
+def test_nothing_reads_pickles_or_runs_text() -> None:
+    """The sandbox runs programs; and what torch's collectives carry between ranks is their own."""
+    found = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names if alias.name.split(".")[0] in PICKLES]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""] if (node.module or "").split(".")[0] in PICKLES else []
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in RUNS_TEXT:
+                names = [ast.unparse(node.func)]
+            found += [f"{path.relative_to(HOUSE)}: {name}" for name in names]
+            remote = isinstance(node, ast.keyword) and node.arg in ("trust_remote_code", "allow_pickle")
+            found += [f"{path.relative_to(HOUSE)}: {node.arg}"] if remote else []
+    assert sorted(found) == ["sandbox/program.py: compile", "sandbox/program.py: exec"]
+
+
 def test_the_map_names_files_that_are_there() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     named = set(re.findall(r"`([\w/]+\.py|[\w]+/(?:[\w/]*/)?)`", text))

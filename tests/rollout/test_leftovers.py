@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -333,6 +334,17 @@ def test_a_temporary_folder_that_is_another_place_now_is_not_followed(folder: Pa
     (folder / "server-0.tmp").symlink_to(precious)
     leftovers.remove(record(folder))
     assert precious.is_dir()
+
+
+def test_sockets_are_in_a_folder_of_the_users_own(folder: Path) -> None:
+    supervisor = start(folder, [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE)
+    pids, _ = family_of(supervisor)
+    temporary = folder / "server-0.tmp"
+    assert stat.S_IMODE(temporary.stat().st_mode) == 0o700
+    assert temporary.stat().st_uid == os.getuid()
+    assert (temporary / "bound").is_socket()
+    os.kill(pids[0], signal.SIGKILL)
+    supervisor.wait(20)
 
 
 def test_deep_run_folders_have_sockets_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import HashStore, ProcessGroupGloo
 
-from fastsvs.sync.group import connect
+from fastsvs.sync.group import connect, serve_store
 
 CPU = torch.device("cpu")
 
@@ -24,6 +24,19 @@ class Never:
 class Broken:
     def broadcast(self, _tensors: list[torch.Tensor], _options: dist.BroadcastOptions) -> None:
         raise RuntimeError("unhandled system error")
+
+
+def test_the_store_of_weights_listens_on_its_address_alone() -> None:
+    import psutil
+
+    store, port = serve_store("127.0.0.1", 5)
+    listening = {
+        connection.laddr.ip
+        for connection in psutil.Process().net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    }
+    assert listening == {"127.0.0.1"}
+    del store
 
 
 def test_ranks_that_do_not_come_are_waited_for_no_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
