@@ -21,6 +21,14 @@ def raise_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def too_many_files(what: str) -> str:
+    """Return the message of a process that cannot do `what` for want of files."""
+    return (
+        f"cannot {what}: this process can open no more files, {limit()} at most; raise the limit before the start "
+        "(`ulimit -n`)"
+    )
+
+
 def limit() -> int:
     """Return the number of files that this process may open once `raise_limit` was called."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

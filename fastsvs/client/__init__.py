@@ -7,7 +7,7 @@ over packed arrays. They import neither torch nor the rest of the trainer, and n
 from fastsvs.client.answer import Expected, excerpt, read_samples
 from fastsvs.client.faults import AbortedError, ClientLostError, NonsenseError, UnreachableError
 from fastsvs.client.files import with_files
-from fastsvs.client.http import open_session, send
+from fastsvs.client.http import open_session, read_whole, send
 from fastsvs.client.messages import Ask, Sample, Setup
 from fastsvs.client.pool import ClientPool
 
@@ -24,6 +24,7 @@ __all__ = [
     "excerpt",
     "open_session",
     "read_samples",
+    "read_whole",
     "send",
     "with_files",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from fastsvs.errors import EngineFailure
-from fastsvs.open_files import EXHAUSTED, limit
+from fastsvs.open_files import EXHAUSTED, too_many_files
 
 T = TypeVar("T")
 FILES_SECONDS = 60.0
@@ -26,8 +26,5 @@ async def with_files(attempt: Callable[[], Awaitable[T]], what: str) -> T:
             if error.errno not in EXHAUSTED:
                 raise
             if time.monotonic() > deadline:
-                raise EngineFailure(
-                    f"cannot {what}: this process can open no more files, {limit()} at most; raise the limit before "
-                    "the start (`ulimit -n`)"
-                ) from error
+                raise EngineFailure(too_many_files(what)) from error
         await asyncio.sleep(FILES_SECONDS / 100)

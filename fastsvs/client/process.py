@@ -20,7 +20,7 @@ from fastsvs import open_files
 from fastsvs.client import messages
 from fastsvs.client.answer import Expected, excerpt, read_samples
 from fastsvs.client.faults import TOLD, NonsenseError
-from fastsvs.client.http import open_session, send
+from fastsvs.client.http import open_session, read_whole, send
 from fastsvs.client.messages import FRAME_BYTES, Ask, Sample, Setup
 from fastsvs.errors import EngineFailure
 
@@ -105,15 +105,10 @@ async def generate(session: aiohttp.ClientSession, setup: Setup, ask: Ask) -> li
 
 
 async def post(session: aiohttp.ClientSession, ask: Ask, body: object, largest: int) -> tuple[int, bytes]:
-    """Return status and body of the answer. Raises NonsenseError when it has more than `largest` bytes."""
+    """Return status and body of the answer. Raises as `send` and `read_whole` do."""
     limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
     async with send(session, "POST", ask.url + GENERATE, ask.api_key, json=body, timeout=limits) as response:
-        answer = bytearray()
-        async for chunk in response.content.iter_any():
-            answer += chunk
-            if len(answer) > largest:
-                raise NonsenseError(f"answered with more than {largest} bytes")
-        return response.status, bytes(answer)
+        return response.status, await read_whole(response, largest)
 
 
 def main(file: int) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from fastsvs.errors import EngineFailure
 from fastsvs.sync.routes import RefusedError, Routes, UnreachableError
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class Calls(Generic[T]):
     def __init__(self, servers: Sequence[Routes], call: Callable[[Routes], T]) -> None:
         self._results: dict[str, T] = {}
         self._failures: dict[str, RefusedError | UnreachableError] = {}
+        self.own: EngineFailure | None = None
+        """What went wrong in this process, for which no server is to be blamed."""
         self._threads = {
             server.endpoint.name: threading.Thread(target=self._run, args=(server, call), daemon=True)
             for server in servers
@@ -52,7 +55,9 @@ class Calls(Generic[T]):
             thread.start()
 
     def check(self) -> None:
-        """Raise ServersFailedError when a call has failed by now."""
+        """Raise ServersFailedError when a call has failed by now, and EngineFailure where this process is at fault."""
+        if self.own:
+            raise self.own
         if self._failures:
             raise ServersFailedError(dict(self._failures))
 
@@ -72,8 +77,11 @@ class Calls(Generic[T]):
 
     def results(self, deadline: Deadline) -> list[T]:
         """Wait for all calls, and return their results in the order of the servers. Raises ServersFailedError when one
-        failed."""
-        if failures := self.settle(deadline.left()):
+        failed, and EngineFailure where this process is at fault."""
+        failures = self.settle(deadline.left())
+        if self.own:
+            raise self.own
+        if failures:
             raise ServersFailedError(failures)
         return [self._results[name] for name in self._threads]
 
@@ -82,6 +90,8 @@ class Calls(Generic[T]):
             self._results[server.endpoint.name] = call(server)
         except (RefusedError, UnreachableError) as error:
             self._failures[server.endpoint.name] = error
+        except EngineFailure as error:
+            self.own = error
         except Exception as error:  # a bug of ours must not look like a call that never ended
             self._failures[server.endpoint.name] = UnreachableError(repr(error))
 

@@ -7,15 +7,32 @@ call has a time limit; proxies of the environment are not asked.
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException, IncompleteRead
 from typing import Any, Literal
 from urllib.parse import urlencode
 
+from fastsvs.errors import EngineFailure
+from fastsvs.open_files import EXHAUSTED, too_many_files
 from fastsvs.sync.fleet import Endpoint
 
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+LARGEST = 1 << 24
+"""Largest answer, in bytes."""
+FILES_SECONDS = 60.0
+"""Longest wait for a file of this process to be closed, in seconds."""
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    """A redirection is an error: it would carry the key along."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirection)
 
 
 class RefusedError(Exception):
@@ -27,7 +44,8 @@ class UnreachableError(Exception):
 
 
 class Routes:
-    """Routes of one server. Methods raise RefusedError, and after at most `timeout` seconds UnreachableError."""
+    """Routes of one server. Methods raise RefusedError, UnreachableError when the server is silent for `timeout`
+    seconds, and EngineFailure where this process is at fault."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -41,7 +59,7 @@ class Routes:
 
     def workers(self, timeout: float) -> int:
         """Return the number of processes that hold weights: tensor x pipeline x data parallel."""
-        return int(self._call("GET", "/get_world_size?include_dp=true", timeout)["world_size"])
+        return int(self._field("/get_world_size?include_dp=true", timeout, "world_size"))
 
     def init_transfer(self, info: Mapping[str, Any], timeout: float) -> None:
         self._call("POST", "/init_weight_transfer_engine", timeout, {"init_info": info})
@@ -71,7 +89,7 @@ class Routes:
         self._call("POST", "/finish_weight_update", timeout, {"weight_version": str(version)})
 
     def version(self, timeout: float) -> str:
-        return self._call("GET", "/weight_info", timeout)["weight_version"]
+        return self._field("/weight_info", timeout, "weight_version")
 
     def sleep(self, level: Literal[1, 2], timeout: float) -> None:
         """Free GPU memory: level 1 keeps the weights in host memory, level 2 drops them."""
@@ -80,6 +98,12 @@ class Routes:
     def wake_up(self, tags: Sequence[Literal["weights", "kv_cache"]], timeout: float) -> None:
         self._call("POST", f"/wake_up?{urlencode([('tags', tag) for tag in tags])}", timeout)
 
+    def _field(self, path: str, timeout: float, name: str) -> Any:
+        answer = self._call("GET", path, timeout)
+        if not isinstance(answer, dict) or not isinstance(answer.get(name), int | str):
+            raise RefusedError(f"{path.partition('?')[0]} names no {name}")
+        return answer[name]
+
     def _call(self, method: str, path: str, timeout: float, body: Mapping[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
             self.endpoint.url.rstrip("/") + path,
@@ -87,19 +111,38 @@ class Routes:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {self.endpoint.api_key}"},
         )
+        name = path.partition("?")[0]
         try:
-            with _OPENER.open(request, timeout=max(timeout, 0.001)) as response:
-                text = response.read()
+            with self._open(request, max(timeout, 0.001)) as response:
+                text = response.read(LARGEST + 1)
+                if response.length and len(text) <= LARGEST:
+                    raise IncompleteRead(text, response.length)
         except urllib.error.HTTPError as error:
             with error:
-                answer = error.read().decode(errors="replace")
-            raise RefusedError(f"{path.partition('?')[0]} answered {error.code}: {_message(answer)}") from error
-        except (OSError, ValueError) as error:
-            raise UnreachableError(f"{path.partition('?')[0]}: {error}") from error
+                answer = error.read(LARGEST).decode(errors="replace")
+            raise RefusedError(f"{name} answered {error.code}: {_message(answer)}") from error
+        except (OSError, ValueError, HTTPException) as error:
+            raise UnreachableError(f"{name}: {error!r}") from error
+        if len(text) > LARGEST:
+            raise RefusedError(f"{name} answered with more than {LARGEST} bytes")
         try:
             return json.loads(text) if text.strip() else None
-        except ValueError as error:
-            raise RefusedError(f"{path.partition('?')[0]} did not answer with JSON") from error
+        except (ValueError, RecursionError) as error:
+            raise RefusedError(f"{name} did not answer with JSON") from error
+
+    def _open(self, request: urllib.request.Request, timeout: float) -> Any:
+        """Send a request, once this process may open the files that it needs. Raises EngineFailure when that takes
+        longer than FILES_SECONDS, or half of `timeout`."""
+        deadline = time.monotonic() + min(FILES_SECONDS, timeout / 2)
+        while True:
+            try:
+                return _OPENER.open(request, timeout=timeout)
+            except urllib.error.URLError as error:
+                if getattr(error.reason, "errno", None) not in EXHAUSTED:
+                    raise
+                if time.monotonic() > deadline:
+                    raise EngineFailure(too_many_files(f"reach {self.endpoint.url}")) from error
+            time.sleep(min(FILES_SECONDS, timeout) / 100)
 
 
 def _message(answer: str) -> str:
@@ -107,5 +150,5 @@ def _message(answer: str) -> str:
     try:
         found = json.loads(answer)
         return str(found["error"]["message"] if isinstance(found["error"], dict) else found["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return answer[:500]

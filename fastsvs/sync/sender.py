@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fastsvs.buckets import Bucket, checksum, describe
 from fastsvs.config import SyncConfig
+from fastsvs.errors import EngineFailure
 from fastsvs.network import local_address
 from fastsvs.sync.calls import Calls, Deadline, ServersFailedError
 from fastsvs.sync.fleet import Endpoint, ServerFleet
@@ -171,7 +172,7 @@ class Sender:
         """Turn what a server or the network can cause into a failure of the update, which does not end the run."""
         try:
             yield
-        except (ServersFailedError, OSError, RuntimeError) as error:
+        except (ServersFailedError, EngineFailure, OSError, RuntimeError) as error:
             self._failure = self._give_up(error)
         except BaseException:
             self.close()
@@ -180,6 +181,8 @@ class Sender:
     def _give_up(self, error: Exception) -> Outcome:
         """Close the group, wait for the servers to leave it, and report those that do not or are dead."""
         self.close()
+        if isinstance(error, EngineFailure):
+            return Outcome("fatal", str(error))
         for receiver in self._receivers:
             self._held.pop(_key(receiver.endpoint), None)  # it may have loaded a part of the new ones
         grace = min(GRACE_SECONDS, self._config.timeout_seconds)
@@ -201,6 +204,8 @@ class Sender:
         while True:
             health = Calls(self._receivers, lambda server: server.healthy(PROBE_SECONDS))
             health.settle(PROBE_SECONDS)
+            if health.own:
+                return []
             healthy = health.done()
             dead = [r.endpoint for r in self._receivers if r.endpoint.name in lost or not healthy.get(r.endpoint.name)]
             if dead or time.monotonic() > end:

@@ -129,6 +129,12 @@ class SpeakingServer:
                 return web.json_response({"choices": [{"index": 0, "token_ids": "what?"}]})
             case "html":
                 return web.Response(text="<html>Bad gateway</html>", content_type="text/html")
+            case "redirect":
+                return web.Response(status=307, headers={"Location": "http://127.0.0.1:9/"})
+            case "flood":
+                return await self._flood(request)
+            case "half":
+                return await self._half(request)
             case "error":
                 return web.Response(status=500, text="the engine is dead")
             case "wrong request":
@@ -149,3 +155,20 @@ class SpeakingServer:
         self.served += 1
         self.heard.append((body["token_ids"], body["sampling_params"]["n"]))
         return web.json_response(good_answer(body, self.version))
+
+    async def _flood(self, request: web.Request) -> web.StreamResponse:
+        """Answer without end."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" " * 65536)
+
+    async def _half(self, request: web.Request) -> web.StreamResponse:
+        """Close the sending half in the middle of an answer."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"choices": [')
+        assert request.transport is not None
+        request.transport.write_eof()
+        await asyncio.sleep(3600)
+        return response

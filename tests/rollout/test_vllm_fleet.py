@@ -120,7 +120,9 @@ def test_a_server_gets_nothing_before_its_weights(open_engine: Opener) -> None:
     assert a.served > 0
 
 
-@pytest.mark.parametrize("fault", ["babble", "html", "error", "drop", "dead", "hung", "refuse"])
+@pytest.mark.parametrize(
+    "fault", ["babble", "html", "error", "drop", "dead", "hung", "refuse", "redirect", "flood", "half"]
+)
 def test_the_requests_of_a_failing_server_go_elsewhere_and_it_comes_back(open_engine: Opener, fault: str) -> None:
     a, b = SpeakingServer("a"), SpeakingServer("b")
     engine = open_engine([a, b], IMPATIENT if fault == "hung" else CONFIG)

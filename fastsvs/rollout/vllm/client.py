@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from fastsvs.client import Ask, ClientPool, NonsenseError, Setup, excerpt, open_session, send
+from fastsvs.client import Ask, ClientPool, NonsenseError, Setup, excerpt, open_session, read_whole, send
 from fastsvs.errors import EngineFailure
 from fastsvs.rollout.engine import Rollout
 from fastsvs.rollout.vllm.dispatch import Call
@@ -93,7 +93,7 @@ class Client:
         EngineFailure for one that does not; otherwise raises as `probe` does."""
         limits = aiohttp.ClientTimeout(total=SETTINGS_SECONDS)
         async with send(self._session, "GET", endpoint.url + PAUSED, None, timeout=limits) as response:
-            await response.read()
+            await read_whole(response)
         if response.status != 401:
             raise EngineFailure(
                 f"the server at {endpoint.url} answers {PAUSED} without a key (status {response.status}), so that "
@@ -140,8 +140,8 @@ class Client:
         limits = aiohttp.ClientTimeout(total=timeout)
         url = endpoint.url + path
         async with send(self._session, method, url, endpoint.api_key, timeout=limits, **options) as response:
-            answer = await response.read()
-        if response.status >= 400:
+            answer = await read_whole(response)
+        if not 200 <= response.status < 300:
             raise NonsenseError(f"{path} answered with status {response.status}: {excerpt(answer)}")
         return answer
 
