@@ -15,6 +15,8 @@ SPACES = ("--mount", "--net", "--pid")
 HOLDER = "import signal, time; signal.signal(signal.SIGCHLD, signal.SIG_IGN); time.sleep(1e9)"
 """Program of the first process, to which those whose parents end are given."""
 START_SECONDS = 30.0
+OF_TORCH = ("torchinductor_", "torchelastic_")
+"""Beginnings of names: a cache that is to stay, and what a launcher leaves that was killed."""
 ROLES = {
     "torch.distributed.run": "agent",
     "supervisor.py": "supervisor",
@@ -75,8 +77,8 @@ class Host:
         return sorted(os.listdir(f"/proc/{self.first}/root/dev/shm"))
 
     def temporary(self) -> list[str]:
-        """Return the names of the temporary files, without torch's cache of compiled kernels, which is to stay."""
-        return sorted(name for name in os.listdir(self.files / "tmp") if not name.startswith("torchinductor_"))
+        """Return the names of the temporary files, without those of torch itself and its launcher."""
+        return sorted(name for name in os.listdir(self.files / "tmp") if not name.startswith(OF_TORCH))
 
     def _inside(self) -> list[str]:
         return ["nsenter", "--target", str(self.first), *SPACES, f"--wdns={os.getcwd()}", "--"]

@@ -44,16 +44,12 @@ class Job:
     def commands(self, disk: Path) -> list[list[str]]:
         """Return the words of the job's commands: training with its evaluations, then the export."""
         sizes = [*SMALL, *self.options, f"run.steps={self.steps}", f"run.dir={disk / 'run'}"]
-        return [
-            self._command("train", self.config, *sizes),
-            self._command("export", str(disk / "run"), "--out", str(disk / "exported")),
-        ]
-
-    def _command(self, *words: str) -> list[str]:
-        if self.processes == 1:
-            return [sys.executable, "-m", "fastsvs", *words]
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
-        return [sys.executable, *launcher, "-m", "fastsvs", *words]
+        start = [sys.executable, *(launcher if self.processes > 1 else []), "-m", "fastsvs"]
+        return [
+            [*start, "train", self.config, *sizes],
+            [sys.executable, "-m", "fastsvs", "export", str(disk / "run"), "--out", str(disk / "exported")],
+        ]
 
 
 JOBS = (
