@@ -83,7 +83,7 @@ def weight_files(model: str) -> list[Path]:
     if index.is_file():
         try:
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{index} cannot be read: {type(error).__name__}: {error}") from error
     return [folder / name for name in sorted(names) if (folder / name).is_file()]
 
@@ -95,7 +95,7 @@ def recorded(path: Path) -> dict[str, dict[str, Any]]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return {name: dict(digests) for name, digests in record.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}): remove it to go on without a comparison") from error
 
 

@@ -33,7 +33,7 @@ def declared_stops(path: str) -> list[int] | None:
     cure = "mend it, or remove it to end on the tokens that config.json names"
     try:
         declared = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read as JSON: {error}; {cure}") from error
     if not isinstance(declared, dict):
         raise UserError(f"{file} holds no JSON object; {cure}")

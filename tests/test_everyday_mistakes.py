@@ -154,6 +154,7 @@ NORM, EMBEDDING = "model.norm.weight", "model.embed_tokens.weight"
     (index('{"weight_map": {"a": "../part.safetensors"}}'), "names files outside its folder"),
     (index('{"weight_map": {"a": "part.safetensors"}}'), "a in part.safetensors"),
     (writing("generation_config.json", "{"), "generation_config.json cannot be read as JSON"),
+    (writing("generation_config.json", "[" * 10**5), "generation_config.json cannot be read as JSON"),
     (writing("generation_config.json", "[]"), "generation_config.json holds no JSON object"),
     (writing("generation_config.json", '{"eos_token_id": "</s>"}'), "eos_token_id must be a token id or a list"),
     (writing("generation_config.json", '{"eos_token_id": [3, 9999]}'), "[9999] lie outside the model's vocabulary"),

@@ -54,7 +54,7 @@ def read_manifest(path: Path) -> Manifest:
         tree = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{MANIFEST} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{MANIFEST} is not JSON: {error}") from error
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise UserError(f"{MANIFEST} is not of format {FORMAT}, the one that this version reads")

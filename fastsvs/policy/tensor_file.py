@@ -83,7 +83,7 @@ def read_header(path: Path) -> dict[str, Place]:
             tree = json.loads(text)
             tree.pop("__metadata__", None)
             return {name: _place(facts, 8 + length, size) for name, facts in tree.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path.name} is no safetensors file, or is cut off") from error
 
 

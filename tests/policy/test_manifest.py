@@ -122,7 +122,7 @@ def test_an_edited_manifest(policy: Policy, saved: Path, change: Callable[[Tree]
     assert re.search(message, said)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "5", "null", '"manifest"', '{"format": [1]}'])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "5", "null", '"manifest"', '{"format": [1]}', "[" * 10**5])
 def test_a_manifest_that_is_none(policy: Policy, saved: Path, text: str) -> None:
     (saved / "manifest.json").write_text(text)
     assert re.search(r"manifest.json is not (JSON|of format 1)", refuse(policy, saved))

@@ -110,6 +110,7 @@ def reindex(folder: Path, change: Callable[[dict[str, str]], object]) -> None:
         (lambda f: (f / SHARDS[1]).unlink(), rf"names files that are not there \({SHARDS[1]}\)"),
         (lambda f: (f / SHARDS[0]).write_text(POINTER), rf"{SHARDS[0]} is a git LFS pointer"),
         (lambda f: (f / "model.safetensors.index.json").write_text("{"), "index.json cannot be read as JSON"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("[" * 10**5), "index.json cannot be read as JSON"),
         (lambda f: (f / "model.safetensors.index.json").write_text("[]"), "index.json has no weight_map"),
         (lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": 5}}'), "has no weight_map"),
         (lambda f: reindex(f, lambda files: files.update({NORM: "../a.safetensors"})), "names files outside its"),

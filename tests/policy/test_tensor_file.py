@@ -82,6 +82,7 @@ def test_an_altered_byte_anywhere_is_seen(tmp_path, byte) -> None:
         b"\xff" * 9,
         b"\x02" + bytes(7) + b"[]",
         b"\x02" + bytes(7) + b"{",
+        (10**5).to_bytes(8, "little") + b"[" * 10**5,
         b'\x37\0\0\0\0\0\0\0{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  ',
         b'\x38\0\0\0\0\0\0\0{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}    1234',
     ],

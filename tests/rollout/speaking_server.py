@@ -108,6 +108,8 @@ class SpeakingServer:
         if path == "/wake_up":
             self.asleep = False
         if path == "/server_info":
+            if isinstance(self.settings, str):
+                return web.Response(text=self.settings)
             return web.json_response({"vllm_config": self.settings})
         if path != "/inference/v1/generate":
             return web.json_response({})

@@ -18,13 +18,18 @@ from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoConfig
 
 from fastsvs import leftovers
+from fastsvs.config import RolloutConfig
 from fastsvs.leftovers import Record
 from fastsvs.processes import runs
+from fastsvs.rollout import EngineSpec
 from fastsvs.rollout.vllm import LocalServer
 from fastsvs.rollout.vllm import server as server_module
 from fastsvs.rollout.vllm.command import SERVER, Launch, supervised
+from fastsvs.rollout.vllm.placement import local_servers
 from fastsvs.vllm_guard import KEY_VARIABLE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="servers run on Linux")
@@ -316,6 +321,18 @@ def test_what_has_an_owner_is_no_leftover(folder: Path, bystander: subprocess.Po
     leftovers.write(folder / "server-0.running.json", replace(kept, owner=(own[0], own[1] - 1)))
     leftovers.sweep_orphans(folder)
     assert not runs(*kept.processes[0])
+
+
+def test_a_start_removes_what_an_earlier_attempt_left(folder: Path, bystander: subprocess.Popen[bytes]) -> None:
+    """Also of a server that the new attempt does not have."""
+    left = record(folder, processes=(leftovers.identify(bystander.pid),))
+    leftovers.write(folder / "server-7.running.json", left)
+    (folder / "server-0.tmp").mkdir()
+    tiny = AutoConfig.from_pretrained(Path(__file__).parents[2] / "models" / "tiny")
+    spec = EngineSpec(tiny, torch.float32, torch.device("cpu"), [3], RolloutConfig(engine="vllm"), 512, folder)
+    local_servers(spec, "key")
+    assert not runs(*left.processes[0])
+    assert [path.name for path in folder.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize(

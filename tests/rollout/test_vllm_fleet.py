@@ -294,6 +294,15 @@ def test_external_servers_must_be_started_for_us(
         engine.endpoints(5)
 
 
+def test_settings_that_make_no_sense_are_no_settings(open_engine: Opener) -> None:
+    server = SpeakingServer("a", ours=False)
+    server.settings = "[" * 10**5  # type: ignore[assignment]
+    config = CONFIG.model_copy(update={"start_timeout_seconds": 0.5})
+    engine = open_engine([server], config, load=False)
+    with pytest.raises(EngineFailure, match="failed its first request"):
+        engine.endpoints(5)
+
+
 def test_external_servers_without_a_guard_are_refused_unless_told(open_engine: Opener) -> None:
     server = SpeakingServer("a", ours=False)
     server.guarded = False

@@ -173,5 +173,5 @@ def _is_greedy(call: Call) -> bool:
 def _parse(answer: bytes) -> Any:
     try:
         return json.loads(answer)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NonsenseError(f"did not answer with JSON: {excerpt(answer)}") from error
