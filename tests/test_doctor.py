@@ -164,6 +164,24 @@ def test_checkpoints_are_verified_without_a_model(run: Path, tmp_path: Path, har
         assert re.fullmatch(r"ok    step_00000002       \d+\.\d MiB, as they were written", second)
 
 
+def test_a_checkpoint_and_those_of_rounds_are_verified_too(run: Path, tmp_path: Path, capsys) -> None:
+    assert main(["doctor", str(run / "checkpoints" / "step_00000002")]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("ok    step_00000002 ")
+    shutil.copy(run / "config.yaml", tmp_path)
+    shutil.copytree(run, tmp_path / "round_1" / "sft")
+    shutil.copytree(run, tmp_path / "round_2" / "sft")
+    damaged_byte(tmp_path / "round_2" / "sft" / "checkpoints" / "step_00000001" / "rank_00000.safetensors")
+    assert main(["doctor", str(tmp_path)]) == 2
+    states = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert states == [
+        ["ok", "round_1", "step_00000001"],
+        ["ok", "round_1", "step_00000002"],
+        ["LACKS", "round_2", "step_00000001"],
+        ["ok", "round_2", "step_00000002"],
+    ]
+
+
 def test_a_run_without_checkpoints_and_what_is_no_run(run: Path, tmp_path: Path, capsys) -> None:
     assert main(["doctor", str(tmp_path)]) == 2
     assert "is no run folder" in capsys.readouterr().err

@@ -12,21 +12,36 @@ from fastsvs.policy import checkpoint
 from fastsvs.stored_run import open_run
 
 
-def diagnose_run(run: Path) -> None:
-    """Read all checkpoints of a run, and compare every file with the manifest's checksums. Raises UserError for a
-    folder that is no run, and where a checkpoint is damaged."""
-    report(findings(run), f"{run} lacks")
+def diagnose_run(path: Path) -> None:
+    """Read all checkpoints of a run, those of the rounds of `fastsvs self` included, or the one that is named, and
+    compare every file with the manifest's checksums. Raises UserError for a folder that is neither, and where a
+    checkpoint is damaged."""
+    report(findings(path), f"{path} lacks")
 
 
-def findings(run: Path) -> Iterator[Finding]:
+def findings(path: Path) -> Iterator[Finding]:
     """Judge one checkpoint after another, the oldest first."""
-    found = open_run(run).checkpoints()
+    found = checkpoints_at(path)
     if not found:
-        yield Finding("checkpoints", "without", f"{run} has none yet")
-    for path in found.values():
+        yield Finding("checkpoints", "without", f"{path} has none yet")
+    for name, folder in found.items():
         try:
-            size = checkpoint.verify(path)
+            size = checkpoint.verify(folder)
         except UserError as error:
-            yield Finding(path.name, "lacks", str(error))
+            yield Finding(name, "lacks", str(error))
         else:
-            yield Finding(path.name, "good", f"{in_words(size)}, as they were written")
+            yield Finding(name, "good", f"{in_words(size)}, as they were written")
+
+
+def checkpoints_at(path: Path) -> dict[str, Path]:
+    """Return the checkpoints of a run by name, or the checkpoint itself. Raises UserError for a folder that is
+    neither."""
+    if (path / checkpoint.MANIFEST).exists():
+        return {path.name: path}
+    run = open_run(path)
+    found = {folder.name: folder for folder in run.checkpoints().values()}
+    for number in range(1, len(list(path.glob("round_*"))) + 1):
+        tuning = run.layout.round(number) / "sft"
+        if tuning.is_dir():
+            found |= {f"round_{number} {folder.name}": folder for folder in open_run(tuning).checkpoints().values()}
+    return found
