@@ -1,8 +1,9 @@
-"""The limit on the open files of a process, which sockets count against."""
+"""The limit on the open files of a process, which sockets count against, and what else it may run short of."""
 
 from __future__ import annotations
 
 import errno
+import os
 import resource
 from contextlib import suppress
 
@@ -10,8 +11,15 @@ from fastsvs.errors import UserError
 
 RESERVED = 256
 """Open files that a process needs besides its connections: libraries, logs, pipes, checkpoints."""
-EXHAUSTED = (errno.EMFILE, errno.ENFILE)
+FILES = (errno.EMFILE, errno.ENFILE)
 """Error numbers of a process, and of a machine, that can open no more files."""
+EXHAUSTED = {
+    **dict.fromkeys(FILES, "open no more files"),
+    **dict.fromkeys((errno.ENOMEM, errno.ENOBUFS), "get no more memory"),
+    errno.EAGAIN: "start no more processes or threads",
+    errno.EADDRNOTAVAIL: "open no more local ports",
+}
+"""What this process cannot do any more, by the error numbers that say so. They are no fault of the other side."""
 
 
 def raise_limit() -> None:
@@ -21,12 +29,12 @@ def raise_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def too_many_files(what: str) -> str:
-    """Return the message of a process that cannot do `what` for want of files."""
-    return (
-        f"cannot {what}: this process can open no more files, {limit()} at most; raise the limit before the start "
-        "(`ulimit -n`)"
-    )
+def shortage(what: str, number: int) -> str:
+    """Return the message of a process that cannot do `what`, with an error number of EXHAUSTED."""
+    said = f"cannot {what}: this process can {EXHAUSTED[number]}"
+    if number in FILES:
+        return f"{said}, {limit()} at most; raise the limit before the start (`ulimit -n`)"
+    return f"{said} ({os.strerror(number)}): look at the limits of this process and at what else runs here"
 
 
 def limit() -> int:

@@ -16,13 +16,13 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 from fastsvs.errors import EngineFailure
-from fastsvs.open_files import EXHAUSTED, too_many_files
+from fastsvs.open_files import EXHAUSTED, shortage
 from fastsvs.sync.fleet import Endpoint
 
 LARGEST = 1 << 24
 """Largest answer, in bytes."""
 FILES_SECONDS = 60.0
-"""Longest wait for a file of this process to be closed, in seconds."""
+"""Longest wait for files and whatever else this process runs short of, in seconds."""
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):
@@ -131,17 +131,18 @@ class Routes:
             raise RefusedError(f"{name} did not answer with JSON") from error
 
     def _open(self, request: urllib.request.Request, timeout: float) -> Any:
-        """Send a request, once this process may open the files that it needs. Raises EngineFailure when that takes
-        longer than FILES_SECONDS, or half of `timeout`."""
+        """Send a request, once this process gets the files and whatever else it needs. Raises EngineFailure when that
+        takes longer than FILES_SECONDS, or half of `timeout`."""
         deadline = time.monotonic() + min(FILES_SECONDS, timeout / 2)
         while True:
             try:
                 return _OPENER.open(request, timeout=timeout)
             except urllib.error.URLError as error:
-                if getattr(error.reason, "errno", None) not in EXHAUSTED:
+                number = getattr(error.reason, "errno", None)
+                if number not in EXHAUSTED:
                     raise
                 if time.monotonic() > deadline:
-                    raise EngineFailure(too_many_files(f"reach {self.endpoint.url}")) from error
+                    raise EngineFailure(shortage(f"reach {self.endpoint.url}", number)) from error
             time.sleep(min(FILES_SECONDS, timeout) / 100)
 
 

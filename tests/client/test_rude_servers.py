@@ -20,6 +20,7 @@ from fastsvs.client import NonsenseError, UnreachableError, http
 from fastsvs.client.http import open_session
 from fastsvs.client.messages import Ask, Sample, Setup
 from fastsvs.client.process import BYTES_PER_TOKEN, generate
+from fastsvs.errors import EngineFailure
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 LIMIT = 3
@@ -295,7 +296,23 @@ def test_a_connection_that_waits_is_asked_whether_it_still_stands(monkeypatch: p
     assert asyncio.run(options()) == [1, http.KEEPALIVE["TCP_KEEPINTVL"]]
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+SHORT = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL]
+
+
+@pytest.mark.parametrize("number", SHORT)
+def test_a_shortage_that_lasts_ends_the_run_in_its_own_name(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(address: Any) -> socket.socket:
+        raise OSError(number, "none")
+
+    monkeypatch.setattr(http, "_socket", none)
+    monkeypatch.setattr("fastsvs.client.files.FILES_SECONDS", 0.1)
+    [found] = asyncio.run(asked(says(sized(GOOD))))
+    assert isinstance(found, EngineFailure), repr(found)
+    assert "cannot reach http://127.0.0.1:" in str(found)
+    assert ": this process can " in str(found)
+
+
+@pytest.mark.parametrize("number", SHORT)
 def test_files_that_are_short_are_no_fault_of_the_server(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process can open no socket three times; then it can."""
     made, refusals = http._socket, [number] * 3
