@@ -67,7 +67,7 @@ setup(
     packages=[*find_packages(include=["fastsvs", "fastsvs.*"]), "fastsvs.kernels", *SHIPPED],
     package_dir={"fastsvs": "fastsvs", "fastsvs.kernels": "kernels", **SHIPPED},
     package_data={
-        "fastsvs": ["**/*.txt", "**/*.json", "**/*.jinja", "report/assets/**"],
+        "fastsvs": ["**/*.txt", "**/*.json", "**/*.jinja", "plan/*.yaml", "report/assets/**"],
         **{package: ["*"] for package in SHIPPED},
     },
     install_requires=CORE,

@@ -36,15 +36,28 @@ def _parser(summary: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command",
         required=True,
-        metavar="train|sft|self|eval|export|merge|analyze|report|demo|configs|init|doctor",
+        metavar="train|plan|sft|self|eval|export|merge|analyze|report|demo|configs|init|doctor",
     )
     for name, purpose in JOBS.items():
         job = commands.add_parser(name, help=purpose, description=purpose)
         job.add_argument("config", metavar="CONFIG", help="YAML file, or fastsvs:NAME of `fastsvs configs`")
         job.add_argument("overrides", nargs="*", metavar="section.key=value")
         job.add_argument("--dry-run", action="store_true", help="check everything, print the resolved config, stop")
+        if name == "train":
+            job.add_argument("--nodes", type=_count, help="of --dry-run outside torchrun: nodes of the job")
+            job.add_argument("--gpus", type=_count, help="of --dry-run outside torchrun: processes of a node")
         if name == "eval":
             job.add_argument("--compare", choices=["paper"], help="show the published figures beside the results")
+    plan = commands.add_parser("plan", help="what a job of `train` takes of which machines, and how long")
+    plan.add_argument("config", metavar="CONFIG", help="YAML file, or fastsvs:NAME of `fastsvs configs`")
+    plan.add_argument("overrides", nargs="*", metavar="section.key=value")
+    plan.add_argument("--nodes", type=_count, default=1, help="(%(default)s)")
+    plan.add_argument("--gpus", type=_count, default=8, help="of a node; on CPUs, its processes (%(default)s)")
+    plan.add_argument("--gpu", required=True, help="h100, h200, a100, b200, l40s, cpu, or a YAML file of your own")
+    plan.add_argument("--from", dest="source", type=Path, metavar="RUN", help="take lengths and self-play of this run")
+    plan.add_argument("--against", type=Path, metavar="RUN", help="show this run's measurements beside the plan")
+    plan.add_argument("--sweep", action="store_true", help="instead: the ten fastest layouts that fit")
+    plan.add_argument("--json", action="store_true", help="as JSON, in bytes and seconds")
     export = commands.add_parser("export", help="write a run's newest checkpoint as a Hugging Face folder")
     export.add_argument("run", type=Path, help="run folder")
     export.add_argument("--out", type=Path, required=True, help="folder to make")

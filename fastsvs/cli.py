@@ -1,4 +1,4 @@
-"""The command line: `fastsvs train|sft|self|eval CONFIG [section.key=value ...]`; what is made of runs:
+"""The command line: `fastsvs train|plan|sft|self|eval CONFIG [section.key=value ...]`; what is made of runs:
 `fastsvs export|merge|analyze|report`; and how to begin: `fastsvs demo|configs|init|doctor`.
 
 Nothing that takes long to import stands at the top: help comes at once, and a job says that it loads before it does.
@@ -49,11 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
+    if (options.nodes or options.gpus) and not options.dry_run:
+        raise UserError("--nodes and --gpus belong to --dry-run: torchrun says them to a job")
     job = _load(config.TrainJob, options)
     if options.dry_run:
-        from fastsvs.commands.dry_run import check_train
+        from fastsvs.commands.dry_run import check_train, cluster_of
 
-        _say(check_train(job))
+        _say(check_train(job, cluster_of(options.nodes, options.gpus)))
         return
     _set_variables(job)
     from fastsvs.rollout import read_nodes
@@ -67,6 +69,17 @@ def _train(options: argparse.Namespace) -> None:
     from fastsvs.training import train
 
     _run(train, job)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    job = _load(config.TrainJob, options)
+    from fastsvs.commands.plan import Request, plan
+
+    names = ("nodes", "gpus", "gpu", "source", "against", "sweep", "json")
+    text, works = plan(job, Request(**{name: getattr(options, name) for name in names}))
+    _say(text)
+    if not works:
+        raise UserError("this job will not work on these machines")
 
 
 def _sft(options: argparse.Namespace) -> None:
@@ -224,6 +237,7 @@ def _say(text: str) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _train,
+    "plan": _plan,
     "sft": _sft,
     "self": _self,
     "eval": _eval,

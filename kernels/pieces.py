@@ -37,8 +37,16 @@ CPU = Limits(workspace=4 << 20, together=1, least_rows=64, least_columns=256, ro
 def row_groups(rows: int, columns: int, like: Tensor, workspace: int | None) -> list[list[slice]]:
     """Return whole rows in near-equal groups of near-equal pieces. The gradients of a group and the logits of one of
     its pieces fit `workspace` bytes (None: the device's own)."""
-    limits = _limits(like)
-    row = columns * (accumulation_dtype(like).itemsize + limits.together * operand_dtype(like).itemsize)
+    sizes = accumulation_dtype(like).itemsize, operand_dtype(like).itemsize
+    return cut_rows(rows, columns, *sizes, _limits(like), workspace)
+
+
+def cut_rows(
+    rows: int, columns: int, logit_bytes: int, gradient_bytes: int, limits: Limits, workspace: int | None = None
+) -> list[list[slice]]:
+    """Return what `row_groups` returns, for a device that is described and not there: a logit takes `logit_bytes`, and
+    its gradient `gradient_bytes`."""
+    row = columns * (logit_bytes + limits.together * gradient_bytes)
     most = (workspace or limits.workspace) // row // limits.row_multiple * limits.row_multiple
     piece = max(limits.least_rows, most)
     groups = _near_equal(slice(0, rows), limits.together * piece, limits.row_multiple)

@@ -151,17 +151,24 @@ def test_optimizer_is_sharded_over_data_parallel_ranks(inputs, capsys, monkeypat
     assert f"offload: {offload}" in shown
 
 
-# Values of 2 bytes that a token takes, for 12288 tokens of each of 2 micro-batches in flight. A layer of Qwen2.5-32B at
-# TP 4 has 5120 / 4 = 1280 of them as its input, as many as attention's output, and inside
-# 4 x 5120 / 4 + (2 x (40 + 2 x 8) x 128 + 40 x 128 + 4 x 27648) / 4 = 37632; a stage has 32 layers.
+# Bytes that a token of the first stage takes in each of 2 micro-batches in flight, as `policy` saves them. A layer of
+# Qwen2.5-32B at TP 4 with sequence parallelism has 5120 / 4 = 1280 values of 2 bytes as its input. Inside it saves the
+# inputs of 2 norms with an fp32 number each, those of 2 projections, (40 + 2 x 8) x 128 / 4 projected and
+# (40 + 8) x 128 / 4 rotated values, attention's output of 1280 values with 10 fp32 numbers, and 3 x 27648 / 4 of the
+# gated product. A stage has 32 layers; the row's rotary angles take 512 bytes, a token's id 8.
+INPUT, OUTPUT = 2 * 1280, 2 * 1280 + 40
+INSIDE = 4 * INPUT + 2 * 4 / 4 + 2 * (1792 + 1536) + OUTPUT + 2 * 20736
 KEPT = {
-    ("recompute=full",): 32 * 1280 + 37632,
-    ("recompute=full", "recompute_layers=4"): 8 * 1280 + 4 * 37632,
-    ("recompute=full", "recompute_method=block", "recompute_layers=32"): 32 * 1280 + 37632,
-    ("recompute=full", "recompute_method=block", "recompute_layers=24"): 24 * 1280 + 9 * 37632,
-    ("recompute=all_but_attention",): 32 * (1280 + 1280) + 37632,
-    ("recompute=none",): 32 * 37632,
+    ("recompute=full",): 32 * INPUT,
+    ("recompute=full", "recompute_layers=4"): 8 * INPUT,
+    ("recompute=full", "recompute_method=block", "recompute_layers=32"): 32 * INPUT,
+    ("recompute=full", "recompute_method=block", "recompute_layers=24"): 24 * INPUT + 8 * INSIDE,
+    ("recompute=all_but_attention",): 32 * (INPUT + OUTPUT),
+    ("recompute=none",): 32 * INSIDE,
 }
+TOGETHER = {("recompute=full", "recompute_layers=4"): 4, ("recompute=none",): 0}
+"""Layers that are computed again at once, where it is not one. Their insides come on top, and so do the gradients of
+one layer: 2 x 27648 / 4 + 2 x 5120 values of a token, and its largest matrix, 2 x 27648 / 4 x 5120 values."""
 
 
 @pytest.mark.parametrize("settings", KEPT, ids=" ".join)
@@ -169,8 +176,26 @@ def test_activations_by_what_is_computed_again(inputs, capsys, settings):
     overrides = [*inputs(PUBLISHED["qwen2.5_32b"]), "policy.recompute_method=uniform", "policy.recompute_layers=1"]
     changes = [f"policy.{setting}" for setting in settings]
     assert main(["train", str(CONFIGS / "qwen2.5_32b_svs.yaml"), *overrides, *changes, "--dry-run"]) == 0
-    gib = KEPT[settings] * 12288 * 2 * 2 / 2**30
+    kept = 2 * (KEPT[settings] + 512 + 8)
+    gradients = 2 * (13824 + 10240)
+    backward = 12288 * (TOGETHER.get(settings, 1) * INSIDE + gradients) + 2 * 13824 * 5120
+    gib = (12288 * kept + backward) / 2**30
     assert f"{gib:.2f} activations of 12288 tokens" in capsys.readouterr().out
+
+
+def test_outside_torchrun_the_machines_can_be_named(inputs, capsys):
+    config = str(CONFIGS / "qwen2.5_32b_svs.yaml")
+    overrides = inputs(PUBLISHED["qwen2.5_32b"])
+    assert main(["train", config, *overrides, "--dry-run"]) == 0
+    assert "data parallel 1: the fewest processes, 8" in capsys.readouterr().out
+    assert main(["train", config, *overrides, "--dry-run", "--nodes", "4", "--gpus", "8"]) == 0
+    shown = capsys.readouterr().out
+    assert "data parallel 2)" in shown
+    assert f"{12 * 4_095_734_784 / 2 / 2**30:.2f} optimizer" in shown
+    assert main(["train", config, *overrides, "--dry-run", "--nodes", "3", "--gpus", "4"]) == 2
+    assert "needs a multiple of 8 processes, there are 4" in capsys.readouterr().err
+    assert main(["train", config, *overrides, "--nodes", "4"]) == 2
+    assert "belong to --dry-run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

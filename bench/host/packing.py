@@ -13,9 +13,9 @@ import torch
 
 from bench.host.before import plan_by_one_row_more
 from bench.report import Row
-from bench.rollout.workload import P99
 from fastsvs.algorithms import Batch
 from fastsvs.architecture import Architecture
+from fastsvs.plan import P99
 from fastsvs.policy import packing
 from fastsvs.policy.bundles import Sizes
 from fastsvs.policy.row import Packer

@@ -18,8 +18,8 @@ from bench.overlap.plans import PHASED, PLANS, Plan
 from bench.overlap.simulation import LEFT_OUT, simulate
 from bench.report import Row, publish
 from bench.rollout.simulated_cluster import FLOPS, MAX_SEQUENCES, PARAMETERS, curve
-from bench.rollout.simulation import Outcome
-from bench.rollout.workload import Lengths, Workload
+from fastsvs.plan.simulation import Outcome
+from fastsvs.plan.workload import Lengths, Workload
 
 STEPS = 5
 LEARNED = 0.6

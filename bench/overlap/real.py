@@ -12,8 +12,8 @@ from time import perf_counter
 from bench.overlap.plans import Plan
 from bench.overlap.simulation import LEFT_OUT
 from bench.rollout.real import WORKLOAD, name_weights, serving_spec
-from bench.rollout.simulation import Outcome
-from bench.rollout.workload import Instantly, Workload
+from fastsvs.plan.simulation import Outcome
+from fastsvs.plan.workload import Instantly, Workload
 from fastsvs.rollout import Inference, Rollouts, Running, SamplingParams, VllmEngine
 from fastsvs.selfplay import Experience, play
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from bench.overlap.plans import Plan
-from bench.rollout.simulation import Curve, Outcome, SimulatedEngine
-from bench.rollout.workload import Workload
+from fastsvs.plan.simulation import Curve, Outcome, SimulatedEngine
+from fastsvs.plan.workload import Workload
 from fastsvs.rollout import Request, SamplingParams
 from fastsvs.selfplay import Group, Task, Waves
 
@@ -60,7 +60,7 @@ class StepsEngine(SimulatedEngine):
 
     def length(self, request: Request, sample: int) -> int:
         step, _, key = request.key.partition(":")
-        length = self._steps[int(step)].length(key, sample)
+        length = self._steps[int(step)].length(replace(request, key=key), sample)
         self.group_tokens[request.key] = self.group_tokens.get(request.key, 0) + length
         return length
 

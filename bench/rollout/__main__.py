@@ -14,8 +14,7 @@ from pathlib import Path
 
 from bench.report import Row, publish
 from bench.rollout import real, simulated_cluster
-from bench.rollout.simulation import Curve, Outcome, simulate, together
-from bench.rollout.workload import SCHEDULES
+from fastsvs.plan import SCHEDULES, Curve, Outcome, simulate, together
 from fastsvs.selfplay.collect import Schedule
 
 SIMULATED_STEPS = 3

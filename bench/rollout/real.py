@@ -14,9 +14,8 @@ from urllib.request import urlopen
 
 import torch
 
-from bench.rollout.simulation import Curve, Outcome
-from bench.rollout.workload import SCHEDULES, Lengths, Workload
 from fastsvs.config import RolloutConfig, ServerConfig
+from fastsvs.plan import SCHEDULES, Curve, Lengths, Outcome, Workload
 from fastsvs.policy import load_hf_config
 from fastsvs.rollout import Request, Rollout, SamplingParams, VllmEngine, drain
 from fastsvs.rollout.registry import EngineSpec

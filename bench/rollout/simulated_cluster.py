@@ -22,8 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.rollout.simulation import Curve
-from bench.rollout.workload import Lengths, Workload
+from fastsvs.plan import Curve, Lengths, Workload
 
 PARAMETERS = 32.8e9
 KV_BYTES = 64 * 2 * 8 * 128 * 2

@@ -4,32 +4,47 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from fastsvs import config, distributed
-from fastsvs.architecture import Architecture, read_architecture
+from fastsvs.architecture import Architecture, check_layout, read_architecture
 from fastsvs.commands import evaluate, self_improve, sft
 from fastsvs.config import EvalJob, PolicyConfig, SelfJob, SftJob, TrainJob
 from fastsvs.errors import UserError
 from fastsvs.files import free_bytes, in_words
-from fastsvs.policy import checkpoint, hf_shapes, megatron_shapes
+from fastsvs.plan import (
+    GIB,
+    Cluster,
+    DeviceKind,
+    Row,
+    device_memory,
+    layout_of,
+    snapshot_bytes,
+    stage_buffers,
+    total,
+    total_parameters,
+)
+from fastsvs.policy import checkpoint, hf_shapes
 from fastsvs.rollout import read_nodes
 from fastsvs.training import preflight
 
-GIB = 2**30
-WIDTH = {"fp32": 4, "bf16": 2}
 
-
-def check_train(job: TrainJob) -> str:
-    """Return what the job would do, as its resolved configuration under comments. Raises UserError for the first thing
-    that would stop it."""
+def check_train(job: TrainJob, cluster: Cluster | None = None) -> str:
+    """Return what the job would do, as its resolved configuration under comments. Outside torchrun it is described for
+    `cluster`, or for the fewest processes. Raises UserError for the first thing that would stop it."""
     processes = distributed.launched_world_size() and read_nodes(job.rollout).trainers
     checked = preflight(job, processes, at_disk=_at_disk())
-    return _report([*checked.inputs.facts, *checked.advice, *describe_model(job, checked.hf_config, processes)], job)
+    described = cluster.trainers(job.rollout) if cluster and not processes else processes
+    check_layout(read_architecture(checked.hf_config), job.policy, described)
+    return _report([*checked.inputs.facts, *checked.advice, *describe_model(job, checked.hf_config, described)], job)
+
+
+def cluster_of(nodes: int | None, gpus: int | None) -> Cluster | None:
+    """Return the machines that the command line names; None where it names none."""
+    return Cluster(nodes or 1, gpus or 1) if nodes or gpus else None
 
 
 def check_sft(job: SftJob) -> str:
@@ -62,12 +77,10 @@ def describe_model(job: TrainJob | SftJob | SelfJob, hf: PretrainedConfig, proce
     as the layout takes). Raises UserError where the trainer would not know the model's tensors."""
     architecture, policy = read_architecture(hf), job.policy
     check_tensors(hf, architecture)
-    stages = [_stage_parameters(architecture, policy, stage) for stage in range(policy.pipeline_parallel)]
-    total = sum(prod(shape) for shape in hf_shapes(architecture).values())
     return [
-        f"{job.model.path}: {hf.model_type}, {total / 1e6:,.1f} M parameters, "
+        f"{job.model.path}: {hf.model_type}, {total_parameters(architecture) / 1e6:,.1f} M parameters, "
         f"TP {policy.tensor_parallel} x PP {policy.pipeline_parallel}",
-        *_memory_facts(architecture, policy, stages, processes),
+        *_memory_facts(architecture, policy, processes),
         _disk_fact(job, architecture),
     ]
 
@@ -89,36 +102,34 @@ def _report(facts: Sequence[str], job: TrainJob | SftJob | SelfJob | EvalJob) ->
     return "\n".join([*(f"# {fact}" for fact in facts), config.dump(job)])
 
 
-def _stage_parameters(architecture: Architecture, policy: PolicyConfig, stage: int) -> int:
-    shapes = megatron_shapes(architecture, policy.tensor_parallel, policy.pipeline_parallel, stage)
-    return sum(prod(shape) for shape in shapes.values())
-
-
-def _memory_facts(
-    architecture: Architecture, policy: PolicyConfig, stages: Sequence[int], processes: int | None
-) -> list[str]:
-    """Estimate the memory of a rank: weights, fp32 gradients, Adam's moments and bf16's fp32 masters, and the
-    activations of the largest micro-batch."""
-    width = WIDTH[policy.dtype]
-    model_parallel = policy.tensor_parallel * policy.pipeline_parallel
-    data_parallel = max(1, (processes or model_parallel) // model_parallel)
-    weights = max(stages) * width
-    gradients = max(stages) * 4
-    optimizer = max(stages) * (8 if policy.dtype == "fp32" else 12) / data_parallel
-    activations = _activation_bytes(architecture, policy, width)
-    total = weights + gradients + optimizer + activations
-    # Masters and moments, also where the masters are the weights. The last stage may own a tied embedding once more.
-    saved = max(stages) * 12 / data_parallel
-    state = {"none": 0.0, "optimizer": optimizer, "all": optimizer + weights}[policy.offload]
-    stays = {"none": weights + gradients + optimizer, "optimizer": weights, "all": 0.0}[policy.offload]
+def _memory_facts(architecture: Architecture, policy: PolicyConfig, processes: int | None) -> list[str]:
+    """Return the memory of the rank that takes the most, as `fastsvs plan` counts it."""
+    device: DeviceKind = "cuda" if torch.cuda.is_available() or policy.dtype == "bf16" else "cpu"
+    layout = layout_of(policy, processes, device)
+    tokens = policy.tokens_per_micro_batch
+    ranks = device_memory(architecture, policy, layout, Row(tokens, tokens), layout.pipeline)
+    rank = max(ranks, key=lambda rank: total(rank.learning))
+    buffers = stage_buffers(architecture, layout, rank.stage)
+    parts = {
+        "weights": buffers.weights,
+        "gradients": buffers.gradients,
+        "optimizer": buffers.state,
+        f"activations of {tokens} tokens": total(rank.update),
+        "CUDA and fragments": total(rank.runtime),
+    }
+    shown = " + ".join(f"{size / GIB:.2f} {name}" for name, size in parts.items() if size)
+    saved = snapshot_bytes(architecture, layout, rank.stage)
+    away = {"none": 0, "optimizer": buffers.state, "all": buffers.state + buffers.weights}[policy.offload]
+    world = f"data parallel {layout.data}"
+    if processes is None:
+        world += f": the fewest processes, {layout.ranks}; --nodes and --gpus name yours"
     return [
-        f"memory per rank (estimate, data parallel {data_parallel}): {total / GIB:.2f} GiB = "
-        f"{weights / GIB:.2f} weights + {gradients / GIB:.2f} gradients + {optimizer / GIB:.2f} optimizer + "
-        f"{activations / GIB:.2f} activations of {policy.tokens_per_micro_batch} tokens; "
-        "the rollout engine and the runtime come on top",
-        f"while rollouts run {stays / GIB:.2f} GiB of it stay on the device (policy.offload={policy.offload})",
-        f"host memory per rank (estimate): {(saved + state) / GIB:.2f} GiB = {saved / GIB:.2f} checkpoint on its way "
-        f"+ {state / GIB:.2f} offloaded",
+        f"memory per rank (estimate, {world}), stage {rank.stage} of {layout.pipeline}: "
+        f"{total(rank.learning) / GIB:.2f} GiB = {shown}; the rollout engine comes on top (`fastsvs plan`)",
+        f"while rollouts run {total(rank.stays) / GIB:.2f} GiB of it stay on the device "
+        f"(policy.offload={policy.offload})",
+        f"host memory per rank (estimate): {(saved + away) / GIB:.2f} GiB = {saved / GIB:.2f} checkpoint on its way "
+        f"+ {away / GIB:.2f} offloaded",
     ]
 
 
@@ -128,25 +139,3 @@ def _disk_fact(job: TrainJob | SftJob | SelfJob, architecture: Architecture) -> 
         f"disk: {in_words(each)} a checkpoint, up to {job.run.keep_checkpoints + 1} at a time; "
         f"{'an unknown number of bytes' if free is None else in_words(free)} free in run.dir as seen from here"
     )
-
-
-def _activation_bytes(architecture: Architecture, policy: PolicyConfig, width: int) -> float:
-    """Estimate the bytes of the tensors kept for backward: all insides of the layers that are not computed again; of
-    those that are, one input for as many as are computed together, attention's output where it is left out, and the
-    insides of as many. A pipeline keeps as many micro-batches in flight as it has stages."""
-    a, tensor = architecture, policy.tensor_parallel
-    layers = a.layers // policy.pipeline_parallel
-    sharded = tensor if policy.sequence_parallel else 1
-    attention = (a.heads + 2 * a.groups) * a.head_dim * 2 + a.heads * a.head_dim
-    inside = 4 * a.hidden / sharded + (attention + 4 * a.ffn) / tensor
-    output = a.heads * a.head_dim / tensor if policy.recompute == "all_but_attention" else 0
-    again, together = _recomputed_layers(policy, layers)
-    kept = (layers - again + together) * inside + again * output + (again / (together or 1)) * a.hidden / sharded
-    return policy.tokens_per_micro_batch * width * kept * policy.pipeline_parallel
-
-
-def _recomputed_layers(policy: PolicyConfig, layers: int) -> tuple[int, int]:
-    """Return how many of a stage's layers are computed again, and how many of them at once."""
-    if policy.recompute == "none":
-        return 0, 0
-    return (policy.recompute_layers, 1) if policy.recompute_method == "block" else (layers, policy.recompute_layers)

@@ -13,6 +13,7 @@ warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor tha
 with lean_imports():
     from fastsvs.architecture import Architecture, check_layout, load_hf_config, read_architecture
     from fastsvs.policy import checkpoint
+    from fastsvs.policy.bundles import Sizes, plan_rows
     from fastsvs.policy.companions import base_of, keep_base, write_companions
     from fastsvs.policy.export import save_hf
     from fastsvs.policy.mapping import hf_shapes, megatron_shapes
@@ -22,6 +23,7 @@ with lean_imports():
     from fastsvs.policy.parallel import check_schedule
     from fastsvs.policy.policy import Policy, PolicyStatistics
     from fastsvs.policy.stored import StoredWeights, open_model, open_trained, open_weights, read_job
+    from fastsvs.policy.stream import weight_specs
     from fastsvs.policy.training_state import replace_weights
     from fastsvs.policy.weights import WeightSource, check_weights, open_source
 
@@ -32,6 +34,7 @@ __all__ = [
     "Offload",
     "Policy",
     "PolicyStatistics",
+    "Sizes",
     "StoredWeights",
     "WeightSource",
     "base_of",
@@ -48,9 +51,11 @@ __all__ = [
     "open_source",
     "open_trained",
     "open_weights",
+    "plan_rows",
     "read_architecture",
     "read_job",
     "replace_weights",
     "save_hf",
+    "weight_specs",
     "write_companions",
 ]

@@ -7,7 +7,7 @@ are asked.
 
 from fastsvs.selfplay.azr import AzrStage
 from fastsvs.selfplay.checking import JUDGES, Finding, Judge
-from fastsvs.selfplay.collect import collect, play
+from fastsvs.selfplay.collect import Schedule, collect, play
 from fastsvs.selfplay.counters import count
 from fastsvs.selfplay.refinement import FATES, Chain, SelfStage
 from fastsvs.selfplay.rise import VERIFICATION, RiseStage, load_verification_template, verification_prompt
@@ -52,6 +52,7 @@ __all__ = [
     "RiseStage",
     "Sampler",
     "SamplerTools",
+    "Schedule",
     "SelfStage",
     "ShuffledEpochs",
     "Stage",

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import torch
 
-from fastsvs.sync.broadcast import BroadcastSync
+from fastsvs.sync.broadcast import BroadcastSync, bucket_limit
 from fastsvs.sync.fleet import Endpoint, ServerFleet, WeightSyncError
 from fastsvs.sync.loaded import LoadedSync
 from fastsvs.sync.local import LocalSync
@@ -53,6 +53,7 @@ __all__ = [
     "ServerFleet",
     "WeightSync",
     "WeightSyncError",
+    "bucket_limit",
     "server_arguments",
     "transport_for",
 ]

@@ -24,6 +24,11 @@ CPU_BUCKET_BYTES = 64 << 20
 """Largest bucket on a CPU, in bytes: a larger one does not stay in the caches."""
 
 
+def bucket_limit(config: SyncConfig, device_type: str) -> int:
+    """Return the bytes from which a bucket is full, on devices of the type `cpu` or `cuda`."""
+    return min(config.bucket_bytes, CPU_BUCKET_BYTES) if device_type == "cpu" else config.bucket_bytes
+
+
 class BucketSource(Protocol):
     """Source of weights that are sent in buckets."""
 
@@ -48,8 +53,7 @@ class BroadcastSync:
         self._config = config
         self._transport: TransportName = transport
         self._device = distributed.device()
-        if self._device.type == "cpu":
-            config = config.model_copy(update={"bucket_bytes": min(config.bucket_bytes, CPU_BUCKET_BYTES)})
+        config = config.model_copy(update={"bucket_bytes": bucket_limit(config, self._device.type)})
         self._buckets = plan_buckets(source.weight_specs(), config.bucket_bytes)
         self._slots: Slots | None = None
         self._sender = Sender(fleet, self._buckets, config, transport, self._device) if distributed.is_main() else None

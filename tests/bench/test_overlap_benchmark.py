@@ -6,9 +6,9 @@ import pytest
 
 from bench.overlap.plans import PHASED, PLANS, Plan
 from bench.overlap.simulation import LEFT_OUT, simulate
-from bench.rollout import simulation
-from bench.rollout.simulation import Curve
-from bench.rollout.workload import Lengths, Workload
+from fastsvs.plan import simulation
+from fastsvs.plan.simulation import Curve
+from fastsvs.plan.workload import Lengths, Workload
 
 CURVE = Curve((1, 64), (0.5, 8.0))
 WORKLOADS = Workload(prompts=24, samples=4, lengths=Lengths(20, 10, 200, 0.5), underperforming=0.5).steps(4 + LEFT_OUT)

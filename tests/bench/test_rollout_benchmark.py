@@ -19,8 +19,7 @@ from bench.rollout.__main__ import (
 )
 from bench.rollout.real import Played
 from bench.rollout.simulated_cluster import CASES
-from bench.rollout.simulation import Curve, Outcome, SimulatedEngine, simulate
-from bench.rollout.workload import SCHEDULES, Lengths, Workload
+from fastsvs.plan import SCHEDULES, Curve, Lengths, Outcome, SimulatedEngine, Workload, simulate
 from fastsvs.rollout import Request, SamplingParams, drain
 
 FLAT = Curve((1, 64), (0.5, 0.5))

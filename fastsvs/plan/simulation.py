@@ -17,9 +17,9 @@ from itertools import count
 import numpy as np
 from torch import Tensor
 
-from bench.rollout.workload import Workload
+from fastsvs.plan.workload import Work
 from fastsvs.rollout import Request, Rollout
-from fastsvs.selfplay.collect import Schedule
+from fastsvs.selfplay import Schedule
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,12 @@ class _Server:
 
 
 class SimulatedEngine:
-    collective = False
+    """An engine whose clock is the simulation's."""
 
-    def __init__(self, workload: Workload, curve: Curve, servers: int, max_sequences: int) -> None:
+    collective = False
+    fleet = None
+
+    def __init__(self, workload: Work, curve: Curve, servers: int, max_sequences: int) -> None:
         self.workload = workload
         self._servers = [_Server(curve, max_sequences) for _ in range(servers)]
         self._places = count()
@@ -137,6 +140,14 @@ class SimulatedEngine:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None: ...
 
+    def stale(self) -> bool:
+        return False
+
+    def sleep(self) -> None: ...
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
     def close(self) -> None: ...
 
     def next_end(self) -> float:
@@ -145,14 +156,10 @@ class SimulatedEngine:
 
     def length(self, request: Request, sample: int) -> int:
         """Return the tokens of a response."""
-        if not self.workload.lengths.within_group:
-            return request.sampling.max_tokens
-        return self.workload.length(request.key, sample)
+        return self.workload.length(request, sample)
 
 
-def simulate(
-    workloads: Iterable[Workload], curve: Curve, servers: int, max_sequences: int, schedule: Schedule
-) -> Outcome:
+def simulate(workloads: Iterable[Work], curve: Curve, servers: int, max_sequences: int, schedule: Schedule) -> Outcome:
     """Simulate the steps one after the other."""
     engines = [SimulatedEngine(workload, curve, servers, max_sequences) for workload in workloads]
     for engine in engines:

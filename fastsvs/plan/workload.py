@@ -6,23 +6,44 @@ Everything is a function of the seed and of the task's key, so both schedules do
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from math import exp, log
-from typing import get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 
 from fastsvs.data import Problem
-from fastsvs.rollout import Engine, SamplingParams
+from fastsvs.rollout import Engine, Request, SamplingParams
 from fastsvs.seeding import derive_seed
-from fastsvs.selfplay import ANSWER, ORIGINAL, SYNTHESIS, VARIANT, Experience, Group, Task, collect, original_tasks
-from fastsvs.selfplay.collect import Schedule
+from fastsvs.selfplay import (
+    ANSWER,
+    KINDS,
+    ORIGINAL,
+    SYNTHESIS,
+    VARIANT,
+    Experience,
+    ExperienceStage,
+    Group,
+    Schedule,
+    Task,
+    collect,
+    original_tasks,
+)
 from fastsvs.verify import Verdict
 
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 P99 = 2.326
 """Number of standard deviations from the median of a normal distribution to its 99th percentile."""
+
+
+class Work(Protocol):
+    """A step that a simulated engine can be given."""
+
+    def collect(self, engine: Engine, schedule: Schedule) -> Experience:
+        """Run the whole step on `engine`."""
+
+    def length(self, request: Request, sample: int) -> int:
+        """Return the tokens of a response to a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +84,8 @@ class Workload:
     """Number of variants written from each context."""
     valid: float = 0.8
     """Share of the variants that are solved."""
+    variant_samples: int | None = None
+    """Number of solutions of a variant; None for as many as a problem of the data set has."""
     seed: int = 0
 
     def steps(self, count: int) -> list[Workload]:
@@ -77,7 +100,10 @@ class Workload:
     def expand(self, group: Group) -> list[Task]:
         """Return the tasks that follow, as an `ExperienceStage` does: contexts of an original problem, variants of a
         context."""
-        parent = group.task
+        return self.follow(group.task)
+
+    def follow(self, parent: Task) -> list[Task]:
+        """Return the tasks that follow from one of which all responses are there."""
         if parent.kind == VARIANT:
             return []
         draw = np.random.default_rng(derive_seed(self.seed, "expand", parent.key))
@@ -85,7 +111,8 @@ class Workload:
             children = int(draw.integers(1, self.contexts + 1)) if draw.random() < self.underperforming else 0
             kind, samples = SYNTHESIS, self.variants
         else:
-            children, kind, samples = int(draw.binomial(self.variants, self.valid)), VARIANT, self.samples
+            children, kind = int(draw.binomial(self.variants, self.valid)), VARIANT
+            samples = self.variant_samples or self.samples
         keys = [f"{parent.key}/{child:03d}" for child in range(children)]
         judge = None if kind == SYNTHESIS else ANSWER
         tasks = [Task(key, kind, parent.problem, self._prompt(key), samples, judge=judge) for key in keys]
@@ -94,15 +121,17 @@ class Workload:
     def finish(self, groups: Sequence[Group]) -> Experience:
         return Experience(list(groups), {})
 
-    def length(self, key: str, sample: int) -> int:
-        """Return the tokens of response number `sample` to the task with this key."""
-        kind = (ORIGINAL, SYNTHESIS, VARIANT)[key.count("/")]
-        return self.lengths.of(Task(key, kind, None, (), self.samples), sample, self.seed)  # type: ignore[arg-type]
-
     def collect(self, engine: Engine, schedule: Schedule) -> Experience:
         """Run the whole step on `engine`. Answers are checked in no time."""
-        sampling = SamplingParams(max_tokens=self.lengths.limit)
-        return collect(self, self.tasks(), engine, Instantly(), lambda ids: "", sampling, self.seed, schedule=schedule)
+        return run_step(self, self.tasks(), engine, SamplingParams(max_tokens=self.lengths.limit), self.seed, schedule)
+
+    def length(self, request: Request, sample: int) -> int:
+        """Return the tokens of a response to a request."""
+        if not self.lengths.within_group:
+            return request.sampling.max_tokens
+        kind = KINDS[request.key.count("/")]
+        task = Task(request.key, kind, None, (), request.samples)  # type: ignore[arg-type]
+        return self.lengths.of(task, sample, self.seed)
 
     def _limited(self, task: Task) -> Task:
         """Limit the task to its length, where all responses of a group are equally long, so that a real engine makes
@@ -117,10 +146,24 @@ class Workload:
         return tuple(draw.integers(0, 64, self.prompt_tokens).tolist())
 
 
-class Instantly:
-    """A verifier that finds every answer right, in no time."""
+def run_step(
+    stage: ExperienceStage,
+    tasks: Sequence[Task],
+    engine: Engine,
+    sampling: SamplingParams,
+    seed: int,
+    schedule: Schedule,
+) -> Experience:
+    """Run a step on `engine`. Answers are checked in no time."""
+    return collect(stage, tasks, engine, Instantly(), lambda ids: "", sampling, seed, schedule=schedule)
 
-    def submit(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict | Future[Verdict]]:
+
+class Instantly:
+    """A verifier to which everything is correct at once."""
+
+    facts = ()
+
+    def submit(self, pairs: Sequence[Any]) -> list[Verdict]:
         return [Verdict.CORRECT] * len(pairs)
 
 

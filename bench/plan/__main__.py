@@ -1,0 +1,57 @@
+"""`python -m bench.plan --out DIR`: what `fastsvs plan` says of updates, beside what they take.
+
+On this CPU the updates of `bench.plan.cases` are run and planned. Of a GPU nothing is run: the plan is held against
+what `bench.trainer` has published of one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.plan.cases import CALIBRATED_ON, CASES
+from bench.plan.planned import GPU_CASES, measured_on_gpu, on_gpu, planned
+from bench.report import Row, publish
+
+CPU_METRIC = "update: processor time of the busiest rank"
+PLANNED, MEASURED = "planned", "measured"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    options = parser.parse_args()
+    publish("plan", [*on_this_cpu(), *on_published_gpu()], options.out)
+
+
+def on_this_cpu() -> Iterator[Row]:
+    for name, case in CASES.items():
+        note = "the table's `cpu` is from it" if name in CALIBRATED_ON else "predicted"
+        yield Row(name, MEASURED, CPU_METRIC, run(name), "s", note=note)
+        yield Row(name, PLANNED, CPU_METRIC, planned(case), "s", note=note)
+
+
+def on_published_gpu() -> Iterator[Row]:
+    for name in GPU_CASES:
+        for (metric, unit), value in on_gpu(name).items():
+            yield Row(name, MEASURED, metric, measured_on_gpu(name, metric), unit, note="bench.trainer, one H200")
+            yield Row(name, PLANNED, metric, value, unit)
+
+
+def run(name: str) -> float:
+    """Return the processor seconds of an update on the rank that takes the most."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "seconds.json"
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(CASES[name].ranks)]
+        module = ["-m", "bench.plan.measure", "--case", name, str(file)]
+        subprocess.run([sys.executable, *torchrun, *module], check=True, timeout=600)
+        return max(json.loads(file.read_text()))
+
+
+if __name__ == "__main__":
+    main()

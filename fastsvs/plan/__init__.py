@@ -1,0 +1,72 @@
+"""What a job needs and how long it takes, from its configuration, the model's config.json and a description of the
+machines: pure functions over dataclasses, whose amounts say what they rest on."""
+
+from fastsvs.plan.activations import Row, activations
+from fastsvs.plan.buffers import checkpoint_bytes, snapshot_bytes, stage_buffers, total_parameters
+from fastsvs.plan.hardware import Hardware, known_hardware, read_hardware
+from fastsvs.plan.layout import Cluster, DeviceKind, Layout, layout_of
+from fastsvs.plan.ledger import EXACT, GIB, Basis, Line, assumed, calibrated, total
+from fastsvs.plan.memory import DeviceMemory, device_memory, publish_lines, sync_bytes
+from fastsvs.plan.runs import compare, step_of_run
+from fastsvs.plan.sampled import Answers, Sampled, assumed_step, drawn_step
+from fastsvs.plan.show import as_json, show, table
+from fastsvs.plan.simulation import Curve, Outcome, SimulatedEngine, simulate, together
+from fastsvs.plan.update import Machine, RowWork, rows_of, update_lines
+from fastsvs.plan.whole import JobPlan, Machines, changed, every_layout, neighbours, plan_job, proposals
+from fastsvs.plan.workload import P99, SCHEDULES, Lengths, Workload
+
+__all__ = [
+    "EXACT",
+    "GIB",
+    "P99",
+    "SCHEDULES",
+    "Answers",
+    "Basis",
+    "Cluster",
+    "Curve",
+    "DeviceKind",
+    "DeviceMemory",
+    "Hardware",
+    "JobPlan",
+    "Layout",
+    "Lengths",
+    "Line",
+    "Machine",
+    "Machines",
+    "Outcome",
+    "Row",
+    "RowWork",
+    "Sampled",
+    "SimulatedEngine",
+    "Workload",
+    "activations",
+    "as_json",
+    "assumed",
+    "assumed_step",
+    "calibrated",
+    "changed",
+    "checkpoint_bytes",
+    "compare",
+    "device_memory",
+    "drawn_step",
+    "every_layout",
+    "known_hardware",
+    "layout_of",
+    "neighbours",
+    "plan_job",
+    "proposals",
+    "publish_lines",
+    "read_hardware",
+    "rows_of",
+    "show",
+    "simulate",
+    "snapshot_bytes",
+    "stage_buffers",
+    "step_of_run",
+    "sync_bytes",
+    "table",
+    "together",
+    "total",
+    "total_parameters",
+    "update_lines",
+]

@@ -1,0 +1,134 @@
+"""Bytes that a pipeline stage keeps for its backward pass, and what it needs on top while it computes.
+
+Counted from the functions that save them (`policy.modules`, `policy.elementwise`, `policy.recompute`, Megatron's linear
+layers); tests hold them to what autograd's hooks see on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastsvs.architecture import Architecture
+from fastsvs.config import PolicyConfig
+from fastsvs.kernels.pieces import CPU, CUDA, cut_rows
+from fastsvs.plan.layout import Layout
+
+FP32, INDEX = 4, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One micro-batch."""
+
+    tokens: int
+    predicted: int
+    """Number of its tokens that are targets of the head."""
+    shares_prompts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Bytes of one micro-batch on a rank."""
+
+    kept: float
+    """Bytes from its forward to its backward pass."""
+    backward: float
+    """Bytes on top while the backward pass is in a layer: what is computed again, and gradients."""
+    head: float
+    """Bytes on top while the last stage computes the loss; 0 elsewhere."""
+
+
+def activations(architecture: Architecture, policy: PolicyConfig, layout: Layout, stage: int, row: Row) -> Activations:
+    """Return what one micro-batch takes on a rank of a stage."""
+    layers = layout.layers(architecture)
+    again, together = recomputed_layers(policy, layers)
+    inside = layer_bytes(architecture, layout, row.shares_prompts)
+    between = architecture.hidden * layout.width / layout.sequence
+    output = _attention_output(architecture, layout, row.shares_prompts)
+    attention = output if policy.recompute == "all_but_attention" else 0
+    kept = (layers - again) * inside + again * attention + (again / together if again else 0) * between
+    kept += 2 * architecture.head_dim * layout.width  # rotary angles of the row
+    kept += INDEX if stage == 0 else 0  # token ids
+    if stage == layout.pipeline - 1:
+        kept += between + FP32 / layout.sequence  # the last norm
+    head_rows = row.predicted if stage == layout.pipeline - 1 else 0
+    states = head_rows * architecture.hidden * layout.width
+    return Activations(
+        kept=row.tokens * kept + head_rows * INDEX,
+        backward=row.tokens * (together * inside + _gradients(architecture, layout))
+        + _largest(architecture, layout)
+        + states,
+        head=head_bytes(architecture, layout, head_rows) + states,
+    )
+
+
+def in_flight(pipeline: int, stage: int, micro_batches: int) -> int:
+    """Return the number of micro-batches whose activations a stage keeps at once under Megatron's 1F1B schedule."""
+    return min(pipeline - stage, micro_batches)
+
+
+def recomputed_layers(policy: PolicyConfig, layers: int) -> tuple[int, int]:
+    """Return how many of a stage's `layers` are computed again, and how many of them at once."""
+    if policy.recompute == "none":
+        return 0, 0
+    return (policy.recompute_layers, 1) if policy.recompute_method == "block" else (layers, policy.recompute_layers)
+
+
+def layer_bytes(architecture: Architecture, layout: Layout, shares_prompts: bool = False) -> float:
+    """Return the bytes that a layer saves for each token where nothing is computed again."""
+    a, width = architecture, layout.width
+    norms = 2 * (a.hidden * width + FP32) / layout.sequence
+    inputs = 2 * a.hidden * width / layout.sequence
+    projected = (a.heads + 2 * a.groups) * a.head_dim * width / layout.tensor  # values are a view of it
+    rotated = (a.heads + a.groups) * a.head_dim * width / layout.tensor
+    gated = 3 * a.ffn * width / layout.tensor
+    output = _attention_output(a, layout, shares_prompts)
+    return norms + inputs + projected + rotated + output + gated + _head_norms(a, layout)
+
+
+def head_bytes(architecture: Architecture, layout: Layout, rows: int) -> float:
+    """Return the bytes that the loss takes for `rows` predicted tokens, as the kernels cut them."""
+    if not rows:
+        return 0.0
+    columns = architecture.padded_vocabulary(layout.tensor) // layout.tensor
+    limits, gradient = (CUDA, layout.width) if layout.device == "cuda" else (CPU, FP32)
+    groups = cut_rows(rows, columns, FP32, gradient, limits)
+    group = max(each[-1].stop - each[0].start for each in groups)
+    piece = max(span.stop - span.start for each in groups for span in each)
+    sums = group * architecture.hidden * FP32
+    return columns * (group * gradient + piece * FP32) + sums + rows * architecture.hidden * layout.width
+
+
+def statistics_bytes(architecture: Architecture, layout: Layout, rows: int) -> float:
+    """Return the bytes that a log-prob pass takes for the logits of `rows` predicted tokens."""
+    columns = architecture.padded_vocabulary(layout.tensor) // layout.tensor
+    limits, gradient = (CUDA, layout.width) if layout.device == "cuda" else (CPU, FP32)
+    groups = cut_rows(max(rows, 1), columns, FP32, gradient, limits)
+    return columns * FP32 * max(span.stop - span.start for each in groups for span in each)
+
+
+def _attention_output(a: Architecture, layout: Layout, shares_prompts: bool) -> float:
+    """Return the bytes of attention's output and log-sum-exps for each token. On a CPU rows without shared prompts are
+    put together from parts, which are kept too."""
+    twice = layout.device == "cpu" and not shares_prompts
+    return a.heads * (a.head_dim * layout.width * (1 + twice) + FP32) / layout.tensor
+
+
+def _head_norms(a: Architecture, layout: Layout) -> float:
+    """Return the bytes that the norms of queries and keys keep for each token."""
+    if not a.qk_norm:
+        return 0.0
+    copies = a.heads if a.groups > layout.tensor else 0  # queries of one group are a view of what was projected
+    copies += a.groups if layout.device == "cuda" else 0  # Liger's norm makes its input contiguous
+    return (copies * a.head_dim * layout.width + FP32 * (a.heads + a.groups)) / layout.tensor
+
+
+def _gradients(a: Architecture, layout: Layout) -> float:
+    """Return the bytes of gradients alive at once in a layer's backward pass, for each token: of the gated projection,
+    and of its input, which is whole on every rank."""
+    return layout.width * (2 * a.ffn / layout.tensor + 2 * a.hidden)
+
+
+def _largest(a: Architecture, layout: Layout) -> float:
+    """Return the bytes of a layer's largest gradient of a weight, before it is added to the buffer."""
+    return 2 * a.ffn * a.hidden * layout.width / layout.tensor

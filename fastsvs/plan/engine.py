@@ -1,0 +1,73 @@
+"""Memory of the engine: what a server takes, and how many tokens its cache holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastsvs.architecture import Architecture
+from fastsvs.config import RolloutConfig
+from fastsvs.plan.buffers import total_parameters
+from fastsvs.plan.layout import Layout
+from fastsvs.plan.ledger import GIB, Line, assumed, total
+
+UTILIZATION = 0.9
+GRAPH_BYTES = 2 * GIB
+WORK_BYTES = 2 * GIB
+ASLEEP_BYTES = 3 * GIB
+LOCAL_BLOCK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMemory:
+    """Memory of an engine on one device."""
+
+    lines: Sequence[Line]
+    cache_tokens: float
+    """Number of tokens that the cache holds."""
+    wanted_tokens: float
+    """Number of tokens in it with `rollout.max_sequences` sequences of the mean context."""
+    asleep: Sequence[Line]
+    """What stays while the engine sleeps."""
+
+    @property
+    def bytes(self) -> float:
+        return total(self.lines)
+
+
+def server_memory(
+    architecture: Architecture, rollout: RolloutConfig, layout: Layout, device_bytes: float, mean_context: float
+) -> EngineMemory:
+    """Return the memory of a vLLM server on each of its GPUs, of `device_bytes` each. It takes a share of the GPU,
+    whatever the model; the cache gets what the model leaves."""
+    tensor = rollout.server.tensor_parallel
+    given = rollout.server.arguments.get("gpu-memory-utilization")
+    share = device_bytes * float(given or UTILIZATION)
+    weights = total_parameters(architecture) * layout.width / tensor
+    graphs = 0 if rollout.server.arguments.get("enforce-eager") else GRAPH_BYTES
+    a_token = 2 * architecture.layers * max(1, architecture.groups // tensor) * architecture.head_dim * layout.width
+    cache = share - weights - graphs - WORK_BYTES
+    lines = [
+        Line("server: weights", weights),
+        Line("server: CUDA graphs", graphs, assumed("2 GiB")),
+        Line("server: activations and NCCL", WORK_BYTES, assumed("2 GiB")),
+        Line("server: cache of keys and values", cache, assumed("what is left of gpu-memory-utilization")),
+    ]
+    asleep = [Line("server, asleep", ASLEEP_BYTES, assumed("3 GiB of context, graphs and NCCL"))]
+    return EngineMemory(lines, max(0.0, cache / a_token), rollout.max_sequences * mean_context, asleep)
+
+
+def local_memory(
+    architecture: Architecture, rollout: RolloutConfig, layout: Layout, sequences: float, longest: int
+) -> EngineMemory:
+    """Return the memory of the local engine on each rank, where `sequences` are decoded and the longest has `longest`
+    tokens: the cache has a slot of that length for each."""
+    slots = min(rollout.max_sequences, sequences)
+    rows = -(-int(slots) // LOCAL_BLOCK) * LOCAL_BLOCK * -(-longest // LOCAL_BLOCK) * LOCAL_BLOCK
+    width = 4 if layout.device == "cpu" else layout.width
+    a_token = 2 * architecture.layers * architecture.groups * architecture.head_dim * width
+    lines = [
+        Line("engine: weights", total_parameters(architecture) * layout.width),
+        Line("engine: cache of keys and values", rows * a_token),
+    ]
+    return EngineMemory(lines, rows, rows, lines)

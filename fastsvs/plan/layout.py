@@ -1,0 +1,93 @@
+"""The machines that a job is planned for, and how its processes are spread over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fastsvs.architecture import Architecture
+from fastsvs.config import PolicyConfig, RolloutConfig
+from fastsvs.errors import UserError
+
+DeviceKind = Literal["cuda", "cpu"]
+BYTES = {"bf16": 2, "fp32": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The machines of a job, all alike."""
+
+    nodes: int
+    gpus: int
+    """Number of processes of a node, each with a GPU of its own; on CPUs, of its processes."""
+
+    def serving(self, rollout: RolloutConfig) -> int:
+        """Return the number of nodes that run servers alone."""
+        return rollout.nodes if rollout.placement == "dedicated" and rollout.engine != "local" else 0
+
+    def trainers(self, rollout: RolloutConfig) -> int:
+        """Return the number of processes that train. Raises UserError where none would."""
+        serving = self.serving(rollout)
+        if serving >= self.nodes:
+            raise UserError(
+                f"rollout.nodes={serving} of {self.nodes} node(s) would run servers, and none would train: plan for "
+                f"--nodes {serving + 1} or more"
+            )
+        return (self.nodes - serving) * self.gpus
+
+    def servers(self, rollout: RolloutConfig) -> int:
+        """Return the number of servers that the job starts, 0 for an engine without any. Raises UserError for one that
+        a node has too few GPUs for."""
+        if rollout.engine == "local":
+            return 0
+        if rollout.placement == "external":
+            return len(rollout.server.urls)
+        each = rollout.server.tensor_parallel
+        count = rollout.server.count or self.gpus // each
+        if not count or count * each > self.gpus:
+            raise UserError(
+                f"{max(count, 1)} server(s) a node with rollout.server.tensor_parallel={each} need "
+                f"{max(count, 1) * each} GPUs, and a node has {self.gpus} (--gpus)"
+            )
+        return count * (self.serving(rollout) or self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a policy lies on its ranks."""
+
+    tensor: int
+    pipeline: int
+    data: int
+    shards_sequence: bool
+    """True where the activations between layers are cut along the sequence too."""
+    width: int
+    """Bytes of a weight or an activation."""
+    device: DeviceKind
+
+    @property
+    def ranks(self) -> int:
+        return self.tensor * self.pipeline * self.data
+
+    @property
+    def sequence(self) -> int:
+        """Return the number of parts of an activation between layers."""
+        return self.tensor if self.shards_sequence else 1
+
+    def layers(self, architecture: Architecture) -> int:
+        """Return the number of layers of a stage."""
+        return architecture.layers // self.pipeline
+
+
+def layout_of(policy: PolicyConfig, processes: int | None, device: DeviceKind) -> Layout:
+    """Return the layout of a policy on `processes` training processes (None: on the fewest that hold it). The number
+    must suit the policy, as `check_layout` says."""
+    model_parallel = policy.tensor_parallel * policy.pipeline_parallel
+    return Layout(
+        tensor=policy.tensor_parallel,
+        pipeline=policy.pipeline_parallel,
+        data=max(1, (processes or model_parallel) // model_parallel),
+        shards_sequence=policy.sequence_parallel and policy.tensor_parallel > 1,
+        width=BYTES[policy.dtype],
+        device=device,
+    )

@@ -1,0 +1,61 @@
+"""Memory of a node's host, and space on the run's disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastsvs.architecture import Architecture
+from fastsvs.config import PolicyConfig, RunConfig
+from fastsvs.plan.buffers import checkpoint_bytes, snapshot_bytes, stage_buffers
+from fastsvs.plan.layout import Layout
+from fastsvs.plan.ledger import GIB, Line, assumed
+
+PROCESS_BYTES = {"cuda": 4 * GIB, "cpu": GIB // 2}
+SERVER_BYTES = 8 * GIB
+BATCH_TOKEN_BYTES = 8 + 5 * 4
+"""Bytes of a response token in the batch that every rank holds: its id, and five fp32 values."""
+SAMPLE_TOKEN_BYTES = 6
+"""Bytes of a token in samples/step_N.jsonl, as text with its share of the keys: assumed."""
+LOG_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StepTokens:
+    """Tokens of a step, for what they take on host and disk."""
+
+    prompts: float
+    responses: float
+
+
+def host_lines(
+    architecture: Architecture, policy: PolicyConfig, layout: Layout, ranks: int, servers: int, step: StepTokens
+) -> list[Line]:
+    """Return the host memory of the fullest node: `ranks` of its processes train, and `servers` run on it."""
+    stage = max(range(layout.pipeline), key=lambda s: stage_buffers(architecture, layout, s).parameters)
+    buffers = stage_buffers(architecture, layout, stage)
+    away = {"none": 0, "optimizer": buffers.state, "all": buffers.state + buffers.weights}[policy.offload]
+    batch = ranks * (step.prompts * 8 + step.responses * BATCH_TOKEN_BYTES)
+    return [
+        Line("checkpoint on its way", ranks * snapshot_bytes(architecture, layout, stage)),
+        Line("state that left the GPUs", ranks * away),
+        Line("the step's batch, on every rank", batch, assumed("28 bytes a response token")),
+        Line("trainer processes", ranks * PROCESS_BYTES[layout.device], assumed("libraries and CUDA's own")),
+        Line("servers", servers * SERVER_BYTES, assumed("8 GiB each")),
+    ]
+
+
+def disk_lines(architecture: Architecture, run: RunConfig, step: StepTokens) -> list[Line]:
+    """Return the space that the run folder takes at most: kept checkpoints and the one being written, samples, logs."""
+    count = min(run.keep_checkpoints + 1, -(-run.steps // run.save_every) or 1)
+    samples = run.steps * (step.prompts + step.responses) * SAMPLE_TOKEN_BYTES
+    return [
+        Line(f"{count} checkpoints", count * checkpoint_bytes(architecture)),
+        Line("samples of all steps", samples, assumed("6 bytes a token")),
+        Line("logs", LOG_BYTES, assumed("64 MiB")),
+    ]
+
+
+def fewest(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines that take anything."""
+    return [line for line in lines if line.amount]

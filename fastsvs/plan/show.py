@@ -1,0 +1,130 @@
+"""A plan as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fastsvs.plan.ledger import GIB, Line, total
+from fastsvs.plan.machine import fewest
+from fastsvs.plan.runs import Compared
+from fastsvs.plan.whole import JobPlan, Proposal
+
+BAR = 32
+
+
+def show(plan: JobPlan, better: Sequence[Proposal], compared: Sequence[Compared] = ()) -> str:
+    """Return the plan as text. `better` are other layouts, the fastest first."""
+    layout = plan.memory.layout
+    parts = [
+        f"layout: TP {layout.tensor} x PP {layout.pipeline} x DP {layout.data}",
+        *_memory(plan),
+        *_time(plan),
+        *_findings(plan),
+        *_better(plan, better),
+        *_compared(compared),
+    ]
+    return "\n".join(parts)
+
+
+def table(proposals: Sequence[Proposal]) -> str:
+    """Return the proposals of a sweep as text."""
+    head = f"{'step':>9}  {'a GPU':>9}  change"
+    rows = [f"{p.plan.time.step:7,.0f} s  {_peak(p.plan) / GIB:5.1f} GiB  {_named(p.changes)}" for p in proposals]
+    return "\n".join([head, *rows])
+
+
+def as_json(plan: JobPlan, better: Sequence[Proposal], compared: Sequence[Compared] = ()) -> dict[str, Any]:
+    """Return the plan in JSON values: bytes and seconds."""
+    memory, time = plan.memory, plan.time
+    return {
+        "layout": {"tensor": memory.layout.tensor, "pipeline": memory.layout.pipeline, "data": memory.layout.data},
+        "capacity": memory.capacity,
+        "memory": {moment: _lines(lines) for moment, lines in memory.moments.items()},
+        "ranks": [_lines(rank.learning) for rank in memory.ranks],
+        "host": _lines(memory.host),
+        "disk": _lines(memory.disk),
+        "time": {phase: _lines(lines) for phase, lines in time.phases.items()},
+        "beside": _lines(list(time.beside.values())),
+        "step_seconds": time.step,
+        "days": time.days,
+        "device_hours": time.device_hours,
+        "tokens_per_second_per_device": time.tokens_per_second,
+        "findings": [{"certain": finding.certain, "text": finding.text} for finding in plan.findings],
+        "better": [{"changes": p.changes, "step_seconds": p.plan.time.step} for p in better],
+        "compared": [
+            {"metric": c.metric, "planned": c.planned, "measured": c.measured, "unit": c.unit} for c in compared
+        ],
+    }
+
+
+def _lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    return [{"name": line.name, "amount": line.amount, "basis": str(line.basis)} for line in lines]
+
+
+def _memory(plan: JobPlan) -> Iterator[str]:
+    memory = plan.memory
+    for moment, lines in memory.moments.items():
+        yield f"\na GPU during {moment}: {total(lines) / GIB:,.1f} of {memory.capacity / GIB:,.1f} GiB"
+        yield from _amounts(lines, GIB, "GiB", memory.capacity)
+    if memory.engine is not None:
+        engine = memory.engine
+        yield f"  cache: {engine.cache_tokens:,.0f} tokens, wanted at the mean context {engine.wanted_tokens:,.0f}"
+    for name, lines in (("host memory of a node", memory.host), ("disk of the run", memory.disk)):
+        yield f"\n{name}: {total(lines) / GIB:,.1f} GiB"
+        yield from _amounts(fewest(lines), GIB, "GiB", total(lines))
+
+
+def _time(plan: JobPlan) -> Iterator[str]:
+    time = plan.time
+    how = "rollouts beside the update" if time.overlapped else "one phase after the other"
+    yield f"\na step: {time.step:,.3g} s, {how}"
+    for phase, lines in time.phases.items():
+        if lines:
+            yield f" {phase}: {total(lines):,.3g} s"
+            yield from _amounts(lines, 1, "s", time.step)
+    for line in time.beside.values():
+        yield f" beside it: {line.name}, {line.amount:,.3g} s [{line.basis}]"
+    yield (
+        f"the run: {time.steps:,} steps in {time.days:,.2f} days, {time.device_hours:,.0f} device hours, "
+        f"{time.tokens_per_second:,.0f} response tokens/s a device"
+    )
+    most = ", ".join(f"{line.name} ({phase}, {line.amount:,.3g} s)" for phase, line in time.largest())
+    yield f"largest: {most}"
+
+
+def _amounts(lines: Sequence[Line], unit: float, name: str, whole: float) -> Iterator[str]:
+    for line in lines:
+        bar = "#" * round(BAR * max(line.amount, 0.0) / whole) if whole else ""
+        yield f"  {line.name:38} {line.amount / unit:9,.2f} {name:3} {bar:{BAR}} {line.basis}".rstrip()
+
+
+def _findings(plan: JobPlan) -> Iterator[str]:
+    for finding in plan.findings:
+        yield f"\n{'will not work' if finding.certain else 'may not work'}: {finding.text}"
+
+
+def _better(plan: JobPlan, better: Sequence[Proposal]) -> Iterator[str]:
+    faster = [p for p in better if p.plan.time.step < 0.99 * plan.time.step]
+    if faster:
+        best = faster[0]
+        gain = 1 - best.plan.time.step / plan.time.step
+        yield (
+            f"\nnearest better layout: {_named(best.changes)}: {best.plan.time.step:,.3g} s a step, {gain:.0%} less, "
+            f"{_peak(best.plan) / GIB:,.1f} GiB a GPU"
+        )
+
+
+def _compared(compared: Sequence[Compared]) -> Iterator[str]:
+    if compared:
+        yield f"\n{'metric':28} {'planned':>10} {'measured':>10} {'error':>7}"
+    for c in compared:
+        yield f"{c.metric:28} {c.planned:10,.3g} {c.measured:10,.3g} {c.error:7.0%} {c.unit}"
+
+
+def _peak(plan: JobPlan) -> float:
+    return max(total(lines) for lines in plan.memory.moments.values())
+
+
+def _named(changes: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in changes.items())

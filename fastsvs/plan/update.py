@@ -1,0 +1,194 @@
+"""Seconds of an optimizer step and of a log-prob pass, from rows as `policy.packing` deals them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from fastsvs.architecture import Architecture
+from fastsvs.config import PolicyConfig
+from fastsvs.plan.activations import recomputed_layers
+from fastsvs.plan.buffers import stage_buffers
+from fastsvs.plan.hardware import Hardware, Rate
+from fastsvs.plan.layout import Layout
+from fastsvs.plan.ledger import Line, assumed, calibrated
+from fastsvs.plan.memory import TRAINER_RESULTS
+from fastsvs.plan.sampled import Answers
+from fastsvs.policy import Sizes, plan_rows
+
+ATTENTION_BACKWARD = 2.5
+"""Work of attention's backward pass over its forward pass: five products for two."""
+LONG = 4096
+"""Mean length from which attention reaches its rate for long sequences."""
+LOGIT_BYTES = 9
+"""Bytes that the passes over one logit and its gradient move in an update, beside the products (TRAINER_RESULTS)."""
+ELEMENTWISE = 2.6
+"""Time of norms, rotations, gates and copies over that of the bytes that they must move (TRAINER_RESULTS, at 16k and at
+65k tokens)."""
+HAND_COUNTED = assumed("bytes counted by hand, at the rate of a copy")
+
+
+@dataclass(frozen=True, slots=True)
+class RowWork:
+    """What a packed row holds."""
+
+    tokens: int
+    predicted: int
+    squares: float
+    """Sum of the squares of its sequences' lengths."""
+    sequences: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What passes run on."""
+
+    hardware: Hardware
+    gpus: int
+    """Number of devices of a node."""
+
+    def link(self, ranks: int) -> Rate:
+        """Return the rate between neighbours of a group that spans `ranks` successive ranks."""
+        return self.hardware.nvlink if ranks <= self.gpus else self.hardware.nic
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Parts of passes over rows, in units of a forward pass."""
+
+    products: float
+    attention: float
+    elementwise: float
+    messages: float
+    head: float
+
+
+FORWARD = Pass(products=1, attention=1, elementwise=1, messages=4, head=1)
+
+
+@lru_cache(maxsize=256)
+def rows_of(
+    architecture: Architecture, budget: int, data: int, groups: tuple[Answers, ...], share: bool
+) -> list[list[RowWork]]:
+    """Return the rows of at most `budget` tokens of each of `data` data-parallel ranks for these groups, as an update
+    plans them."""
+    prompts = np.array([group.prompt for group in groups for _ in group.responses], dtype=np.int64)
+    responses = np.array([length for group in groups for length in group.responses], dtype=np.int64)
+    kinds = [group.kind for group in groups for _ in group.responses]
+    numbers = list(range(len(kinds)))
+    first = 0
+    for group in groups:
+        count = len(group.responses)
+        if share:
+            numbers[first : first + count] = [first] * count
+        first += count
+    sizes = Sizes(prompts, responses, numbers)
+    plan = plan_rows(sizes, kinds, architecture.forward_flops, budget, data)
+    whole = prompts + responses
+    return [
+        [
+            RowWork(
+                tokens=sum(map(sizes.tokens, sizes.bundles(row))),
+                predicted=int(responses[row].sum()),
+                squares=float((whole[row].astype(float) ** 2).sum()),
+                sequences=len(row),
+            )
+            for row in rank
+        ]
+        for rank in plan
+    ]
+
+
+def update_pass(policy: PolicyConfig, layers: int) -> Pass:
+    """Return forward and backward pass with what the latter computes again."""
+    again = recomputed_layers(policy, layers)[0] / layers
+    attends = again if policy.recompute == "full" else 0
+    return Pass(
+        products=3 + again,
+        attention=1 + ATTENTION_BACKWARD + attends,
+        elementwise=3 + again,
+        messages=10 + 4 * again,
+        head=3,
+    )
+
+
+def update_lines(
+    architecture: Architecture,
+    policy: PolicyConfig,
+    layout: Layout,
+    machine: Machine,
+    rows: Sequence[Sequence[RowWork]],
+) -> list[Line]:
+    """Return the seconds of an optimizer step over these rows of each data-parallel rank."""
+    kind = update_pass(policy, layout.layers(architecture))
+    passes = pass_lines(architecture, layout, machine, rows, kind)
+    return [*passes, *optimizer_lines(architecture, layout, machine)]
+
+
+def pass_lines(
+    architecture: Architecture, layout: Layout, machine: Machine, rows: Sequence[Sequence[RowWork]], kind: Pass
+) -> list[Line]:
+    """Return the seconds of a pass over the rows of the busiest data-parallel rank, by what they are spent on."""
+    taken = [np.array([_seconds(architecture, layout, machine, row, kind) for row in rank]) for rank in rows]
+    busiest, parts = max(zip(rows, taken, strict=True), key=lambda pair: pair[1].sum())
+    sums = parts.sum(0).tolist()
+    hardware = machine.hardware
+    idle = hardware.row.value * min(1.0, kind.products / 3)
+    attention = _attention_rate(hardware, busiest)
+    lines = [
+        Line("matrix products", sums[0], hardware.gemm.basis),
+        Line("attention", sums[1], attention.basis),
+        Line("element-wise", sums[2], calibrated(TRAINER_RESULTS)),
+        Line("tensor parallel messages", sums[3], machine.link(layout.tensor).basis),
+        Line("head", sums[4], hardware.gemm.basis),
+        Line("waiting for the host", idle * len(busiest), hardware.row.basis),
+    ]
+    if layout.pipeline > 1:
+        bubble = (layout.pipeline - 1) * float(parts.sum()) / len(busiest)
+        lines.append(Line("pipeline bubble", bubble, assumed("1F1B: stages - 1 mean rows")))
+    return [line for line in lines if line.amount]
+
+
+def optimizer_lines(architecture: Architecture, layout: Layout, machine: Machine) -> list[Line]:
+    """Return the seconds of what an update does once: gradients to their owners, AdamW, weights to all."""
+    buffers = max(
+        (stage_buffers(architecture, layout, stage) for stage in range(layout.pipeline)), key=lambda b: b.weights
+    )
+    others = (layout.data - 1) / layout.data
+    link = machine.link(layout.ranks if layout.data > 1 else 1)
+    share = buffers.gradients / layout.data
+    moved = 2 * buffers.state + 3 * share + 2 * buffers.gradients  # read and written; gradients zeroed and their norm
+    lines = [
+        Line("gradients to their owners", buffers.gradients * others / link.value, link.basis),
+        Line("optimizer", moved / machine.hardware.hbm.value, HAND_COUNTED),
+        Line("new weights to all ranks", buffers.weights * others / link.value, link.basis),
+    ]
+    return [line for line in lines if line.amount]
+
+
+def _attention_rate(hardware: Hardware, rows: Sequence[RowWork]) -> Rate:
+    tokens, sequences = sum(row.tokens for row in rows), sum(row.sequences for row in rows)
+    return hardware.attention if tokens >= LONG * max(sequences, 1) else hardware.attention_short
+
+
+def _seconds(a: Architecture, layout: Layout, machine: Machine, row: RowWork, kind: Pass) -> tuple[float, ...]:
+    """Return what a row takes on the slowest stage: products, attention, element-wise, messages, head."""
+    hardware, layers = machine.hardware, layout.layers(a)
+    matrices = a.hidden * a.head_dim * (2 * a.heads + 2 * a.groups) + 3 * a.hidden * a.ffn
+    products = 2 * row.tokens * matrices * layers / layout.tensor
+    scores = 2 * row.squares * a.heads * a.head_dim * layers / layout.tensor
+    heads = (a.heads + a.groups) * a.head_dim * (2 + 2 * a.qk_norm)
+    moved = layout.width * (10 * a.hidden / layout.sequence + (heads + 3 * a.ffn) / layout.tensor)
+    message = row.tokens * a.hidden * layout.width * (layout.tensor - 1) / layout.tensor
+    logits = row.predicted * a.padded_vocabulary(layout.tensor) / layout.tensor
+    return (
+        kind.products * products / hardware.gemm.value,
+        kind.attention * scores / _attention_rate(hardware, [row]).value,
+        ELEMENTWISE * kind.elementwise * row.tokens * layers * moved / hardware.hbm.value,
+        kind.messages * layers * message / machine.link(layout.tensor).value if layout.tensor > 1 else 0.0,
+        kind.head * 2 * logits * a.hidden / hardware.gemm.value
+        + logits * LOGIT_BYTES * kind.head / 3 / hardware.hbm.value,
+    )

@@ -1,0 +1,189 @@
+"""Planned memory against what Megatron allocates, autograd saves, and checkpoints and weights take, on real ranks."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from megatron.core import parallel_state as mpu
+from policy_cases import CONFIGS, PPO, make_batch, save_model
+from policy_ranks import run_ranks
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from fastsvs import distributed
+from fastsvs.algorithms import policy_loss
+from fastsvs.architecture import read_architecture
+from fastsvs.config import ModelConfig, PolicyConfig
+from fastsvs.plan import Row, activations, checkpoint_bytes, layout_of, stage_buffers, sync_bytes
+from fastsvs.policy import Policy, checkpoint
+from fastsvs.policy.parallel import megatron_device
+from fastsvs.policy.step import run_pipeline
+from fastsvs.policy.training_state import pieces
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "dp4": {},
+    "tp2": {"tensor_parallel": 2},
+    "tp2-no-sp": {"tensor_parallel": 2, "sequence_parallel": False},
+    "pp2": {"pipeline_parallel": 2},
+    "tp2-pp2": {"tensor_parallel": 2, "pipeline_parallel": 2},
+    "pp4": {"pipeline_parallel": 4},
+}
+MODELS = ("qwen2-tied", "qwen3-untied", "llama3-tied-mha")
+CASES = [("qwen2-tied", layout, "bf16") for layout in LAYOUTS] + [
+    ("qwen2-tied", "pp2", "fp32"),
+    ("qwen3-untied", "tp2-pp2", "fp32"),
+    ("llama3-tied-mha", "dp4", "fp32"),
+]
+
+
+def config_of(dtype: str, layout: dict[str, Any], **changes: Any) -> PolicyConfig:
+    shape = {"recompute": "none", "tokens_per_micro_batch": 2000, "shared_prefix": False} | layout | changes
+    return PolicyConfig(dtype=dtype, **shape)
+
+
+def build(model: str, config: PolicyConfig) -> Policy:
+    return Policy(ModelConfig(path=model), config, seed=0, total_updates=2, max_sequence_tokens=128)
+
+
+class Saved:
+    """Bytes of the storages that autograd saves, those of weights and gradients left out."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._known = {parameter.untyped_storage()._cdata for parameter in policy.stage.parameters()}
+        self._storages: dict[int, torch.UntypedStorage] = {}
+
+    def __enter__(self) -> Saved:
+        self._hooks = saved_tensors_hooks(self.count, lambda saved: saved)
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.__exit__(*error)
+
+    @property
+    def bytes(self) -> int:
+        return sum(storage.nbytes() for storage in self._storages.values())
+
+    def count(self, saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        if storage._cdata not in self._known:
+            self._storages[storage._cdata] = storage
+        return saved
+
+
+def saved_by_forward(policy: Policy) -> tuple[int, int]:
+    """Bytes that the forward pass of one row keeps on this stage without the head, and the row's tokens."""
+    batch = make_batch()
+    row = next(policy._rows(batch, keep_attention=False)[0])
+    counted: list[int] = []
+
+    def head(model: Any, row: Any, hidden: Tensor) -> tuple[Tensor, dict]:
+        counted.append(saved.bytes)
+        return hidden.sum(), {}
+
+    saved = Saved(policy)
+    saved.count(row.sequences.rotary)  # a layer that is computed again holds it without saving it
+    with saved, megatron_device():
+        run_pipeline(policy.model, iter([row]), 1, head, forward_only=False)
+    return (counted or [saved.bytes])[0], len(row.tokens)
+
+
+def measure(models: dict[str, str], folder: str) -> dict[tuple[str, str, str], dict[str, Any]]:
+    found = {}
+    for model, layout, dtype in CASES:
+        policy = build(models[model], config_of(dtype, LAYOUTS[layout]))
+        policy.update(make_batch(), policy_loss(PPO), PPO, torch.full((12,), 1e-3), 1.0)
+        place = Path(folder) / f"{model}-{layout}-{dtype}"
+        checkpoint.save(policy, place, 1, {}, keep=1)
+        distributed.barrier()
+        found[model, layout, dtype] = {
+            "stage": mpu.get_pipeline_model_parallel_rank(),
+            "parameters": sum(parameter.numel() for parameter in policy.stage.parameters()),
+            "weights": sum(buffer.param_data.nbytes for buffer in policy.model.buffers),
+            "gradients": sum(buffer.grad_data.nbytes for buffer in policy.model.buffers),
+            "stored": sum(piece.nbytes for piece in pieces(policy).values()),
+            "files": sum(file.stat().st_size for file in place.rglob("*.safetensors")),
+            "sent": sum(prod(t.shape) * t.element_size() for _, t in policy.hf_weights()),
+        }
+        mpu.destroy_model_parallel()
+    return found
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, str, str], dict[str, Any]]]:
+    models = {name: str(save_model(name, tmp_path_factory.mktemp(name))) for name in MODELS}
+    return run_ranks(measure, 4, tmp_path_factory.mktemp("ranks"), models, str(tmp_path_factory.mktemp("checkpoints")))
+
+
+@pytest.mark.parametrize(("model", "layout", "dtype"), CASES)
+def test_buffers_are_megatrons(measured: list[dict], model: str, layout: str, dtype: str) -> None:
+    architecture, config = read_architecture(CONFIGS[model]), config_of(dtype, LAYOUTS[layout])
+    shape = layout_of(config, 4, "cpu")
+    for rank in measured:
+        real = rank[model, layout, dtype]
+        planned = stage_buffers(architecture, shape, real["stage"])
+        assert planned.parameters == real["parameters"]
+        assert planned.weights == real["weights"]
+        assert planned.gradients == real["gradients"]
+
+
+@pytest.mark.parametrize(("model", "layout", "dtype"), CASES)
+def test_checkpoints_and_messages_take_what_is_planned(
+    measured: list[dict], model: str, layout: str, dtype: str
+) -> None:
+    architecture, config = read_architecture(CONFIGS[model]), config_of(dtype, LAYOUTS[layout])
+    real = [rank[model, layout, dtype] for rank in measured]
+    stored = sum(rank["stored"] for rank in real)
+    assert checkpoint_bytes(architecture) == stored
+    assert stored < real[0]["files"] < stored + 64 * 1024  # headers
+    assert sync_bytes(architecture, config) == real[0]["sent"]
+    layout_here = layout_of(config, 4, "cpu")
+    for rank in real:
+        planned = stage_buffers(architecture, layout_here, rank["stage"])
+        held = planned.moments // 2 * 3  # masters and both moments
+        assert rank["stored"] <= held
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "recomputed",
+    [
+        {"recompute": "none"},
+        {"recompute": "full"},
+        {"recompute": "full", "recompute_layers": 2},
+        {"recompute": "full", "recompute_method": "block", "recompute_layers": 3},
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
+def test_activations_are_what_autograd_saves(tmp_path: Path, model: str, dtype: str, recomputed: dict) -> None:
+    config = config_of(dtype, {}, **recomputed)
+    policy = build(str(save_model(model, tmp_path)), config)
+    saved, tokens = saved_by_forward(policy)
+    row = Row(tokens, int(make_batch().response_lengths.sum()))
+    planned = activations(policy.architecture, config, layout_of(config, 1, "cpu"), 0, row)
+    assert planned.kept == pytest.approx(saved, rel=0.01)
+
+
+def kept_by_stages(model: str) -> dict[str, tuple[int, int, int]]:
+    found = {}
+    for name, layout in LAYOUTS.items():
+        policy = build(model, config_of("bf16", layout))
+        found[name] = (mpu.get_pipeline_model_parallel_rank(), *saved_by_forward(policy))
+        mpu.destroy_model_parallel()
+    return found
+
+
+def test_activations_of_every_layout(tmp_path: Path) -> None:
+    model = "qwen3-untied"
+    ranks = run_ranks(kept_by_stages, 4, tmp_path, str(save_model(model, tmp_path / "model")))
+    for name, layout in LAYOUTS.items():
+        config = config_of("bf16", layout)
+        shape = layout_of(config, 4, "cpu")
+        for stage, saved, tokens in (rank[name] for rank in ranks):
+            planned = activations(read_architecture(CONFIGS[model]), config, shape, stage, Row(tokens, 0))
+            assert planned.kept == pytest.approx(saved, rel=0.01), (name, stage)
