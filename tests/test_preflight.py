@@ -57,6 +57,18 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         ((*UNLABELLED, "sampler.name=guided_resampling"), "sampler.name=guided_resampling goes by which responses"),
         ((*UNLABELLED, "sampler.name=threshold_clipping"), "sampler.name=threshold_clipping goes by which responses"),
         ((*UNLABELLED, "sampler.name=repeat_padding"), "sampler.name=repeat_padding goes by which responses"),
+        (
+            (*UNLABELLED, "sampler.refills=2"),
+            "looks at responses alone, and learns from such answers too",
+        ),
+        ((*AZR, "sampler.refills=2"), "selfplay.stage=azr makes a step's first tasks itself"),
+        ((*TRAIN, "sampler.refills=2", "algorithm.denominator=all"), "algorithm.denominator=all counts such answers"),
+        (
+            (*TRAIN, "sampler.refills=2", "sampler.name=guided_resampling"),
+            "sampler.name=guided_resampling draws problems in a way of its own",
+        ),
+        ((*TRAIN, "sampler.refills=2", "data.limit=8"), "a step asks all of the 8 problems that there are"),
+        ((*TRAIN, "sampler.refills=-1"), "sampler.refills"),
         ((*TRAIN, "train.staleness=1"), "use servers (rollout.engine=vllm) or train.staleness=0"),
         ((*SERVERS, "train.staleness=1"), "set algorithm.rollout_correction to tis or icepop"),
         ((*TRAIN, "algorithm.icepop_range=[2,1]"), "algorithm.icepop_range must be 0 <= low < high, got 2.0 and 1.0"),

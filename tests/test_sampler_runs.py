@@ -100,6 +100,32 @@ def test_a_run_that_was_cut_off_draws_the_same_problems(tmp_path: Path, name: st
         assert len(asked[2]) == 4
 
 
+@pytest.mark.parametrize("stage", ["none", "svs"])
+def test_a_run_that_refills_learns_from_more_and_goes_on_alike(tmp_path: Path, stage: str) -> None:
+    options = [f"selfplay.stage={stage}", "run.keep_checkpoints=9"]
+    plain, whole, cut = tmp_path / "plain", tmp_path / "whole", tmp_path / "cut"
+    assert main([*RLVR, *options, "run.steps=1", f"run.dir={plain}"]) == 0
+    assert main([*RLVR, *options, "sampler.refills=2", f"run.dir={whole}"]) == 0
+    rows = read_jsonl(whole / "metrics.jsonl")
+    for row in rows:
+        roots = row["groups/original"] - row["refill/asked"]
+        assert roots == 8
+        assert row["kept_groups/original"] == roots - row["refill/given_up"]
+        asked = [group for group in samples(whole, row["step"]) if group["kind"] == "original"]
+        assert len({group["problem"] for group in asked}) == len(asked)
+    first = {row["key"]: row for row in samples(plain, 1)}
+    assert [row for row in samples(whole, 1) if row["key"] in first] == [*first.values()]
+    [alone] = read_jsonl(plain / "metrics.jsonl")
+    assert rows[0]["kept_groups/original"] == alone["kept_groups/original"] + rows[0]["refill/informative"]
+    assert rows[0]["refill/informative"] > 0
+    shutil.copytree(whole, cut)
+    (cut / "summary.json").unlink()
+    shutil.rmtree(cut / "checkpoints" / "step_00000003")
+    assert main([*RLVR, *options, "sampler.refills=2", f"run.dir={cut}"]) == 0
+    assert record(whole) == record(cut)
+    assert samples(whole, 3) == samples(cut, 3)
+
+
 class Loquacious(ShuffledEpochs):
     """Begins every response with more than a response may have."""
 

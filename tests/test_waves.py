@@ -76,6 +76,15 @@ def test_the_same_seed_gives_the_same_bits_whatever_is_complete_first(train: Tra
     assert figures(beside, *learned) == figures(in_waves, *learned)
 
 
+def test_waves_refill_what_a_whole_step_refills(train: Train) -> None:
+    refills = ("sampler.refills=2", "selfplay.stage=none", "algorithm.old_logprobs=engine")
+    whole, in_waves = train(*refills), train(*refills, "train.waves=3", engine="remote_engine:MainRankEngine")
+    assert first_samples(in_waves) == first_samples(whole)
+    counted = ("refill/", "groups/", "kept_")
+    assert figures(in_waves, *counted)[0] == figures(whole, *counted)[0]
+    assert figures(whole, "refill/asked")[0]["refill/asked"] > 0
+
+
 def test_waves_go_together_with_rollouts_beside_the_update(train: Train) -> None:
     folder = train(*WAVES, "train.staleness=1", "train.wave_order=completed", engine="remote_engine:MainRankEngine")
     rows = read_jsonl(folder / "metrics.jsonl")

@@ -9,9 +9,10 @@ from fastsvs.selfplay.azr import AzrStage
 from fastsvs.selfplay.checking import JUDGES, Finding, Judge
 from fastsvs.selfplay.collect import Schedule, collect, play
 from fastsvs.selfplay.counters import count
+from fastsvs.selfplay.refills import Refilling, substitutes_of
 from fastsvs.selfplay.refinement import FATES, Chain, SelfStage
 from fastsvs.selfplay.rise import VERIFICATION, RiseStage, load_verification_template, verification_prompt
-from fastsvs.selfplay.samplers import SAMPLERS, Draw, Sampler, SamplerTools, ShuffledEpochs
+from fastsvs.selfplay.samplers import SAMPLERS, Draw, Sampler, SamplerTools, ShuffledEpochs, gives_spares
 from fastsvs.selfplay.stages import STAGES, PlainStage, Stage, StageFactory, StageTools
 from fastsvs.selfplay.svs import SvsStage, load_template
 from fastsvs.selfplay.templates import shown
@@ -49,6 +50,7 @@ __all__ = [
     "Group",
     "Judge",
     "PlainStage",
+    "Refilling",
     "RiseStage",
     "Sampler",
     "SamplerTools",
@@ -63,10 +65,12 @@ __all__ = [
     "Waves",
     "collect",
     "count",
+    "gives_spares",
     "load_template",
     "load_verification_template",
     "original_tasks",
     "play",
     "shown",
+    "substitutes_of",
     "verification_prompt",
 ]

@@ -47,6 +47,11 @@ class Task:
     prefix: str = ""
     """Text that every response begins with. It ends the prompt, and is no part of the rollouts."""
 
+    @property
+    def family(self) -> str:
+        """Return the key of the step's first task that this one descends from, which its key begins with."""
+        return self.key.partition("/")[0]
+
     def child_key(self, sample: int) -> str:
         """Return the key of the task that is made from one of this task's responses."""
         return f"{self.key}/{sample:03d}"

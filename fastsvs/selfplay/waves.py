@@ -31,7 +31,7 @@ class Waves:
         """Divide the families of `roots` into `count` waves. The first is served with priority `first`, random ones
         after it with the numbers that follow."""
         self._first = first
-        families = dict.fromkeys(map(_family, roots))
+        families = dict.fromkeys(root.family for root in roots)
         dealt = sorted(families, key=lambda family: (derive_seed(seed, "waves", family), family))
         bounds = [len(dealt) * wave // count for wave in range(count + 1)]
         self._sizes = [end - begin for begin, end in pairwise(bounds)]
@@ -53,14 +53,14 @@ class Waves:
 
     def priority(self, task: Task) -> int:
         """Return the priority of the task's wave; the engine serves lower numbers first."""
-        return self._first + self._wave_of.get(_family(task), 0)
+        return self._first + self._wave_of.get(task.family, 0)
 
     def asked(self, tasks: Sequence[Task]) -> None:
-        self._unfinished.update(map(_family, tasks))
+        self._unfinished.update(task.family for task in tasks)
 
     def done(self, group: Group) -> None:
         """Note that a group is verified, and that all tasks that follow from it were asked."""
-        family = _family(group.task)
+        family = group.task.family
         self._groups[family].append(group)
         self._unfinished[family] -= 1
         if not self._unfinished[family]:
@@ -78,8 +78,3 @@ class Waves:
     def _first_with_room(self) -> int:
         filled = zip(self._complete, self._sizes, strict=True)
         return next((wave for wave, (families, size) in enumerate(filled) if len(families) < size), 0)
-
-
-def _family(task: Task) -> str:
-    """Return the key of the problem that the task descends from: keys begin with their parents' (`Task.key`)."""
-    return task.key.partition("/")[0]

@@ -132,7 +132,14 @@ def _solved(row: Mapping[str, float]) -> str:
         f"solved {_show(row, 'solve_rate/original', '.0%')}, of its own {_show(row, 'solve_rate/variant', '.0%')}  "
         f"learned from {_show(row, 'kept_samples/original', 'd')} original, "
         f"{_show(row, 'kept_samples/synthesis', 'd')} synthesis, {_show(row, 'kept_samples/variant', 'd')} variant"
+        f"{_refilled(row)}"
     )
+
+
+def _refilled(row: Mapping[str, float]) -> str:
+    if "refill/asked" not in row:
+        return ""
+    return f"  refilled {row['refill/informative']:d} with {row['refill/asked']:d}, gave up {row['refill/given_up']:d}"
 
 
 def _solved_by_kind(row: Mapping[str, float]) -> str:

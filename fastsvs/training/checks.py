@@ -16,7 +16,7 @@ from fastsvs.dynamics import METRICS
 from fastsvs.errors import UserError
 from fastsvs.policy import check_backend, check_schedule, check_weights, checkpoint
 from fastsvs.rollout import ENGINES, check_dedicated
-from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage, ShuffledEpochs
+from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage, Sampler, ShuffledEpochs, Stage, gives_spares
 from fastsvs.training.checkpoint_hooks import HOOKS
 from fastsvs.verify import check_verifier
 
@@ -189,6 +189,40 @@ def why_whole_steps(job: TrainJob) -> WholeSteps | None:
     if SAMPLERS.get(job.sampler.name) is not ShuffledEpochs:
         return WholeSteps(f"sampler.name={job.sampler.name} looks at whole steps", "set sampler.name=epochs")
     return None
+
+
+def check_refills(job: TrainJob, stage: Stage, sampler: Sampler, problems: int) -> None:
+    """Check that other problems can be asked in the place of those that teach nothing, if they are to be; the data set
+    has this number of `problems`. Raises UserError where they cannot."""
+    refills = job.sampler.refills
+    if not refills:
+        return
+    asks = f"sampler.refills={refills} asks another problem where the answers to one are all right or all wrong"
+    if not needs_labels(job.algorithm.reward):
+        raise UserError(
+            f"{asks}, but algorithm.reward={job.algorithm.reward} looks at responses alone, and learns from such "
+            "answers too: set sampler.refills=0 or algorithm.reward=verified"
+        )
+    if getattr(type(stage), "begin", None) is not PlainStage.begin:
+        raise UserError(
+            f"{asks}, but selfplay.stage={job.selfplay.stage} makes a step's first tasks itself: set "
+            "sampler.refills=0, or a stage that takes the data set's (none, svs or rise)"
+        )
+    if job.algorithm.denominator == "all":
+        raise UserError(
+            f"{asks}, but algorithm.denominator=all counts such answers in the loss's mean, so that each problem asked "
+            "would weaken the others: set sampler.refills=0 or algorithm.denominator=kept"
+        )
+    if not gives_spares(sampler):
+        raise UserError(
+            f"{asks}, but sampler.name={job.sampler.name} draws problems in a way of its own and has no method `spare` "
+            "that draws others so: set sampler.refills=0 or sampler.name=epochs"
+        )
+    if problems <= job.run.prompts_per_step:
+        raise UserError(
+            f"{asks}, but a step asks all of the {problems} problems that there are (run.prompts_per_step="
+            f"{job.run.prompts_per_step}): set sampler.refills=0, a smaller run.prompts_per_step, or more data"
+        )
 
 
 def check_fits_model(job: TrainJob, hf: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

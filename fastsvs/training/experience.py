@@ -15,7 +15,7 @@ from fastsvs import distributed
 from fastsvs.algorithms import Batch, LeftOut, make_batch, needs_labels, penalized
 from fastsvs.rollout import Engine, Inference, Running
 from fastsvs.seeding import derive_seed
-from fastsvs.selfplay import Experience, Waves, count, play
+from fastsvs.selfplay import Experience, ExperienceStage, Refilling, Task, Waves, count, play
 from fastsvs.telemetry import Tally
 from fastsvs.training.comparison import why_nothing_was_learned
 from fastsvs.training.session import Session
@@ -55,7 +55,7 @@ def begin(session: Session, step: int) -> Underway:
             seed = derive_seed(session.job.run.seed, "rollout", step)
             tasks, schedule = session.tasks(step), session.job.train
             for experience in play(
-                session.stage,
+                stage_of(session, session.substitutes(step, tasks)),
                 tasks,
                 engine,
                 session.verifier,
@@ -71,6 +71,12 @@ def begin(session: Session, step: int) -> Underway:
                 yield made_of(session, experience)
 
     return session.rollouts.start_parts(work)
+
+
+def stage_of(session: Session, substitutes: Mapping[str, Task]) -> ExperienceStage:
+    """Return the run's stage, with these `substitutes` for what teaches nothing under `sampler.refills`. Its `finish`
+    does not need them."""
+    return Refilling(session.stage, substitutes) if session.job.sampler.refills else session.stage
 
 
 def made_of(session: Session, experience: Experience) -> Made:
@@ -92,7 +98,7 @@ def together(session: Session, waves: Sequence[Made]) -> Made:
         for parts in ([one.groups for one in experiences], [one.discarded for one in experiences])
     )
     everything = sorted([*groups, *discarded], key=lambda group: group.task.key)
-    counters = session.stage.finish(everything).counters | count(everything, groups)
+    counters = stage_of(session, {}).finish(everything).counters | count(everything, groups)
     idle = sum(one.idle_seconds for one in experiences)
     whole = Experience(groups, counters, discarded, idle)
     whole = penalized(whole, session.job.algorithm, session.job.rollout.max_response_tokens)

@@ -32,6 +32,7 @@ from fastsvs.training.checks import (
     check_old_logprobs,
     check_overlong,
     check_policy,
+    check_refills,
     check_resumption,
     check_staleness,
     check_waves,
@@ -85,6 +86,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     for judge in stage.judges:
         JUDGES.get(judge)
     sampler = build_sampler(job, inputs)
+    check_refills(job, stage, sampler, len(inputs.problems))
     asked = requests(job, inputs)
     plan = EnginePlan(hf_config, stop, job.rollout, asked, here=processes is not None)
     ENGINES.get(job.rollout.engine).check(plan)

@@ -27,7 +27,7 @@ from fastsvs.rollout import (
     read_nodes,
     sampling_params,
 )
-from fastsvs.selfplay import JUDGES, Draw, Judge, Sampler, Stage, Task, original_tasks
+from fastsvs.selfplay import JUDGES, Draw, Judge, Sampler, Stage, Task, original_tasks, substitutes_of
 from fastsvs.stored_run import RunLayout, checkpoint_step
 from fastsvs.sync import BroadcastSync, LocalSync, WeightSync, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
@@ -89,7 +89,15 @@ class Session:
 
     def tasks(self, step: int) -> list[Task]:
         """Return the tasks that a step begins with; steps count from 0."""
-        draws = self.sampler.draw(step)
+        return self.stage.begin(step, self._originals(step, self.sampler.draw(step)))
+
+    def substitutes(self, step: int, tasks: Sequence[Task]) -> dict[str, Task]:
+        """Return what is asked where one of the step's `tasks` teaches nothing, by the key of what taught nothing."""
+        most = self.job.sampler.refills * len(tasks)
+        spares = self.sampler.spare(step, self.sampler.draw(step), most) if most else []
+        return substitutes_of(tasks, self._originals(step, spares))
+
+    def _originals(self, step: int, draws: Sequence[Draw]) -> list[Task]:
         if not all(0 <= draw.index < len(self.inputs.problems) and draw.samples > 0 for draw in draws):
             raise UserError(
                 f"sampler {self.job.sampler.name!r} draws at step {step} what there is not: an index outside the "
@@ -97,8 +105,7 @@ class Session:
             )
         asked = [self.inputs.problems[draw.index] for draw in draws]
         tasks = original_tasks(asked, self.job.rollout.samples_per_prompt)
-        originals = [self._as_drawn(task, draw) for task, draw in zip(tasks, draws, strict=True)]
-        return self.stage.begin(step, originals)
+        return [self._as_drawn(task, draw) for task, draw in zip(tasks, draws, strict=True)]
 
     def _as_drawn(self, task: Task, draw: Draw) -> Task:
         prefix = self.encode(draw.prefix)

@@ -8,6 +8,7 @@ from fastsvs.selfplay.samplers.registry import (
     SamplerFactory,
     SamplerTools,
     ShuffledEpochs,
+    gives_spares,
 )
 from fastsvs.selfplay.samplers.resampling import AdaptiveResampling, GuidedResampling
 from fastsvs.selfplay.samplers.reshaping import RepeatPadding, ThresholdClipping
@@ -24,4 +25,5 @@ __all__ = [
     "SamplerTools",
     "ShuffledEpochs",
     "ThresholdClipping",
+    "gives_spares",
 ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any, Protocol
 
 from fastsvs.config import SamplerConfig
 from fastsvs.data import EpochSampler, Problem
 from fastsvs.registry import Registry
+from fastsvs.seeding import derive_seed
 from fastsvs.selfplay.stages import Encode
 from fastsvs.selfplay.types import Experience
 
@@ -32,6 +34,10 @@ class Sampler(Protocol):
 
     def draw(self, step: int) -> list[Draw]:
         """Return the problems of a step, counted from 0, in the order of their keys."""
+
+    def spare(self, step: int, draws: Sequence[Draw], most: int) -> list[Draw]:
+        """Return up to `most` other problems than `draws`, those of the step, to be asked where one of these teaches
+        nothing. Only `sampler.refills` needs it: see `gives_spares`."""
 
     def observe(self, experience: Experience) -> Experience:
         """Learn how the step went, and return what of it is trained on."""
@@ -79,6 +85,12 @@ class ShuffledEpochs:
     def draw(self, step: int) -> list[Draw]:
         return [Draw(index, self.tools.samples_per_prompt) for index in self._epochs.select(step)]
 
+    def spare(self, step: int, draws: Sequence[Draw], most: int) -> list[Draw]:
+        drawn = {draw.index for draw in draws}
+        others = [index for index in range(len(self.tools.problems)) if index not in drawn]
+        chosen = Random(derive_seed(self.tools.seed, "refill", step)).sample(others, min(most, len(others)))
+        return [Draw(index, self.tools.samples_per_prompt) for index in chosen]
+
     def observe(self, experience: Experience) -> Experience:
         return experience
 
@@ -87,3 +99,14 @@ class ShuffledEpochs:
 
     def load_state_dict(self, state: Any) -> None:
         pass
+
+
+def gives_spares(sampler: Sampler) -> bool:
+    """Return whether the sampler's spare problems are drawn as those of its steps are: one that draws in a way of its
+    own and inherits `spare` has none."""
+    for made in type(sampler).__mro__:
+        if "spare" in vars(made):
+            return True
+        if "draw" in vars(made):
+            return False
+    return False

@@ -1,0 +1,13 @@
+"""The line of a training step."""
+
+from __future__ import annotations
+
+from fastsvs.telemetry import training_facts
+
+ROW = {"samples/original": 64, "kept_samples/original": 32, "time/step": 1.0}
+
+
+def test_a_step_that_refills_says_what_came_of_it() -> None:
+    refilled = ROW | {"refill/asked": 9, "refill/informative": 4, "refill/given_up": 1}
+    assert "refilled 4 with 9, gave up 1" in training_facts(refilled)
+    assert "refilled" not in training_facts(ROW)
