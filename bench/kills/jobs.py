@@ -100,7 +100,7 @@ def wrong_counts(job: Job, run: Path) -> list[str]:
 
 
 def _whole(group: dict[str, Any]) -> bool:
-    counts = {len(group[name]) for name in ("responses", "tokens", "finish", "weight_versions")}
+    counts = {len(group[name]) for name in ("responses", "tokens", "finish", "rewards")}
     return len(counts) == 1 and all(math.isfinite(reward) for reward in group["rewards"])
 
 

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from fastsvs.errors import UserError
@@ -31,8 +32,11 @@ def begin(root: Path, step: int, size: int) -> None:
 
 def abandoned_bytes(root: Path) -> int:
     """Return the bytes on the disk that the next save frees before it writes."""
-    files = [file for folder in _abandoned(root) for file in folder.rglob("*")]
-    return sum(file.lstat().st_blocks * 512 for file in files)
+    size = 0
+    for file in (file for folder in _abandoned(root) for file in folder.rglob("*")):
+        with suppress(OSError):  # gone by now
+            size += file.lstat().st_blocks * 512
+    return size
 
 
 def draft_of(root: Path, step: int) -> Path:

@@ -37,7 +37,6 @@ LOOK_SECONDS = 0.1
 """Time between two looks of the main rank for the others' parts, in seconds."""
 GRACE_SECONDS = 10.0
 """Time that other ranks get for their parts beyond the main rank's own when the job ends, in seconds."""
-
 FACTS_BYTES = 200
 """Room for the facts about one file in the manifest, in bytes."""
 
