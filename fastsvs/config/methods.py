@@ -76,7 +76,7 @@ class SamplerConfig(Section):
     `adaptive_resampling`, `guided_resampling`, `consensus_curriculum` or `module:object`."""
     refills: int = Field(0, ge=0, le=999)
     """Number of times that another problem is asked in the place of one whose answers teach nothing, because all are
-    right, wrong or not verified (DAPO's dynamic sampling); 0 asks none. See docs/svs.md#options."""
+    right, wrong or not verified (DAPO's dynamic sampling); 0 asks none. See docs/svs.md#dynamic-sampling."""
     most_correct: int = Field(4, ge=1)
     """Maximum number of correct responses to a problem that are learned from under `threshold_clipping` (L in the
     paper)."""
