@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel
 from whole_runs import ROOT, SMALL
 
+from fastsvs.arguments import parse
 from fastsvs.cli import main
 from fastsvs.config import EvalJob, SelfJob, SftJob, TrainJob, load
 from fastsvs.files import read_jsonl
@@ -80,9 +81,9 @@ def test_commands_load() -> None:
     assert len(lines) >= 8
     for line in lines:
         words = shlex.split(line.partition(">")[0], comments=True)
-        command, config, *overrides = words[words.index("fastsvs") + 1 :]
-        options = {"--dry-run", "--compare", "paper"}
-        load(SCHEMAS[command], ROOT / config, [word for word in overrides if word not in options])
+        options = parse("", words[words.index("fastsvs") + 1 :])
+        schema = TrainJob if options.command == "plan" else SCHEMAS[options.command]
+        load(schema, ROOT / options.config, options.overrides)
 
 
 def anchors(path: Path) -> list[str]:

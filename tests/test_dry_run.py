@@ -10,6 +10,7 @@ from fastsvs.cli import main
 from fastsvs.commands.dry_run import check_tensors
 from fastsvs.config import TrainJob, load
 from fastsvs.errors import UserError
+from fastsvs.plan import Present
 from fastsvs.policy import read_architecture
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +106,23 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return overrides
 
 
+@pytest.fixture
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine in place of this one, which could not hold a 32B job that torchrun starts on it."""
+    machine = Present("cpu", 0, 2**42, 2**42)
+    monkeypatch.setattr("fastsvs.training.machine.present", lambda job: machine)
+
+
+def test_what_this_machine_cannot_hold_is_refused_under_torchrun(inputs, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "32")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    machine = Present("cpu", 0, 2**42, 2**30)
+    monkeypatch.setattr("fastsvs.training.machine.present", lambda job: machine)
+    config, overrides = str(CONFIGS / "qwen2.5_32b_svs.yaml"), inputs(PUBLISHED["qwen2.5_32b"])
+    assert main(["train", config, *overrides, "--dry-run"]) == 2
+    assert "the run's disk takes 1,098.6 GiB of 1.0 (3 checkpoints 1,098.5" in capsys.readouterr().err
+
+
 # Counted by hand. Qwen2.5-3B: the embedding 151936 x 2048 is also the head; 36 layers of
 # 2048 x (2048 + 1) + 2 x 256 x (2048 + 1) + 2048 x 2048 + 3 x 2048 x 11008 + 2 x 2048; 2048 of the last norm.
 # A stage of Qwen2.5-32B at TP 4 x PP 2: 152064 / 4 x 5120 for the head, 32 layers of
@@ -136,6 +154,7 @@ def test_paper_scale_from_a_config_json_alone(inputs, capsys, tmp_path, name, me
 
 
 # Four nodes: two of them serve, or all of them do both in turn.
+@pytest.mark.usefixtures("roomy")
 @pytest.mark.parametrize(
     ("name", "data_parallel", "offload"),
     [("qwen2.5_32b_svs", 2, "none"), ("qwen2.5_32b_svs_colocated", 4, "optimizer")],
@@ -240,6 +259,7 @@ def test_overrides_may_follow_the_option(inputs, capsys):
     assert "steps: 2" in shown
 
 
+@pytest.mark.usefixtures("roomy")
 def test_several_processes_show_it_once(inputs, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")

@@ -61,6 +61,7 @@ def plan(job: TrainJob, request: Request) -> tuple[str, bool]:
     head = (
         f"{job.model.path} on {request.nodes} x {request.gpus} {machines.hardware.name}\n"
         f"a step: {sampled.samples:,} responses, {sampled.response_tokens / max(sampled.samples, 1):,.0f} tokens each, "
-        f"{sum(len(g.responses) for g in sampled.learned):,} learned from [{sampled.basis}]"
+        f"{sum(len(g.responses) for g in sampled.learned):,} learned from\n"
+        f"({sampled.basis.kind}: {sampled.basis.source})"
     )
     return f"{head}\n{show(planned, better, compared)}", works

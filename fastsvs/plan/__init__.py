@@ -5,8 +5,9 @@ from fastsvs.plan.activations import Row, activations
 from fastsvs.plan.buffers import checkpoint_bytes, snapshot_bytes, stage_buffers, total_parameters
 from fastsvs.plan.hardware import Hardware, known_hardware, read_hardware
 from fastsvs.plan.layout import Cluster, DeviceKind, Layout, layout_of
-from fastsvs.plan.ledger import EXACT, GIB, Basis, Line, assumed, calibrated, total
+from fastsvs.plan.ledger import EXACT, GIB, Basis, Line, assumed, calibrated, certain, total
 from fastsvs.plan.memory import DeviceMemory, device_memory, publish_lines, sync_bytes
+from fastsvs.plan.refuse import Finding, Present, check_fits, memory_findings, refuse, time_findings
 from fastsvs.plan.runs import compare, step_of_run
 from fastsvs.plan.sampled import Answers, Sampled, assumed_step, drawn_step
 from fastsvs.plan.show import as_json, show, table
@@ -26,6 +27,7 @@ __all__ = [
     "Curve",
     "DeviceKind",
     "DeviceMemory",
+    "Finding",
     "Hardware",
     "JobPlan",
     "Layout",
@@ -34,6 +36,7 @@ __all__ = [
     "Machine",
     "Machines",
     "Outcome",
+    "Present",
     "Row",
     "RowWork",
     "Sampled",
@@ -44,7 +47,9 @@ __all__ = [
     "assumed",
     "assumed_step",
     "calibrated",
+    "certain",
     "changed",
+    "check_fits",
     "checkpoint_bytes",
     "compare",
     "device_memory",
@@ -52,11 +57,13 @@ __all__ = [
     "every_layout",
     "known_hardware",
     "layout_of",
+    "memory_findings",
     "neighbours",
     "plan_job",
     "proposals",
     "publish_lines",
     "read_hardware",
+    "refuse",
     "rows_of",
     "show",
     "simulate",
@@ -65,6 +72,7 @@ __all__ = [
     "step_of_run",
     "sync_bytes",
     "table",
+    "time_findings",
     "together",
     "total",
     "total_parameters",

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import TrainJob
 from fastsvs.plan.activations import Row
 from fastsvs.plan.engine import EngineMemory, local_memory, server_memory
-from fastsvs.plan.hardware import Hardware
-from fastsvs.plan.layout import Cluster, Layout, layout_of
+from fastsvs.plan.layout import Cluster, DeviceKind, Layout, layout_of
 from fastsvs.plan.ledger import Line, total
 from fastsvs.plan.machine import StepTokens, disk_lines, host_lines
 from fastsvs.plan.memory import DeviceMemory, device_memory, publish_lines
-from fastsvs.plan.sampled import Sampled
+
+
+class Device(Protocol):
+    """A device as far as memory goes."""
+
+    @property
+    def kind(self) -> DeviceKind: ...
+
+    @property
+    def memory(self) -> float:
+        """Return its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +35,7 @@ class MemoryPlan:
     ranks: Sequence[DeviceMemory]
     """Memory of a rank of each pipeline stage."""
     engine: EngineMemory | None
-    """Memory of the engine on one of its devices; None for servers that somebody else runs."""
+    """Memory of the engine on one of its devices; None for servers that somebody else runs, and for a plug-in."""
     beside: bool
     """True where the engine is on the trainer's devices."""
     capacity: float
@@ -41,18 +51,18 @@ class MemoryPlan:
         if self.engine is None:
             return {"update": learning, "publish": publishing}
         if not self.beside:
-            return {"update": learning, "publish": publishing, "server": self.engine.lines}
+            return {"update": learning, "publish": publishing, "serving": self.engine.lines}
         return {"update": [*learning, *self.engine.asleep], "rollout": [*publishing, *self.engine.lines]}
 
 
 def plan_memory(
-    architecture: Architecture, job: TrainJob, cluster: Cluster, hardware: Hardware, sampled: Sampled
+    architecture: Architecture, job: TrainJob, cluster: Cluster, device: Device, step: StepTokens
 ) -> MemoryPlan:
     """Return the memory that a job takes. The layout must suit the model and the cluster, as `check_layout` says."""
     trainers = cluster.trainers(job.rollout)
-    layout = layout_of(job.policy, trainers, hardware.kind)
+    layout = layout_of(job.policy, trainers, device.kind)
     tokens = job.policy.tokens_per_micro_batch
-    shares = hardware.kind == "cpu" and job.policy.shared_prefix is not False
+    shares = device.kind == "cpu" and job.policy.shared_prefix is not False
     ranks = device_memory(
         architecture,
         job.policy,
@@ -62,31 +72,30 @@ def plan_memory(
         publish=lambda stage: publish_lines(architecture, job, layout, stage),
         frozen=1 if job.algorithm.kl_coefficient else 0,
     )
-    step = StepTokens(sampled.prompt_tokens, sampled.response_tokens)
-    servers = cluster.servers(job.rollout)
+    servers = cluster.servers(job.rollout, device.kind)
     nodes_with_servers = cluster.serving(job.rollout) or cluster.nodes
     beside = job.rollout.engine == "local" or job.rollout.placement == "colocated"
     here = servers // nodes_with_servers if beside else 0
     return MemoryPlan(
         layout=layout,
         ranks=ranks,
-        engine=_engine_memory(architecture, job, layout, hardware, sampled),
+        engine=_engine_memory(architecture, job, layout, device, step),
         beside=beside,
-        capacity=hardware.memory,
+        capacity=device.memory,
         host=host_lines(architecture, job.policy, layout, min(cluster.gpus, trainers), here, step),
         disk=disk_lines(architecture, job.run, step),
     )
 
 
 def _engine_memory(
-    architecture: Architecture, job: TrainJob, layout: Layout, hardware: Hardware, sampled: Sampled
+    architecture: Architecture, job: TrainJob, layout: Layout, device: Device, step: StepTokens
 ) -> EngineMemory | None:
     if job.rollout.engine == "local":
         longest = job.data.max_prompt_tokens + job.rollout.max_response_tokens
-        return local_memory(architecture, job.rollout, layout, sampled.samples / layout.ranks, longest)
-    if job.rollout.placement == "external":
+        return local_memory(architecture, job.rollout, layout, step.samples / layout.ranks, longest)
+    if job.rollout.engine != "vllm" or job.rollout.placement == "external":
         return None
-    return server_memory(architecture, job.rollout, layout, hardware.memory, sampled.mean_context)
+    return server_memory(architecture, job.rollout, layout, device.memory, step.mean_context)
 
 
 def _fullest(moments: Sequence[Sequence[Line]]) -> Sequence[Line]:

@@ -35,13 +35,15 @@ class Cluster:
             )
         return (self.nodes - serving) * self.gpus
 
-    def servers(self, rollout: RolloutConfig) -> int:
-        """Return the number of servers that the job starts, 0 for an engine without any. Raises UserError for one that
-        a node has too few GPUs for."""
-        if rollout.engine == "local":
+    def servers(self, rollout: RolloutConfig, device: DeviceKind) -> int:
+        """Return the number of vLLM servers of the job, 0 for another engine. Raises UserError for one that a node has
+        too few GPUs for; on CPUs a node has one unless it is told."""
+        if rollout.engine != "vllm":
             return 0
         if rollout.placement == "external":
             return len(rollout.server.urls)
+        if device == "cpu":
+            return (rollout.server.count or 1) * (self.serving(rollout) or self.nodes)
         each = rollout.server.tensor_parallel
         count = rollout.server.count or self.gpus // each
         if not count or count * each > self.gpus:

@@ -49,6 +49,6 @@ def total(lines: Iterable[Line]) -> float:
     return sum(line.amount for line in lines)
 
 
-def believed(lines: Iterable[Line]) -> float:
-    """Return the sum of the amounts that are not assumed."""
-    return total(line for line in lines if line.basis.kind != "assumed")
+def certain(lines: Iterable[Line]) -> float:
+    """Return the sum of the amounts that are exact whatever the data."""
+    return total(line for line in lines if line.basis == EXACT)

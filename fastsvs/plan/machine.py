@@ -22,21 +22,29 @@ LOG_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class StepTokens:
-    """Tokens of a step, for what they take on host and disk."""
+    """Size of a step, for what it takes of the engine, hosts and disk."""
 
-    prompts: float
-    responses: float
+    samples: int = 0
+    prompts: int = 0
+    """Number of prompt tokens, a prompt counted for each response."""
+    responses: int = 0
+    """Number of response tokens."""
+    mean_context: float = 0.0
+    """Mean number of tokens of a sequence that is being decoded."""
 
 
 def host_lines(
     architecture: Architecture, policy: PolicyConfig, layout: Layout, ranks: int, servers: int, step: StepTokens
 ) -> list[Line]:
-    """Return the host memory of the fullest node: `ranks` of its processes train, and `servers` run on it."""
+    """Return the host memory of the fullest node: `ranks` of its processes train, and `servers` run on it. On CPUs the
+    policy is in it too."""
     stage = max(range(layout.pipeline), key=lambda s: stage_buffers(architecture, layout, s).parameters)
     buffers = stage_buffers(architecture, layout, stage)
     away = {"none": 0, "optimizer": buffers.state, "all": buffers.state + buffers.weights}[policy.offload]
     batch = ranks * (step.prompts * 8 + step.responses * BATCH_TOKEN_BYTES)
+    own = buffers.weights + buffers.gradients + buffers.state if layout.device == "cpu" else 0
     return [
+        Line("weights, gradients, optimizer", ranks * own),
         Line("checkpoint on its way", ranks * snapshot_bytes(architecture, layout, stage)),
         Line("state that left the GPUs", ranks * away),
         Line("the step's batch, on every rank", batch, assumed("28 bytes a response token")),

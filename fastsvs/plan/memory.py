@@ -11,12 +11,13 @@ from fastsvs.config import PolicyConfig, TrainJob
 from fastsvs.plan.activations import Row, activations, in_flight
 from fastsvs.plan.buffers import Buffers, stage_buffers
 from fastsvs.plan.layout import Layout
-from fastsvs.plan.ledger import EXACT, GIB, Line, assumed, calibrated, total
+from fastsvs.plan.ledger import GIB, Basis, Line, assumed, calibrated, total
 from fastsvs.policy import DTYPES, weight_specs
 from fastsvs.sync import bucket_limit
 
 CONTEXT_BYTES = 3 * GIB
 TRAINER_RESULTS = "bench/results/trainer-h200-nvidia-h200-2026-11-27.json"
+FULL_ROWS = Basis("exact", "for full rows")
 FRAGMENTED = 0.2
 """Memory that torch's allocator holds and does not use, as a share of what comes and goes: 17 to 20% of it in
 TRAINER_RESULTS (reserved less allocated, over what is not the policy's state)."""
@@ -123,7 +124,7 @@ def _update_lines(
     found = activations(architecture, policy, layout, stage, row)
     flying = in_flight(layout.pipeline, stage, micro_batches)
     # On a GPU the attention that is installed decides, and no hook has counted there.
-    basis = EXACT if layout.device == "cpu" else calibrated(TRAINER_RESULTS)
+    basis = FULL_ROWS if layout.device == "cpu" else calibrated(TRAINER_RESULTS)
     kept = Line(f"activations of {flying} x {row.tokens} tokens", flying * found.kept, basis)
     moments = [
         Line("a layer's backward pass", found.backward, assumed("counted by hand: the largest tensors of one layer")),

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
+from fastsvs import open_files
+from fastsvs.architecture import Architecture
 from fastsvs.config import TrainJob
 from fastsvs.errors import UserError
-from fastsvs.plan.job import MemoryPlan
-from fastsvs.plan.ledger import GIB, Line, believed, total
+from fastsvs.plan.job import MemoryPlan, plan_memory
+from fastsvs.plan.layout import Cluster, DeviceKind
+from fastsvs.plan.ledger import GIB, Line, certain, total
+from fastsvs.plan.machine import StepTokens
 from fastsvs.plan.step import TimePlan
 
 CLIENT_SHARE = 0.5
@@ -20,8 +25,28 @@ class Finding:
     """One thing that will not work, or may not."""
 
     certain: bool
-    """True where what is known is enough for it; False where assumed amounts are part of it."""
+    """True where exact amounts alone are too much; False where others are part of it."""
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The machine that a job is about to begin on."""
+
+    kind: DeviceKind
+    memory: float
+    """Bytes of a GPU; of no meaning on a CPU."""
+    host: float
+    """Bytes of memory."""
+    disk: float
+    """Bytes that the run's folder may grow by, with what its checkpoints take already."""
+
+
+def check_fits(architecture: Architecture, job: TrainJob, cluster: Cluster, present: Present) -> list[str]:
+    """Return warnings about what may not fit. Raises UserError for what cannot: where exact amounts alone are too much
+    for the machine that is there. How long responses will be is not known here, and counts as nothing."""
+    plan = plan_memory(architecture, job, cluster, present, StepTokens())
+    return refuse(memory_findings(job, plan, present.host, present.disk))
 
 
 def memory_findings(
@@ -34,11 +59,11 @@ def memory_findings(
         "policy.tokens_per_micro_batch",
         "publish": "a smaller sync.bucket_bytes, or more policy.tensor_parallel",
         "rollout": "a smaller gpu-memory-utilization in rollout.server.arguments, or policy.offload=optimizer",
-        "server": "more rollout.server.tensor_parallel, or a smaller gpu-memory-utilization",
+        "serving": "more rollout.server.tensor_parallel, or a smaller gpu-memory-utilization",
     }
     found = [
         finding
-        for moment, lines in plan.moments.items()
+        for moment, lines in (plan.moments.items() if plan.layout.device == "cuda" else ())
         for finding in _over(f"a GPU during {moment}", _held(lines), plan.capacity, cures[moment])
     ]
     found += _cache_findings(job, plan)
@@ -77,11 +102,24 @@ def time_findings(job: TrainJob, plan: TimePlan) -> list[Finding]:
     return found
 
 
+def connection_findings(job: TrainJob, servers: int) -> list[Finding]:
+    """Return whether a client process may have a connection for each sequence of its share of the servers, by the limit
+    of the machine that plans."""
+    need = ceil(servers / job.rollout.client_processes) * job.rollout.max_sequences + open_files.RESERVED
+    if not servers or need <= open_files.limit():
+        return []
+    text = (
+        f"a client process needs {need:,} open files, and one may open {open_files.limit():,} here: raise the hard "
+        "limit on the cluster (docs/rollout.md), or rollout.client_processes"
+    )
+    return [Finding(False, text)]
+
+
 def refuse(findings: Sequence[Finding]) -> list[str]:
-    """Return the findings that rest on assumed amounts, as warnings. Raises UserError with those that do not."""
-    certain = [finding.text for finding in findings if finding.certain]
-    if certain:
-        raise UserError("\n".join(certain))
+    """Return the findings that are not certain, as warnings. Raises UserError with those that are."""
+    impossible = [finding.text for finding in findings if finding.certain]
+    if impossible:
+        raise UserError("\n".join(impossible))
     return [finding.text for finding in findings]
 
 
@@ -92,14 +130,14 @@ def _held(lines: Sequence[Line]) -> list[Line]:
 
 
 def _over(what: str, lines: Sequence[Line], capacity: float, cure: str) -> Iterator[Finding]:
-    need, known = total(lines), believed(lines)
+    need, known = total(lines), certain(lines)
     if need > capacity:
         most = sorted(lines, key=lambda line: -line.amount)[:3]
         parts = ", ".join(f"{line.name} {line.amount / GIB:,.1f}" for line in most)
         yield Finding(
             known > capacity,
             f"{what} takes {need / GIB:,.1f} GiB of {capacity / GIB:,.1f} ({parts}; "
-            f"{known / GIB:,.1f} without what is assumed): {cure}",
+            f"{known / GIB:,.1f} of it exact): {cure}",
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from fastsvs.config import TrainJob
 from fastsvs.data import Problem
 from fastsvs.plan.ledger import Basis, assumed
+from fastsvs.plan.machine import StepTokens
 from fastsvs.plan.workload import Lengths, Workload, run_step
 from fastsvs.rollout import Engine, Request, SamplingParams
 from fastsvs.seeding import derive_seed
@@ -73,6 +74,11 @@ class Sampled:
         """Return the mean number of tokens of a sequence that is being decoded, over all decode steps."""
         seen = sum(n * (group.prompt + n / 2) for group in self.groups for n in group.responses)
         return seen / max(self.response_tokens, 1)
+
+    @property
+    def tokens(self) -> StepTokens:
+        """Return the step's size."""
+        return StepTokens(self.samples, self.prompt_tokens, self.response_tokens, self.mean_context)
 
     def collect(self, engine: Engine, schedule: Schedule) -> Experience:
         """Run the whole step on `engine`."""

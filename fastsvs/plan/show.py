@@ -5,24 +5,44 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fastsvs.plan.ledger import GIB, Line, total
+from fastsvs.plan.ledger import GIB, Basis, Line, total
 from fastsvs.plan.machine import fewest
 from fastsvs.plan.runs import Compared
 from fastsvs.plan.whole import JobPlan, Proposal
 
-BAR = 32
+BAR = 24
+
+
+class Notes:
+    """Numbers of the sources that lines name, in the order in which they are first named."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def of(self, basis: Basis) -> str:
+        """Return the kind of a basis and the number of its source."""
+        if not basis.source:
+            return basis.kind
+        return f"{basis.kind} [{self._numbers.setdefault(basis.source, len(self._numbers) + 1)}]"
+
+    def lines(self) -> Iterator[str]:
+        """Yield the sources by number."""
+        for source, number in self._numbers.items():
+            yield f"[{number}] {source}"
 
 
 def show(plan: JobPlan, better: Sequence[Proposal], compared: Sequence[Compared] = ()) -> str:
     """Return the plan as text. `better` are other layouts, the fastest first."""
-    layout = plan.memory.layout
+    layout, notes = plan.memory.layout, Notes()
     parts = [
         f"layout: TP {layout.tensor} x PP {layout.pipeline} x DP {layout.data}",
-        *_memory(plan),
-        *_time(plan),
+        *_memory(plan, notes),
+        *_time(plan, notes),
         *_findings(plan),
         *_better(plan, better),
         *_compared(compared),
+        "",
+        *notes.lines(),
     ]
     return "\n".join(parts)
 
@@ -62,29 +82,30 @@ def _lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return [{"name": line.name, "amount": line.amount, "basis": str(line.basis)} for line in lines]
 
 
-def _memory(plan: JobPlan) -> Iterator[str]:
+def _memory(plan: JobPlan, notes: Notes) -> Iterator[str]:
     memory = plan.memory
     for moment, lines in memory.moments.items():
-        yield f"\na GPU during {moment}: {total(lines) / GIB:,.1f} of {memory.capacity / GIB:,.1f} GiB"
-        yield from _amounts(lines, GIB, "GiB", memory.capacity)
+        what = "a GPU" if memory.layout.device == "cuda" else "a process"
+        yield f"\n{what} during {moment}: {total(lines) / GIB:,.1f} of {memory.capacity / GIB:,.1f} GiB"
+        yield from _amounts(lines, GIB, "GiB", memory.capacity, notes)
     if memory.engine is not None:
         engine = memory.engine
         yield f"  cache: {engine.cache_tokens:,.0f} tokens, wanted at the mean context {engine.wanted_tokens:,.0f}"
     for name, lines in (("host memory of a node", memory.host), ("disk of the run", memory.disk)):
         yield f"\n{name}: {total(lines) / GIB:,.1f} GiB"
-        yield from _amounts(fewest(lines), GIB, "GiB", total(lines))
+        yield from _amounts(fewest(lines), GIB, "GiB", total(lines), notes)
 
 
-def _time(plan: JobPlan) -> Iterator[str]:
+def _time(plan: JobPlan, notes: Notes) -> Iterator[str]:
     time = plan.time
     how = "rollouts beside the update" if time.overlapped else "one phase after the other"
     yield f"\na step: {time.step:,.3g} s, {how}"
     for phase, lines in time.phases.items():
         if lines:
             yield f" {phase}: {total(lines):,.3g} s"
-            yield from _amounts(lines, 1, "s", time.step)
+            yield from _amounts(lines, 1, "s", time.step, notes)
     for line in time.beside.values():
-        yield f" beside it: {line.name}, {line.amount:,.3g} s [{line.basis}]"
+        yield f" beside it: {line.name}, {line.amount:,.3g} s, {notes.of(line.basis)}"
     yield (
         f"the run: {time.steps:,} steps in {time.days:,.2f} days, {time.device_hours:,.0f} device hours, "
         f"{time.tokens_per_second:,.0f} response tokens/s a device"
@@ -93,10 +114,10 @@ def _time(plan: JobPlan) -> Iterator[str]:
     yield f"largest: {most}"
 
 
-def _amounts(lines: Sequence[Line], unit: float, name: str, whole: float) -> Iterator[str]:
+def _amounts(lines: Sequence[Line], unit: float, name: str, whole: float, notes: Notes) -> Iterator[str]:
     for line in lines:
         bar = "#" * round(BAR * max(line.amount, 0.0) / whole) if whole else ""
-        yield f"  {line.name:38} {line.amount / unit:9,.2f} {name:3} {bar:{BAR}} {line.basis}".rstrip()
+        yield f"  {line.name:38} {line.amount / unit:9,.2f} {name:3} {bar:{BAR}} {notes.of(line.basis)}"
 
 
 def _findings(plan: JobPlan) -> Iterator[str]:

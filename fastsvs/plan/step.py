@@ -139,9 +139,9 @@ def _rollout(
     memory: MemoryPlan,
 ) -> list[Line]:
     if memory.engine is None:
-        return []  # what somebody else's servers do is not known
+        return []  # what somebody else's servers or a plug-in do is not known
     ranks = memory.layout.ranks
-    decoder = decoder_of(job, memory.engine, cluster.servers(job.rollout), ranks, sampled.mean_context)
+    decoder = decoder_of(job, memory.engine, cluster.servers(job.rollout, hardware.kind), ranks, sampled.mean_context)
     return [rollout_line(architecture, job, hardware, memory.layout.width, decoder, sampled)]
 
 

@@ -13,7 +13,7 @@ from fastsvs.errors import UserError
 from fastsvs.plan.hardware import Hardware
 from fastsvs.plan.job import MemoryPlan, plan_memory
 from fastsvs.plan.layout import Cluster
-from fastsvs.plan.refuse import Finding, memory_findings, time_findings
+from fastsvs.plan.refuse import Finding, connection_findings, memory_findings, time_findings
 from fastsvs.plan.sampled import Sampled
 from fastsvs.plan.step import TimePlan, plan_time
 
@@ -50,9 +50,11 @@ class Proposal:
 def plan_job(architecture: Architecture, job: TrainJob, machines: Machines, sampled: Sampled) -> JobPlan:
     """Return the plan of a job. Raises UserError for a layout that does not suit the model or the machines."""
     check_layout(architecture, job.policy, machines.cluster.trainers(job.rollout))
-    memory = plan_memory(architecture, job, machines.cluster, machines.hardware, sampled)
+    memory = plan_memory(architecture, job, machines.cluster, machines.hardware, sampled.tokens)
     time = plan_time(architecture, job, machines.cluster, machines.hardware, sampled, memory)
-    return JobPlan(memory, time, [*memory_findings(job, memory), *time_findings(job, time)])
+    servers = machines.cluster.servers(job.rollout, machines.hardware.kind)
+    found = [*memory_findings(job, memory), *time_findings(job, time), *connection_findings(job, servers)]
+    return JobPlan(memory, time, found)
 
 
 def proposals(
@@ -64,7 +66,7 @@ def proposals(
         try:
             other = changed(job, change)
             check_layout(architecture, other.policy, machines.cluster.trainers(other.rollout))
-            memory = plan_memory(architecture, other, machines.cluster, machines.hardware, sampled)
+            memory = plan_memory(architecture, other, machines.cluster, machines.hardware, sampled.tokens)
         except (UserError, ValueError):
             continue  # not a job that could run
         if fits(memory):

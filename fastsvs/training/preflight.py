@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import distributed, fingerprints
 from fastsvs.algorithms import CompleteLoss, needs_labels, policy_loss
+from fastsvs.architecture import read_architecture
 from fastsvs.config import TrainJob
 from fastsvs.data import (
     NO_PROBLEMS,
@@ -38,6 +39,7 @@ from fastsvs.training.checks import (
     check_waves,
 )
 from fastsvs.training.comparison import advice, check_group_size
+from fastsvs.training.machine import check_machine
 from fastsvs.training.saving import check_room
 
 
@@ -74,6 +76,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     check_resumption(folder.checkpoints, hf_config)
     if at_disk:
         check_room(job, folder.checkpoints, hf_config)
+    tight = check_machine(read_architecture(hf_config), job) if processes is not None else []
     inputs = read_inputs(job)
     read = {"data": inputs.problems, "evaluation": inputs.held_out}
     dated = reads_clock(inputs.tokenizer, job.data.template)
@@ -90,7 +93,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     asked = requests(job, inputs)
     plan = EnginePlan(hf_config, stop, job.rollout, asked, here=processes is not None)
     ENGINES.get(job.rollout.engine).check(plan)
-    return Checked(inputs, hf_config, stop, loss, stage, sampler, folder, advice(job))
+    return Checked(inputs, hf_config, stop, loss, stage, sampler, folder, [*advice(job), *tight])
 
 
 def requests(job: TrainJob, inputs: Inputs) -> dict[str, Asked]:

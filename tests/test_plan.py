@@ -1,0 +1,197 @@
+"""`fastsvs plan`, and the refusals that it shares with the start of a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_dry_run import PUBLISHED
+from transformers import AutoConfig
+from whole_runs import ROOT
+
+from fastsvs import open_files
+from fastsvs.architecture import Architecture, read_architecture
+from fastsvs.cli import main
+from fastsvs.config import TrainJob, load
+from fastsvs.errors import UserError
+from fastsvs.plan import (
+    GIB,
+    Answers,
+    Cluster,
+    Machines,
+    Present,
+    assumed_step,
+    certain,
+    changed,
+    check_fits,
+    drawn_step,
+    every_layout,
+    known_hardware,
+    neighbours,
+    plan_job,
+    proposals,
+    read_hardware,
+    total,
+)
+from fastsvs.plan.ledger import assumed
+
+TINY = ROOT / "configs" / "tiny_svs.yaml"
+ROOMY = Present("cuda", 80 * GIB, 2000 * GIB, 5000 * GIB)
+
+
+def model(tmp_path: Path, name: str) -> Architecture:
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED[name]))
+    return read_architecture(AutoConfig.from_pretrained(tmp_path))
+
+
+def job_of(config: str, *overrides: str) -> TrainJob:
+    return load(TrainJob, ROOT / "configs" / f"{config}.yaml", ["run.prompts_per_step=16", *overrides])
+
+
+@pytest.fixture
+def plan32(tmp_path: Path):
+    """The plan of the 32B job on four nodes, with changes of keys."""
+    architecture = model(tmp_path, "qwen2.5_32b")
+
+    def plan(*overrides: str, config: str = "qwen2.5_32b_svs", nodes: int = 4):
+        job = job_of(config, *overrides)
+        return plan_job(architecture, job, Machines(Cluster(nodes, 8), read_hardware("h100")), assumed_step(job))
+
+    return plan
+
+
+def test_the_command_plans_a_job_and_writes_nothing(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    machines = ["--gpu", "cpu", "--gpus", "2"]
+    assert main(["plan", str(TINY), *machines, f"run.dir={tmp_path}/run", "policy.tensor_parallel=2"]) == 0
+    shown = capsys.readouterr().out
+    assert "TP 2 x PP 1 x DP 1" in shown
+    assert "a step:" in shown
+    assert main(["plan", str(TINY), *machines, "--json", f"run.dir={tmp_path}/run"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["step_seconds"] == pytest.approx(
+        sum(line["amount"] for lines in found["time"].values() for line in lines)
+    )
+    assert {"exact", "assumed"} <= {line["basis"].split(" ")[0] for line in found["host"]}
+    assert main(["plan", str(TINY), *machines, "policy.tensor_parallel=4"]) == 2
+    assert "does not divide the model's attention heads" in capsys.readouterr().err
+    assert main(["plan", str(TINY), "--gpu", "h1000"]) == 2
+    assert "h1000: not in the table (h100, h200" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_job_that_cannot_work_is_refused_by_the_plan_and_at_the_start(capsys, tmp_path) -> None:
+    architecture = model(tmp_path, "qwen2.5_32b")
+    config, place = ROOT / "configs" / "qwen2.5_32b_svs.yaml", f"model.path={tmp_path}"
+    few = [place, "run.prompts_per_step=16", "policy.tensor_parallel=1", "policy.pipeline_parallel=1"]
+    few += ["policy.recompute_method=uniform", "policy.recompute_layers=1"]
+    assert main(["plan", str(config), *few, "--nodes", "3", "--gpu", "h100"]) == 2
+    said = capsys.readouterr()
+    assert "will not work: a GPU during update takes" in said.out
+    with pytest.raises(UserError, match="a GPU during update takes"):
+        check_fits(architecture, job_of("qwen2.5_32b_svs", *few), Cluster(3, 8), ROOMY)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [
+        ({"memory": 20 * GIB}, "a GPU during update takes .* GiB of 20.0"),
+        ({"host": 100 * GIB}, "host memory takes .* GiB of 100.0"),
+        ({"disk": 1000 * GIB}, "disk takes .* GiB of 1,000.0 .*fewer run.keep_checkpoints"),
+    ],
+)
+def test_a_start_refuses_what_exact_amounts_exceed(tmp_path, lacking: dict, message: str) -> None:
+    architecture, job = model(tmp_path, "qwen2.5_32b"), job_of("qwen2.5_32b_svs")
+    check_fits(architecture, job, Cluster(4, 8), ROOMY)
+    with pytest.raises(UserError, match=message):
+        check_fits(architecture, job, Cluster(4, 8), replace(ROOMY, **lacking))
+
+
+def test_a_start_only_warns_where_assumed_amounts_decide(tmp_path) -> None:
+    architecture, job = model(tmp_path, "qwen2.5_32b"), job_of("qwen2.5_32b_svs")
+    [warning, *_] = check_fits(architecture, job, Cluster(4, 8), replace(ROOMY, memory=52 * GIB))
+    assert warning.startswith("a GPU during update takes 5")
+
+
+def test_more_ranks_take_less_of_each(plan32) -> None:
+    few, many = plan32(nodes=4), plan32(nodes=6)
+    assert many.memory.layout.data == 2 * few.memory.layout.data
+    assert total(many.memory.moments["update"]) < total(few.memory.moments["update"])
+    assert many.time.seconds("update") < few.time.seconds("update")
+
+
+def test_stale_rollouts_cost_the_longer_of_both_and_rollouts_in_turn_the_sum(plan32) -> None:
+    beside, in_turn = plan32().time, plan32(config="qwen2.5_32b_svs_colocated").time
+    for time, join in ((beside, max), (in_turn, sum)):
+        rest = sum(time.seconds(phase) for phase in time.phases if phase not in ("rollout", "update"))
+        assert time.step == pytest.approx(rest + join([time.seconds("rollout"), time.seconds("update")]))
+
+
+def test_offload_leaves_room_beside_the_server(plan32) -> None:
+    kept, left = (
+        plan32(f"policy.offload={what}", config="qwen2.5_32b_svs_colocated").memory for what in ("none", "optimizer")
+    )
+    gone = certain(kept.moments["rollout"]) - certain(left.moments["rollout"])
+    assert gone == sum(line.amount for line in left.ranks[0].state if line.name != "weights")
+    findings = plan32("policy.offload=none", config="qwen2.5_32b_svs_colocated").findings
+    assert [finding for finding in findings if finding.text.startswith("a GPU during rollout")]
+
+
+def test_too_few_open_files_are_seen(plan32, monkeypatch) -> None:
+    assert not [f for f in plan32().findings if "open files" in f.text]
+    monkeypatch.setattr(open_files, "limit", lambda: 2303)
+    [found] = [f for f in plan32().findings if "open files" in f.text]
+    assert found.text.startswith("a client process needs 2,304 open files"), "4 servers of 512 sequences, and 256"
+
+
+def test_proposals_fit_and_the_fastest_comes_first(tmp_path) -> None:
+    architecture, job = model(tmp_path, "qwen2.5_3b"), job_of("qwen2.5_3b_svs")
+    machines, sampled = Machines(Cluster(1, 8), read_hardware("h100")), assumed_step(job)
+    for changes in (neighbours(job), every_layout(job, machines.cluster)):
+        found = proposals(architecture, job, machines, sampled, changes)
+        steps = [proposal.plan.time.step for proposal in found]
+        assert len(found) > 3
+        assert steps == sorted(steps)
+        assert all(total(lines) <= 79.6 * GIB for p in found for lines in p.plan.memory.moments.values())
+        assert all(changed(job, p.changes).policy.tensor_parallel <= 2 for p in found), "2 key/value heads"
+
+
+groups = st.tuples(st.integers(1, 50), st.lists(st.integers(1, 300), min_size=1, max_size=4))
+families = st.lists(st.lists(groups, min_size=1, max_size=3), min_size=1, max_size=4)
+
+
+@given(drawn=families, problems=st.integers(1, 20))
+def test_a_step_is_drawn_from_whole_families(drawn, problems: int) -> None:
+    made = [
+        [
+            Answers("p" + "/0" * depth, ("original", "synthesis", "variant")[depth], prompt, tuple(lengths), True)
+            for depth, (prompt, lengths) in enumerate(family)
+        ]
+        for family in drawn
+    ]
+    job = job_of("tiny_svs", f"run.prompts_per_step={problems}", "rollout.max_response_tokens=96")
+    step = drawn_step(job, made, assumed("a test"))
+    assert len({group.key for group in step.groups}) == len(step.groups)
+    assert sum("/" not in group.key for group in step.groups) == problems
+    assert max(max(group.responses) for group in step.groups) <= 96
+    assert step.response_tokens == sum(sum(group.responses) for group in step.groups)
+
+
+def test_every_device_of_the_table_says_where_its_figures_are_from() -> None:
+    for name in known_hardware():
+        device = read_hardware(name)
+        for key in ("gemm", "attention", "hbm", "nvlink", "nic", "host", "disk", "row"):
+            basis = getattr(device, key).basis
+            assert basis.source
+            assert basis.kind == "assumed" or (ROOT / basis.source).is_file(), (name, key)
+
+
+def test_a_device_of_ones_own(tmp_path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text("kind: cuda\nmemory: {value: 40, source: mine}\n")
+    with pytest.raises(UserError, match="gemm: Field required"):
+        read_hardware(str(own))
