@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from math import inf
 from pathlib import Path
 
 import torch
@@ -38,5 +39,8 @@ def _room(folder: Path) -> float:
     """Return the bytes that are free for a run's folder, with those of its checkpoints, which make room for new
     ones."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    usage = shutil.disk_usage(there)
+    if not usage.total:  # a file system that does not count
+        return inf
     held = sum(file.stat().st_size for file in RunLayout(folder).checkpoints.rglob("*") if file.is_file())
-    return shutil.disk_usage(there).free + held
+    return usage.free + held

@@ -76,7 +76,6 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     check_resumption(folder.checkpoints, hf_config)
     if at_disk:
         check_room(job, folder.checkpoints, hf_config)
-    tight = check_machine(read_architecture(hf_config), job) if processes is not None else []
     inputs = read_inputs(job)
     read = {"data": inputs.problems, "evaluation": inputs.held_out}
     dated = reads_clock(inputs.tokenizer, job.data.template)
@@ -93,6 +92,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     asked = requests(job, inputs)
     plan = EnginePlan(hf_config, stop, job.rollout, asked, here=processes is not None)
     ENGINES.get(job.rollout.engine).check(plan)
+    tight = check_machine(read_architecture(hf_config), job) if processes is not None else []
     return Checked(inputs, hf_config, stop, loss, stage, sampler, folder, [*advice(job), *tight])
 
 
