@@ -16,7 +16,7 @@ from whole_runs import ROOT
 from fastsvs import open_files
 from fastsvs.architecture import Architecture, read_architecture
 from fastsvs.cli import main
-from fastsvs.config import TrainJob, load
+from fastsvs.config import TrainJob, dump, load
 from fastsvs.errors import UserError
 from fastsvs.plan import (
     GIB,
@@ -35,9 +35,11 @@ from fastsvs.plan import (
     plan_job,
     proposals,
     read_hardware,
+    step_of_run,
     total,
 )
 from fastsvs.plan.ledger import assumed
+from fastsvs.stored_run import RunLayout
 
 TINY = ROOT / "configs" / "tiny_svs.yaml"
 ROOMY = Present("cuda", 80 * GIB, 2000 * GIB, 5000 * GIB)
@@ -195,3 +197,37 @@ def test_a_device_of_ones_own(tmp_path) -> None:
     own.write_text("kind: cuda\nmemory: {value: 40, source: mine}\n")
     with pytest.raises(UserError, match="gemm: Field required"):
         read_hardware(str(own))
+
+
+def run_folder(folder: Path) -> Path:
+    """A run of two steps whose problem has one context with two variants' solutions."""
+    job = job_of("tiny_svs", f"run.dir={folder}", f"model.path={ROOT}/models/tiny", "selfplay.template=null")
+    (folder / "samples").mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump(job))
+    shared = {"question": "Ann has 2 apples. How many?", "trained": True}
+    rows = [
+        shared | {"key": "7", "kind": "original", "parent": None, "responses": ["2", "3"], "tokens": [5, 90]},
+        shared
+        | {"key": "7/0", "kind": "synthesis", "parent": "7", "parent_sample": 1, "responses": ["q"], "tokens": [30]},
+        shared | {"key": "7/0/0", "kind": "variant", "parent": "7/0", "responses": ["2"], "tokens": [6]},
+    ]
+    RunLayout(folder).samples(1).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = [{"step": n, "time/update": 2.0 * n, "time/step": 3.0 * n} for n in (1, 2, 3)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
+    return folder
+
+
+def test_a_run_gives_lengths_and_stands_beside_the_plan(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    run = run_folder(tmp_path / "run")
+    step = step_of_run(job_of("tiny_svs", "run.prompts_per_step=3"), run)
+    assert [group.kind for group in step.groups] == ["original", "synthesis", "variant"] * 3
+    assert [group.responses for group in step.groups[:3]] == [(5, 90), (30,), (6,)]
+    original, synthesis, variant = (group.prompt for group in step.groups[:3])
+    assert original == variant < synthesis, "the built-in prompt of synthesis is long"
+    arguments = ["plan", str(TINY), "--gpu", "cpu", "--gpus", "1", "--from", str(run), "--against", str(run), "--json"]
+    assert main(arguments) == 0
+    found = {row["metric"]: row["measured"] for row in json.loads(capsys.readouterr().out)["compared"]}
+    assert found == {"time/update": 5.0, "time/step": 7.5}
+    assert main([*arguments[:-5], "--from", str(tmp_path / "nowhere")]) == 2
+    assert "no run folder" in capsys.readouterr().err

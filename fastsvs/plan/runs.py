@@ -45,6 +45,8 @@ def step_of_run(job: TrainJob, folder: Path) -> Sampled:
     if not isinstance(own, TrainJob) or not steps:
         raise UserError(f"--from {folder}: no run of `fastsvs train` with samples")
     families = [family for step in steps for family in _families(run, own, step)]
+    if not families:
+        raise UserError(f"--from {folder}: its last samples are empty")
     return drawn_step(job, families, calibrated(f"{folder}, its last {len(steps)} steps"))
 
 
