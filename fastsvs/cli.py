@@ -18,6 +18,7 @@ from fastsvs.accelerator import set_trainer_variables
 from fastsvs.arguments import SAMPLES, parse
 from fastsvs.ends import another_has_said_why, say_once, tell_torchrun
 from fastsvs.errors import Preempted, UserError
+from fastsvs.processes import die_with_parent
 
 Done = TypeVar("Done")
 
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when torch loads: threads that wait for one another must sleep, or busy cores spin instead of working.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     open_files.raise_limit()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()  # torchrun's agent: without it a rank would go on beside the job's next start
     try:
         COMMANDS[options.command](options)
     except (UserError, FloatingPointError) as error:  # the second where a model has diverged

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from whole_runs import OF_THE_MACHINE, ROOT, SMALL, command, environment
 
 from fastsvs.files import read_jsonl
+from fastsvs.processes import descendants, runs
 
 WAVES = ("train.waves=3", "algorithm.old_logprobs=engine")
 """Options under which a step is learned from in parts, so that a kill meets one that is half learned."""
@@ -98,3 +99,21 @@ def test_killed_at_random_moments(fastsvs, tmp_path: Path, kills: int, steps: in
     killed = run_with_kills(words, tmp_path / "killed", kills, starting, stepping / steps)
     assert killed > steps // 4  # none of them can have got far
     assert_same_end(fastsvs, tmp_path / "alone", tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_ranks_end_with_the_torchrun_that_started_them(tmp_path: Path) -> None:
+    """They would go on beside the ranks of the job's next start, in the same folder."""
+    words = command(*arguments(tmp_path / "run", 50, ("policy.tensor_parallel=2",)), processes=2)
+    agent = subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not read_jsonl(tmp_path / "run" / "metrics.jsonl"):
+        assert agent.poll() is None
+        time.sleep(0.1)
+    ranks = [one for one in descendants([agent.pid]) if one.parent == agent.pid and not one.ended]
+    assert len(ranks) >= 2
+    agent.kill()
+    agent.wait()
+    deadline = time.monotonic() + 30
+    while any(runs(rank.pid, rank.started) for rank in ranks):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

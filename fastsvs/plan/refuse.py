@@ -38,22 +38,18 @@ class Present:
     """Bytes of a GPU; of no meaning on a CPU."""
     host: float
     """Bytes of memory."""
-    disk: float
-    """Bytes that the run's folder may grow by, with what its checkpoints take already."""
 
 
 def check_fits(architecture: Architecture, job: TrainJob, cluster: Cluster, present: Present) -> list[str]:
     """Return warnings about what may not fit. Raises UserError for what cannot: where exact amounts alone are too much
     for the machine that is there. How long responses will be is not known here, and counts as nothing."""
     plan = plan_memory(architecture, job, cluster, present, StepTokens())
-    return refuse(memory_findings(job, plan, present.host, present.disk))
+    return refuse(memory_findings(job, plan, present.host))
 
 
-def memory_findings(
-    job: TrainJob, plan: MemoryPlan, host: float | None = None, disk: float | None = None
-) -> list[Finding]:
-    """Return what does not fit: devices, the engine's cache, and where they are known the `host` memory of a node and
-    the free space of the run's `disk`, in bytes."""
+def memory_findings(job: TrainJob, plan: MemoryPlan, host: float | None = None) -> list[Finding]:
+    """Return what does not fit: devices, the engine's cache, and where it is known the `host` memory of a node, in
+    bytes. The room for checkpoints is checked by the run itself, which knows those that are there."""
     cures = {
         "update": "more policy.tensor_parallel or pipeline_parallel, more nodes, policy.recompute=full, or fewer "
         "policy.tokens_per_micro_batch",
@@ -69,8 +65,6 @@ def memory_findings(
     found += _cache_findings(job, plan)
     if host is not None:
         found += _over("a node's host memory", plan.host, host, "policy.offload=none, or fewer processes a node")
-    if disk is not None:
-        found += _over("the run's disk", plan.disk, disk, "fewer run.keep_checkpoints, or another run.dir")
     return found
 
 
