@@ -113,7 +113,7 @@ class Campaign:
         process = host.start(words, jobs.environment(host.disk), self.log)
         deadline = time.monotonic() + PATIENCE * usual + MORE_SECONDS
         while process.poll() is None:
-            moment = time.monotonic() + self.moments.uniform(0, usual)
+            moment = time.monotonic() + self.moments.uniform(0, usual / 2)
             undisturbed = len(run.events) >= self.events
             while process.poll() is None and (undisturbed or time.monotonic() < moment):
                 if time.monotonic() > deadline:
