@@ -1,4 +1,4 @@
-"""What a server of ours would leave behind when it is killed, and how that is removed: processes, shared memory, files.
+"""Leftovers of a server of ours that was killed, and their removal: processes, shared memory, files.
 
 Its supervisor keeps a record in the run's folder while the server runs. The record of one that is gone says what to
 sweep. The standard library is all that this needs. Linux only.
@@ -38,7 +38,7 @@ Segment = tuple[str, int]
 
 @dataclass(frozen=True)
 class Record:
-    """What a server has that does not go away by itself."""
+    """Possessions of a server that do not go away by themselves."""
 
     boot: str
     """Boot of the machine during which the numbers below mean something."""

@@ -1,4 +1,4 @@
-"""What is done to a job while it runs."""
+"""Disturbances of a job while it runs."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ BEST = 10
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for beside the job."""
+    """Options of the command line beside the job."""
 
     nodes: int
     gpus: int

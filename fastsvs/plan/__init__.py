@@ -1,4 +1,4 @@
-"""What a job needs and how long it takes, from its configuration, the model's config.json and a description of the
+"""Needs and duration of a job, from its configuration, the model's config.json and a description of the
 machines: pure functions over dataclasses, whose amounts say what they rest on."""
 
 from fastsvs.plan.activations import Row, activations

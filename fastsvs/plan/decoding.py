@@ -23,7 +23,7 @@ BASIS = assumed("decode step: 3 ms, weights and cache read at the rate of a copy
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """What decodes together: a server, or a rank of the local engine."""
+    """Place where sequences decode together: a server, or a rank of the local engine."""
 
     count: int
     devices: int

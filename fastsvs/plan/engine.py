@@ -28,7 +28,7 @@ class EngineMemory:
     wanted_tokens: float
     """Number of tokens in it with `rollout.max_sequences` sequences of the mean context."""
     asleep: Sequence[Line]
-    """What stays while the engine sleeps."""
+    """Memory that stays while the engine sleeps."""
 
     @property
     def bytes(self) -> float:
