@@ -19,7 +19,7 @@ EXHAUSTED = {
     errno.EAGAIN: "start no more processes or threads",
     errno.EADDRNOTAVAIL: "open no more local ports",
 }
-"""Words for what this process cannot do any more, by the error numbers that say so. It is no fault of the other side."""
+"""Words for what this process lacks, by the error numbers that say so. It is no fault of the other side."""
 
 
 def raise_limit() -> None:
