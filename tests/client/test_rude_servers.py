@@ -25,7 +25,7 @@ from fastsvs.errors import EngineFailure
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 LIMIT = 3
 SETUP = Setup(stop_token_ids=(9,), vocabulary=20, own_weights=False, connections=4)
-LATEST = 10.0
+LATEST = 30.0
 """Longest time that a rude server may cost here, in seconds."""
 
 
@@ -130,7 +130,7 @@ async def asked(behaviour: Behaviour, then: Behaviour | None = None) -> list[lis
     found: list[list[Sample] | Exception] = []
     async with open_session(4) as session:
         for _ in range(2 if then else 1):
-            ask = Ask("r", url, "key", [1] * 50_000, {"n": 1, "max_tokens": LIMIT}, 7)
+            ask = Ask("r", url, "key", [1] * 50_000, {"n": 1, "max_tokens": LIMIT}, version=7, priority=0)
             try:
                 async with asyncio.timeout(LATEST):
                     found.append(await generate(session, SETUP, ask))
@@ -143,7 +143,7 @@ async def asked(behaviour: Behaviour, then: Behaviour | None = None) -> list[lis
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "BODY_SECONDS", 1.0)
+    monkeypatch.setattr(http, "BODY_SECONDS", 3.0)
 
 
 BROKEN = {
