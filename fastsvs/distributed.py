@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from datetime import timedelta
 from functools import cache
-from time import monotonic
+from time import monotonic, sleep
 from types import FrameType
 from typing import TypeVar
 
@@ -14,8 +15,11 @@ import torch
 import torch.distributed as dist
 
 from fastsvs import network
+from fastsvs.errors import UserError
 
 T = TypeVar("T")
+AGENT_SECONDS = 10.0
+"""Longest wait for torchrun's agent to take a connection, in seconds."""
 _last: tuple[str, str, float] | None = None
 """Name, caller and time of the last collective."""
 
@@ -74,11 +78,30 @@ def leave() -> None:
 @cache
 def store() -> dist.Store:
     """Return the key-value store that all processes of the job share, whatever their part in it. A missing key is
-    waited for at most 30 minutes."""
+    waited for at most 30 minutes. Raises UserError where torchrun's agent, which keeps the store, has ended."""
     if launched_world_size() is None:
         return dist.HashStore()
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        _check_agent(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     shared, _rank, _world_size = next(dist.rendezvous("env://", timeout=timedelta(minutes=30)))
     return shared
+
+
+def _check_agent(host: str, port: int) -> None:
+    """Check that the store of torchrun's agent is there, as it is before the agent starts a process. One whose agent
+    was killed at that moment would look for it for half an hour, beside the job's next start."""
+    deadline = monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=AGENT_SECONDS).close()
+            return
+        except ConnectionRefusedError as error:
+            if monotonic() > deadline:
+                gone = f"torchrun's store at {host}:{port} is gone, and with it the job: start it again"
+                raise UserError(gone) from error
+        except OSError:  # for a network that is down the store has patience of its own
+            return
+        sleep(AGENT_SECONDS / 50)
 
 
 @cache

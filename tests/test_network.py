@@ -15,7 +15,8 @@ import pytest
 import torch.distributed as dist
 from whole_runs import ROOT, environment
 
-from fastsvs import network
+from fastsvs import distributed, network
+from fastsvs.errors import UserError
 from fastsvs.network import Interface, Place
 
 TORCHRUN = {"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8", "GROUP_RANK": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "head"}
@@ -171,3 +172,15 @@ def test_a_store_of_the_job_will_do() -> None:
     store = dist.HashStore()
     network.announce_address(store, Place(0, 2, True, "127.0.0.1"))
     assert store.get("address/0") == b"127.0.0.1"
+
+
+def test_a_rank_whose_torchrun_has_ended_does_not_look_for_its_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(closed.getsockname()[1])}
+        for name, value in (place | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(distributed, "AGENT_SECONDS", 0.2)
+        distributed.store.cache_clear()
+        with pytest.raises(UserError, match=r"torchrun's store at 127.0.0.1:.* is gone"):
+            distributed.store()
