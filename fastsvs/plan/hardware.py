@@ -1,4 +1,4 @@
-"""What a device can do: the shipped table, or a YAML file of the same form."""
+"""Abilities of a device: the shipped table, or a YAML file of the same form."""
 
 from __future__ import annotations
 

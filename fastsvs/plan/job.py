@@ -1,4 +1,4 @@
-"""What a training job needs of its machines: memory of devices and hosts, and disk."""
+"""Needs of a training job: memory of devices and hosts, and disk."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What an amount rests on."""
+    """Basis that an amount rests on."""
 
     kind: Literal["exact", "calibrated", "assumed"]
     source: str = ""

@@ -31,9 +31,9 @@ class DeviceMemory:
     state: Sequence[Line]
     """Weights, gradients and the optimizer's state."""
     update: Sequence[Line]
-    """What comes and goes in an update, at its fullest moment."""
+    """Memory that comes and goes in an update, at its fullest moment."""
     publish: Sequence[Line]
-    """What comes and goes while weights are sent to the engine."""
+    """Memory that comes and goes while weights are sent to the engine."""
     stays: Sequence[Line]
     """State that stays on the device while rollouts run."""
     runtime: Sequence[Line]

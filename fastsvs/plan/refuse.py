@@ -1,4 +1,4 @@
-"""What will not work: each finding says whether it rests on exact and calibrated amounts, or on assumed ones."""
+"""Findings of what will not work: each says whether it rests on exact and calibrated amounts, or on assumed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says of its lengths and self-play, and how its measurements stand beside a plan."""
+"""Lengths and self-play of a stored run, and its measurements beside a plan."""
 
 from __future__ import annotations
 

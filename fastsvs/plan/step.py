@@ -35,7 +35,7 @@ class TimePlan:
     phases: Mapping[str, Sequence[Line]]
     """Lines of each phase, by its name in the metrics file without `time/`."""
     beside: Mapping[str, Line]
-    """What happens beside the step and delays nothing while it is shorter."""
+    """Work beside the step, which delays nothing while it is shorter."""
     overlapped: bool
     """True where rollouts run beside the update."""
     steps: int
