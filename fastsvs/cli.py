@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from fastsvs import config, open_files, rank_log, shipped
-from fastsvs.accelerator import set_trainer_variables
+from fastsvs import config, open_files, rank_log, shipped, startup
 from fastsvs.arguments import SAMPLES, parse
 from fastsvs.ends import another_has_said_why, say_once, tell_torchrun
 from fastsvs.errors import Preempted, UserError
@@ -29,8 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(__doc__ or "", arguments)
     if arguments is None:
         rank_log.own_process()
-    # Read when torch loads: threads that wait for one another must sleep, or busy cores spin instead of working.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     open_files.raise_limit()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()  # torchrun's agent: without it a rank would go on beside the job's next start
@@ -60,7 +57,6 @@ def _train(options: argparse.Namespace) -> None:
 
         _say(check_train(job, cluster_of(options.nodes, options.gpus)))
         return
-    _set_variables(job)
     from fastsvs.rollout import read_nodes
 
     nodes = read_nodes(job.rollout)
@@ -92,7 +88,6 @@ def _sft(options: argparse.Namespace) -> None:
 
         _say(check_sft(job))
         return
-    set_trainer_variables(os.environ, shares_memory=False)
     from fastsvs.commands.sft import sft
 
     _say(f"done: {_run(sft, job)}")
@@ -105,7 +100,6 @@ def _self(options: argparse.Namespace) -> None:
 
         _say(check_self(job))
         return
-    set_trainer_variables(os.environ, shares_memory=False)
     from fastsvs.commands.self_improve import run_self
 
     _say(f"done: {_run(run_self, job)}")
@@ -173,7 +167,6 @@ def _demo(options: argparse.Namespace) -> None:
     options.config = f"{shipped.PREFIX}tiny_svs"
     of_the_seed = [f"run.dir=runs/tiny_svs_seed{options.seed}", f"run.seed={options.seed}"]
     job = _load(config.TrainJob, options, of_the_seed)
-    _set_variables(job)
     from fastsvs.report import write_report
     from fastsvs.training import train
 
@@ -212,8 +205,7 @@ def _doctor(options: argparse.Namespace) -> None:
 def _load(schema: type[config.Job], options: argparse.Namespace, changes: Sequence[str] = ()) -> config.Job:
     """Load the job that the command line names, and say on stderr that the libraries come next."""
     job = config.load(schema, options.config, [*changes, *options.overrides])
-    open_files.check()
-    rank_log.set_flight_recorder(os.environ)
+    startup.prepare(job)
     if os.environ.get("RANK", "0") == "0":
         print(f"fastsvs: {options.config} is valid; loading PyTorch and Megatron-core", file=sys.stderr, flush=True)
     return job
@@ -225,11 +217,6 @@ def _run(work: Callable[[config.Job], Done], job: config.Job) -> Done:
 
     with preemption.listening():
         return work(job)
-
-
-def _set_variables(job: config.TrainJob) -> None:
-    colocated_servers = job.rollout.engine != "local" and job.rollout.placement == "colocated"
-    set_trainer_variables(os.environ, shares_memory=colocated_servers)
 
 
 def _say(text: str) -> None:

@@ -10,10 +10,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastsvs.errors import UserError
 from fastsvs.files import iterate_jsonl, read_jsonl, read_mapping
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Row = dict[str, Any]
 
@@ -136,6 +139,13 @@ class StoredRun:
     def metrics(self) -> list[Row]:
         """Return the rows of metrics.jsonl in the order of the file."""
         return read_jsonl(self.layout.metrics)
+
+    def table(self) -> DataFrame:
+        """Return the metrics as a pandas table, with one row a step and the steps as its index. Raises ImportError
+        without pandas."""
+        from pandas import DataFrame
+
+        return DataFrame(self.metrics()).set_index("step") if self.metrics() else DataFrame()
 
     def summary(self) -> Row:
         """Return the summary; empty while the run is not done."""

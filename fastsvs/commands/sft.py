@@ -22,7 +22,15 @@ from fastsvs.files import check_folder
 from fastsvs.policy import Policy, checkpoint, keep_base, write_companions
 from fastsvs.stored_run import checkpoint_step
 from fastsvs.telemetry import RunFolder, StepProgress
-from fastsvs.training import SaveSchedule, build_saver, check_policy, check_resumption, check_room
+from fastsvs.training import (
+    SaveSchedule,
+    build_saver,
+    check_policy,
+    check_resumption,
+    check_room,
+    first_checkpoint,
+    first_inputs,
+)
 
 Example = tuple[np.ndarray, np.ndarray]
 """Token ids `[tokens]` and whether each is to be learned `[tokens]`."""
@@ -41,8 +49,8 @@ def sft(job: SftJob) -> Path:
     )
     newest = distributed.broadcast(checkpoint.latest(folder.checkpoints))
     start = checkpoint_step(newest) if newest else 0
-    if newest:
-        checkpoint.load(policy, newest)
+    if begun := newest or distributed.broadcast(first_checkpoint(job.model)):
+        checkpoint.load(policy, begun)
     folder.begin(start)
     if main:
         keep_base(job.model, checked.tokenizer, folder.root)
@@ -57,7 +65,9 @@ def sft(job: SftJob) -> Path:
             began = time.perf_counter() - saved.get("time/save", 0.0)
             batch = supervised_batch([examples[index] for index in sampler.select(step)])
             weights = torch.full((len(batch),), 1.0 / float(batch.advantages.sum()))
-            metrics = policy.update(batch, negative_log_likelihood, AlgorithmConfig(), weights, temperature=1.0)
+            metrics = policy.update(
+                batch, negative_log_likelihood, AlgorithmConfig(), weights, temperature=1.0, schedule_step=step
+            )
             row = {"step": step + 1, **metrics, **saved, "time/step": time.perf_counter() - began}
             folder.log(row)
             progress.advance(step + 1, f"loss {metrics['loss']:.4f}  {row['time/step']:.2f} s")
@@ -96,14 +106,15 @@ def preflight(job: SftJob, processes: int | None, *, at_disk: bool = True) -> Ch
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     main = distributed.is_main()
     folder = RunFolder(job, Path(job.run.dir), writable=main)
-    check_resumption(folder.checkpoints, hf_config)
+    check_resumption(folder.checkpoints, job.model, hf_config)
     if at_disk:
         check_room(job, folder.checkpoints, hf_config)
     if main and job.export is not None:
         check_folder("export", Path(job.export))
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
     examples, facts = load_examples(job, tokenizer)
-    folder.check_inputs({"data": fingerprints.of_examples(examples, reads_clock(tokenizer, job.data.template))})
+    digests = {"data": fingerprints.of_examples(examples, reads_clock(tokenizer, job.data.template))}
+    folder.check_inputs(digests | first_inputs(folder.checkpoints, job.model))
     return Checked(examples, tokenizer, hf_config, folder, facts)
 
 

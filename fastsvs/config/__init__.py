@@ -9,7 +9,7 @@ from fastsvs.config.azr import AzrConfig, IntrinsicConfig, TermConfig
 from fastsvs.config.comparison import differences, flatten
 from fastsvs.config.jobs import EvalJob, SelfJob, SftJob, TrainJob
 from fastsvs.config.learning import AlgorithmConfig, OptimizerConfig, PolicyConfig
-from fastsvs.config.loading import Job, dump, load
+from fastsvs.config.loading import Job, build, dump, load
 from fastsvs.config.methods import (
     CovoConfig,
     MajorityConfig,
@@ -37,6 +37,7 @@ from fastsvs.config.sections import (
     SftDataConfig,
     ShapingConfig,
     TemplateConfig,
+    TrainedModelConfig,
     VerifierConfig,
 )
 
@@ -77,8 +78,10 @@ __all__ = [
     "TemplateConfig",
     "TermConfig",
     "TrainJob",
+    "TrainedModelConfig",
     "VerifierConfig",
     "VerlConfig",
+    "build",
     "differences",
     "dump",
     "flatten",

@@ -23,6 +23,7 @@ from fastsvs.config.sections import (
     ScheduleConfig,
     SelfPlayConfig,
     SftDataConfig,
+    TrainedModelConfig,
     VerifierConfig,
 )
 
@@ -37,7 +38,7 @@ def _refuse_offload(job: Any) -> Any:
 class TrainJob(Section):
     """`fastsvs train`: reinforcement learning with verifiable rewards, with self-play or without."""
 
-    model: ModelConfig
+    model: TrainedModelConfig
     data: DataConfig
     sampler: SamplerConfig = SamplerConfig()
     rollout: RolloutConfig = RolloutConfig()
@@ -58,7 +59,7 @@ class TrainJob(Section):
 class SftJob(Section):
     """`fastsvs sft`: supervised fine-tuning of the same policy on dialogues."""
 
-    model: ModelConfig
+    model: TrainedModelConfig
     data: SftDataConfig
     policy: PolicyConfig = PolicyConfig()
     logging: LoggingConfig = LoggingConfig()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -17,16 +17,24 @@ from fastsvs.shipped import PREFIX, find_configuration, missing
 Job = TypeVar("Job", TrainJob, SftJob, SelfJob, EvalJob)
 
 
-def load(schema: type[Job], path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """Return the validated job in the YAML file at `path`, or in the shipped configuration `fastsvs:NAME`, with
-    `a.b=value` overrides. Raises UserError with every fault."""
-    tree = _read_tree(_locate(str(path), Path()))
+def load(
+    schema: type[Job], path: str | Path, overrides: Sequence[str] = (), sections: Mapping[str, Any] | None = None
+) -> Job:
+    """Return the validated job in the YAML file at `path`, or in the shipped configuration `fastsvs:NAME`, with the
+    values of `sections` over it, nested as in the file, and `a.b=value` overrides. Raises UserError with every
+    fault."""
+    tree = _merge(_read_tree(_locate(str(path), Path())), dict(sections or {}))
     for override in overrides:
         _apply(tree, override)
+    return build(schema, tree, str(path))
+
+
+def build(schema: type[Job], tree: Mapping[str, Any], where: str) -> Job:
+    """Return the validated job of the sections in `tree`. Raises UserError with every fault, which `where` begins."""
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain(schema, error, str(path))) from error
+        raise UserError(_explain(schema, error, where)) from error
 
 
 def dump(job: BaseModel) -> str:

@@ -15,7 +15,7 @@ MATH_SUFFIX = " Please reason step by step, and put your final answer within \\b
 
 
 class ModelConfig(Section):
-    """The policy: a decoder of the shape of Qwen2, Qwen2.5, Qwen3 (dense) or Llama 3."""
+    """A model: a decoder of the shape of Qwen2, Qwen2.5, Qwen3 (dense) or Llama 3."""
 
     path: InputPath
     """Hugging Face folder or hub id with config.json, weights and tokenizer."""
@@ -24,6 +24,15 @@ class ModelConfig(Section):
     initialize: Literal["pretrained", "random"] = "pretrained"
     """Source of the weights: `pretrained` loads them from `path`; `random` needs only config.json there and draws them
     from the run's seed."""
+
+
+class TrainedModelConfig(ModelConfig):
+    """The policy that a run trains: a decoder of the shape of Qwen2, Qwen2.5, Qwen3 (dense) or Llama 3."""
+
+    from_run: InputPath | None = None
+    """Run folder, for its newest checkpoint, or one checkpoint, of a model of the same shape: the run begins with its
+    weights and optimizer moments, while schedule, data order and self-play begin anew. Null begins with the weights at
+    `path`."""
 
 
 class TemplateConfig(Section):

@@ -22,7 +22,7 @@ with lean_imports():
     from fastsvs.policy.offload import Offload
     from fastsvs.policy.parallel import check_schedule
     from fastsvs.policy.policy import Policy, PolicyStatistics
-    from fastsvs.policy.stored import StoredWeights, open_model, open_trained, open_weights, read_job
+    from fastsvs.policy.stored import StoredWeights, find_checkpoint, open_model, open_trained, open_weights, read_job
     from fastsvs.policy.stream import weight_specs
     from fastsvs.policy.training_state import replace_weights
     from fastsvs.policy.weights import WeightSource, check_weights, open_source
@@ -43,6 +43,7 @@ __all__ = [
     "check_schedule",
     "check_weights",
     "checkpoint",
+    "find_checkpoint",
     "hf_shapes",
     "keep_base",
     "load_hf_config",

@@ -123,6 +123,21 @@ class Policy:
         wanted = self.config.shared_prefix
         return self._can_share and (distributed.device().type == "cpu" if wanted is None else wanted)
 
+    @property
+    def learning_rate(self) -> float:
+        """Peak of the schedule of the learning rate, as `policy.optimizer.learning_rate` sets it. A value that is
+        assigned holds from the next update on; a policy that is built again begins with the configuration's. Raises
+        ValueError for a value that is no positive number."""
+        return float(self.scheduler.max_lr)
+
+    @learning_rate.setter
+    def learning_rate(self, peak: float) -> None:
+        if not 0 < peak < math.inf:
+            raise ValueError(f"a learning rate must be a positive number, not {peak}")
+        self.scheduler.max_lr = peak
+        for group in self.optimizer.param_groups:
+            group["max_lr"] = peak
+
     def log_probs(self, batch: Batch, temperature: float) -> Tensor:
         """Return the log-probs of the response tokens, [response_tokens] fp32 on the CPU."""
         return self.statistics(batch, temperature).logprobs

@@ -70,13 +70,19 @@ def open_weights(path: str | Path) -> StoredWeights:
 
 def open_trained(path: Path) -> StoredWeights:
     """Open the newest checkpoint of a run folder, or one checkpoint; see `open_weights`."""
+    found = find_checkpoint(path)
+    return _of_checkpoint(found, run_of(found))
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint at `path`, or the newest one of the run folder there. Raises UserError where neither is."""
     if (path / checkpoint.MANIFEST).exists():
-        return _of_checkpoint(path, run_of(path))
+        return path
     read_job(path)
     newest = checkpoint.latest(RunLayout(path).checkpoints)
     if newest is None:
         raise UserError(f"{path} has no checkpoint yet")
-    return _of_checkpoint(newest, path)
+    return newest
 
 
 def open_model(model: ModelConfig, seed: int) -> StoredWeights:

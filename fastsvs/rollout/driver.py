@@ -84,9 +84,12 @@ class Rollouts:
         return self._busy.idle_share()
 
     def close(self) -> None:
-        """Cancel the work that is not done."""
+        """Cancel all work that is not done, then wait for it."""
         for running in self._running:
             running.cancel()
+        deadline = monotonic() + CLOSE_SECONDS
+        for running in self._running:
+            running.join(deadline - monotonic())
 
 
 class Running(Generic[T]):
@@ -163,8 +166,11 @@ class Running(Generic[T]):
 
     def cancel(self) -> None:
         self._cancelled.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait at most so long for work that was cancelled to end."""
         if self._thread.is_alive():
-            self._thread.join(CLOSE_SECONDS)
+            self._thread.join(max(0.0, seconds))
 
     def _run(self) -> None:
         began = perf_counter()

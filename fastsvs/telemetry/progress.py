@@ -128,12 +128,10 @@ def training_facts(row: Mapping[str, float]) -> str:
 
 
 def _solved(row: Mapping[str, float]) -> str:
-    return (
-        f"solved {_show(row, 'solve_rate/original', '.0%')}, of its own {_show(row, 'solve_rate/variant', '.0%')}  "
-        f"learned from {_show(row, 'kept_samples/original', 'd')} original, "
-        f"{_show(row, 'kept_samples/synthesis', 'd')} synthesis, {_show(row, 'kept_samples/variant', 'd')} variant"
-        f"{_refilled(row)}"
-    )
+    own = f", of its own {_show(row, 'solve_rate/variant', '.0%')}" if "solve_rate/variant" in row else ""
+    kept = {name.partition("/")[2]: count for name, count in row.items() if name.startswith("kept_samples/")}
+    learned = ", ".join(f"{count:d} {kind}" for kind, count in kept.items()) if any(kept.values()) else "nothing"
+    return f"solved {_show(row, 'solve_rate/original', '.0%')}{own}  learned from {learned}{_refilled(row)}"
 
 
 def _refilled(row: Mapping[str, float]) -> str:

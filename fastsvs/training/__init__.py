@@ -1,21 +1,28 @@
 """One training run: preflight, session, and the loop whose step plays, assigns credit, looks and learns."""
 
-from fastsvs.training.checks import check_policy, check_resumption, longest_sequence
+from fastsvs.training.checks import check_policy, check_resumption, first_checkpoint, first_inputs, longest_sequence
 from fastsvs.training.diagnostics import policy_figures
-from fastsvs.training.loop import train
+from fastsvs.training.loop import steps, train
 from fastsvs.training.preflight import preflight
 from fastsvs.training.saving import SaveSchedule, check_room
-from fastsvs.training.session import build_saver, training_spec
+from fastsvs.training.session import Session, build_saver, open_session, training_spec
+from fastsvs.training.summary import conclude
 
 __all__ = [
     "SaveSchedule",
+    "Session",
     "build_saver",
     "check_policy",
     "check_resumption",
     "check_room",
+    "conclude",
+    "first_checkpoint",
+    "first_inputs",
     "longest_sequence",
+    "open_session",
     "policy_figures",
     "preflight",
+    "steps",
     "train",
     "training_spec",
 ]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from fastsvs import distributed
+from fastsvs import distributed, fingerprints
 from fastsvs.algorithms import ADVANTAGES, REWARDS, needs_labels
 from fastsvs.architecture import check_layout, load_hf_config, read_architecture
-from fastsvs.config import ModelConfig, PolicyConfig, TrainJob
+from fastsvs.config import ModelConfig, PolicyConfig, TrainedModelConfig, TrainJob
 from fastsvs.data import PROMPTS
 from fastsvs.dynamics import METRICS
 from fastsvs.errors import UserError
-from fastsvs.policy import check_backend, check_schedule, check_weights, checkpoint
+from fastsvs.policy import check_backend, check_schedule, check_weights, checkpoint, find_checkpoint
 from fastsvs.rollout import ENGINES, check_dedicated
 from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage, Sampler, ShuffledEpochs, Stage, gives_spares
 from fastsvs.training.checkpoint_hooks import HOOKS
@@ -67,12 +67,29 @@ def check_policy(model: ModelConfig, policy: PolicyConfig, processes: int | None
     return hf_config
 
 
-def check_resumption(checkpoints: Path, hf_config: PretrainedConfig) -> None:
-    """Check the checkpoint that a run would go on from, if there is one, by its manifest and the sizes of its files.
-    Raises UserError where it is damaged or of another model."""
-    newest = checkpoint.latest(checkpoints)
-    if newest:
-        checkpoint.check(newest, read_architecture(hf_config))
+def check_resumption(checkpoints: Path, model: TrainedModelConfig, hf_config: PretrainedConfig) -> None:
+    """Check the checkpoint that a run would go on from or begin with, if there is one, by its manifest and the sizes of
+    its files. Raises UserError where it is damaged or of another model, and where `model.from_run` names none."""
+    found = checkpoint.latest(checkpoints) or first_checkpoint(model)
+    if found:
+        checkpoint.check(found, read_architecture(hf_config))
+
+
+def first_inputs(checkpoints: Path, model: TrainedModelConfig) -> fingerprints.Inputs:
+    """Return the digest of the checkpoint that a run begins with, as long as it has none of its own."""
+    first = None if checkpoint.latest(checkpoints) else first_checkpoint(model)
+    return {"from_run": fingerprints.of_weights([first / checkpoint.MANIFEST])} if first else {}
+
+
+def first_checkpoint(model: TrainedModelConfig) -> Path | None:
+    """Return the checkpoint of another run that a run begins with, or None. Raises UserError where there is none at
+    `model.from_run`."""
+    if model.from_run is None:
+        return None
+    try:
+        return find_checkpoint(Path(model.from_run))
+    except UserError as error:
+        raise UserError(f"model.from_run: {error}") from error
 
 
 def check_names(job: TrainJob) -> None:

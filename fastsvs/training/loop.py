@@ -26,28 +26,36 @@ def train(job: TrainJob) -> dict[str, Any]:
     """Run the job to its last step, resuming what its run folder holds, and return the summary that `summary.json`
     keeps."""
     with open_session(job) as session:
-        with session.progress.phase("resume"):
-            start = session.resume()
-        underway: dict[int, Underway] = {}
-        evaluate_held_out(session, start, underway)
-        for step in range(start, job.run.steps):
-            session.saver.check()
-            with saved_on_failure(session, step):
-                preemption.check()
-                row, cut = train_step(session, step, underway)
-            session.folder.log(row)
-            session.progress.advance(step + 1, training_facts(row))
-            with saved_on_failure(session, step + 1):
-                if cut:
-                    raise cut
-            if session.save_schedule.is_due(step + 1):
-                with session.progress.phase("save"):
-                    session.save(step + 1)
-            with saved_on_failure(session, step + 1):
-                evaluate_held_out(session, step + 1, underway)
-        with session.progress.phase("save"):
-            session.saver.finish()
+        for _ in steps(session):
+            pass
         return conclude(session)
+
+
+def steps(session: Session) -> Iterator[dict[str, Any]]:
+    """Resume what the run folder holds, take the steps that are left, and yield the metrics of each when it is logged,
+    saved where that is due, and evaluated. Collective."""
+    with session.progress.phase("resume"):
+        start = session.resume()
+    underway: dict[int, Underway] = {}
+    evaluate_held_out(session, start, underway)
+    for step in range(start, session.job.run.steps):
+        session.saver.check()
+        with saved_on_failure(session, step):
+            preemption.check()
+            row, cut = train_step(session, step, underway)
+        session.folder.log(row)
+        session.progress.advance(step + 1, training_facts(row))
+        with saved_on_failure(session, step + 1):
+            if cut:
+                raise cut
+        if session.save_schedule.is_due(step + 1):
+            with session.progress.phase("save"):
+                session.save(step + 1)
+        with saved_on_failure(session, step + 1):
+            evaluate_held_out(session, step + 1, underway)
+        yield row
+    with session.progress.phase("save"):
+        session.saver.finish()
 
 
 def train_step(session: Session, step: int, underway: dict[int, Underway]) -> tuple[dict[str, Any], Exception | None]:
@@ -149,10 +157,13 @@ def learn(session: Session, learning: Learning, credited: credit.Credited, step:
     if batch.old_logprobs is None:
         updates = [*updates[:1], *(with_old_logprobs(update, session) for update in updates[1:])]
     learning.idle += sum(update.idle for update in updates)
-    learning.updates += [
-        session.policy.update(update.batch, session.loss, algorithm, update.weights, temperature, schedule_step=step)
-        for update in updates
-    ]
+    for number, update in enumerate(updates, 1):
+        session.progress.within("update", f"{number}/{len(updates)}")
+        learning.updates.append(
+            session.policy.update(
+                update.batch, session.loss, algorithm, update.weights, temperature, schedule_step=step
+            )
+        )
 
 
 def with_old_logprobs(update: Update, session: Session) -> Update:

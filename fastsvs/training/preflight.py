@@ -37,6 +37,7 @@ from fastsvs.training.checks import (
     check_resumption,
     check_staleness,
     check_waves,
+    first_inputs,
 )
 from fastsvs.training.comparison import advice, check_group_size
 from fastsvs.training.machine import check_machine
@@ -73,15 +74,14 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     loss = policy_loss(job.algorithm)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
-    check_resumption(folder.checkpoints, hf_config)
+    check_resumption(folder.checkpoints, job.model, hf_config)
     if at_disk:
         check_room(job, folder.checkpoints, hf_config)
     inputs = read_inputs(job)
     read = {"data": inputs.problems, "evaluation": inputs.held_out}
     dated = reads_clock(inputs.tokenizer, job.data.template)
-    folder.check_inputs(
-        {name: fingerprints.of_problems(problems, dated) for name, problems in read.items() if problems}
-    )
+    digests = {name: fingerprints.of_problems(problems, dated) for name, problems in read.items() if problems}
+    folder.check_inputs(digests | first_inputs(folder.checkpoints, job.model))
     check_fits_model(job, hf_config, inputs.tokenizer)
     stop = stop_token_ids(job.model.path, inputs.tokenizer)
     stage = build_stage(job, inputs.tokenizer)

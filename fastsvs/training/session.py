@@ -32,7 +32,13 @@ from fastsvs.stored_run import RunLayout, checkpoint_step
 from fastsvs.sync import BroadcastSync, LocalSync, WeightSync, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import checkpoint_hooks
-from fastsvs.training.checks import longest_request, longest_sequence, takes_turns, why_whole_steps
+from fastsvs.training.checks import (
+    first_checkpoint,
+    longest_request,
+    longest_sequence,
+    takes_turns,
+    why_whole_steps,
+)
 from fastsvs.training.offloading import OffloadingSync
 from fastsvs.training.preflight import encode_text, preflight
 from fastsvs.training.saving import SaveSchedule
@@ -135,6 +141,9 @@ class Session:
         start = checkpoint_step(newest) if newest else 0
         if newest:
             self._load_plugins(newest, checkpoint.load(self.policy, newest).get("plugins", {}))
+        elif first := distributed.broadcast(first_checkpoint(self.job.model)):
+            checkpoint.load(self.policy, first)
+            self.progress.say(f"beginning with the weights and the optimizer's moments of {first}")
         self.folder.begin(start)
         if distributed.is_main():
             keep_base(self.job.model, self.inputs.tokenizer, self.folder.root)

@@ -11,3 +11,11 @@ def test_a_step_that_refills_says_what_came_of_it() -> None:
     refilled = ROW | {"refill/asked": 9, "refill/informative": 4, "refill/given_up": 1}
     assert "refilled 4 with 9, gave up 1" in training_facts(refilled)
     assert "refilled" not in training_facts(ROW)
+
+
+def test_only_kinds_that_exist_are_shown() -> None:
+    assert "learned from 32 original  " in training_facts(ROW)
+    assert "of its own" not in training_facts(ROW)
+    family = ROW | {"samples/variant": 8, "kept_samples/variant": 0, "solve_rate/variant": 1.0}
+    assert "of its own 100%  learned from 32 original, 0 variant" in training_facts(family)
+    assert "learned from nothing" in training_facts(family | {"kept_samples/original": 0})
