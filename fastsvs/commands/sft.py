@@ -114,7 +114,7 @@ def preflight(job: SftJob, processes: int | None, *, at_disk: bool = True) -> Ch
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
     examples, facts = load_examples(job, tokenizer)
     digests = {"data": fingerprints.of_examples(examples, reads_clock(tokenizer, job.data.template))}
-    folder.check_inputs(digests | first_inputs(folder.checkpoints, job.model))
+    folder.check_inputs({**digests, **first_inputs(folder.checkpoints, job.model)})
     return Checked(examples, tokenizer, hf_config, folder, facts)
 
 

@@ -81,7 +81,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     read = {"data": inputs.problems, "evaluation": inputs.held_out}
     dated = reads_clock(inputs.tokenizer, job.data.template)
     digests = {name: fingerprints.of_problems(problems, dated) for name, problems in read.items() if problems}
-    folder.check_inputs(digests | first_inputs(folder.checkpoints, job.model))
+    folder.check_inputs({**digests, **first_inputs(folder.checkpoints, job.model)})
     check_fits_model(job, hf_config, inputs.tokenizer)
     stop = stop_token_ids(job.model.path, inputs.tokenizer)
     stage = build_stage(job, inputs.tokenizer)
