@@ -21,15 +21,13 @@ from fastsvs.config.methods import (
     VerlConfig,
 )
 from fastsvs.config.rollout import RolloutConfig, ServerConfig, SyncConfig
+from fastsvs.config.running import DynamicsConfig, LoggingConfig, RunConfig
 from fastsvs.config.section import Section
 from fastsvs.config.sections import (
     DataConfig,
-    DynamicsConfig,
     EvaluationConfig,
     EvaluationSet,
-    LoggingConfig,
     ModelConfig,
-    RunConfig,
     SamplingPlan,
     SandboxConfig,
     ScheduleConfig,

@@ -10,15 +10,13 @@ from pydantic import Field, model_validator
 from fastsvs.config.learning import AlgorithmConfig, PolicyConfig
 from fastsvs.config.methods import MergingConfig, SamplerConfig, SelfConfig
 from fastsvs.config.rollout import RolloutConfig, SyncConfig
+from fastsvs.config.running import DynamicsConfig, LoggingConfig, RunConfig
 from fastsvs.config.section import AnyPath, Section
 from fastsvs.config.sections import (
     DataConfig,
-    DynamicsConfig,
     EvaluationConfig,
     EvaluationSet,
-    LoggingConfig,
     ModelConfig,
-    RunConfig,
     SandboxConfig,
     ScheduleConfig,
     SelfPlayConfig,

@@ -7,7 +7,7 @@ metrics beyond that checkpoint are therefore removed first.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +21,7 @@ from fastsvs.fingerprints import FILES, MODEL
 from fastsvs.stored_run import StoredRun
 from fastsvs.telemetry.loggers import Loggers, check_loggers
 from fastsvs.telemetry.loggers.registry import RunFacts
+from fastsvs.telemetry.loggers.tables import table_of
 
 RESUMABLE = {
     *("run.dir", "run.steps", "run.save_every", "run.save_minutes", "run.keep_checkpoints", "run.timeout_seconds"),
@@ -95,6 +96,11 @@ class RunFolder:
         write_jsonl(self.metrics_path, [row for row in self.metrics() if row["step"] <= step])
         self._loggers = Loggers(RunFacts(self.root, self._job.logging, self._job.model_dump(mode="json"), step))
 
+    @property
+    def links(self) -> dict[str, str]:
+        """Where to look at the run, by logger; empty before `begin`."""
+        return self._loggers.links if self._loggers else {}
+
     def close(self) -> None:
         """Close the loggers, and let another process write."""
         if self._loggers:
@@ -126,15 +132,19 @@ class RunFolder:
             append_jsonl(self.metrics_path, row)
         if self._loggers:
             self._loggers.log(row["step"], {name: value for name, value in row.items() if name != "step"})
+            self._loggers.look(row)
 
-    def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> Path:
-        """Write the samples of a step, and return their file."""
+    def write_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
+        """Write the samples of a step, pass a table of them to the loggers where one is due, and return their file."""
         path = self.layout.samples(step)
         if self._writable:
             write_jsonl(path, rows)
+        every = self._job.logging.sample_every
+        if self._loggers and every and step % every == 0:
+            self._loggers.log_samples(step, table_of(rows, self._job.logging.sampled_groups))
         return path
 
-    def write_evaluation(self, step: int, result: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
+    def write_evaluation(self, step: int, result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         """Write an evaluation and its samples, and pass its figures to the loggers."""
         if self._writable:
             write_jsonl(self.layout.evaluation_samples(step), rows)

@@ -147,6 +147,8 @@ class Session:
         self.folder.begin(start)
         if distributed.is_main():
             keep_base(self.job.model, self.inputs.tokenizer, self.folder.root)
+        for name, link in self.folder.links.items():
+            self.progress.say(f"{name}: {link}")
         if start:
             self.progress.say(f"resuming {self.folder.root} after step {start}")
         return start

@@ -30,6 +30,7 @@ def conclude(session: Session) -> dict[str, Any]:
         "wall_seconds": round(seconds, 1),
         "seed": run.seed,
         "without_learning": lost_steps(metrics),
+        "links": distributed.broadcast(folder.links),
         "self_made_problems": list(islice(_self_made_problems(session), SHOWN_PROBLEMS)),
     }
     folder.write_summary(summary)
@@ -122,6 +123,8 @@ def _show(session: Session, summary: Mapping[str, Any]) -> None:
     if lost["steps"]:
         say(describe_lost_steps(lost, summary["steps"], str(layout.root)))
     say(f"{summary['steps']} training steps in {summary['wall_seconds']:.0f} s")
+    for name, link in summary["links"].items():
+        say(f"{name}: {link}")
     say(f"see {layout.summary} and {layout.curves}; `fastsvs report {layout.root}` makes a page of everything")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastsvs.files import write_atomic
 from fastsvs.telemetry.loggers.registry import LOGGERS, RunFacts
+from fastsvs.telemetry.loggers.tables import columns_of
 
 PARAMETER_CHARACTERS = 500
 """Length of the longest parameter value that every store takes, in characters."""
@@ -28,6 +29,7 @@ class MlFlow:
         if address.startswith("file:"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 would rather have a database
         self._client = MlflowClient(address)
+        self._address = address
         remembered = run.folder / "mlflow.id"
         if remembered.exists():
             self._id = remembered.read_text()
@@ -41,11 +43,20 @@ class MlFlow:
         for first in range(0, len(parameters), 100):
             self._client.log_batch(self._id, params=parameters[first : first + 100])
 
+    @property
+    def link(self) -> str:
+        """Return the run's place in the tracking server or store."""
+        return f"{self._address}, run {self._id}"
+
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of a step. MLflow's names have no @: `pass@1` is `pass_at_1` there."""
         now = int(1000 * time.time())
         metrics = [self._metric(name.replace("@", "_at_"), float(value), now, step) for name, value in values.items()]
         self._client.log_batch(self._id, metrics=metrics)
+
+    def log_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write a table of samples as the artifact `samples/step_N.json`."""
+        self._client.log_table(self._id, columns_of(rows), f"samples/step_{step}.json")
 
     def close(self) -> None:
         self._client.set_terminated(self._id)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastsvs.files import write_atomic
 from fastsvs.telemetry.loggers.registry import LOGGERS, RunFacts
+from fastsvs.telemetry.loggers.tables import COLUMNS
 
 
 @LOGGERS.register("wandb")
@@ -17,6 +19,7 @@ class WeightsAndBiases:
     def __init__(self, run: RunFacts) -> None:
         import wandb
 
+        self._table = wandb.Table
         remembered = run.folder / "wandb.id"
         if not remembered.exists():
             write_atomic(remembered, uuid.uuid4().hex[:8])
@@ -34,6 +37,19 @@ class WeightsAndBiases:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log({**values, "step": step})
+
+    def log_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log a table of samples, as `samples`."""
+        table = self._table(columns=list(COLUMNS), data=[[row[name] for name in COLUMNS] for row in rows])
+        self._run.log({"samples": table, "step": step})
+
+    def alert(self, text: str) -> None:
+        self._run.alert(title="fastsvs", text=text)
+
+    @property
+    def link(self) -> str | None:
+        """Return the address of the run; None when it is offline."""
+        return self._run.url
 
     def close(self) -> None:
         self._run.finish()
