@@ -41,7 +41,7 @@ FORKS.set_forkserver_preload(PRELOADED)
 class Run:
     """`python -m MODULE ARGUMENTS`, started: what the tests use of `subprocess.Popen`."""
 
-    def __init__(self, *arguments: str, module: str = "fastsvs", processes: int = 1) -> None:
+    def __init__(self, *arguments: str, module: str = "fastsvs", processes: int = 1, folder: Path = ROOT) -> None:
         self._command = [module, *arguments]
         self._folder = TemporaryDirectory()
         self._streams = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
@@ -50,7 +50,9 @@ class Run:
             self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
             jobs = [_of_torchrun(rank, processes, self._store.port) for rank in range(processes)]
         self._ranks = [
-            FORKS.Process(target=_execute, args=(self._command, environment() | job, self._streams), daemon=True)
+            FORKS.Process(
+                target=_execute, args=(self._command, environment() | job, self._streams, folder), daemon=True
+            )
             for job in jobs
         ]
         for rank in self._ranks:
@@ -104,14 +106,15 @@ def _of_torchrun(rank: int, processes: int, port: int) -> dict[str, str]:
     return {name: str(value) for name, value in (place | store).items()}
 
 
-def _execute(command: Sequence[str], variables: Mapping[str, str], streams: Sequence[Path]) -> None:
+def _execute(command: Sequence[str], variables: Mapping[str, str], streams: Sequence[Path], folder: Path) -> None:
     """In the forked process."""
     for number, path in enumerate(streams, start=1):
         with open(path, "ab") as file:
             os.dup2(file.fileno(), number)
     os.environ.clear()
     os.environ.update(variables)
-    os.chdir(ROOT)
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
     sys.argv = list(command)
     sys.orig_argv = [sys.executable, "-m", *command]
     try:

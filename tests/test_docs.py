@@ -93,7 +93,7 @@ def anchors(path: Path) -> list[str]:
 
 
 def test_links_files_and_tests_exist() -> None:
-    for path in [*PAGES, ROOT / "CHANGELOG.md"]:
+    for path in [*PAGES, *(ROOT / "docs" / "tutorials").glob("*.md"), ROOT / "CHANGELOG.md", ROOT / "README.md"]:
         for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", path.read_text()):
             linked = path.parent / target if target else path
             assert linked.exists(), f"{path.name}: {target}"
