@@ -119,3 +119,11 @@ def test_the_map_names_files_that_are_there() -> None:
     named = set(re.findall(r"`([\w/]+\.py|[\w]+/(?:[\w/]*/)?)`", text))
     assert len(named) > 15
     assert [name for name in named if not ((HOUSE / name).exists() or (ROOT / name).exists())] == []
+
+
+def test_no_wait_goes_by_the_clock_on_the_wall() -> None:
+    """Clocks are set while a job runs; what is waited for and measured goes by one that cannot jump."""
+    stamps = {"telemetry/loggers/mlflow.py", "rollout/vllm/server.py", "environment.py", "commands/cluster.py"}
+    wall = re.compile(r"time\.time\(|from time import [^\n]*\btime\b|datetime\.now\(|\.utcnow\(")
+    found = {path.relative_to(HOUSE).as_posix() for path in FILES if wall.search(path.read_text())}
+    assert found == stamps, "dates of records alone may come from the clock on the wall"

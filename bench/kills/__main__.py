@@ -1,9 +1,9 @@
 """`python -m bench.kills --runs N --seed S --out DIR`: disturb runs at random moments, and compare how they end.
 
 Each run is a job of `bench.kills.jobs` on a host of its own, made of namespaces. Its processes are killed, interrupted,
-stopped and continued, its disk is filled, its network goes down. A command that ends with an error is started again.
-In the end the run must be the same as one left alone, and nothing may be left on the host; otherwise the fault is
-printed, and the command ends with status 1. It needs root.
+stopped and continued, its disk is filled, its network goes down, its connections are cut. A command that ends with an
+error is started again. In the end the run must be the same as one left alone, and nothing may be left on the host;
+otherwise the fault is printed, and the command ends with status 1. It needs root.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def left_behind(host: Host) -> list[str]:
         time.sleep(0.1)
     found = {
         "processes": sorted(processes.values()),
-        "ports": host.listening(),
+        "ports": host.ports(),
         "shared memory": host.shared_memory(),
         "temporary files": host.temporary(),
     }

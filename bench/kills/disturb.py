@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from bench.kills.host import Host
 
-KILL, TERM, INT, STOP, DISK, NETWORK = "KILL", "TERM", "INT", "STOP and CONT", "full disk", "network down"
-EVENTS = (KILL, KILL, KILL, KILL, TERM, INT, STOP, STOP, DISK, NETWORK)
+KILL, TERM, INT, STOP = "KILL", "TERM", "INT", "STOP and CONT"
+DISK, NETWORK, PORT = "full disk", "network down", "connections cut"
+EVENTS = (KILL, KILL, KILL, KILL, TERM, INT, STOP, STOP, DISK, NETWORK, PORT)
 """Events, of which each is equally likely; some stand here more than once."""
 LONGEST_SECONDS = 4.0
 """Longest time for which a process is stopped, the disk full or the network down, in seconds."""
@@ -25,7 +26,7 @@ class Event:
 
 
 def disturb(host: Host, moments: random.Random) -> Event | None:
-    """Do something to a process of a random role, or to the host. Returns None where nothing runs."""
+    """Do something to a process of a random role, or to the host. Returns None where there is nothing to do it to."""
     processes = host.processes()
     if not processes:
         return None
@@ -33,6 +34,12 @@ def disturb(host: Host, moments: random.Random) -> Event | None:
     if what in (DISK, NETWORK):
         with full_disk(host) if what == DISK else no_network(host):
             time.sleep(moments.uniform(0.2, LONGEST_SECONDS))
+        return Event(what, "host")
+    if what == PORT:
+        ports = host.ports()
+        if not ports:
+            return None
+        host.do("ss", "--kill", "--no-header", f"sport = :{(port := moments.choice(ports))} or dport = :{port}")
         return Event(what, "host")
     role = moments.choice(sorted(set(processes.values())))
     victim = str(moments.choice(sorted(pid for pid, found in processes.items() if found == role)))

@@ -67,11 +67,11 @@ class Host:
                 found[int(entry.name)] = next((role for sign, role in ROLES.items() if sign in words), "other")
         return found
 
-    def listening(self) -> list[str]:
-        """Return the local addresses of all sockets that listen on TCP."""
+    def ports(self) -> list[int]:
+        """Return the ports of all sockets that listen on TCP."""
         files = [Path(f"/proc/{self.first}/net/{name}") for name in ("tcp", "tcp6")]
         rows = [line.split() for file in files for line in file.read_text().splitlines()[1:]]
-        return [row[1] for row in rows if row[3] == "0A"]
+        return sorted({int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"})
 
     def shared_memory(self) -> list[str]:
         return sorted(os.listdir(f"/proc/{self.first}/root/dev/shm"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from safetensors.torch import save_file
 from whole_runs import ROOT
 
 from bench.kills.__main__ import left_behind
+from bench.kills.disturb import PORT, Event, disturb
 from bench.kills.host import open_host
 from bench.kills.jobs import JOBS, Job, differences
 
@@ -136,6 +139,27 @@ def test_what_is_left_on_a_host_is_seen(tmp_path: Path, monkeypatch: pytest.Monk
         found = "; ".join(left_behind(host))
     for kind in ("processes", "ports", "shared memory", "temporary files"):
         assert f"{kind} left behind" in found
+
+
+def test_connections_of_a_port_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_namespaces()
+    if not shutil.which("ss"):
+        pytest.skip("needs ss")
+    monkeypatch.setattr("bench.kills.disturb.EVENTS", (PORT,))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    talks = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname());"
+        "o, _ = s.accept(); print('joined', flush=True); o.recv(1)"
+    )
+    with open_host(disk, 1 << 20) as host:
+        process = host.start([sys.executable, "-uc", talks], os.environ, tmp_path / "log")
+        deadline = time.monotonic() + 30
+        while "joined" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert disturb(host, random.Random(0)) == Event(PORT, "host")
+        assert process.wait(30) == 1
+    assert "abort" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.slow
