@@ -28,7 +28,8 @@ class StepProgress:
 
     def __init__(self, title: str, total: int, done: int, enabled: bool, what: str = "step", lines: int = 0) -> None:
         """Count `what` up to `total`. About `lines` lines are shown, or one for every count when that is 0."""
-        self._console = Console(quiet=not enabled, soft_wrap=True)
+        self._console = Console(quiet=not enabled)
+        self._console.soft_wrap = not self._console.is_terminal  # a terminal breaks lines within words
         self._total = total
         self._what = what
         self._every = max(1, total // lines) if lines else 1
@@ -124,14 +125,14 @@ def training_facts(row: Mapping[str, float]) -> str:
     kind."""
     what = _solved(row) if "samples/original" in row else _solved_by_kind(row)
     reward = _show(row, "reward/original" if "reward/original" in row else "reward/mean", ".2f")
-    return f"reward {reward}  entropy {_show(row, 'policy/entropy', '.3f')}  {what}  {_show(row, 'time/step', '.1f')} s"
+    return f"{_show(row, 'time/step', '.1f')} s  reward {reward}  entropy {_show(row, 'policy/entropy', '.3f')}  {what}"
 
 
 def _solved(row: Mapping[str, float]) -> str:
-    own = f", of its own {_show(row, 'solve_rate/variant', '.0%')}" if "solve_rate/variant" in row else ""
+    own = f", own {_show(row, 'solve_rate/variant', '.0%')}" if "solve_rate/variant" in row else ""
     kept = {name.partition("/")[2]: count for name, count in row.items() if name.startswith("kept_samples/")}
     learned = ", ".join(f"{count:d} {kind}" for kind, count in kept.items()) if any(kept.values()) else "nothing"
-    return f"solved {_show(row, 'solve_rate/original', '.0%')}{own}  learned from {learned}{_refilled(row)}"
+    return f"solved {_show(row, 'solve_rate/original', '.0%')}{own}  learned {learned}{_refilled(row)}"
 
 
 def _refilled(row: Mapping[str, float]) -> str:
