@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from forking import FORKS
+from forking import FORKS, Run
 from whole_runs import OF_THE_MACHINE, ROOT, SMALL, Refuse, environment
 
 from fastsvs import api
@@ -185,6 +185,35 @@ def test_a_model_and_a_run_are_evaluated_on_rows_and_on_a_set(left) -> None:
     assert all(len(problem["responses"]) == len(problem["verdicts"]) == 2 for problem in problems)
     assert 0 <= of_run["pass@1"]["mean"] <= 1
     assert (folder.parent / "kept" / "summary.json").exists()
+
+
+PROGRAM = """
+import json, sys
+from fastsvs import api
+
+path, sections = sys.argv[1], json.loads(sys.argv[2])
+with api.Trainer(path, **sections) as trainer:
+    for row in trainer.steps():
+        if row["step"] == 2:
+            break
+assert list(trainer.run.checkpoints()) == [2]
+api.train(path, **sections)
+"""
+
+
+def test_two_ranks_leave_and_go_on_together(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    sections = small(tmp_path / "run", save_every=3) | {"policy": {"tensor_parallel": 2}}
+    arguments = (CONFIG, json.dumps(sections))
+    ended = Run(*arguments, module="program", processes=2, folder=tmp_path).completed(240)
+    assert ended.returncode == 0, ended.stderr
+    assert [row["step"] for row in api.load_run(tmp_path / "run").metrics()] == [1, 2, 3]
+
+
+def test_an_evaluation_of_several_processes_names_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="output"):
+        api.evaluate(ROOT / "models" / "tiny", "tiny:heldout")
 
 
 NOTEBOOK = ROOT / "docs" / "api.ipynb"
