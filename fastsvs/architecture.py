@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from fastsvs import hub
 from fastsvs.config import PolicyConfig
 from fastsvs.errors import UserError
 from fastsvs.shipped import elsewhere
@@ -62,6 +63,7 @@ class Architecture:
 def load_hf_config(path: str) -> PretrainedConfig:
     """Load the model config in the folder or of the hub id `path`; a folder with nothing but config.json will do.
     Raises UserError where none can be read."""
+    hub.settle(path)
     try:
         return AutoConfig.from_pretrained(path)
     except Exception as error:  # transformers raises all sorts over what stands in the file

@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
+from fastsvs import hub
 from fastsvs.errors import UserError
 
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
@@ -18,6 +19,7 @@ def model_file(path: str, name: str) -> Path | None:
     folder = Path(path)
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None
+    hub.settle(path)
     try:
         return Path(hf_hub_download(path, name))
     except (EntryNotFoundError, OSError):  # also a hub that cannot be asked, and a cache without the file

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from fastsvs.errors import UserError
+from fastsvs.hub import address, offline, silence
 
 GIB = 2**30
 OPEN_FILES = 4096
@@ -182,16 +181,13 @@ def interfaces(environment: dict[str, str], names: list[str]) -> Iterator[Findin
 
 def hub(environment: dict[str, str]) -> Finding:
     """Say whether models and data sets can come from the hub."""
-    if environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if offline(environment):
         return Finding("hub", "without", "offline mode (HF_HUB_OFFLINE): what is in the cache, and local folders")
-    address = environment.get("HF_ENDPOINT", "https://huggingface.co")
-    try:
-        urlopen(address, timeout=5).close()
-    except (URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    url = address(environment)
+    if reason := silence(url):
         cure = "give folders as model.path and data.path, and set HF_HUB_OFFLINE=1; or HF_ENDPOINT to a mirror"
-        return Finding("hub", "without", f"{address} cannot be reached ({reason})", cure)
-    return Finding("hub", "good", f"{address} answers")
+        return Finding("hub", "without", f"{url} cannot be reached ({reason})", cure)
+    return Finding("hub", "good", f"{url} answers")
 
 
 def accelerator() -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from fastsvs import hub
 from fastsvs.config import TemplateConfig
 from fastsvs.data.records import Message
 from fastsvs.errors import UserError
@@ -37,6 +38,7 @@ class Rendered:
 def load_tokenizer(path: str, *data: TemplateConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a Hugging Face folder or hub id. Raises UserError when there is none, when it has no chat
     template or no end token, or when its templates do not go with the keys of a `data` section."""
+    hub.settle(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # files, hub and tokenizer code raise all sorts; each means there is no tokenizer

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastsvs import hub
 from fastsvs.data.formats import COMPRESSED, SUFFIXES, Row, read_file, rows_of, stem_of, suffix_of
 from fastsvs.data.splits import choose
 from fastsvs.errors import UserError
@@ -89,13 +90,14 @@ def _read_saved_splits(folder: Path, split: str) -> tuple[list[Table], list[str]
 
 
 def _read_hub(path: str, split: str) -> Table:
-    hub = _HUB_ID.fullmatch(path)
-    if hub is None or path.lower().endswith((*SUFFIXES, *COMPRESSED)) or path.startswith("."):
+    named = _HUB_ID.fullmatch(path)
+    if named is None or path.lower().endswith((*SUFFIXES, *COMPRESSED)) or path.startswith("."):
         raise UserError(f"data path {path} does not exist: {missing(path)}")
     from datasets import load_dataset
 
+    hub.settle(path)
     try:
-        loaded: Any = load_dataset(hub["name"], hub["config"], split=split)
+        loaded: Any = load_dataset(named["name"], named["config"], split=split)
         rows = rows_of(loaded.with_format("arrow")[:])
     except Exception as error:  # the hub client raises dozens of types; all mean that the data is not to be had
         raise UserError(

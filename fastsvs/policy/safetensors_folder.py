@@ -16,6 +16,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fastsvs import hub
 from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
 from fastsvs.policy.mapping import EMBEDDING, HEAD, hf_shapes
@@ -132,6 +133,7 @@ def check_local_weights(path: str, architecture: Architecture) -> None:
 
 
 def _download(path: str) -> Path:
+    hub.settle(path)
     try:
         return Path(snapshot_download(path, allow_patterns=PATTERNS))
     except Exception as error:  # hub and network raise all sorts
