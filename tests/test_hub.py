@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,6 @@ def test_what_is_on_this_machine_asks_nobody(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_an_error_of_the_hub_is_an_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        import threading
 
         def refuse() -> None:
             client, _ = server.accept()
