@@ -11,6 +11,7 @@ from fastsvs.config.jobs import EvalJob, SelfJob, SftJob, TrainJob
 from fastsvs.config.learning import AlgorithmConfig, OptimizerConfig, PolicyConfig
 from fastsvs.config.loading import Job, build, dump, load
 from fastsvs.config.methods import (
+    BudgetConfig,
     CovoConfig,
     MajorityConfig,
     MergingConfig,
@@ -42,6 +43,7 @@ from fastsvs.config.sections import (
 __all__ = [
     "AlgorithmConfig",
     "AzrConfig",
+    "BudgetConfig",
     "CovoConfig",
     "DataConfig",
     "DynamicsConfig",

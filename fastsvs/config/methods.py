@@ -68,6 +68,22 @@ class VerlConfig(Section):
     """Number of tokens between two prefixes whose ranks are compared."""
 
 
+class BudgetConfig(Section):
+    """Budgeted self-play (`selfplay.stage: svs`): variants are solved only as far as their answers promise to differ,
+    and what that saves is spent on further contexts. See docs/svs.md#budgeted-self-play."""
+
+    first_samples: int = Field(0, ge=0)
+    """Number of solutions of a variant that are asked first, fewer than `selfplay.samples_per_variant`; 0 asks for all
+    of them at once, and turns the budget off."""
+    chance: float = Field(0.5, gt=0, le=1)
+    """Least probability that all solutions of a variant will differ with which the others are asked, after the first
+    have come out alike; 1 asks for them only after first ones that differ."""
+    context_chance: float = Field(0.5, gt=0, le=1)
+    """Least probability that a variant of a problem will earn the reward of writing, with which correct responses to
+    the problem become further contexts although its accuracy lies outside `selfplay.context_range`. They are no more
+    than saved solutions pay for."""
+
+
 class SamplerConfig(Section):
     """The sampler: which problems a step asks, and how often. See docs/methods.md#head-tail-re-balancing."""
 

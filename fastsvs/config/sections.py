@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from fastsvs.config.azr import AzrConfig
-from fastsvs.config.methods import RiseConfig, SelfVerificationConfig
+from fastsvs.config.methods import BudgetConfig, RiseConfig, SelfVerificationConfig
 from fastsvs.config.section import AnyPath, InputPath, Section, Text
 
 MATH_SUFFIX = " Please reason step by step, and put your final answer within \\boxed{}."
@@ -125,8 +125,19 @@ class SelfPlayConfig(Section):
     """Text file with the synthesis prompt, `{response}` where the context goes; null takes the built-in one."""
     max_synthesis_tokens: int | None = Field(None, ge=1)
     """Longest response to a synthesis prompt, in tokens; null takes `rollout.max_response_tokens`."""
+    budget: BudgetConfig = BudgetConfig()
     rise: RiseConfig = RiseConfig()
     azr: AzrConfig = AzrConfig()
+
+    @model_validator(mode="after")
+    def _first_samples_leave_some(self) -> SelfPlayConfig:
+        first, all_of_them = self.budget.first_samples, self.samples_per_variant
+        if first and first >= all_of_them:
+            raise ValueError(
+                f"budget.first_samples ({first}) must leave some of samples_per_variant ({all_of_them}) to be asked "
+                "later: lower the former, or set it to 0 to ask for all at once"
+            )
+        return self
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> SelfPlayConfig:

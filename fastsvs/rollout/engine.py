@@ -35,6 +35,13 @@ class Request:
     seed: int
     priority: int = 0
     """Rank among waiting requests: lower ones are served first, equal ones in the order in which they came."""
+    first_sample: int = 0
+    """Number i of the first sample, so that two requests with one seed can share the samples of a group."""
+
+    @property
+    def numbers(self) -> range:
+        """Return the numbers of the samples."""
+        return range(self.first_sample, self.first_sample + self.samples)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class RequestLimits:
         checks = (
             (not prompt, "the prompt is empty"),
             (request.samples < 1, f"samples={request.samples} must be at least 1"),
+            (request.first_sample < 0, f"first_sample={request.first_sample} must be at least 0"),
             (sampling.max_tokens < 1, f"max_tokens={sampling.max_tokens} must be at least 1"),
             (
                 not self.temperature(sampling.temperature),

@@ -6,6 +6,7 @@ are asked.
 """
 
 from fastsvs.selfplay.azr import AzrStage
+from fastsvs.selfplay.budget import Budgeted, Portions, Savings, further_contexts, least_chance_to_inform
 from fastsvs.selfplay.checking import JUDGES, Finding, Judge
 from fastsvs.selfplay.collect import Schedule, collect, play
 from fastsvs.selfplay.counters import count
@@ -42,6 +43,7 @@ __all__ = [
     "VARIANT",
     "VERIFICATION",
     "AzrStage",
+    "Budgeted",
     "Chain",
     "Draw",
     "Experience",
@@ -50,10 +52,12 @@ __all__ = [
     "Group",
     "Judge",
     "PlainStage",
+    "Portions",
     "Refilling",
     "RiseStage",
     "Sampler",
     "SamplerTools",
+    "Savings",
     "Schedule",
     "SelfStage",
     "ShuffledEpochs",
@@ -65,7 +69,9 @@ __all__ = [
     "Waves",
     "collect",
     "count",
+    "further_contexts",
     "gives_spares",
+    "least_chance_to_inform",
     "load_template",
     "load_verification_template",
     "original_tasks",

@@ -13,8 +13,10 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Literal, ParamSpec
 
+from fastsvs.config import BudgetConfig
 from fastsvs.rollout import Inference, Request, SamplingParams
 from fastsvs.seeding import derive_seed
+from fastsvs.selfplay.budget import Portions
 from fastsvs.selfplay.checking import AnswerVerifier, Checker, Decode, Judge
 from fastsvs.selfplay.types import Experience, ExperienceStage, Group, Task
 from fastsvs.selfplay.waves import Waves
@@ -37,6 +39,7 @@ def play(
     seed: int,
     *,
     waves: Waves | None = None,
+    portions: Portions | None = None,
     judges: Mapping[str, Judge] | None = None,
     schedule: Schedule = "streaming",
     progress: Callable[[Group, int], None] = lambda group, asked: None,
@@ -45,6 +48,7 @@ def play(
     """Yield the experience that `tasks` lead to, each of the `waves` as soon as it is complete, in their order. Without
     `waves` it is one.
 
+    `portions` says which tasks are asked in two parts, the second only where it is worth it; without it none is.
     `verifier` compares answers; tasks may name one of `judges` instead. `progress` is called once with every group, as
     soon as it is verified, and with the number of groups that were asked for so far. With `phased`, every group of one
     generation of tasks waits for the last before any goes on; the result is the same.
@@ -53,20 +57,23 @@ def play(
     main rank alone calls it. Raises ValueError when two tasks share a key, RuntimeError when the engine loses a group,
     CancelledError soon after `cancelled()` has become true.
     """
-    waves = waves or Waves(tasks)
+    waves, portions = waves or Waves(tasks), portions or Portions(BudgetConfig())
     checker = Checker(verifier, decode, engine.collective, judges)
     known: dict[str, Task] = {}
     finished_groups = 0
     unexpanded: list[Group] = []
     idle = 0.0
 
+    def ask(tasks: Sequence[Task], part: Callable[[Task], range]) -> None:
+        if tasks:
+            engine.submit([_request(task, part(task), sampling, seed, waves.priority(task)) for task in tasks])
+
     def submit(new: Sequence[Task]) -> None:
         for task in new:
             if known.setdefault(task.key, task) is not task:
                 raise ValueError(f"two tasks of one step have the key {task.key!r}")
         waves.asked(new)
-        if new:
-            engine.submit([_request(task, sampling, seed, waves.priority(task)) for task in new])
+        ask(new, portions.first)
 
     submit(tasks)
     while True:
@@ -85,7 +92,9 @@ def play(
         finished = engine.poll(_patience(engine, checker)) if generating else []
         began, working = perf_counter(), engine.pending() > 0 and not engine.collective
         patience = 0.0 if generating else PATIENCE_SECONDS
-        verified = checker.turn([(known[key], rollouts) for key, rollouts in finished], patience)
+        checked = checker.turn([(known[key], rollouts) for key, rollouts in finished], patience)
+        verified, unfinished = portions.sort(checked)
+        ask(unfinished, portions.rest)
         finished_groups += len(verified)
         unexpanded += verified
         for group in verified:
@@ -117,6 +126,7 @@ def _patience(engine: Inference, checker: Checker) -> float:
     return 0.0 if engine.collective else TURN_SECONDS
 
 
-def _request(task: Task, sampling: SamplingParams, seed: int, priority: int) -> Request:
+def _request(task: Task, part: range, sampling: SamplingParams, seed: int, priority: int) -> Request:
     limited = replace(sampling, max_tokens=task.max_tokens or sampling.max_tokens)
-    return Request(task.key, task.prompt_ids, task.samples, limited, derive_seed(seed, task.key), priority)
+    seed = derive_seed(seed, task.key)
+    return Request(task.key, task.prompt_ids, len(part), limited, seed, priority, first_sample=part.start)

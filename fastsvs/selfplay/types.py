@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from fastsvs.data import Problem
 from fastsvs.rollout import Rollout
+from fastsvs.selfplay.posterior import SolveRate
 from fastsvs.verify import Verdict
 
 ORIGINAL = "original"
@@ -46,6 +47,9 @@ class Task:
     """Longest response in tokens; the sampling parameters' limit when None."""
     prefix: str = ""
     """Text that every response begins with. It ends the prompt, and is no part of the rollouts."""
+    solve_rate: SolveRate | None = None
+    """Solve rate of what is written from an original, as far as the answers to the original tell, for tasks that write
+    or solve it; None for all others."""
 
     @property
     def family(self) -> str:
@@ -59,7 +63,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The `samples` responses to one task, in sample order.
+    """The responses to one task, in sample order: `samples` of them, or fewer where the others were not worth asking.
 
     A response that could not be verified is neither correct nor wrong: it is left out of `verified`, and so of
     `accuracy`, the selection and the filters. If its group is trained on, it earns the reward of a wrong answer:

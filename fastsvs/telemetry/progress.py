@@ -132,13 +132,19 @@ def _solved(row: Mapping[str, float]) -> str:
     own = f", own {_show(row, 'solve_rate/variant', '.0%')}" if "solve_rate/variant" in row else ""
     kept = {name.partition("/")[2]: count for name, count in row.items() if name.startswith("kept_samples/")}
     learned = ", ".join(f"{count:d} {kind}" for kind, count in kept.items()) if any(kept.values()) else "nothing"
-    return f"solved {_show(row, 'solve_rate/original', '.0%')}{own}  learned {learned}{_refilled(row)}"
+    return f"solved {_show(row, 'solve_rate/original', '.0%')}{own}  learned {learned}{_refilled(row)}{_budgeted(row)}"
 
 
 def _refilled(row: Mapping[str, float]) -> str:
     if "refill/asked" not in row:
         return ""
     return f"  refilled {row['refill/informative']:d} with {row['refill/asked']:d}, gave up {row['refill/given_up']:d}"
+
+
+def _budgeted(row: Mapping[str, float]) -> str:
+    if "budget/stopped" not in row:
+        return ""
+    return f"  stopped {row['budget/stopped']:d} variants, took {row['budget/contexts']:d} further contexts"
 
 
 def _solved_by_kind(row: Mapping[str, float]) -> str:

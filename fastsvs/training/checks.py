@@ -16,7 +16,7 @@ from fastsvs.dynamics import METRICS
 from fastsvs.errors import UserError
 from fastsvs.policy import check_backend, check_schedule, check_weights, checkpoint, find_checkpoint
 from fastsvs.rollout import ENGINES, check_dedicated
-from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage, Sampler, ShuffledEpochs, Stage, gives_spares
+from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage, Sampler, ShuffledEpochs, Stage, SvsStage, gives_spares
 from fastsvs.training.checkpoint_hooks import HOOKS
 from fastsvs.verify import check_verifier
 
@@ -239,6 +239,18 @@ def check_refills(job: TrainJob, stage: Stage, sampler: Sampler, problems: int) 
         raise UserError(
             f"{asks}, but a step asks all of the {problems} problems that there are (run.prompts_per_step="
             f"{job.run.prompts_per_step}): set sampler.refills=0, a smaller run.prompts_per_step, or more data"
+        )
+
+
+def check_budget(job: TrainJob, stage: Stage) -> None:
+    """Check that there are variants to be solved in two parts, if they are to be. Raises UserError where there are
+    none."""
+    first = job.selfplay.budget.first_samples
+    if first and not isinstance(stage, SvsStage):
+        raise UserError(
+            f"selfplay.budget.first_samples={first} solves variants only as far as they promise to teach, but "
+            f"selfplay.stage={job.selfplay.stage} is not that of SvS and writes no variants: set "
+            "selfplay.budget.first_samples=0 or selfplay.stage=svs"
         )
 
 

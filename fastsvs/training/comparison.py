@@ -9,7 +9,7 @@ from fastsvs.algorithms import needs_labels
 from fastsvs.config import TrainJob
 from fastsvs.errors import UserError
 from fastsvs.evaluate import greedy_repetitions
-from fastsvs.selfplay import STAGES, Group
+from fastsvs.selfplay import STAGES, Group, least_chance_to_inform
 
 BY_GROUP = ("grpo", "rloo")
 """Advantages that compare a response with the others of its group."""
@@ -37,7 +37,7 @@ def check_group_size(job: TrainJob) -> None:
 
 def advice(job: TrainJob) -> list[str]:
     """Return what is allowed but will hardly be meant, a line each, for the run's log and its dry run."""
-    lines = [*_lone_responses(job), *_unreachable_ranges(job), *_truncated_sampling(job)]
+    lines = [*_lone_responses(job), *_unreachable_ranges(job), *_idle_budget(job), *_truncated_sampling(job)]
     if job.evaluation.path is not None:
         lines += greedy_repetitions("evaluation", job.evaluation)
     return [f"warning: {line}" for line in lines]
@@ -123,6 +123,21 @@ def _unreachable_ranges(job: TrainJob) -> list[str]:
             "to 2 or more (8 is usual)"
         )
     return lines
+
+
+def _idle_budget(job: TrainJob) -> list[str]:
+    """Advise where the budget of self-play never stops the solving of a variant."""
+    budget = job.selfplay.budget
+    if not budget.first_samples:
+        return []
+    least = least_chance_to_inform(job.selfplay, job.rollout.samples_per_prompt)
+    if least < budget.chance:
+        return []
+    return [
+        f"selfplay.budget.first_samples={budget.first_samples} stops no variant: after so many answers the others "
+        f"differ from them with a probability of {least:.2f} at least, from which on "
+        f"selfplay.budget.chance={budget.chance:g} asks for them; raise either"
+    ]
 
 
 def _reachable(limits: tuple[float, float], size: int) -> bool:

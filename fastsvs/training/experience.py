@@ -15,7 +15,19 @@ from fastsvs import distributed
 from fastsvs.algorithms import Batch, LeftOut, make_batch, needs_labels, penalized
 from fastsvs.rollout import Engine, Inference, Running
 from fastsvs.seeding import derive_seed
-from fastsvs.selfplay import Experience, ExperienceStage, Refilling, Task, Waves, count, play
+from fastsvs.selfplay import (
+    Budgeted,
+    Experience,
+    ExperienceStage,
+    Portions,
+    Refilling,
+    SvsStage,
+    Task,
+    Waves,
+    count,
+    further_contexts,
+    play,
+)
 from fastsvs.telemetry import Tally
 from fastsvs.training.comparison import why_nothing_was_learned
 from fastsvs.training.session import Session
@@ -50,18 +62,22 @@ def begin_due(session: Session, underway: dict[int, Underway], step: int, last: 
 def begin(session: Session, step: int) -> Underway:
     """Start the rollout of `step`. The engine serves earlier steps first, and in a step earlier waves."""
 
+    most = session.job.run.prompts_per_step * session.job.rollout.samples_per_prompt
+    further = session.savings.hold(step, most) if session.plays else 0
+
     def work(engine: Inference, cancelled: Callable[[], bool]) -> Iterator[Made]:
         with Tally(session.progress, f"step {step + 1}", "groups") as tally:
             seed = derive_seed(session.job.run.seed, "rollout", step)
             tasks, schedule = session.tasks(step), session.job.train
             for experience in play(
-                stage_of(session, session.substitutes(step, tasks)),
+                stage_of(session, session.substitutes(step, tasks), further_contexts(further, tasks, seed)),
                 tasks,
                 engine,
                 session.verifier,
                 session.decode,
                 session.sampling,
                 seed,
+                portions=Portions(session.job.selfplay.budget),
                 waves=Waves(tasks, schedule.waves, schedule.wave_order, seed, first=step * schedule.waves),
                 judges=session.judges,
                 schedule=session.job.selfplay.schedule,
@@ -73,10 +89,14 @@ def begin(session: Session, step: int) -> Underway:
     return session.rollouts.start_parts(work)
 
 
-def stage_of(session: Session, substitutes: Mapping[str, Task]) -> ExperienceStage:
-    """Return the run's stage, with these `substitutes` for what teaches nothing under `sampler.refills`. Its `finish`
-    does not need them."""
-    return Refilling(session.stage, substitutes) if session.job.sampler.refills else session.stage
+def stage_of(session: Session, substitutes: Mapping[str, Task], further: Mapping[str, int]) -> ExperienceStage:
+    """Return the run's stage, with these `substitutes` for what teaches nothing under `sampler.refills`, and so many
+    `further` contexts under `selfplay.budget`. Its `finish` needs neither."""
+    stage: ExperienceStage = session.stage
+    if session.job.selfplay.budget.first_samples:
+        assert isinstance(stage, SvsStage)
+        stage = Budgeted(stage, further)
+    return Refilling(stage, substitutes) if session.job.sampler.refills else stage
 
 
 def made_of(session: Session, experience: Experience) -> Made:
@@ -98,7 +118,7 @@ def together(session: Session, waves: Sequence[Made]) -> Made:
         for parts in ([one.groups for one in experiences], [one.discarded for one in experiences])
     )
     everything = sorted([*groups, *discarded], key=lambda group: group.task.key)
-    counters = stage_of(session, {}).finish(everything).counters | count(everything, groups)
+    counters = stage_of(session, {}, {}).finish(everything).counters | count(everything, groups)
     idle = sum(one.idle_seconds for one in experiences)
     whole = Experience(groups, counters, discarded, idle)
     whole = penalized(whole, session.job.algorithm, session.job.rollout.max_response_tokens)
@@ -130,7 +150,7 @@ def share(made: Made | None, engine: Engine) -> Batch:
 def record(session: Session, step: int, waves: Sequence[Made]) -> Made:
     """Write the samples of a step, counted from 1, keep the state of the plug-ins, and say why nothing can be learned
     where that is so. Returns the step as one."""
-    made = together(session, waves)
+    made = settled(session, step, together(session, waves))
     session.plugin_state.update(made.plugin_state)
     file = session.folder.write_samples(step, list(sample_rows(step, made.experience)))
     experience = made.experience
@@ -138,6 +158,17 @@ def record(session: Session, step: int, waves: Sequence[Made]) -> Made:
     if reason := why_nothing_was_learned(experience.counters, groups, str(file)):
         session.progress.say(f"step {step}: {reason}")
     return made
+
+
+def settled(session: Session, step: int, made: Made) -> Made:
+    """Return the whole step, counted from 1, with what it leaves for further contexts under `selfplay.budget`."""
+    if not session.job.selfplay.budget.first_samples:
+        return made
+    counters = made.experience.counters
+    session.savings.settle(step - 1, counters)
+    counters = counters | {"budget/left": session.savings.samples}
+    plugin_state = made.plugin_state | {"budget": session.savings.state_dict()}
+    return replace(made, experience=replace(made.experience, counters=counters), plugin_state=plugin_state)
 
 
 def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:

@@ -27,6 +27,7 @@ from fastsvs.rollout import ENGINES, Asked, EnginePlan
 from fastsvs.selfplay import JUDGES, SAMPLERS, STAGES, Sampler, SamplerTools, Stage, StageTools
 from fastsvs.telemetry import RunFolder
 from fastsvs.training.checks import (
+    check_budget,
     check_fits_model,
     check_lengths,
     check_names,
@@ -87,6 +88,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     stage = build_stage(job, inputs.tokenizer)
     for judge in stage.judges:
         JUDGES.get(judge)
+    check_budget(job, stage)
     sampler = build_sampler(job, inputs)
     check_refills(job, stage, sampler, len(inputs.problems))
     asked = requests(job, inputs)

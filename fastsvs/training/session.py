@@ -27,7 +27,7 @@ from fastsvs.rollout import (
     read_nodes,
     sampling_params,
 )
-from fastsvs.selfplay import JUDGES, Draw, Judge, Sampler, Stage, Task, original_tasks, substitutes_of
+from fastsvs.selfplay import JUDGES, Draw, Judge, Sampler, Savings, Stage, Task, original_tasks, substitutes_of
 from fastsvs.stored_run import RunLayout, checkpoint_step
 from fastsvs.sync import BroadcastSync, LocalSync, WeightSync, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
@@ -55,6 +55,8 @@ class Session:
     progress: StepProgress
     sampler: Sampler
     stage: Stage
+    savings: Savings
+    """Samples that earlier steps have saved under `selfplay.budget`."""
     verifier: AnswerVerifier
     judges: Mapping[str, Judge]
     """Judges besides the verifier, by name."""
@@ -81,6 +83,11 @@ class Session:
     @property
     def held_out(self) -> Sequence[EncodedProblem]:
         return self.inputs.held_out
+
+    @property
+    def plays(self) -> bool:
+        """Return True on the ranks that drive the engine."""
+        return self.engine.collective or distributed.is_main()
 
     @property
     def rolls_out_beside(self) -> bool:
@@ -159,7 +166,7 @@ class Session:
         if not isinstance(states, dict):
             raise UserError(f"{where} is no object with the state of each plug-in: move the checkpoint away")
         self.plugin_state.update(states)
-        for name, part in (("stage", self.stage), ("sampler", self.sampler)):
+        for name, part in (("stage", self.stage), ("sampler", self.sampler), ("budget", self.savings)):
             if self.plugin_state.get(name) is None:
                 continue
             try:
@@ -232,6 +239,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
             progress=progress,
             sampler=checked.sampler,
             stage=stage,
+            savings=Savings(job.selfplay),
             verifier=verifier,
             judges=judges,
             policy=policy,

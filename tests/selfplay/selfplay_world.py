@@ -66,7 +66,7 @@ class PolicyEngine:
 
     def _finish(self, request: Request) -> tuple[str, list[Rollout]]:
         self.waiting.remove(request)
-        return request.key, [self._sample(request, index) for index in range(request.samples)]
+        return request.key, [self._sample(request, number) for number in request.numbers]
 
     def _sample(self, request: Request, index: int) -> Rollout:
         ids = encode(self.policy(decode(request.prompt_ids), Random(f"{request.seed}/{index}")))

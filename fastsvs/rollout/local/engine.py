@@ -95,7 +95,7 @@ class LocalEngine:
         queued."""
         self._limits.check(requests, self._open)
         self._submitted += requests
-        self._open |= {request.key: _Open(request.samples, [0] * len(self._loads)) for request in requests}
+        self._open |= {request.key: _Open(request.numbers, [0] * len(self._loads)) for request in requests}
 
     def abort(self, keys: Collection[str]) -> None:
         gone = set(keys) & self._open.keys()
@@ -149,9 +149,9 @@ class LocalEngine:
                 group = self._open[key]
                 group.rollouts[sample] = rollout
                 group.in_flight[rank] -= 1
-                if len(group.rollouts) == group.samples:
+                if len(group.rollouts) == len(group.samples):
                     del self._open[key]
-                    complete.append((key, [group.rollouts[i] for i in range(group.samples)]))
+                    complete.append((key, [group.rollouts[number] for number in group.samples]))
         return complete
 
     def _deal_submitted(self) -> None:
@@ -159,8 +159,9 @@ class LocalEngine:
         if not requests:
             return
         dealt: list[Job] = []
-        for rank, index, samples in deal([request.samples for request in requests], self._loads):
+        for rank, index, places in deal([request.samples for request in requests], self._loads):
             request = requests[index]
+            samples = request.numbers[places.start : places.stop]
             self._loads[rank] += len(samples)
             self._open[request.key].in_flight[rank] += len(samples)
             if rank == distributed.rank():
@@ -174,7 +175,8 @@ class LocalEngine:
 class _Open:
     """A request whose group is not complete."""
 
-    samples: int
+    samples: range
+    """Numbers of the samples."""
     in_flight: list[int]
     """Number of samples that each rank was dealt and has not finished."""
     rollouts: dict[int, Rollout] = field(default_factory=dict)

@@ -46,10 +46,10 @@ class Dispatcher:
 
     def add(self, request: Request) -> None:
         group = self._groups[request.key] = Group(request)
-        step = self._samples_per_call
+        numbers, step = request.numbers, self._samples_per_call
         starts = range(0, request.samples, step)
         behind = not self._waiting or self._waiting[-1].group.request.priority <= request.priority
-        self._waiting += [Call(group, range(start, min(start + step, request.samples))) for start in starts]
+        self._waiting += [Call(group, numbers[start : start + step]) for start in starts]
         if not behind:
             self._waiting = deque(sorted(self._waiting, key=lambda call: call.group.request.priority))
 
@@ -86,7 +86,7 @@ class Dispatcher:
         if len(group.rollouts) < group.request.samples:
             return None
         del self._groups[group.request.key]
-        return [group.rollouts[sample] for sample in range(group.request.samples)]
+        return [group.rollouts[number] for number in group.request.numbers]
 
     def give_back(self, call: Call) -> None:
         """Put a call that failed in flight back, before all others that wait."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 from fastsvs.config import SelfPlayConfig
 from fastsvs.selfplay.stages import STAGES, PlainStage, StageTools, conclude, informative
 from fastsvs.selfplay.svs.extraction import Rejection, Variant, read_variants
-from fastsvs.selfplay.svs.shaping import context_samples, deserves_reward
+from fastsvs.selfplay.svs.shaping import context_samples, contexts_in_range, deserves_reward, rate_of_variants
 from fastsvs.selfplay.templates import read_template, shown
 from fastsvs.selfplay.types import ORIGINAL, SYNTHESIS, VARIANT, Experience, Group, Task
 
@@ -37,7 +37,7 @@ class SvsStage(PlainStage):
 
     def expand(self, group: Group) -> list[Task]:
         if group.task.kind == ORIGINAL:
-            return self._synthesis_tasks(group)
+            return self.synthesis_tasks(group, context_samples(group, self.config))
         return self._variant_tasks(group) if group.task.kind == SYNTHESIS else []
 
     def finish(self, groups: Sequence[Group]) -> Experience:
@@ -48,9 +48,10 @@ class SvsStage(PlainStage):
         experience = conclude(rewarded, self._keep)
         return replace(experience, counters=experience.counters | self._selfplay_counters(rewarded))
 
-    def _synthesis_tasks(self, group: Group) -> list[Task]:
+    def synthesis_tasks(self, group: Group, samples: Sequence[int]) -> list[Task]:
+        """Return the tasks that rewrite these responses to an original, without those whose prompts are too long."""
         tasks = []
-        for sample in context_samples(group, self.config):
+        for sample in samples:
             context = shown(group.texts[sample], self.config)
             prompt_ids = self.tools.encode_message(self.template.replace(PLACEHOLDER, context))
             if len(prompt_ids) <= self.tools.max_prompt_tokens:
@@ -65,6 +66,7 @@ class SvsStage(PlainStage):
                         parent_sample=sample,
                         judge=None,
                         max_tokens=self.config.max_synthesis_tokens or self.tools.max_response_tokens,
+                        solve_rate=rate_of_variants(group.accuracy, group.verified),
                     )
                 )
         return tasks
@@ -90,6 +92,7 @@ class SvsStage(PlainStage):
                         parent=group.task.key,
                         parent_sample=sample,
                         max_tokens=self.tools.max_response_tokens,
+                        solve_rate=group.task.solve_rate,
                     )
                 )
         return tasks
@@ -114,15 +117,15 @@ class SvsStage(PlainStage):
         return 1.0 in group.rewards if group.task.kind == SYNTHESIS else informative(group)
 
     def _selfplay_counters(self, groups: Sequence[Group]) -> dict[str, float]:
-        originals = [group for group in groups if group.task.kind == ORIGINAL]
         synthesis = [group for group in groups if group.task.kind == SYNTHESIS]
-        contexts = [context_samples(group, self.config) for group in originals]
+        contexts = contexts_in_range(groups, self.config)
+        found = sum(map(len, contexts.values()))
         reasons = Counter(reason for group in synthesis for reason in group.rejections)
         unread = reasons[Rejection.NO_MARKER] + reasons[Rejection.UNCLOSED]
         counters: dict[str, float] = {
-            "underperforming": sum(bool(samples) for samples in contexts),
-            "contexts": sum(map(len, contexts)),
-            "contexts_too_long": sum(map(len, contexts)) - len(synthesis),
+            "underperforming": len(contexts),
+            "contexts": found,
+            "contexts_too_long": found - sum(group.task.parent in contexts for group in synthesis),
             "variants_asked": reasons.total(),
             "variants_extracted": reasons.total() - unread,
             "variants_valid": reasons[None],
