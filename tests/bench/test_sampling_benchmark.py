@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from bench.refills.__main__ import main
 from whole_runs import ROOT
 
 from bench import report
-from bench.refills.__main__ import main
 
 
 def test_smoke_suite_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

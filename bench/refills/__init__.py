@@ -1,1 +1,0 @@
-"""Benchmark of dynamic sampling."""

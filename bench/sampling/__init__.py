@@ -1,0 +1,1 @@
+"""What options of sampling cost and give: dynamic sampling, budgeted self-play, the price of long answers."""
