@@ -52,6 +52,7 @@ def advised(config: str, *overrides: str) -> list[str]:
         (("selfplay.context_range=[0.3,0.3]",), "rollout.samples_per_prompt=8 responses above 0 lies in selfplay."),
         (("selfplay.positive_range=[0.1,0.12]",), "selfplay.samples_per_variant=8 solutions above 0 lies in"),
         (("selfplay.stage=rise", "selfplay.rise.samples_per_critique=1"), "selfplay.rise.samples_per_critique=1: a"),
+        (("selfplay.budget.first_samples=1",), "selfplay.budget.first_samples=1 stops no variant"),
         (("rollout.top_p=0.7",), "rollout.top_p=0.7 cut the distribution"),
         (("rollout.top_k=20", "algorithm.rollout_correction=tis"), "algorithm.rollout_correction=tis takes that"),
         (("rollout.top_k=20", "rollout.top_p=0.9"), "rollout.top_p=0.9 and rollout.top_k=20 cut"),

@@ -69,6 +69,18 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ((*TRAIN, "sampler.refills=2", "data.limit=8"), "a step asks all of the 8 problems that there are"),
         ((*TRAIN, "sampler.refills=-1"), "sampler.refills"),
+        (
+            (*TRAIN, "selfplay.budget.first_samples=2", "selfplay.stage=rise"),
+            "selfplay.stage=rise is not that of SvS and writes no variants",
+        ),
+        ((*AZR, "selfplay.budget.first_samples=4"), "set selfplay.budget.first_samples=0 or selfplay.stage=svs"),
+        (
+            (*TRAIN, "selfplay.budget.first_samples=4"),
+            "budget.first_samples (4) must leave some of samples_per_variant (4) to be asked later",
+        ),
+        ((*TRAIN, "selfplay.budget.first_samples=-1"), "selfplay.budget.first_samples"),
+        ((*TRAIN, "selfplay.budget.chance=0"), "selfplay.budget.chance"),
+        ((*TRAIN, "selfplay.budget.context_chance=1.5"), "selfplay.budget.context_chance"),
         ((*TRAIN, "train.staleness=1"), "use servers (rollout.engine=vllm) or train.staleness=0"),
         ((*SERVERS, "train.staleness=1"), "set algorithm.rollout_correction to tis or icepop"),
         ((*TRAIN, "algorithm.icepop_range=[2,1]"), "algorithm.icepop_range must be 0 <= low < high, got 2.0 and 1.0"),

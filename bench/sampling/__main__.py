@@ -38,6 +38,10 @@ class Case:
         return f"{self.config}, steps 1 to {self.steps}"
 
 
+def _only(providers: Mapping[str, Options], name: str) -> Mapping[str, Options]:
+    return {name: providers[name]}
+
+
 REFILLS: Mapping[str, Options] = {f"refills {number}": (f"sampler.refills={number}",) for number in (0, 3)}
 BUDGET: Mapping[str, Options] = {
     "plain": (),
@@ -58,8 +62,8 @@ SUITES = {
     "overlong": [Case("configs/tiny_rlvr.yaml", OVERLONG, of_overlong, steps=30, options=SHORT)],
     "smoke": [
         Case("configs/tiny_rlvr.yaml", REFILLS, of_refills, steps=1, seeds=(0,), options=FEW),
-        Case("configs/tiny_svs.yaml", BUDGET, of_budget, steps=2, seeds=(0,), options=FEW),
-        Case("configs/tiny_rlvr.yaml", OVERLONG, of_overlong, steps=1, seeds=(0,), options=(*FEW, *SHORT)),
+        Case("configs/tiny_svs.yaml", _only(BUDGET, "first 4"), of_budget, steps=1, seeds=(0,), options=FEW),
+        Case("configs/tiny_rlvr.yaml", _only(OVERLONG, "buffer 6"), of_overlong, 1, (0,), (*FEW, *SHORT)),
     ],
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -118,6 +119,18 @@ def test_greedy_and_sampled_requests_share_a_batch() -> None:
     assert [rollout.response_ids for rollout in both["g"]] == [alone[0].response_ids] * 3
     assert {logprob for rollout in both["g"] for logprob in rollout.logprobs} == {0.0}
     assert len({rollout.response_ids for rollout in both["s"]}) == 3
+
+
+def test_a_request_for_later_samples_goes_on_where_another_ended() -> None:
+    engine = engine_of(model_of("qwen2"), max_sequences=5)
+    [prompt] = prompts(1)
+    whole = answer(engine, [request("r", prompt, samples=7, seed=3)])["r"]
+    assert len({rollout.response_ids for rollout in whole}) > 4
+    for first in (1, 4, 6):
+        asked = request("r", prompt, samples=7, seed=3)
+        begun = answer(engine, [replace(asked, samples=first)])["r"]
+        rest = answer(engine, [replace(asked, samples=7 - first, first_sample=first)])["r"]
+        assert [rollout.response_ids for rollout in begun + rest] == [rollout.response_ids for rollout in whole]
 
 
 def test_samples_follow_the_model_distribution() -> None:

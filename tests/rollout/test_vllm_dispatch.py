@@ -11,8 +11,8 @@ from fastsvs.rollout.vllm.dispatch import Call, Dispatcher
 SERVERS = ["a", "b", "c"]
 
 
-def request(index: int, samples: int) -> Request:
-    return Request(f"r{index}", (index,), samples, SamplingParams(), seed=0)
+def request(index: int, samples: int, first: int = 0) -> Request:
+    return Request(f"r{index}", (index,), samples, SamplingParams(), seed=0, first_sample=first)
 
 
 def rollouts(call: Call) -> list[Rollout]:
@@ -25,7 +25,7 @@ def test_every_sample_is_counted_once(data: st.DataObject, sizes: list[int], per
     dispatcher = Dispatcher(per_call, window)
     groups, dropped, flying = {}, set(), []
     for index, size in enumerate(sizes):
-        dispatcher.add(request(index, size))
+        dispatcher.add(request(index, size, first=3 * (index % 2)))
     for _ in range(400):
         up = data.draw(st.sets(st.sampled_from(SERVERS), min_size=1))
         flying += dispatcher.assign(up)
@@ -66,7 +66,9 @@ def test_every_sample_is_counted_once(data: st.DataObject, sizes: list[int], per
     assert not groups.keys() & dropped
     for key, group in groups.items():
         index = int(key[1:])
-        assert [rollout.response_ids for rollout in group] == [(index, sample) for sample in range(sizes[index])]
+        first = 3 * (index % 2)
+        numbers = range(first, first + sizes[index])
+        assert [rollout.response_ids for rollout in group] == [(index, number) for number in numbers]
 
 
 def test_the_least_loaded_server_is_next_and_none_goes_over_its_window() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from speaking_server import EOS, KEY, VOCABULARY, SpeakingServer, tokens_of
@@ -58,7 +59,7 @@ def requests(count: int, samples: int = 4, first: int = 0) -> list[Request]:
 
 def expected(request: Request) -> list[tuple[int, ...]]:
     limit = request.sampling.max_tokens
-    return [tuple(tokens_of(list(request.prompt_ids), request.seed + i, limit)) for i in range(request.samples)]
+    return [tuple(tokens_of(list(request.prompt_ids), request.seed + i, limit)) for i in request.numbers]
 
 
 def collect(engine: VllmEngine, refresh: bool = True, limit: float = 30) -> list[tuple[str, list[Rollout]]]:
@@ -235,6 +236,17 @@ def test_a_refused_request_ends_the_run_with_the_servers_words(open_engine: Open
         collect(engine)
 
 
+def test_a_request_for_later_samples_goes_on_where_another_ended(open_engine: Opener) -> None:
+    """Calls hold 16 samples at most, so that the second request takes several."""
+    engine = open_engine([SpeakingServer("a"), SpeakingServer("b")])
+    [whole] = requests(1, samples=40)
+    for first, samples in ((0, 3), (3, 37)):
+        part = replace(whole, samples=samples, first_sample=first)
+        engine.submit([part])
+        check_each_sample_once(collect(engine), [part])
+        assert expected(part) == expected(whole)[first : first + samples]
+
+
 def test_greedy_samples_are_asked_for_once_and_given_as_often_as_wanted(open_engine: Opener) -> None:
     server = SpeakingServer("a")
     engine = open_engine([server])
@@ -366,6 +378,7 @@ def test_servers_with_devices_of_their_own_do_not_sleep(open_engine: Opener) -> 
         ({"prompt_ids": ()}, "prompt is empty"),
         ({"prompt_ids": (VOCABULARY,)}, "outside the model's vocabulary"),
         ({"samples": 0}, "samples=0"),
+        ({"first_sample": -1}, "first_sample=-1 must be at least 0"),
         ({"sampling": SamplingParams(max_tokens=64)}, "max-model-len of 64"),
         (
             {"sampling": SamplingParams(max_tokens=8, temperature=0.001)},

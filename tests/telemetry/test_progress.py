@@ -7,6 +7,12 @@ from fastsvs.telemetry import training_facts
 ROW = {"samples/original": 64, "kept_samples/original": 32, "time/step": 1.0}
 
 
+def test_a_step_with_a_budget_says_what_it_stopped_and_took() -> None:
+    budgeted = ROW | {"budget/stopped": 12, "budget/contexts": 3}
+    assert "stopped 12 variants, took 3 further contexts" in training_facts(budgeted)
+    assert "stopped" not in training_facts(ROW)
+
+
 def test_a_step_that_refills_says_what_came_of_it() -> None:
     refilled = ROW | {"refill/asked": 9, "refill/informative": 4, "refill/given_up": 1}
     assert "refilled 4 with 9, gave up 1" in training_facts(refilled)
