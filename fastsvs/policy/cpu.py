@@ -13,6 +13,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.autograd import Variable
 from torch.overrides import TorchFunctionMode
 
 
@@ -37,6 +38,9 @@ class _CudaIsCpu(TorchFunctionMode):
             return args[0]
         if function in _MATMULS and not kwargs and _suits_onednn(*args):
             return torch.ops.mkldnn._linear_pointwise(args[0], args[1].t(), None, "none", [], "")
+        if function is torch.autograd.backward and _gradients_of(kwargs) is not None:
+            with self:  # a layer that is computed again calls it, and goes on in this mode
+                return _run_backward(*args, **{**kwargs, "grad_tensors": _gradients_of(kwargs)})
         result = function(*args, **kwargs)
         if function is torch.Tensor.type and isinstance(result, str):
             # The distributed optimizer compares these strings with "torch.cuda.FloatTensor" and the like.
@@ -46,6 +50,33 @@ class _CudaIsCpu(TorchFunctionMode):
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _MATMULS = {torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.mm}
+
+
+def _gradients_of(kwargs: dict[str, Any]) -> tuple[Tensor, ...] | None:
+    """Return the gradients that a call of `torch.autograd.backward` gives, None where it leaves some to torch."""
+    given = kwargs.get("grad_tensors")
+    gradients = (given,) if isinstance(given, Tensor) else tuple(given or (None,))
+    return None if any(gradient is None for gradient in gradients) else gradients
+
+
+def _run_backward(
+    tensors: tuple[Tensor, ...],
+    grad_tensors: tuple[Tensor, ...],
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: tuple[Tensor, ...] | None = None,
+) -> None:
+    """Run the engine under `torch.autograd.backward`, as Megatron's pipeline does: that function itself would be handed
+    to the mode again without end."""
+    Variable._execution_engine.run_backward(
+        tensors,
+        grad_tensors,
+        bool(retain_graph),
+        create_graph,
+        inputs or (),
+        allow_unreachable=True,
+        accumulate_grad=True,
+    )
 
 
 def _suits_onednn(left: Tensor, right: Tensor) -> bool:

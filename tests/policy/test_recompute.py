@@ -11,6 +11,7 @@ import torch
 from policy_cases import CONFIGS, GSPO, hf_gradients, make_batch, save_model
 from pydantic import ValidationError
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from fastsvs.algorithms import policy_loss
 from fastsvs.architecture import check_layout, read_architecture
@@ -95,6 +96,20 @@ def test_gradients_are_the_same_bits_and_attention_runs_as_often_as_it_must(fold
         found, count = gradients(settings)
         assert count == times * once, settings
         assert all(torch.equal(found[name], gradient) for name, gradient in expected.items()), settings
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+def test_on_a_cpu_layers_that_are_computed_again_keep_the_fast_products(folder):
+    def products(recompute: str) -> int:
+        config = PolicyConfig(dtype="fp32", recompute=recompute)
+        policy = Policy(ModelConfig(path=str(folder)), config, seed=0, total_updates=8, max_sequence_tokens=128)
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            policy.accumulate_gradients(make_batch(), policy_loss(GSPO), GSPO, torch.full((12,), 1e-3), 1.0)
+        return sum(event.count for event in seen.key_averages() if event.key == "mkldnn::_linear_pointwise")
+
+    once = products("none")  # a product of each linear layer forward, two backward
+    assert once > 0
+    assert products("full") == once * 4 // 3
 
 
 @pytest.mark.parametrize(
