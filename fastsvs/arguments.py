@@ -56,6 +56,7 @@ def _parser(summary: str) -> argparse.ArgumentParser:
     plan.add_argument("--gpu", required=True, help="h100, h200, a100, b200, l40s, cpu, or a YAML file of your own")
     plan.add_argument("--from", dest="source", type=Path, metavar="RUN", help="take lengths and self-play of this run")
     plan.add_argument("--against", type=Path, metavar="RUN", help="show this run's measurements beside the plan")
+    plan.add_argument("--speeds", type=Path, metavar="FILE", help="take what doctor --nodes --out FILE has measured")
     plan.add_argument("--sweep", action="store_true", help="instead: the ten fastest layouts that fit")
     plan.add_argument("--json", action="store_true", help="as JSON, in bytes and seconds")
     export = commands.add_parser("export", help="write a run's newest checkpoint as a Hugging Face folder")

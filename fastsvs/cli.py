@@ -74,7 +74,7 @@ def _plan(options: argparse.Namespace) -> None:
     job = _load(config.TrainJob, options)
     from fastsvs.commands.plan import Request, plan
 
-    names = ("nodes", "gpus", "gpu", "source", "against", "sweep", "json")
+    names = ("nodes", "gpus", "gpu", "source", "against", "speeds", "sweep", "json")
     text, works = plan(job, Request(**{name: getattr(options, name) for name in names}))
     _say(text)
     if not works:

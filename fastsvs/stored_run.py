@@ -38,6 +38,11 @@ class RunLayout:
         return self.root / "environment.json"
 
     @property
+    def plan(self) -> Path:
+        """Return what the run was planned to take of the machines that it began on."""
+        return self.root / "plan.json"
+
+    @property
     def inputs(self) -> Path:
         """Return the digests of what the run reads."""
         return self.root / "inputs.json"

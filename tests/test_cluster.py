@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastsvs.commands import cluster
-from fastsvs.files import read_jsonl
+from fastsvs.speeds import read_speeds
 
 
 def test_the_nodes_of_a_job_agree_and_are_timed(fastsvs, tmp_path: Path) -> None:
@@ -16,12 +16,15 @@ def test_the_nodes_of_a_job_agree_and_are_timed(fastsvs, tmp_path: Path) -> None
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert [line.split()[1].rstrip(",") for line in lines if line.startswith("ok")] == [
-        *("job", "versions", "clocks", "storage", "all-reduce", "broadcast", "writing")
+        *("job", "versions", "clocks", "storage", *cluster.OPERATIONS, "writing")
     ]
     assert "2 ranks on 1 node(s)" in ended.stdout
-    rows = read_jsonl(out)
-    assert [row["ranks"] for row in rows] == [2, 2, 1]
-    assert all(row["gigabytes_per_second"] > 0 for row in rows)
+    speeds = read_speeds(out)
+    sizes = cluster.MESSAGE_BYTES["cpu"]
+    timed = [(row.operation, row.scope, row.ranks, row.bytes) for row in speeds.rows]
+    assert timed[:-1] == [(name, "within a node", 2, size) for name in cluster.OPERATIONS for size in sizes]
+    assert timed[-1][:3] == ("write", "storage", 1)
+    assert all(row.rate > 0 for row in speeds.rows)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -57,5 +60,14 @@ def test_storage_of_one_node_alone_is_found(other, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bus_bandwidth_counts_as_nccl_tests_do() -> None:
-    assert cluster.bus(10**9, 8, 1.0) == pytest.approx(1.75)
+@pytest.mark.parametrize(
+    ("ranks", "local", "scopes"),
+    [
+        (1, 1, {}),
+        (2, 2, {"within a node": [[0, 1]]}),
+        (2, 1, {"between nodes": [[0, 1]]}),
+        (4, 2, {"within a node": [[0, 1], [2, 3]], "between nodes": [[0, 2], [1, 3]], "all ranks": [[0, 1, 2, 3]]}),
+    ],
+)
+def test_groups_are_timed_as_a_job_has_them(ranks: int, local: int, scopes: dict) -> None:
+    assert cluster.scopes(ranks, local) == scopes

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
+from bench.plan.shipped import MODELS
 from fastsvs.cli import main
 from fastsvs.commands.dry_run import check_tensors
 from fastsvs.config import TrainJob, load
@@ -16,73 +17,11 @@ from fastsvs.policy import read_architecture
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 
-QWEN25 = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "attention_dropout": 0.0,
-    "bos_token_id": 151643,
-    "eos_token_id": 151645,
-    "hidden_act": "silu",
-    "initializer_range": 0.02,
-    "max_position_embeddings": 32768,
-    "max_window_layers": 70,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1000000.0,
-    "sliding_window": 32768,
-    "torch_dtype": "bfloat16",
-    "use_sliding_window": False,
-}
 PUBLISHED = {
-    "qwen2.5_3b": QWEN25
-    | {
-        "hidden_size": 2048,
-        "intermediate_size": 11008,
-        "num_attention_heads": 16,
-        "num_hidden_layers": 36,
-        "num_key_value_heads": 2,
-        "tie_word_embeddings": True,
-        "vocab_size": 151936,
-    },
-    "qwen2.5_32b": QWEN25
-    | {
-        "hidden_size": 5120,
-        "intermediate_size": 27648,
-        "num_attention_heads": 40,
-        "num_hidden_layers": 64,
-        "num_key_value_heads": 8,
-        "tie_word_embeddings": False,
-        "vocab_size": 152064,
-    },
-    "llama3.1_8b": {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "attention_bias": False,
-        "bos_token_id": 128000,
-        "eos_token_id": [128001, 128008, 128009],
-        "hidden_act": "silu",
-        "hidden_size": 4096,
-        "initializer_range": 0.02,
-        "intermediate_size": 14336,
-        "max_position_embeddings": 131072,
-        "mlp_bias": False,
-        "num_attention_heads": 32,
-        "num_hidden_layers": 32,
-        "num_key_value_heads": 8,
-        "rms_norm_eps": 1e-5,
-        "rope_scaling": {
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192,
-            "rope_type": "llama3",
-        },
-        "rope_theta": 500000.0,
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        "vocab_size": 128256,
-    },
+    "qwen2.5_3b": MODELS["Qwen/Qwen2.5-3B-Instruct"],
+    "qwen2.5_32b": MODELS["Qwen/Qwen2.5-32B-Instruct"],
+    "llama3.1_8b": MODELS["meta-llama/Llama-3.1-8B-Instruct"],
 }
-"""config.json of Qwen2.5-3B-Instruct, Qwen2.5-32B-Instruct and Llama-3.1-8B-Instruct as far as the model reads it."""
 
 
 @pytest.fixture

@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_dry_run import PUBLISHED
-from transformers import AutoConfig
 from whole_runs import ROOT
 
+from bench.plan.shipped import MODELS, Shipped, architecture_of, every_shipped
 from fastsvs import open_files
-from fastsvs.architecture import Architecture, read_architecture
 from fastsvs.cli import main
 from fastsvs.config import TrainJob, dump, load
 from fastsvs.errors import UserError
@@ -39,15 +37,12 @@ from fastsvs.plan import (
     total,
 )
 from fastsvs.plan.ledger import assumed
+from fastsvs.speeds import Speed, Speeds, passing, read_speeds, write_speeds
 from fastsvs.stored_run import RunLayout
 
 TINY = ROOT / "configs" / "tiny_svs.yaml"
 ROOMY = Present("cuda", 80 * GIB, 2000 * GIB)
-
-
-def model(tmp_path: Path, name: str) -> Architecture:
-    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED[name]))
-    return read_architecture(AutoConfig.from_pretrained(tmp_path))
+QWEN_32B = architecture_of("Qwen/Qwen2.5-32B-Instruct")
 
 
 def job_of(config: str, *overrides: str) -> TrainJob:
@@ -55,13 +50,13 @@ def job_of(config: str, *overrides: str) -> TrainJob:
 
 
 @pytest.fixture
-def plan32(tmp_path: Path):
+def plan32():
     """The plan of the 32B job on four nodes, with changes of keys."""
-    architecture = model(tmp_path, "qwen2.5_32b")
 
-    def plan(*overrides: str, config: str = "qwen2.5_32b_svs", nodes: int = 4):
+    def plan(*overrides: str, config: str = "qwen2.5_32b_svs", nodes: int = 4, speeds: Speeds | None = None):
         job = job_of(config, *overrides)
-        return plan_job(architecture, job, Machines(Cluster(nodes, 8), read_hardware("h100")), assumed_step(job))
+        machines = Machines(Cluster(nodes, 8), read_hardware("h100"), speeds)
+        return plan_job(QWEN_32B, job, machines, assumed_step(job))
 
     return plan
 
@@ -87,7 +82,7 @@ def test_the_command_plans_a_job_and_writes_nothing(capsys, tmp_path, monkeypatc
 
 
 def test_a_job_that_cannot_work_is_refused_by_the_plan_and_at_the_start(capsys, tmp_path) -> None:
-    architecture = model(tmp_path, "qwen2.5_32b")
+    (tmp_path / "config.json").write_text(json.dumps(MODELS["Qwen/Qwen2.5-32B-Instruct"]))
     config, place = ROOT / "configs" / "qwen2.5_32b_svs.yaml", f"model.path={tmp_path}"
     few = [place, "run.prompts_per_step=16", "policy.tensor_parallel=1", "policy.pipeline_parallel=1"]
     few += ["policy.recompute_method=uniform", "policy.recompute_layers=1"]
@@ -95,7 +90,7 @@ def test_a_job_that_cannot_work_is_refused_by_the_plan_and_at_the_start(capsys, 
     said = capsys.readouterr()
     assert "will not work: a GPU during update takes" in said.out
     with pytest.raises(UserError, match="a GPU during update takes"):
-        check_fits(architecture, job_of("qwen2.5_32b_svs", *few), Cluster(3, 8), ROOMY)
+        check_fits(QWEN_32B, job_of("qwen2.5_32b_svs", *few), Cluster(3, 8), ROOMY)
 
 
 @pytest.mark.parametrize(
@@ -105,15 +100,15 @@ def test_a_job_that_cannot_work_is_refused_by_the_plan_and_at_the_start(capsys, 
         ({"host": 100 * GIB}, "host memory takes .* GiB of 100.0"),
     ],
 )
-def test_a_start_refuses_what_exact_amounts_exceed(tmp_path, lacking: dict, message: str) -> None:
-    architecture, job = model(tmp_path, "qwen2.5_32b"), job_of("qwen2.5_32b_svs")
+def test_a_start_refuses_what_exact_amounts_exceed(lacking: dict, message: str) -> None:
+    architecture, job = QWEN_32B, job_of("qwen2.5_32b_svs")
     check_fits(architecture, job, Cluster(4, 8), ROOMY)
     with pytest.raises(UserError, match=message):
         check_fits(architecture, job, Cluster(4, 8), replace(ROOMY, **lacking))
 
 
-def test_a_start_only_warns_where_assumed_amounts_decide(tmp_path) -> None:
-    architecture, job = model(tmp_path, "qwen2.5_32b"), job_of("qwen2.5_32b_svs")
+def test_a_start_only_warns_where_assumed_amounts_decide() -> None:
+    architecture, job = QWEN_32B, job_of("qwen2.5_32b_svs")
     [warning, *_] = check_fits(architecture, job, Cluster(4, 8), replace(ROOMY, memory=52 * GIB))
     assert warning.startswith("a GPU during update takes 5")
 
@@ -142,15 +137,103 @@ def test_offload_leaves_room_beside_the_server(plan32) -> None:
     assert [finding for finding in findings if finding.text.startswith("a GPU during rollout")]
 
 
+@pytest.mark.parametrize("shipped", every_shipped(), ids=lambda shipped: shipped.name)
+def test_shipped_configurations_suit_the_clusters_that_they_name(shipped: Shipped) -> None:
+    assert shipped.plan().findings == []
+
+
+def test_every_configuration_for_several_gpus_names_its_cluster() -> None:
+    named = {shipped.path for shipped in every_shipped()}
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        if "_eval" not in path.stem and "H100-80GB" in path.read_text():
+            assert path in named
+    assert {f"{ROOT}/configs/paper/{size}_math12k_svs.yaml" for size in ("3b", "8b", "32b")} <= set(map(str, named))
+
+
+def test_evaluations_take_time_between_steps(plan32) -> None:
+    often, ends, none = (
+        plan32(*changes).time for changes in (["evaluation.every=8"], ["evaluation.every=0"], ["evaluation.path=null"])
+    )
+    assert (often.evaluations, ends.evaluations, none.evaluations) == (2 + 599 // 8, 2, 0)
+    assert often.step == none.step
+    assert often.run - none.run == pytest.approx(often.evaluations * total(often.evaluation))
+    assert often.run > ends.run > none.run
+
+
+def test_verdicts_are_waited_for_where_decoding_does_not_hide_them(plan32) -> None:
+    few, many = (plan32(f"verifier.workers={n}").time.phases["rollout"] for n in (1, 16))
+    assert few[1].name == many[1].name == "waiting for verdicts"
+    assert few[1].amount > many[1].amount
+    assert few[0].amount == many[0].amount
+
+
+def test_a_checkpoint_that_is_not_written_in_time_holds_up_the_next(plan32) -> None:
+    seldom, often = (plan32(f"run.save_every={every}").time for every in (600, 1))
+    waits = [{line.name: line.amount for line in time.phases["save"]} for time in (seldom, often)]
+    assert "waiting for the write before" not in waits[0]
+    assert often.step >= often.beside["checkpoint_write"].amount
+
+
+SIZES, RATES = (2**16, 2**20, 2**30), (1e9, 30e9, 300e9)
+
+
+def measured(factor: float = 1.0) -> Speeds:
+    """Speeds of a cluster of nodes of eight GPUs; only within a node, and of its storage."""
+    operations = ("all-reduce", "all-gather", "reduce-scatter", "broadcast", "point-to-point")
+    rows = [
+        Speed(name, "within a node", 8, size, passing(name, size, 8) / (factor * rate))
+        for name in operations
+        for size, rate in zip(SIZES, RATES, strict=True)
+    ]
+    return Speeds("speeds.jsonl", [*rows, Speed("write", "storage", 2, 2**30, 2**30 / 5e9)])
+
+
+@given(size=st.integers(1, 2**34), name=st.sampled_from(["all-gather", "point-to-point"]))
+def test_measured_speeds_lie_between_those_of_the_nearest_sizes(size: int, name) -> None:
+    rate = measured().rate(name, "within a node", size)
+    below, above = (sum(s <= size for s in SIZES) or 1) - 1, min(sum(s <= size for s in SIZES), 2)
+    assert RATES[below] * 0.999 <= rate <= RATES[above] * 1.001
+    assert measured().rate(name, "between nodes", size) is None
+
+
+def test_measured_speeds_take_the_place_of_the_assumed_ones(plan32) -> None:
+    def messages(plan) -> dict:
+        return {line.name: line for lines in plan.time.phases.values() for line in lines if line.between}
+
+    assumed_ones, fast, slow = (messages(plan32(speeds=given)) for given in (None, measured(), measured(0.5)))
+    assert assumed_ones.keys() == fast.keys()
+    changed_ones = {name for name, line in fast.items() if line.basis.kind == "calibrated"}
+    assert changed_ones == {"tensor parallel messages", "gradients to their owners", "new weights to all ranks"}
+    for name in changed_ones:
+        assert fast[name].basis.source == "speeds.jsonl"
+        assert slow[name].amount == pytest.approx(2 * fast[name].amount)
+    assert slow["messages between stages"] == assumed_ones["messages between stages"], "they pass between nodes"
+    assert plan32(speeds=measured()).time.beside["checkpoint_write"].basis.source == "speeds.jsonl"
+
+
+def test_the_command_takes_the_file_of_the_doctor(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "speeds.jsonl"
+    write_speeds(file, measured().rows)
+    assert read_speeds(file).rows == measured().rows
+    arguments = ["plan", str(TINY), "--gpu", "cpu", "--gpus", "2", "policy.tensor_parallel=2", "--speeds", str(file)]
+    assert main(arguments) == 0
+    assert "calibrated [" in capsys.readouterr().out
+    for text, message in (("", "holds no speeds"), ('{"operation": "shout"}\n', "operation")):
+        file.write_text(text)
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_too_few_open_files_are_seen(plan32, monkeypatch) -> None:
     assert not [f for f in plan32().findings if "open files" in f.text]
-    monkeypatch.setattr(open_files, "limit", lambda: 2303)
+    monkeypatch.setattr(open_files, "limit", lambda: 2047)
     [found] = [f for f in plan32().findings if "open files" in f.text]
-    assert found.text.startswith("a client process needs 2,304 open files"), "4 servers of 512 sequences, and 256"
+    assert found.text.startswith("a client process needs 2,048 open files"), "4 servers of 448 sequences, and 256"
 
 
-def test_proposals_fit_and_the_fastest_comes_first(tmp_path) -> None:
-    architecture, job = model(tmp_path, "qwen2.5_3b"), job_of("qwen2.5_3b_svs")
+def test_proposals_fit_and_the_fastest_comes_first() -> None:
+    architecture, job = architecture_of("Qwen/Qwen2.5-3B-Instruct"), job_of("qwen2.5_3b_svs")
     machines, sampled = Machines(Cluster(1, 8), read_hardware("h100")), assumed_step(job)
     for changes in (neighbours(job), every_layout(job, machines.cluster)):
         found = proposals(architecture, job, machines, sampled, changes)

@@ -1,8 +1,7 @@
 """`fastsvs doctor --nodes`, started by torchrun as a job would be: whether the nodes agree, and how fast they reach one
 another and their storage.
 
-Every rank takes part; the main rank prints. Bandwidths are bus bandwidths: bytes of the message times 2 (n - 1) / n for
-an all-reduce over n ranks (as NCCL's own tests count), times 1 for a broadcast, over the seconds of the median try.
+Every rank takes part; the main rank prints the speed of the largest messages, and the file has all sizes.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -22,29 +20,19 @@ import torch.distributed as dist
 
 from fastsvs import distributed
 from fastsvs.commands.doctor import Finding, report
-from fastsvs.files import check_folder, write_jsonl
+from fastsvs.files import check_folder
+from fastsvs.speeds import Operation, Scope, Speed, write_speeds
 
 PACKAGES = ("fastsvs", "torch", "megatron-core", "transformers", "vllm")
 LARGEST_SKEW = 1.0
 """Largest difference between the clocks of two nodes that certificates, logs and rendezvous bear, in seconds."""
-MESSAGE_BYTES = {"cuda": 2**30, "cpu": 2**26}
+MESSAGE_BYTES = {"cuda": (2**16, 2**20, 2**24, 2**27, 2**30), "cpu": (2**14, 2**18, 2**22, 2**25)}
+OPERATIONS: tuple[Operation, ...] = ("all-reduce", "all-gather", "reduce-scatter", "broadcast", "point-to-point")
 FILE_BYTES = {"cuda": 2**30, "cpu": 2**27}
 TRIES = 5
 WEIGHTS_BYTES = 65.5e9
 """Weights of a 32B model in bf16, for a sense of scale."""
 TIMEOUT_SECONDS = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """One measured speed; with `out` these are the rows of the file."""
-
-    case: str
-    ranks: int
-    bytes: int
-    seconds: float
-    """Seconds of the median try, on the slowest rank."""
-    gigabytes_per_second: float
 
 
 def diagnose(folder: Path, out: Path | None) -> None:
@@ -56,7 +44,7 @@ def diagnose(folder: Path, out: Path | None) -> None:
     speeds: list[Speed] = []
     report(findings(folder, speeds), "these nodes lack", shown=distributed.is_main())
     if out and distributed.is_main():
-        write_jsonl(out, [asdict(speed) for speed in speeds])
+        write_speeds(out, speeds)
 
 
 def findings(folder: Path, speeds: list[Speed]) -> Iterator[Finding]:
@@ -65,9 +53,9 @@ def findings(folder: Path, speeds: list[Speed]) -> Iterator[Finding]:
     yield versions()
     yield clocks()
     yield visible(folder)
-    for speed in (*collectives(), storage(folder)):
-        speeds.append(speed)
-        yield shown(speed)
+    for measured in (*messages(), [storage(folder)]):
+        speeds += measured
+        yield shown(measured[-1])
 
 
 def world() -> Finding:
@@ -128,25 +116,55 @@ def visible(folder: Path) -> Finding:
     return Finding("storage", "lacks", f"{', '.join(blind)} do(es) not see {folder.absolute()}", cure)
 
 
-def collectives() -> Iterator[Speed]:
-    """Time all-reduces within a node, between nodes and over all ranks, and a broadcast to all nodes, as the ranks of
-    this job make them."""
-    local, rank, ranks = local_world(), distributed.rank(), distributed.world_size()
-    leads = range(0, ranks, local)
-    cases = [("all ranks", list(range(ranks)))]
+def messages() -> Iterator[list[Speed]]:
+    """Yield the speeds of every operation in every scope, by size. Collective. The groups of a scope are timed at the
+    same time, as the groups of a job are."""
+    sizes = MESSAGE_BYTES[distributed.device().type]
+    for scope, groups in scopes(distributed.world_size(), local_world()).items():
+        own, _ = dist.new_subgroups_by_enumeration(groups)
+        members = len(groups[0])
+        for operation in OPERATIONS:
+            yield [
+                Speed(operation, scope, members, size, timed(message(operation, own, size), taking_part=True))
+                for size in sizes
+            ]
+
+
+def scopes(ranks: int, local: int) -> dict[Scope, list[list[int]]]:
+    """Return the groups that communicate at the same time, of `ranks` on nodes of `local` ranks each, by scope; none of
+    one rank alone."""
+    found: dict[Scope, list[list[int]]] = {}
+    if local > 1:
+        found["within a node"] = [list(range(first, first + local)) for first in range(0, ranks, local)]
+    if ranks > local:
+        found["between nodes"] = [list(range(place, ranks, local)) for place in range(local)]
     if 1 < local < ranks:
-        cases.append(("within the first node", list(range(local))))
-    if local > 1 and len(leads) > 1:
-        cases.append(("between nodes, one rank each", list(leads)))
-    message = torch.zeros(MESSAGE_BYTES[distributed.device().type] // 4, device=distributed.device())
-    size = message.numel() * 4
-    for case, members in cases:
-        group = dist.new_group(members)
-        taking_part = rank in members
-        seconds = timed(lambda: dist.all_reduce(message, group=group), taking_part)  # noqa: B023
-        yield Speed(f"all-reduce, {case}", len(members), size, seconds, bus(size, len(members), seconds))
-        seconds = timed(lambda: dist.broadcast(message, 0, group=group), taking_part)  # noqa: B023
-        yield Speed(f"broadcast, {case}", len(members), size, seconds, size / seconds / 1e9)
+        found["all ranks"] = [list(range(ranks))]
+    return found
+
+
+def message(operation: Operation, group: dist.ProcessGroup, size: int) -> Callable[[], object]:
+    """Return the action that sends a message of `size` bytes, rounded up to fp32 numbers for each rank, in the group.
+    Of point-to-point messages every second rank sends one to the next."""
+    ranks, own = group.size(), group.rank()
+    part = torch.zeros(-(-size // 4 // ranks), device=distributed.device())
+    whole = part.new_zeros(len(part) * ranks)
+    neighbour = own ^ 1
+    match operation:
+        case "all-reduce":
+            return lambda: dist.all_reduce(whole, group=group)
+        case "all-gather":
+            return lambda: dist.all_gather_into_tensor(whole, part, group=group)
+        case "reduce-scatter":
+            return lambda: dist.reduce_scatter_tensor(part, whole, group=group)
+        case "broadcast":
+            return lambda: dist.broadcast(whole, group=group, group_src=0)
+        case _ if neighbour >= ranks:
+            return lambda: None
+        case _ if own < neighbour:
+            return lambda: dist.send(whole, group=group, group_dst=neighbour)
+        case _:
+            return lambda: dist.recv(whole, group=group, group_src=neighbour)
 
 
 def storage(folder: Path) -> Speed:
@@ -164,7 +182,7 @@ def storage(folder: Path) -> Speed:
     seconds = timed(write, leads, tries=1)
     path.unlink(missing_ok=True)
     writers = distributed.world_size() // local_world()
-    return Speed("writing to the run folder", writers, size * writers, seconds, size * writers / seconds / 1e9)
+    return Speed("write", "storage", writers, size * writers, seconds)
 
 
 def timed(action: Callable[[], object], taking_part: bool, tries: int = TRIES) -> float:
@@ -184,14 +202,11 @@ def timed(action: Callable[[], object], taking_part: bool, tries: int = TRIES) -
 
 
 def shown(speed: Speed) -> Finding:
-    weights = WEIGHTS_BYTES / 1e9 / speed.gigabytes_per_second
-    found = f"{speed.gigabytes_per_second:.2f} GB/s over {speed.ranks}; the weights of 32B would take {weights:,.1f} s"
-    return Finding(speed.case, "good", found)
-
-
-def bus(size: int, ranks: int, seconds: float) -> float:
-    """Return the bus bandwidth of an all-reduce in GB/s; that of one rank alone counts the message once."""
-    return size * (2 * (ranks - 1) / ranks if ranks > 1 else 1) / seconds / 1e9
+    """Say a speed, and what the weights of a 32B model would take at it."""
+    rate = speed.rate / 1e9
+    found = f"{rate:.2f} GB/s over {speed.ranks}; the weights of 32B would take {WEIGHTS_BYTES / 1e9 / rate:,.1f} s"
+    name = "writing to the run folder" if speed.operation == "write" else f"{speed.operation}, {speed.scope}"
+    return Finding(name, "good", found)
 
 
 def installed(package: str) -> str | None:

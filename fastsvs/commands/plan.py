@@ -11,9 +11,9 @@ from fastsvs.config import TrainJob
 from fastsvs.plan import (
     Cluster,
     Machines,
+    against,
     as_json,
     assumed_step,
-    compare,
     every_layout,
     neighbours,
     plan_job,
@@ -23,6 +23,7 @@ from fastsvs.plan import (
     step_of_run,
     table,
 )
+from fastsvs.speeds import read_speeds
 
 BEST = 10
 
@@ -38,6 +39,8 @@ class Request:
     """Run whose lengths and self-play are taken."""
     against: Path | None = None
     """Run whose measurements stand beside the plan."""
+    speeds: Path | None = None
+    """Speeds that `fastsvs doctor --nodes` has measured."""
     sweep: bool = False
     json: bool = False
 
@@ -45,7 +48,8 @@ class Request:
 def plan(job: TrainJob, request: Request) -> tuple[str, bool]:
     """Return the plan as text, and whether the job will work. Raises UserError for what cannot be planned."""
     architecture = read_architecture(load_hf_config(job.model.path))
-    machines = Machines(Cluster(request.nodes, request.gpus), read_hardware(request.gpu))
+    speeds = read_speeds(request.speeds) if request.speeds else None
+    machines = Machines(Cluster(request.nodes, request.gpus), read_hardware(request.gpu), speeds)
     sampled = step_of_run(job, request.source) if request.source else assumed_step(job)
     if request.sweep:
         found = proposals(architecture, job, machines, sampled, every_layout(job, machines.cluster))
@@ -54,7 +58,7 @@ def plan(job: TrainJob, request: Request) -> tuple[str, bool]:
         return table(found[:BEST]) if found else "no layout fits these machines", bool(found)
     planned = plan_job(architecture, job, machines, sampled)
     better = proposals(architecture, job, machines, sampled, neighbours(job))
-    compared = compare(planned, request.against) if request.against else []
+    compared = against(planned, request.against) if request.against else []
     works = not any(finding.certain for finding in planned.findings)
     if request.json:
         return json.dumps(as_json(planned, better, compared), indent=1), works

@@ -3,16 +3,17 @@ machines: pure functions over dataclasses, whose amounts say what they rest on."
 
 from fastsvs.plan.activations import Row, activations
 from fastsvs.plan.buffers import checkpoint_bytes, snapshot_bytes, stage_buffers, total_parameters
-from fastsvs.plan.hardware import Hardware, known_hardware, read_hardware
+from fastsvs.plan.hardware import Hardware, known_hardware, name_of_device, read_hardware
 from fastsvs.plan.layout import Cluster, DeviceKind, Layout, layout_of
 from fastsvs.plan.ledger import EXACT, GIB, Basis, Line, assumed, calibrated, certain, total
+from fastsvs.plan.links import Machine
 from fastsvs.plan.memory import DeviceMemory, device_memory, publish_lines, sync_bytes
 from fastsvs.plan.refuse import Finding, Present, check_fits, memory_findings, refuse, time_findings
-from fastsvs.plan.runs import compare, step_of_run
+from fastsvs.plan.runs import against, figures, record, step_of_run
 from fastsvs.plan.sampled import Answers, Sampled, assumed_step, drawn_step
 from fastsvs.plan.show import as_json, show, table
 from fastsvs.plan.simulation import Curve, Outcome, SimulatedEngine, simulate, together
-from fastsvs.plan.update import Machine, RowWork, rows_of, update_lines
+from fastsvs.plan.update import RowWork, rows_of, update_lines
 from fastsvs.plan.whole import JobPlan, Machines, changed, every_layout, neighbours, plan_job, proposals
 from fastsvs.plan.workload import P99, SCHEDULES, Lengths, Workload
 
@@ -43,6 +44,7 @@ __all__ = [
     "SimulatedEngine",
     "Workload",
     "activations",
+    "against",
     "as_json",
     "assumed",
     "assumed_step",
@@ -51,18 +53,20 @@ __all__ = [
     "changed",
     "check_fits",
     "checkpoint_bytes",
-    "compare",
     "device_memory",
     "drawn_step",
     "every_layout",
+    "figures",
     "known_hardware",
     "layout_of",
     "memory_findings",
+    "name_of_device",
     "neighbours",
     "plan_job",
     "proposals",
     "publish_lines",
     "read_hardware",
+    "record",
     "refuse",
     "rows_of",
     "show",

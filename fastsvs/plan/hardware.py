@@ -106,6 +106,13 @@ def known_hardware() -> list[str]:
     return list(_load(TABLE))
 
 
+def name_of_device(device: str) -> str | None:
+    """Return the table's name of a device that its driver calls `device`, such as `NVIDIA H100 80GB HBM3`; None for one
+    that the table does not have."""
+    words = device.lower().replace("-", " ").split()
+    return next((name for name in known_hardware() if name in words), None)
+
+
 def _load(path: Path) -> dict[str, object]:
     try:
         content = yaml.safe_load(path.read_text())

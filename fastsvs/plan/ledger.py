@@ -42,6 +42,8 @@ class Line:
     name: str
     amount: float
     basis: Basis = EXACT
+    between: bool = False
+    """True for seconds of messages between devices."""
 
 
 def total(lines: Iterable[Line]) -> float:

@@ -4,37 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 from fastsvs.config import TrainJob
 from fastsvs.data import encode_prompt, load_tokenizer, messages_of
 from fastsvs.errors import UserError
+from fastsvs.plan.hosts import VERDICTS
 from fastsvs.plan.ledger import GIB, calibrated, total
+from fastsvs.plan.machine import PROCESS_BYTES
 from fastsvs.plan.sampled import Answers, Sampled, drawn_step
-from fastsvs.plan.whole import JobPlan
+from fastsvs.plan.show import as_json
+from fastsvs.plan.whole import JobPlan, Machines
+from fastsvs.planned import Compared, Figure, compare
 from fastsvs.policy import read_job
 from fastsvs.selfplay import SYNTHESIS, load_template
 from fastsvs.stored_run import StoredRun, open_run
 
 STEPS = 3
 """Number of a run's last steps whose samples are read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One metric, planned and measured."""
-
-    metric: str
-    planned: float
-    measured: float
-    unit: str
-
-    @property
-    def error(self) -> float:
-        """Return by which share the plan is over the measurement."""
-        return self.planned / self.measured - 1 if self.measured else float("inf")
 
 
 def step_of_run(job: TrainJob, folder: Path) -> Sampled:
@@ -50,28 +39,46 @@ def step_of_run(job: TrainJob, folder: Path) -> Sampled:
     return drawn_step(job, families, calibrated(f"{folder}, its last {len(steps)} steps"))
 
 
-def compare(plan: JobPlan, folder: Path) -> list[Compared]:
-    """Return each `time/...` and memory metric of a run, as planned and as the median of its steps after the first.
-    Raises UserError for a run without such steps."""
-    rows = open_run(folder).metrics()[1:]
-    if not rows:
+def against(plan: JobPlan, folder: Path) -> list[Compared]:
+    """Return the metrics of a run beside their planned values. Raises UserError for a run without steps after its
+    first."""
+    found = compare(figures(plan), open_run(folder).metrics())
+    if not found:
         raise UserError(f"--against {folder}: it has no step after its first")
-    planned: dict[str, tuple[float, str]] = {
-        **{f"time/{name}": (plan.time.seconds(name), "s") for name in plan.time.phases},
-        "time/step": (plan.time.step, "s"),
-        "time/checkpoint_write": (plan.time.beside["checkpoint_write"].amount, "s"),
-        "system/peak_gpu_memory": (_allocated(plan) / GIB, "GiB"),
+    return found
+
+
+def figures(plan: JobPlan) -> dict[str, Figure]:
+    """Return what is planned of the metrics of a step, by their names in metrics.jsonl."""
+    time, rank = plan.time, plan.memory.ranks[0]
+    per_second = time.response_tokens / time.step if time.step else 0.0
+    allocated = max(total([*rank.state, *rank.update]), total([*rank.stays, *rank.publish]))
+    generation, verdicts = time.seconds("rollout"), [one for one in time.phases["rollout"] if one.name == VERDICTS]
+    waiting = max(0.0, generation - time.seconds("update")) if time.overlapped else generation
+    played = {"time/rollout": waiting, "time/generation": generation, "time/verification": total(verdicts)}
+    found = {
+        **{f"time/{name}": Figure(time.seconds(name), "s") for name in time.phases if time.phases[name]},
+        **{name: Figure(seconds, "s") for name, seconds in played.items() if generation},
+        "time/step": Figure(time.step, "s"),
+        "time/checkpoint_write": Figure(time.beside["checkpoint_write"].amount, "s"),
+        "throughput/response_tokens_per_second": Figure(per_second, "tokens/s"),
     }
-    found = {name: [row[name] for row in rows if name in row] for name in planned}
-    return [
-        Compared(name, planned[name][0], median(values), planned[name][1]) for name, values in found.items() if values
-    ]
+    if plan.memory.layout.device == "cuda":
+        return found | {"system/peak_gpu_memory": Figure(allocated / GIB, "GiB")}
+    engine = plan.memory.engine.bytes if plan.memory.engine and plan.memory.beside else 0.0
+    return found | {"system/peak_memory": Figure((allocated + engine + PROCESS_BYTES["cpu"]) / GIB, "GiB")}
 
 
-def _allocated(plan: JobPlan) -> float:
-    """Return what torch's allocator holds on the main rank at most."""
-    first = plan.memory.ranks[0]
-    return max(total([*first.state, *first.update]), total([*first.stays, *first.publish]))
+def record(plan: JobPlan, machines: Machines, sampled: Sampled) -> dict[str, Any]:
+    """Return a plan as plan.json keeps it: its figures by metric, and all of its lines."""
+    return {
+        "nodes": machines.cluster.nodes,
+        "gpus": machines.cluster.gpus,
+        "hardware": machines.hardware.name,
+        "lengths": str(sampled.basis),
+        "figures": {name: asdict(figure) for name, figure in figures(plan).items()},
+        "plan": as_json(plan, []),
+    }
 
 
 def _families(run: StoredRun, job: TrainJob, step: int) -> Iterator[list[Answers]]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from fastsvs.plan.ledger import GIB, Basis, Line, total
 from fastsvs.plan.machine import fewest
-from fastsvs.plan.runs import Compared
+from fastsvs.plan.step import TimePlan
 from fastsvs.plan.whole import JobPlan, Proposal
+from fastsvs.planned import Compared
 
 BAR = 24
 
@@ -67,6 +68,8 @@ def as_json(plan: JobPlan, better: Sequence[Proposal], compared: Sequence[Compar
         "time": {phase: _lines(lines) for phase, lines in time.phases.items()},
         "beside": _lines(list(time.beside.values())),
         "step_seconds": time.step,
+        "between_devices_seconds": time.between,
+        "evaluation": {"count": time.evaluations, "time": _lines(time.evaluation)},
         "days": time.days,
         "device_hours": time.device_hours,
         "tokens_per_second_per_device": time.tokens_per_second,
@@ -106,12 +109,25 @@ def _time(plan: JobPlan, notes: Notes) -> Iterator[str]:
             yield from _amounts(lines, 1, "s", time.step, notes)
     for line in time.beside.values():
         yield f" beside it: {line.name}, {line.amount:,.3g} s, {notes.of(line.basis)}"
+    if time.between:
+        measured = all(line.basis.kind != "assumed" for line in _messages(time))
+        yield (
+            f"messages between devices: {time.between:,.3g} s of a step, {time.between / time.step:.0%}, "
+            + ("measured" if measured else "assumed until --speeds has measured ones")
+        )
+    if time.evaluation:
+        yield f"an evaluation: {total(time.evaluation):,.3g} s, {time.evaluations} of them between steps"
+        yield from _amounts(time.evaluation, 1, "s", time.step, notes)
     yield (
         f"the run: {time.steps:,} steps in {time.days:,.2f} days, {time.device_hours:,.0f} device hours, "
         f"{time.tokens_per_second:,.0f} response tokens/s a device"
     )
     most = ", ".join(f"{line.name} ({phase}, {line.amount:,.3g} s)" for phase, line in time.largest())
     yield f"largest: {most}"
+
+
+def _messages(time: TimePlan) -> list[Line]:
+    return [line for lines in time.phases.values() for line in lines if line.between]
 
 
 def _amounts(lines: Sequence[Line], unit: float, name: str, whole: float, notes: Notes) -> Iterator[str]:
@@ -138,9 +154,10 @@ def _better(plan: JobPlan, better: Sequence[Proposal]) -> Iterator[str]:
 
 def _compared(compared: Sequence[Compared]) -> Iterator[str]:
     if compared:
-        yield f"\n{'metric':28} {'planned':>10} {'measured':>10} {'error':>7}"
+        yield f"\n{'metric':38} {'planned':>10} {'measured':>10} {'error':>7}"
     for c in compared:
-        yield f"{c.metric:28} {c.planned:10,.3g} {c.measured:10,.3g} {c.error:7.0%} {c.unit}"
+        error = "" if c.error is None else f"{c.error:.0%}"
+        yield f"{c.metric:38} {c.planned:10,.3g} {c.measured:10,.3g} {error:>7} {c.unit}"
 
 
 def _peak(plan: JobPlan) -> float:

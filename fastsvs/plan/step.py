@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import TrainJob
-from fastsvs.plan.buffers import checkpoint_bytes, snapshot_bytes, stage_buffers
+from fastsvs.plan.buffers import checkpoint_bytes, snapshot_bytes
 from fastsvs.plan.decoding import decoder_of, rollout_line
 from fastsvs.plan.hardware import Hardware
+from fastsvs.plan.held_out import evaluation_lines, evaluations
+from fastsvs.plan.hosts import batch_line, client_line, planning_line, verification_line
 from fastsvs.plan.job import MemoryPlan
 from fastsvs.plan.layout import Cluster
-from fastsvs.plan.ledger import Line, assumed, calibrated, total
-from fastsvs.plan.memory import sync_bytes
+from fastsvs.plan.ledger import Line, assumed, total
+from fastsvs.plan.links import Machine
+from fastsvs.plan.publishing import publish_time
 from fastsvs.plan.sampled import Answers, Sampled
-from fastsvs.plan.update import FORWARD, Machine, pass_lines, rows_of, update_lines
+from fastsvs.plan.update import FORWARD, pass_lines, rows_of, update_lines
 
-CLIENT_RESULTS = "bench/results/client-amd-epyc-2-cores-2026-11-27.json"
-TRAINER_TOKEN_SECONDS, CLIENT_TOKEN_SECONDS = 0.076e-6, 0.6e-6
-"""Processor time for each response token of the main rank and of a client process (CLIENT_RESULTS)."""
-IPC_RESULTS = "bench/results/sync-ipc-nvidia-h200-2026-11-26.json"
-IPC_RATE = 32.5e9
-WAKE_SECONDS = 1.0
-HELD_OUT = 500
 JOINED = ("rollout", "update")
+WITHOUT_POLICY = ("verified", "majority")
+"""Rewards that ask the policy for nothing; all others take a pass over the batch, COVO's more."""
+PASS_BASIS = assumed("a forward pass, counted as an update's")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,9 @@ class TimePlan:
     """Lines of each phase, by its name in the metrics file without `time/`."""
     beside: Mapping[str, Line]
     """Work beside the step, which delays nothing while it is shorter."""
+    evaluation: Sequence[Line]
+    """Lines of an evaluation, which comes between steps."""
+    evaluations: int
     overlapped: bool
     """True where rollouts run beside the update."""
     steps: int
@@ -52,17 +54,27 @@ class TimePlan:
         return rest + (max(joined) if self.overlapped else sum(joined))
 
     @property
+    def run(self) -> float:
+        """Return the seconds of the whole run, from its first evaluation to its last."""
+        return self.steps * self.step + self.evaluations * total(self.evaluation)
+
+    @property
     def days(self) -> float:
-        return self.steps * self.step / 86400
+        return self.run / 86400
 
     @property
     def device_hours(self) -> float:
-        return self.steps * self.step * self.devices / 3600
+        return self.run * self.devices / 3600
 
     @property
     def tokens_per_second(self) -> float:
         """Return the response tokens a second of each device."""
         return self.response_tokens / self.step / self.devices
+
+    @property
+    def between(self) -> float:
+        """Return the seconds of messages between devices in a step."""
+        return total(line for lines in self.phases.values() for line in lines if line.between)
 
     def largest(self, count: int = 3) -> list[tuple[str, Line]]:
         """Return the lines that take the longest, each with its phase."""
@@ -71,46 +83,32 @@ class TimePlan:
 
 
 def plan_time(
-    architecture: Architecture,
-    job: TrainJob,
-    cluster: Cluster,
-    hardware: Hardware,
-    sampled: Sampled,
-    memory: MemoryPlan,
+    architecture: Architecture, job: TrainJob, cluster: Cluster, machine: Machine, sampled: Sampled, memory: MemoryPlan
 ) -> TimePlan:
     """Return the time of a step of the job whose memory is planned."""
-    layout, machine = memory.layout, Machine(hardware, cluster.gpus)
-    share = hardware.kind == "cpu" if job.policy.shared_prefix is None else job.policy.shared_prefix
-    parts = updates_of(sampled, job.algorithm.samples_per_update)
-    update: list[Line] = []
-    for number, part in enumerate(parts):
-        rows = rows_of(architecture, job.policy.tokens_per_micro_batch, layout.data, part, bool(share))
-        update += update_lines(architecture, job.policy, layout, machine, rows)
-        passes = (job.algorithm.old_logprobs == "trainer" and number > 0) + bool(job.algorithm.kl_coefficient)
-        forward = total(pass_lines(architecture, layout, machine, rows, FORWARD))
-        update.append(Line("log-prob passes", passes * forward, hardware.gemm.basis))
+    credit, update = _learning(architecture, job, machine, sampled, memory)
+    publishing = publish_time(architecture, job, machine, memory)
+    rollout, evaluation = _decoding(architecture, job, cluster, machine.hardware, sampled, memory, total(publishing))
+    disk = machine.disk(cluster.nodes)
+    write = Line("checkpoint to the disk", checkpoint_bytes(architecture) / disk.value, disk.basis)
     phases = {
-        "rollout": _rollout(architecture, job, cluster, hardware, sampled, memory),
-        "update": merged(update),
-        "sync": _sync(architecture, job, hardware, memory),
-        "save": [_save(architecture, job, hardware, memory)],
+        "rollout": rollout,
+        "credit": [credit],
+        "update": update,
+        "sync": publishing,
         "diagnostics": _diagnostics(job, update),
     }
-    write = checkpoint_bytes(architecture) / (hardware.disk.value * cluster.nodes)
-    client = sampled.response_tokens * CLIENT_TOKEN_SECONDS / job.rollout.client_processes
-    beside = {
-        "checkpoint_write": Line("checkpoint to the disk", write, hardware.disk.basis),
-        "client": Line("processor time of each client process", client, calibrated(CLIENT_RESULTS)),
-    }
-    waves = job.train.waves > 1 and not memory.beside
-    return TimePlan(
+    plan = TimePlan(
         {name: [line for line in lines if line.amount] for name, lines in phases.items()},
-        beside,
-        overlapped=bool(job.train.staleness) or waves,
+        {"checkpoint_write": write, "client": client_line(job, sampled)},
+        evaluation,
+        evaluations(job),
+        overlapped=bool(job.train.staleness) or (job.train.waves > 1 and not memory.beside),
         steps=job.run.steps,
         devices=cluster.nodes * cluster.gpus,
         response_tokens=sampled.response_tokens,
     )
+    return replace(plan, phases={**plan.phases, "save": _save(architecture, job, machine, memory, plan)})
 
 
 def updates_of(sampled: Sampled, samples_per_update: int) -> list[tuple[Answers, ...]]:
@@ -126,43 +124,67 @@ def merged(lines: Sequence[Line]) -> list[Line]:
     found: dict[str, Line] = {}
     for line in lines:
         before = found[line.name].amount if line.name in found else 0.0
-        found[line.name] = Line(line.name, before + line.amount, line.basis)
+        found[line.name] = replace(line, amount=before + line.amount)
     return list(found.values())
 
 
-def _rollout(
+def _learning(
+    architecture: Architecture, job: TrainJob, machine: Machine, sampled: Sampled, memory: MemoryPlan
+) -> tuple[Line, list[Line]]:
+    """Return the pass that rewards or advantages need, and the lines of the optimizer steps with their passes."""
+    layout, algorithm = memory.layout, job.algorithm
+    share = layout.device == "cpu" if job.policy.shared_prefix is None else job.policy.shared_prefix
+    asks = algorithm.reward not in WITHOUT_POLICY or algorithm.advantage == "verl"
+    credit, update = 0.0, list[Line]()
+    for number, part in enumerate(updates_of(sampled, algorithm.samples_per_update)):
+        rows = rows_of(architecture, job.policy.tokens_per_micro_batch, layout.data, part, bool(share))
+        forward = total(pass_lines(architecture, layout, machine, rows, FORWARD))
+        old = algorithm.old_logprobs == "trainer" and number > 0 and not asks
+        update += update_lines(architecture, job.policy, layout, machine, rows)
+        update.append(Line("log-prob passes", (old + bool(algorithm.kl_coefficient)) * forward, PASS_BASIS))
+        update.append(planning_line(sum(len(group.responses) for group in part)))
+        credit += asks * forward
+    return Line("a log-prob pass", credit, PASS_BASIS), merged(update)
+
+
+def _decoding(
     architecture: Architecture,
     job: TrainJob,
     cluster: Cluster,
     hardware: Hardware,
     sampled: Sampled,
     memory: MemoryPlan,
-) -> list[Line]:
+    publishing: float,
+) -> tuple[list[Line], list[Line]]:
+    """Return the lines of rollouts and of an evaluation; none for what somebody else's servers or a plug-in do."""
     if memory.engine is None:
-        return []  # what somebody else's servers or a plug-in do is not known
-    ranks = memory.layout.ranks
-    decoder = decoder_of(job, memory.engine, cluster.servers(job.rollout, hardware.kind), ranks, sampled.mean_context)
-    return [rollout_line(architecture, job, hardware, memory.layout.width, decoder, sampled)]
+        return [], []
+    servers = cluster.servers(job.rollout, hardware.kind)
+    decoder = decoder_of(job, memory.engine, servers, memory.layout.ranks, sampled.mean_context)
+    width = memory.layout.width
+    rollout = rollout_line(architecture, job, hardware, width, decoder, sampled)
+    verdicts = verification_line(job, sampled, rollout.amount)
+    evaluation = (
+        evaluation_lines(architecture, job, hardware, width, decoder, sampled, publishing)
+        if job.evaluation.path is not None
+        else []
+    )
+    return [rollout, verdicts, batch_line(sampled, memory.layout.ranks)], evaluation
 
 
-def _sync(architecture: Architecture, job: TrainJob, hardware: Hardware, memory: MemoryPlan) -> list[Line]:
-    nbytes = sync_bytes(architecture, job.policy)
-    if job.rollout.engine == "local":
-        return [Line("weights to the engine", nbytes / hardware.hbm.value, hardware.hbm.basis)]
-    if not memory.beside or hardware.kind == "cpu":
-        return [Line("weights to the servers", nbytes / hardware.nic.value, hardware.nic.basis)]
-    stage = stage_buffers(architecture, memory.layout, 0)
-    moved = {"none": 0, "optimizer": stage.state, "all": stage.state + stage.weights}[job.policy.offload]
-    return [
-        Line("weights to the servers", nbytes / IPC_RATE, calibrated(IPC_RESULTS)),
-        Line("servers wake and sleep", WAKE_SECONDS, assumed("1 s")),
-        Line("offload and return", 2 * moved / hardware.host.value, hardware.host.basis),
-    ]
-
-
-def _save(architecture: Architecture, job: TrainJob, hardware: Hardware, memory: MemoryPlan) -> Line:
+def _save(
+    architecture: Architecture, job: TrainJob, machine: Machine, memory: MemoryPlan, plan: TimePlan
+) -> list[Line]:
+    """Return the share of a checkpoint in a step: its copy, and the wait for the write of the one before, where the
+    steps between are shorter."""
+    host, every = machine.hardware.host, job.run.save_every
     copied = max(snapshot_bytes(architecture, memory.layout, stage) for stage in range(memory.layout.pipeline))
-    return Line("checkpoint to host memory", copied / hardware.host.value / job.run.save_every, hardware.host.basis)
+    write = plan.beside["checkpoint_write"]
+    lines = [
+        Line("checkpoint to host memory", copied / host.value / every, host.basis),
+        Line("waiting for the write before", max(0.0, write.amount - every * plan.step) / every, write.basis),
+    ]
+    return [line for line in lines if line.amount]
 
 
 def _diagnostics(job: TrainJob, update: Sequence[Line]) -> list[Line]:

@@ -14,10 +14,12 @@ from fastsvs.plan.activations import recomputed_layers
 from fastsvs.plan.buffers import stage_buffers
 from fastsvs.plan.hardware import Hardware, Rate
 from fastsvs.plan.layout import Layout
-from fastsvs.plan.ledger import Line, assumed, calibrated
+from fastsvs.plan.ledger import Line, assumed, calibrated, total
+from fastsvs.plan.links import Machine, data_span, stage_span
 from fastsvs.plan.memory import TRAINER_RESULTS
 from fastsvs.plan.sampled import Answers
 from fastsvs.policy import Sizes, plan_rows
+from fastsvs.speeds import Operation
 
 ATTENTION_BACKWARD = 2.5
 """Work of attention's backward pass over its forward pass: five products for two."""
@@ -43,19 +45,6 @@ class RowWork:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """What passes run on."""
-
-    hardware: Hardware
-    gpus: int
-    """Number of devices of a node."""
-
-    def link(self, ranks: int) -> Rate:
-        """Return the rate between neighbours of a group that spans `ranks` successive ranks."""
-        return self.hardware.nvlink if ranks <= self.gpus else self.hardware.nic
-
-
-@dataclass(frozen=True, slots=True)
 class Pass:
     """Parts of passes over rows, in units of a forward pass."""
 
@@ -63,10 +52,13 @@ class Pass:
     attention: float
     elementwise: float
     messages: float
+    """Gathered or scattered activations of each layer."""
     head: float
+    ways: int
+    """Number of messages between stages for each row: activations, and gradients."""
 
 
-FORWARD = Pass(products=1, attention=1, elementwise=1, messages=4, head=1)
+FORWARD = Pass(products=1, attention=1, elementwise=1, messages=4, head=1, ways=1)
 
 
 @lru_cache(maxsize=256)
@@ -112,6 +104,7 @@ def update_pass(policy: PolicyConfig, layers: int) -> Pass:
         elementwise=3 + again,
         messages=10 + 4 * again,
         head=3,
+        ways=2,
     )
 
 
@@ -142,12 +135,13 @@ def pass_lines(
         Line("matrix products", sums[0], hardware.gemm.basis),
         Line("attention", sums[1], attention.basis),
         Line("element-wise", sums[2], calibrated(TRAINER_RESULTS)),
-        Line("tensor parallel messages", sums[3], machine.link(layout.tensor).basis),
-        Line("head", sums[4], hardware.gemm.basis),
+        _tensor_messages(architecture, layout, machine, busiest, kind),
+        _stage_messages(architecture, layout, machine, busiest, kind),
+        Line("head", sums[3], hardware.gemm.basis),
         Line("waiting for the host", idle * len(busiest), hardware.row.basis),
     ]
     if layout.pipeline > 1:
-        bubble = (layout.pipeline - 1) * float(parts.sum()) / len(busiest)
+        bubble = (layout.pipeline - 1) * total(lines) / len(busiest)
         lines.append(Line("pipeline bubble", bubble, assumed("1F1B: stages - 1 mean rows")))
     return [line for line in lines if line.amount]
 
@@ -157,14 +151,13 @@ def optimizer_lines(architecture: Architecture, layout: Layout, machine: Machine
     buffers = max(
         (stage_buffers(architecture, layout, stage) for stage in range(layout.pipeline)), key=lambda b: b.weights
     )
-    others = (layout.data - 1) / layout.data
-    link = machine.link(layout.ranks if layout.data > 1 else 1)
+    span = data_span(layout)
     share = buffers.gradients / layout.data
     moved = 2 * buffers.state + 3 * share + 2 * buffers.gradients  # read and written; gradients zeroed and their norm
     lines = [
-        Line("gradients to their owners", buffers.gradients * others / link.value, link.basis),
+        machine.message("gradients to their owners", "reduce-scatter", buffers.gradients, layout.data, span),
         Line("optimizer", moved / machine.hardware.hbm.value, HAND_COUNTED),
-        Line("new weights to all ranks", buffers.weights * others / link.value, link.basis),
+        machine.message("new weights to all ranks", "all-gather", buffers.weights, layout.data, span),
     ]
     return [line for line in lines if line.amount]
 
@@ -174,21 +167,37 @@ def _attention_rate(hardware: Hardware, rows: Sequence[RowWork]) -> Rate:
     return hardware.attention if tokens >= LONG * max(sequences, 1) else hardware.attention_short
 
 
+def _tensor_messages(a: Architecture, layout: Layout, machine: Machine, rows: Sequence[RowWork], kind: Pass) -> Line:
+    """Return what gathers and scatters of activations among tensor parallel ranks take, all of it exposed. An
+    all-reduce stands for a scatter and a gather where the sequence is not sharded."""
+    mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * layout.width
+    operation: Operation = "all-gather" if layout.shards_sequence else "all-reduce"
+    each = kind.messages if layout.shards_sequence else kind.messages / 2
+    count = each * layout.layers(a) * len(rows)
+    return machine.message("tensor parallel messages", operation, mean, layout.tensor, layout.tensor, count)
+
+
+def _stage_messages(a: Architecture, layout: Layout, machine: Machine, rows: Sequence[RowWork], kind: Pass) -> Line:
+    """Return what activations and gradients take between pipeline stages, of which each rank sends its own part. A
+    stage in the middle receives each row while another one is sent."""
+    mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * layout.width / layout.sequence
+    count = kind.ways * len(rows) if layout.pipeline > 1 else 0
+    return machine.message("messages between stages", "point-to-point", mean, 2, stage_span(layout), count)
+
+
 def _seconds(a: Architecture, layout: Layout, machine: Machine, row: RowWork, kind: Pass) -> tuple[float, ...]:
-    """Return what a row takes on the slowest stage: products, attention, element-wise, messages, head."""
+    """Return what a row takes on the slowest stage: products, attention, element-wise, head."""
     hardware, layers = machine.hardware, layout.layers(a)
     matrices = a.hidden * a.head_dim * (2 * a.heads + 2 * a.groups) + 3 * a.hidden * a.ffn
     products = 2 * row.tokens * matrices * layers / layout.tensor
     scores = 2 * row.squares * a.heads * a.head_dim * layers / layout.tensor
     heads = (a.heads + a.groups) * a.head_dim * (2 + 2 * a.qk_norm)
     moved = layout.width * (10 * a.hidden / layout.sequence + (heads + 3 * a.ffn) / layout.tensor)
-    message = row.tokens * a.hidden * layout.width * (layout.tensor - 1) / layout.tensor
     logits = row.predicted * a.padded_vocabulary(layout.tensor) / layout.tensor
     return (
         kind.products * products / hardware.gemm.value,
         kind.attention * scores / _attention_rate(hardware, [row]).value,
         ELEMENTWISE * kind.elementwise * row.tokens * layers * moved / hardware.hbm.value,
-        kind.messages * layers * message / machine.link(layout.tensor).value if layout.tensor > 1 else 0.0,
         kind.head * 2 * logits * a.hidden / hardware.gemm.value
         + logits * LOGIT_BYTES * kind.head / 3 / hardware.hbm.value,
     )

@@ -13,9 +13,11 @@ from fastsvs.errors import UserError
 from fastsvs.plan.hardware import Hardware
 from fastsvs.plan.job import MemoryPlan, plan_memory
 from fastsvs.plan.layout import Cluster
+from fastsvs.plan.links import Machine
 from fastsvs.plan.refuse import Finding, connection_findings, memory_findings, time_findings
 from fastsvs.plan.sampled import Sampled
 from fastsvs.plan.step import TimePlan, plan_time
+from fastsvs.speeds import Speeds
 
 FITS = 0.95
 """Share of a device that a layout may take to be proposed: amounts that are assumed need the rest."""
@@ -27,6 +29,12 @@ class Machines:
 
     cluster: Cluster
     hardware: Hardware
+    speeds: Speeds | None = None
+    """Measured speeds of messages and storage; None takes those of `hardware`."""
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(self.hardware, self.cluster.gpus, self.speeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ def plan_job(architecture: Architecture, job: TrainJob, machines: Machines, samp
     """Return the plan of a job. Raises UserError for a layout that does not suit the model or the machines."""
     check_layout(architecture, job.policy, machines.cluster.trainers(job.rollout))
     memory = plan_memory(architecture, job, machines.cluster, machines.hardware, sampled.tokens)
-    time = plan_time(architecture, job, machines.cluster, machines.hardware, sampled, memory)
+    time = plan_time(architecture, job, machines.cluster, machines.machine, sampled, memory)
     servers = machines.cluster.servers(job.rollout, machines.hardware.kind)
     found = [*memory_findings(job, memory), *time_findings(job, time), *connection_findings(job, servers)]
     return JobPlan(memory, time, found)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
 from fastsvs import distributed
 from fastsvs.architecture import Architecture
 from fastsvs.config import TrainJob
-from fastsvs.plan import Cluster, Present, check_fits
+from fastsvs.files import write_json
+from fastsvs.plan import (
+    Cluster,
+    Machines,
+    Present,
+    assumed_step,
+    check_fits,
+    name_of_device,
+    plan_job,
+    read_hardware,
+    record,
+)
 from fastsvs.rollout import read_nodes
 
 
@@ -18,6 +30,17 @@ def check_machine(architecture: Architecture, job: TrainJob) -> list[str]:
     cannot."""
     nodes = read_nodes(job.rollout)
     return check_fits(architecture, job, Cluster(nodes.count, nodes.ranks_per_node), present())
+
+
+def record_plan(architecture: Architecture, job: TrainJob, path: Path) -> None:
+    """Write what the job is planned to take of the machines that it runs on, under assumed lengths, to `path`; nothing
+    where the hardware table does not know them."""
+    gpu = torch.cuda.get_device_name() if distributed.device().type == "cuda" else "cpu"
+    if (name := name_of_device(gpu)) is None:
+        return
+    nodes, sampled = read_nodes(job.rollout), assumed_step(job)
+    machines = Machines(Cluster(nodes.count, nodes.ranks_per_node), read_hardware(name))
+    write_json(path, record(plan_job(architecture, job, machines, sampled), machines, sampled))
 
 
 def present() -> Present:

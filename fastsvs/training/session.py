@@ -39,6 +39,7 @@ from fastsvs.training.checks import (
     takes_turns,
     why_whole_steps,
 )
+from fastsvs.training.machine import record_plan
 from fastsvs.training.offloading import OffloadingSync
 from fastsvs.training.preflight import encode_text, preflight
 from fastsvs.training.saving import SaveSchedule
@@ -154,6 +155,7 @@ class Session:
         self.folder.begin(start)
         if distributed.is_main():
             keep_base(self.job.model, self.inputs.tokenizer, self.folder.root)
+            record_plan(self.policy.architecture, self.job, self.folder.layout.plan)
         for name, link in self.folder.links.items():
             self.progress.say(f"{name}: {link}")
         if start:
