@@ -13,6 +13,7 @@ from fastsvs.report.families import Included, StepSamples, choose
 from fastsvs.report.folder import RunFiles, read_run
 from fastsvs.report.headline import headline, time_split
 from fastsvs.report.notices import Number
+from fastsvs.report.planned import planned
 
 DIGITS = 6
 """Number of significant digits of a metric on the page."""
@@ -67,6 +68,7 @@ def _run(run: RunFiles, arm: int, name: str, chosen: Sequence[StepSamples], incl
         "metrics": columns(run.metrics),
         "evaluations": {str(step): result for step, result in run.evaluations.items()},
         "time": columns([{"step": row["step"], **time_split(row)} for row in run.metrics]),
+        "plan": planned(run),
         "samples": asdict(included),
         "notices": [*run.notices, *(line for samples in chosen for line in samples.notices)],
     }

@@ -33,6 +33,8 @@ class RunFiles:
     evaluations: dict[int, dict[str, Any]] = field(default_factory=dict)
     samples: dict[int, Path] = field(default_factory=dict)
     """Files of responses, by step."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """What the run was planned to take; empty for one that recorded no plan."""
     finished: bool = False
     notices: tuple[str, ...] = ()
     """Lines about what of these files was left out."""
@@ -78,6 +80,7 @@ def read_run(path: Path) -> RunFiles:
         metrics=metrics,
         evaluations=evaluations,
         samples=run.sample_files(),
+        plan=notices.finite(notices.mapping(layout.plan), layout.plan),
         finished=layout.summary.is_file(),
         notices=tuple(notices.lines()),
     )

@@ -7,6 +7,7 @@ import { grouped, listed, plural } from "./format.js";
 import { drawHeadline } from "./headline.js";
 import { follow } from "./live.js";
 import { drawNotices } from "./notices.js";
+import { drawPlanned } from "./planned.js";
 import { drawSettings } from "./settings.js";
 import { asked, get, LIVE } from "./source.js";
 import { onTheme, startTheme } from "./theme.js";
@@ -29,6 +30,7 @@ async function draw(head, browser) {
   drawNotices(head);
   drawHeadline(head);
   redrawFigures();
+  drawPlanned(head);
   drawSettings(head);
   byId("included").textContent = included(head);
   byId("more").hidden = head.runs.every(({ samples }) => samples.responses === samples.of_responses);
