@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from statistics import median
 from typing import Any
 
@@ -31,8 +32,9 @@ class Compared:
 
     @property
     def error(self) -> float | None:
-        """Return by which share the plan is over the measurement; None where nothing was measured of it."""
-        return self.planned / self.measured - 1 if self.measured else None
+        """Return by which share the plan is over the measurement; None where that is no number, as over nothing."""
+        over = self.planned / self.measured - 1 if self.measured else inf
+        return over if isfinite(over) else None
 
 
 def compare(planned: Mapping[str, Figure], rows: Sequence[Mapping[str, Any]]) -> list[Compared]:
@@ -50,4 +52,4 @@ def compare(planned: Mapping[str, Figure], rows: Sequence[Mapping[str, Any]]) ->
 def _typical(name: str, values: Sequence[float], steps: int) -> float:
     if name.startswith("system/peak"):
         return max(values)
-    return sum(values) / steps if name in ("time/save", "time/diagnostics") else median(values)
+    return sum(value / steps for value in values) if name in ("time/save", "time/diagnostics") else median(values)

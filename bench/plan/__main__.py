@@ -1,7 +1,7 @@
 """`python -m bench.plan --out DIR`: what `fastsvs plan` says of updates, beside what they take.
 
 On this CPU the updates of `bench.plan.cases` are run and planned. Of a GPU nothing is run: the plan is held against
-what `bench.trainer` has published of one.
+what `bench.trainer` has published of one, and against what others have published of jobs like ours.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.plan import checking, published
 from bench.plan.cases import CALIBRATED_ON, CASES
 from bench.plan.planned import GPU_CASES, measured_on_gpu, on_gpu, planned
 from bench.report import Row, publish
+from fastsvs.plan import CHECK_SECONDS
 
 CPU_METRIC = "update: processor time of the busiest rank"
 PLANNED, MEASURED = "planned", "measured"
@@ -26,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     options = parser.parse_args()
-    publish("plan", [*on_this_cpu(), *on_published_gpu()], options.out)
+    publish("plan", [*on_this_cpu(), *of_checks(), *on_published_gpu(), *published.rows()], options.out)
 
 
 def on_this_cpu() -> Iterator[Row]:
@@ -34,6 +36,11 @@ def on_this_cpu() -> Iterator[Row]:
         note = "the table's `cpu` is from it" if name in CALIBRATED_ON else "predicted"
         yield Row(name, MEASURED, CPU_METRIC, run(name), "s", note=note)
         yield Row(name, PLANNED, CPU_METRIC, planned(case), "s", note=note)
+
+
+def of_checks() -> Iterator[Row]:
+    yield Row("check of an answer", MEASURED, "processor time", checking.seconds(), "s", note="forms of MATH's answers")
+    yield Row("check of an answer", PLANNED, "processor time", CHECK_SECONDS, "s")
 
 
 def on_published_gpu() -> Iterator[Row]:

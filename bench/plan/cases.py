@@ -65,6 +65,7 @@ CASES = {
     "tiny, TP 2, long responses": replace(BASE, groups=6, response=200, ranks=2, changes={"tensor_parallel": 2}),
     "tiny, TP 2, twice the batch": replace(BASE, groups=48, ranks=2, changes={"tensor_parallel": 2}),
     "50 M": replace(BASE, groups=4, wide=True),
+    "50 M, computed again": replace(BASE, groups=4, wide=True, changes={"recompute": "full"}),
     "50 M, long responses": replace(BASE, groups=1, response=200, wide=True),
 }
 

@@ -4,6 +4,7 @@ machines: pure functions over dataclasses, whose amounts say what they rest on."
 from fastsvs.plan.activations import Row, activations
 from fastsvs.plan.buffers import checkpoint_bytes, snapshot_bytes, stage_buffers, total_parameters
 from fastsvs.plan.hardware import Hardware, known_hardware, name_of_device, read_hardware
+from fastsvs.plan.hosts import CHECK_SECONDS
 from fastsvs.plan.layout import Cluster, DeviceKind, Layout, layout_of
 from fastsvs.plan.ledger import EXACT, GIB, Basis, Line, assumed, calibrated, certain, total
 from fastsvs.plan.links import Machine
@@ -18,6 +19,7 @@ from fastsvs.plan.whole import JobPlan, Machines, changed, every_layout, neighbo
 from fastsvs.plan.workload import P99, SCHEDULES, Lengths, Workload
 
 __all__ = [
+    "CHECK_SECONDS",
     "EXACT",
     "GIB",
     "P99",

@@ -23,6 +23,17 @@ CONFIG: dict[str, Any] = {
     "policy": {"optimizer": {"learning_rate": 0.0002}},
     "run": {"dir": "runs/hand", "seed": 3, "steps": 4},
 }
+PLAN: dict[str, Any] = {
+    "nodes": 2,
+    "gpus": 8,
+    "hardware": "h100",
+    "lengths": "assumed (as long as ever)",
+    "figures": {
+        "time/update": {"value": 6.0, "unit": "s"},
+        "time/checkpoint_write": {"value": 9.0, "unit": "s"},
+        "dynamics/sparsity/bf16": {"value": 0.95, "unit": "share"},
+    },
+}
 ENVIRONMENT = {"python": "3.11.7", "packages": {"torch": "2.13.0"}, "gpus": []}
 
 
@@ -161,6 +172,7 @@ def write_run(folder: Path, *, steps: int = 4, **changes: Any) -> Path:
         place[last] = value
     write(folder / "config.yaml", yaml.safe_dump(config))
     write(folder / "environment.json", json.dumps(ENVIRONMENT))
+    write(folder / "plan.json", json.dumps(PLAN))
     write_lines(folder / "metrics.jsonl", map(metrics, range(1, steps + 1)))
     for step, mean in ((0, 0.3), (2, 0.35), (4, 0.45)):
         write(folder / "evaluations" / f"step_{step}.json", json.dumps(evaluation(mean)))

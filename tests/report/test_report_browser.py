@@ -97,6 +97,17 @@ def single(folders: list[Path]) -> Path:
     return write_report(folders[:1], folders[0].parent / "single.html", 1000)
 
 
+def test_the_plan_is_a_section_of_its_own(visit: Callable[..., Opened], report: Path, tmp_path: Path) -> None:
+    opened = visit(report)
+    shown = opened.text("#plan")
+    assert "on 2 x 8 h100. Lengths: assumed (as long as ever)." in shown
+    assert "time/update 6 s 5 s +20%" in shown
+    (bare := write_run(tmp_path / "bare")).joinpath("plan.json").unlink()
+    without = visit(write_report([bare], tmp_path / "bare.html", 10))
+    assert not without.page.locator("#plan").is_visible()
+    assert not without.page.locator('nav a[href="#plan"]').is_visible()
+
+
 def test_what_is_spoiled_is_said_at_the_head(visit: Callable[..., Opened], tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "environment.json").write_text(HOSTILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from math import isfinite
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsvs.errors import UserError
+from fastsvs.planned import Figure, compare
 from fastsvs.report.compare import arms, settings
 from fastsvs.report.document import build
 from fastsvs.report.families import choose, scattered, spread
@@ -127,6 +129,36 @@ def test_what_is_spoiled_is_named(tmp_path: Path, files: dict[str, str], message
         write(tmp_path / name, text)
     [notice] = read_run(tmp_path).notices
     assert re.search(message, notice)
+
+
+def test_a_plan_stands_beside_what_was_measured(folder: Path, tmp_path: Path) -> None:
+    plan = build([folder], 10).head["runs"][0]["plan"]
+    assert (plan["machines"], plan["lengths"]) == ("2 x 8 h100", "assumed (as long as ever)")
+    update, sparsity = plan["rows"]
+    assert update == {
+        "metric": "time/update",
+        "planned": 6.0,
+        "measured": 5.0,
+        "unit": "s",
+        "error": pytest.approx(0.2),
+    }
+    assert sparsity["error"] == pytest.approx(0)
+    (folder_without := write_run(tmp_path / "run")).joinpath("plan.json").unlink()
+    assert build([folder_without], 10).head["runs"][0]["plan"] is None
+
+
+@given(
+    planned=st.floats(allow_nan=False, allow_infinity=False),
+    rows=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
+    name=st.sampled_from(["time/update", "time/save", "system/peak_memory"]),
+)
+def test_what_is_compared_are_numbers(planned: float, rows: list[float], name: str) -> None:
+    steps = [{"step": step, name: value} for step, value in enumerate(rows, 1)]
+    found = compare({name: Figure(planned, "s")}, steps)
+    assert len(found) == (len(rows) > 1)
+    for one in found:
+        assert min(rows[1:]) - abs(min(rows[1:])) * 1e-9 <= one.measured <= max(rows[1:]) + abs(max(rows[1:])) * 1e-9
+        assert one.error is None or isfinite(one.error)
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:

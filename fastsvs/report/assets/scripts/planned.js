@@ -18,7 +18,7 @@ function table({ name, plan }) {
     { class: "scroll", tabindex: 0, role: "region", "aria-label": `Plan of ${name}` },
     h(
       "table",
-      { class: "settings planned" },
+      { class: "planned" },
       h("caption", {}, `${name} on ${plan.machines}. Lengths: ${plan.lengths}.`),
       h("thead", {}, h("tr", {}, COLUMNS.map((column) => h("th", { scope: "col" }, column)))),
       h("tbody", {}, plan.rows.map(row)),
