@@ -5,7 +5,8 @@ from .linear_policy_loss import PolicyLossResult, linear_policy_loss
 from .logprob import logprob_entropy
 from .mean_logprob import linear_mean_logprob
 from .rows_torch import IGNORE_INDEX
-from .token_loss import PolicyLossSettings, TokenInputs, TokenLossFunction
+from .settings import PolicyLossSettings
+from .token_loss import TokenInputs, TokenLossFunction
 
 __all__ = [
     "IGNORE_INDEX",

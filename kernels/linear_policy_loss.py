@@ -29,7 +29,8 @@ from .dispatch import (
 )
 from .pieces import row_groups
 from .rows_torch import accumulation_dtype
-from .token_loss import PolicyLossSettings, TokenInputs, TokenLossFunction
+from .settings import PolicyLossSettings
+from .token_loss import TokenInputs, TokenLossFunction
 from .vocabulary import Vocabulary, vocabulary
 
 
@@ -43,7 +44,7 @@ class PolicyLossResult(NamedTuple):
     entropy: Tensor
     """Entropies in nats, [tokens]."""
     metrics: dict[str, Tensor]
-    """Metrics of the loss, [tokens] each."""
+    """Metrics of the loss, [tokens] each; by the same names for any number of tokens."""
 
 
 def linear_policy_loss(
@@ -65,7 +66,7 @@ def linear_policy_loss(
         hidden, weight, targets, temperature, vocab_size, group, workspace_bytes: as in `linear_logprob_entropy`.
         inputs: what the loss needs of each token, [tokens] each.
         loss: settings of a known loss, or the caller's own function, which must give each token's loss from that
-            token's log-prob and entropy alone.
+            token's log-prob and entropy alone. It is called with no tokens where none has a target.
         weight_grad: [vocab_shard, hidden] in the accumulation dtype, e.g. Megatron's `main_grad`. The gradient of
             `weight` is added to it during this call, autograd gets none, and the upstream gradient must be 1.
 
@@ -96,7 +97,7 @@ def linear_policy_loss(
         for pieces in groups:
             fresh = weight_grad is None and not results
             results += policy.group(pieces, x_grad, None if total is None else total[: part.owned], fresh)
-        result = _joined(results, x)
+        result = _joined(results) if results else policy.nothing()
         logprobs, entropy = (spread(values, rows, len(hidden)) for values in (result.logprobs, result.entropy))
         metrics = {name: spread(values, rows, len(hidden)) for name, values in result.metrics.items()}
         own_grad = None if total is None or total is weight_grad else total.to(weight.dtype)
@@ -141,6 +142,12 @@ class _Policy:
             (write_product if fresh else add_product)(gradient.t(), self.x[group], weight_grad)
         return results
 
+    def nothing(self) -> PolicyLossResult:
+        """Return the result for no rows. It has the metrics' names, by which ranks reduce them together."""
+        empty = self.x.new_zeros(0, dtype=accumulation_dtype(self.x))
+        found = policy_kernels(self.x).token_gradients(self.loss, empty, empty, self.inputs, slice(0, 0))
+        return PolicyLossResult(empty.sum(), empty, empty, found.metrics)
+
     def _piece(self, at: slice, gradient: Tensor | None) -> PolicyLossResult:
         """Compute one piece, and write the gradient of its logits into `gradient`, where that is wanted."""
         x, targets, inverse, part = self.x[at], self.targets[at], pick_if(self.inverse, at), self.part
@@ -157,10 +164,7 @@ class _Policy:
         return PolicyLossResult(objective, logprobs, entropy, slopes.metrics)
 
 
-def _joined(pieces: list[PolicyLossResult], like: Tensor) -> PolicyLossResult:
-    if not pieces:
-        empty = like.new_zeros(0, dtype=accumulation_dtype(like))
-        return PolicyLossResult(empty.sum(), empty, empty, {})
+def _joined(pieces: list[PolicyLossResult]) -> PolicyLossResult:
     return PolicyLossResult(
         torch.stack([piece.loss for piece in pieces]).sum(),
         torch.cat([piece.logprobs for piece in pieces]),

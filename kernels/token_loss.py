@@ -8,34 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple, assert_never
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .settings import Estimator, PolicyLossSettings
+
 LOG_RATIO_LIMIT = 20.0
 Metrics = dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyLossSettings:
-    """The settings of the losses that the kernels know."""
-
-    loss: str = "ppo"
-    """Name of the loss: `ppo` (also GRPO's, DAPO's, Dr.GRPO's and BNPO's), `cispo` or `sapo`."""
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    dual_clip: float | None = 3.0
-    ratio_min: float = 0.0
-    ratio_max: float = 5.0
-    sapo_temperature_positive: float = 1.0
-    sapo_temperature_negative: float = 1.05
-    rollout_correction: Literal["none", "tis", "icepop"] = "none"
-    tis_cap: float = 2.0
-    icepop_range: tuple[float, float] = (0.5, 5.0)
-    kl_coefficient: float = 0.0
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    entropy_coefficient: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +26,8 @@ class TokenInputs:
     advantages: Tensor
     weights: Tensor
     """Weight of the token's loss in the objective (aggregation over tokens, sequences, ranks), with any further
-    scale."""
+    scale. A token of weight 0 adds nothing, whatever its other inputs hold: NaN neither reaches the loss nor a
+    gradient."""
     old_logprobs: Tensor | None = None
     """Log-probs of the policy before the batch's first update; None when that is this policy, and every ratio is 1."""
     rollout_logprobs: Tensor | None = None
@@ -60,7 +42,8 @@ class TokenInputs:
 
 
 class TokenGradients(NamedTuple):
-    """The loss of each token, its gradients and its metrics."""
+    """The loss of each token, its gradients and its metrics. For a token of weight 0 the gradients are 0, and so is
+    whatever else is not finite."""
 
     loss: Tensor
     """Loss without the weights."""
@@ -89,8 +72,26 @@ def token_gradients(
         at = logprobs.detach().requires_grad_(), entropy.detach().requires_grad_()
         values, metrics = loss(*at, rows) if callable(loss) else token_loss(loss, *at, own)
         slopes = torch.autograd.grad(values, at, own.weights, allow_unused=True)
-    of_logprobs = torch.zeros_like(logprobs) if slopes[0] is None else slopes[0]
-    return TokenGradients(values.detach(), of_logprobs, slopes[1], metrics)
+    absent = own.weights == 0
+    of_logprobs = torch.zeros_like(logprobs) if slopes[0] is None else slopes[0].masked_fill(absent, 0.0)
+    of_entropy = None if slopes[1] is None else slopes[1].masked_fill(absent, 0.0)
+    metrics = {name: _finite_where(absent, metric) for name, metric in metrics.items()}
+    return TokenGradients(_finite_where(absent, values.detach()), of_logprobs, of_entropy, metrics)
+
+
+def metric_names(settings: PolicyLossSettings, inputs: TokenInputs) -> list[str]:
+    """Return the names of the metrics of a loss, in the order of `token_loss` and of the Triton kernel."""
+    names = ["ratio", "ratio_cut", "approx_kl"]
+    if inputs.rollout_logprobs is not None:
+        names += ["rollout_mismatch"]
+    names += ["gradient_kept"] if settings.loss == "sapo" else ["clip_fraction_low", "clip_fraction_high"]
+    if settings.loss == "ppo" and settings.dual_clip is not None:
+        names += ["clip_fraction_dual"]
+    if settings.rollout_correction != "none":
+        names += ["correction_weight", "correction_limited"]
+    if settings.kl_coefficient:
+        names += ["reference_kl"]
+    return names
 
 
 def token_loss(
@@ -98,13 +99,18 @@ def token_loss(
 ) -> tuple[Tensor, Metrics]:
     """Return the whole loss of each token, and its metrics. Raises ValueError for an unknown name or a missing
     input."""
-    if settings.loss not in SURROGATES:
-        raise ValueError(f"unknown token-level loss {settings.loss!r}: known are {', '.join(SURROGATES)}")
+    check_name(settings)
     old = logprobs.detach() if inputs.old_logprobs is None else inputs.old_logprobs
     loss, metrics = SURROGATES[settings.loss](logprobs, old, inputs.advantages, settings)
     return with_terms(
         loss, metrics, settings, logprobs, entropy, old, inputs.rollout_logprobs, inputs.reference_logprobs
     )
+
+
+def check_name(settings: PolicyLossSettings) -> None:
+    """Raise ValueError for a loss of an unknown name."""
+    if settings.loss not in SURROGATES:
+        raise ValueError(f"unknown token-level loss {settings.loss!r}: known are {', '.join(SURROGATES)}")
 
 
 def check(settings: PolicyLossSettings, rollout: Tensor | None, reference: Tensor | None) -> None:
@@ -202,20 +208,17 @@ def rollout_weights(old: Tensor, rollout: Tensor | None, settings: PolicyLossSet
         return None, {}
     assert rollout is not None
     raw = clamped_log_ratio(old.detach(), rollout).exp()
-    match settings.rollout_correction:
-        case "tis":
-            limited = raw > settings.tis_cap
-            weights = raw.clamp(max=settings.tis_cap)
-        case "icepop":
-            low, high = settings.icepop_range
-            limited = (raw < low) | (raw > high)
-            weights = raw.masked_fill(limited, 0.0)
-        case _:
-            assert_never(settings.rollout_correction)
+    if settings.rollout_correction == "tis":
+        limited = raw > settings.tis_cap
+        weights = raw.clamp(max=settings.tis_cap)
+    else:
+        low, high = settings.icepop_range
+        limited = (raw < low) | (raw > high)
+        weights = raw.masked_fill(limited, 0.0)
     return weights, {"correction_weight": weights, "correction_limited": limited.to(raw.dtype)}
 
 
-def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: Literal["k1", "k2", "k3"]) -> Tensor:
+def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: Estimator) -> Tensor:
     """Return estimates of KL(policy || reference) from the sampled token (http://joschu.net/blog/kl-approx.html): with
     d = reference - logprobs, k1 = -d, k2 = d^2 / 2, k3 = exp(d) - d - 1.
 
@@ -231,7 +234,7 @@ def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: Literal["k1", "k
             difference = clamped_log_ratio(reference, logprobs)
             return torch.expm1(difference) - difference
         case _:
-            assert_never(estimator)
+            raise ValueError(f"unknown estimator of the KL divergence {estimator!r}: known are k1, k2 and k3")
 
 
 def ratio_metrics(now: Tensor, old: Tensor, rollout: Tensor | None) -> Metrics:
@@ -250,3 +253,8 @@ def clamped_log_ratio(logprobs: Tensor, baseline: Tensor) -> Tensor:
     """Return `logprobs - baseline` within +-20, without gradient where it is cut (the SvS code's clamp, seen in verl
     too)."""
     return (logprobs - baseline).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+def _finite_where(absent: Tensor, values: Tensor) -> Tensor:
+    """Return `values` with 0 for those that are not finite, where `absent`."""
+    return values.masked_fill(absent & ~values.isfinite(), 0)

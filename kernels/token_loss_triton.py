@@ -5,18 +5,21 @@ The kernel replaces some sixty launches on vectors. Only the form of the loss is
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from . import token_loss
-from .token_loss import LOG_RATIO_LIMIT, PolicyLossSettings, TokenGradients, TokenInputs, TokenLossFunction
+from .settings import Correction, Estimator, PolicyLossSettings
+from .token_loss import LOG_RATIO_LIMIT, TokenGradients, TokenInputs, TokenLossFunction
 
 LIMIT = tl.constexpr(LOG_RATIO_LIMIT)
 SURROGATES = list(token_loss.SURROGATES)
-CORRECTIONS = ["none", "tis", "icepop"]
-ESTIMATORS = ["k1", "k2", "k3"]
+CORRECTIONS = get_args(Correction)
+ESTIMATORS = get_args(Estimator)
 BLOCK = 256
 WARPS = 4
 
@@ -31,11 +34,10 @@ def token_gradients(
     """Compute what `token_loss.token_gradients` does; a function of the user's own is passed on to that."""
     if callable(loss):
         return token_loss.token_gradients(loss, logprobs, entropy, inputs, rows)
-    if loss.loss not in token_loss.SURROGATES:
-        raise ValueError(f"unknown token-level loss {loss.loss!r}: known are {', '.join(SURROGATES)}")
+    token_loss.check_name(loss)
     own = inputs.at(rows)
     token_loss.check(loss, own.rollout_logprobs, own.reference_logprobs)
-    names = metric_names(loss, own)
+    names = token_loss.metric_names(loss, own)
     count = len(logprobs)
     out = torch.empty(3 + len(names), count, dtype=torch.float32, device=logprobs.device)
     if count:
@@ -75,21 +77,6 @@ def token_gradients(
         entropy=out[2] if loss.entropy_coefficient else None,
         metrics=dict(zip(names, out[3:], strict=True)),
     )
-
-
-def metric_names(settings: PolicyLossSettings, inputs: TokenInputs) -> list[str]:
-    """Return the names of the metrics, in the order in which the kernel writes them."""
-    names = ["ratio", "ratio_cut", "approx_kl"]
-    if inputs.rollout_logprobs is not None:
-        names += ["rollout_mismatch"]
-    names += ["gradient_kept"] if settings.loss == "sapo" else ["clip_fraction_low", "clip_fraction_high"]
-    if settings.loss == "ppo" and settings.dual_clip is not None:
-        names += ["clip_fraction_dual"]
-    if settings.rollout_correction != "none":
-        names += ["correction_weight", "correction_limited"]
-    if settings.kl_coefficient:
-        names += ["reference_kl"]
-    return names
 
 
 @triton.jit
@@ -136,38 +123,39 @@ def token_loss_kernel(
     cut = tl.abs(difference) > LIMIT
     ratio = tl.exp(log_ratio)
     moving = tl.where(cut, 0.0, ratio)  # d ratio / d log-prob
+    absent = weight == 0
     metric = out + 3 * count + token
-    metric = _store(metric, ratio, held, count)
-    metric = _store(metric, cut.to(tl.float32), held, count)
-    metric = _store(metric, _excess(log_ratio), held, count)
+    metric = _store(metric, ratio, absent, held, count)
+    metric = _store(metric, cut.to(tl.float32), absent, held, count)
+    metric = _store(metric, _excess(log_ratio), absent, held, count)
     if rollout_logprobs is not None:
         rollout = tl.load(rollout_logprobs + token, mask=held, other=0.0)
-        metric = _store(metric, tl.abs(old - rollout), held, count)
+        metric = _store(metric, tl.abs(old - rollout), absent, held, count)
 
     if SURROGATE == 0:  # ppo
         free, bound = -ratio * advantage, -_clamp(ratio, clip_low, clip_high) * advantage
         loss = tl.where(bound > free, bound, free)
         slope = tl.where(bound > free, 0.0, -advantage * moving)
-        metric = _store(metric, ((advantage < 0) & (ratio < clip_low)).to(tl.float32), held, count)
-        metric = _store(metric, ((advantage > 0) & (ratio > clip_high)).to(tl.float32), held, count)
+        metric = _store(metric, ((advantage < 0) & (ratio < clip_low)).to(tl.float32), absent, held, count)
+        metric = _store(metric, ((advantage > 0) & (ratio > clip_high)).to(tl.float32), absent, held, count)
         if DUAL:
             most = -dual_clip * advantage
             over = (advantage < 0) & (loss > most)
             loss = tl.where(over, most, loss)
             slope = tl.where(over, 0.0, slope)
-            metric = _store(metric, ((advantage < 0) & (ratio > dual_clip)).to(tl.float32), held, count)
+            metric = _store(metric, ((advantage < 0) & (ratio > dual_clip)).to(tl.float32), absent, held, count)
     elif SURROGATE == 1:  # cispo
         slope = -_clamp(ratio, ratio_min, ratio_max) * advantage
         loss = slope * now
-        metric = _store(metric, (ratio < ratio_min).to(tl.float32), held, count)
-        metric = _store(metric, (ratio > ratio_max).to(tl.float32), held, count)
+        metric = _store(metric, (ratio < ratio_min).to(tl.float32), absent, held, count)
+        metric = _store(metric, (ratio > ratio_max).to(tl.float32), absent, held, count)
     else:  # sapo
         tau = tl.where(advantage > 0, temperature_positive, temperature_negative)
         gate = 1 / (1 + tl.exp(-tau * (ratio - 1)))
         kept = 4 * gate / (1 + tl.exp(tau * (ratio - 1)))  # the other factor is 1 - gate, with all its digits
         loss = -advantage * 4 / tau * gate
         slope = -advantage * kept * moving
-        metric = _store(metric, kept, held, count)
+        metric = _store(metric, kept, absent, held, count)
 
     if CORRECTION != 0:
         raw = tl.exp(_clamp(old - rollout, -LIMIT, LIMIT))
@@ -179,8 +167,8 @@ def token_loss_kernel(
             correction = tl.where(limited, 0.0, raw)
         loss *= correction
         slope *= correction
-        metric = _store(metric, correction, held, count)
-        metric = _store(metric, limited.to(tl.float32), held, count)
+        metric = _store(metric, correction, absent, held, count)
+        metric = _store(metric, limited.to(tl.float32), absent, held, count)
 
     if KL != 0:
         reference = tl.load(reference_logprobs + token, mask=held, other=0.0)
@@ -196,13 +184,13 @@ def token_loss_kernel(
             kl_slope = tl.where(tl.abs(reference - now) > LIMIT, 0.0, -(kl + away))
         loss += kl_coefficient * kl
         slope += kl_coefficient * kl_slope
-        _store(metric, kl, held, count)
+        _store(metric, kl, absent, held, count)
 
     if ENTROPY:
         loss -= entropy_coefficient * tl.load(entropy + token, mask=held, other=0.0)
         tl.store(out + 2 * count + token, -entropy_coefficient * weight, mask=held)
-    tl.store(out + token, loss, mask=held)
-    tl.store(out + count + token, slope * weight, mask=held)
+    _store(out + token, loss, absent, held, count)
+    tl.store(out + count + token, tl.where(absent, 0.0, slope * weight), mask=held)
 
 
 @triton.jit
@@ -226,7 +214,7 @@ def _clamp(x, low, high):
 
 
 @triton.jit
-def _store(metric, values, held, count):
-    """Write a metric, and return where the next one goes."""
-    tl.store(metric, values, mask=held)
-    return metric + count
+def _store(place, values, absent, held, count):
+    """Write `values`, with 0 for those that are not finite where `absent`, and return the next place."""
+    tl.store(place, tl.where(absent & (values - values != 0), 0.0, values), mask=held)
+    return place + count

@@ -143,13 +143,17 @@ def test_ignored_tokens_are_as_if_absent(kernels, workspace):
     assert torch.equal(weight_grad, torch.autograd.grad(alone.loss, weight)[0])
 
 
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.loss)
 @pytest.mark.parametrize("tokens", [0, 7])
-def test_nothing_to_compute(tokens):
-    hidden, weight, _, inputs = sample("cpu")
-    targets = torch.full((tokens,), IGNORE_INDEX)
-    result = linear_policy_loss(hidden[:tokens], weight, targets, inputs.at(slice(tokens)), LOSSES[0])
+def test_nothing_to_compute(kernels, tokens, loss):
+    hidden, weight, some, inputs = sample(kernels)
+    targets = torch.full((tokens,), IGNORE_INDEX, device=kernels)
+    result = linear_policy_loss(hidden[:tokens], weight, targets, inputs.at(slice(tokens)), loss)
+    usual = linear_policy_loss(hidden, weight, some, inputs, loss)
+    assert list(result.metrics) == list(usual.metrics)  # so that ranks can reduce them by name
+    assert all(torch.equal(values.cpu(), torch.zeros(tokens)) for values in result.metrics.values())
     assert result.loss == 0
-    assert torch.equal(result.logprobs, torch.zeros(tokens))
+    assert torch.equal(result.logprobs.cpu(), torch.zeros(tokens))
     grads = torch.autograd.grad(result.loss, (hidden, weight))
     assert all(torch.equal(grad, torch.zeros_like(grad)) for grad in grads)
 
@@ -256,6 +260,30 @@ def test_a_loss_of_ones_own(kernels, workspace):
     for a, b in zip(*(torch.autograd.grad(x, (hidden, weight)) for x in (result.loss, expected)), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
     assert torch.equal(result.metrics["rise"], rise.masked_fill(targets == IGNORE_INDEX, 0.0))
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.loss)
+def test_tokens_of_weight_0_may_have_no_numbers(kernels, workspace, loss):
+    """Their inputs reach neither the loss nor a gradient; nor by way of a loss of one's own."""
+    hidden, weight, targets, inputs = sample(kernels)
+    absent = torch.arange(23, device=kernels) % 4 == 1
+    weights = inputs.weights.masked_fill(absent, 0.0)
+    broken = {name: getattr(inputs, name).masked_fill(absent, torch.nan) for name in TokenInputs.__slots__}
+    broken = TokenInputs(**broken | {"weights": weights})
+    whole = replace(inputs, weights=weights)
+
+    def own(logprobs, entropy, rows):
+        return broken.advantages[rows] * logprobs - entropy, {"own": broken.advantages[rows]}
+
+    for formula, expected in ((loss, linear_policy_loss(hidden, weight, targets, whole, loss)), (own, None)):
+        found = linear_policy_loss(hidden, weight, targets, broken, formula, workspace_bytes=workspace)
+        grads = torch.autograd.grad(found.loss, (hidden, weight))
+        assert all(values.isfinite().all() for values in (found.loss, *grads, *found.metrics.values()))
+        assert grads[0][absent].abs().max() == 0
+        if expected is not None:
+            torch.testing.assert_close(found.loss, expected.loss)
+            for ours, theirs in zip(grads, torch.autograd.grad(expected.loss, (hidden, weight)), strict=True):
+                torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
 def test_twice_the_same_bits(kernels, workspace):

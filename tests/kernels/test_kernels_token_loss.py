@@ -165,3 +165,98 @@ def test_what_is_missing_is_named(device, options, message):
             module.token_gradients(
                 PolicyLossSettings(**options), values, values, TokenInputs(values, values), slice(None)
             )
+
+
+NOT_FINITE = [torch.nan, torch.inf, -torch.inf]
+
+
+@pytest.mark.parametrize(
+    ("loss", "correction", "estimator"),
+    list(product(["ppo", "cispo", "sapo"], ["none", "tis", "icepop"], [None, "k1", "k2", "k3"])),
+)
+def test_a_token_of_weight_0_adds_nothing_whatever_its_inputs_hold(device, loss, correction, estimator):
+    """Each of its inputs in turn is no number; the others' results stay as they are."""
+    from fastsvs.kernels import token_loss_triton
+
+    options = PolicyLossSettings(
+        loss=loss,
+        rollout_correction=correction,
+        kl_coefficient=0.3 if estimator else 0.0,
+        kl_estimator=estimator or "k3",
+        entropy_coefficient=0.01,
+    )
+    logprobs, entropy, inputs = tokens(count=20)
+    absent = torch.arange(20) % 2 == 0
+    given = {name: getattr(inputs, name).clone() for name in TokenInputs.__slots__}
+    given |= {"logprobs": logprobs.clone(), "entropy": entropy.clone()}
+    given["weights"][absent] = 0.0
+    names = [name for name in given if name != "weights"]
+    places = product(names, NOT_FINITE)
+    for place, (name, value) in zip(absent.nonzero().flatten().tolist() * 2, places, strict=False):
+        given[name][place] = value
+    there = {name: values.to(device) for name, values in given.items()}
+    for module in (token_loss, token_loss_triton):
+        found = module.token_gradients(
+            options,
+            there["logprobs"],
+            there["entropy"],
+            TokenInputs(**{name: there[name] for name in TokenInputs.__slots__}),
+            slice(None),
+        )
+        finite = {name: getattr(inputs, name).to(device) for name in TokenInputs.__slots__}
+        finite["weights"] = there["weights"]
+        whole = module.token_gradients(
+            options, logprobs.to(device), entropy.to(device), TokenInputs(**finite), slice(None)
+        )
+        for values, expected in (
+            (found.loss, whole.loss),
+            (found.logprobs, whole.logprobs),
+            (found.entropy, whole.entropy),
+            *((values, whole.metrics[name]) for name, values in found.metrics.items()),
+        ):
+            assert values.isfinite().all()
+            assert torch.equal(values[~absent], expected[~absent])
+        assert found.logprobs[absent].abs().max() == found.entropy[absent].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip_low": -3}, "clip_low must be at least 0, got -3"),
+        ({"clip_high": -0.1}, "clip_high must be at least 0"),
+        ({"clip_low": torch.nan}, "clip_low must be at least 0, got nan"),
+        ({"dual_clip": 1.0}, "dual_clip must be above 1, or None, got 1.0"),
+        ({"dual_clip": torch.nan}, "dual_clip must be above 1"),
+        ({"ratio_min": 5.0, "ratio_max": 5.0}, "ratio_min must be at least 0 and below ratio_max"),
+        ({"ratio_min": -1.0}, "ratio_min must be at least 0"),
+        ({"sapo_temperature_positive": 0.0}, "sapo_temperature_positive must be above 0"),
+        ({"sapo_temperature_negative": torch.inf}, "sapo_temperature_negative must be above 0 and finite"),
+        ({"tis_cap": 0.0}, "tis_cap must be above 0"),
+        ({"icepop_range": (2.0, 0.5)}, "icepop_range must be 0 <= low < high"),
+        ({"icepop_range": (0.5,)}, "icepop_range must be 0 <= low < high"),
+        ({"kl_coefficient": -0.1}, "kl_coefficient must be at least 0"),
+        ({"kl_coefficient": torch.nan}, "kl_coefficient must be at least 0"),
+        ({"entropy_coefficient": torch.inf}, "entropy_coefficient must be finite"),
+        ({"rollout_correction": "tiss"}, "rollout_correction must be one of none, tis, icepop, got 'tiss'"),
+        ({"kl_estimator": "k4"}, "kl_estimator must be one of k1, k2, k3, got 'k4'"),
+    ],
+)
+def test_settings_outside_their_range_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        PolicyLossSettings(**options)
+
+
+def test_an_unknown_estimator_is_named():
+    with pytest.raises(ValueError, match="unknown estimator of the KL divergence 'k4'"):
+        token_loss.kl_estimate(torch.zeros(1), torch.zeros(1), "k4")
+
+
+def test_the_names_of_the_metrics_are_those_of_the_formulas():
+    for loss, correction, coefficient in product(["ppo", "cispo", "sapo"], ["none", "tis", "icepop"], [0.0, 0.1]):
+        for dual_clip in (None, 3.0):
+            options = PolicyLossSettings(
+                loss=loss, rollout_correction=correction, kl_coefficient=coefficient, dual_clip=dual_clip
+            )
+            logprobs, entropy, inputs = tokens(count=3)
+            _, metrics = token_loss.token_loss(options, logprobs, entropy, inputs)
+            assert list(metrics) == token_loss.metric_names(options, inputs)
