@@ -13,24 +13,25 @@ BLOCK = 1024
 WARPS = 4
 
 
-def assert_rows(targets: Tensor, temperature: Tensor | None, size: int) -> None:
-    """Assert that `targets` [rows] lie in 0..size-1 or are IGNORE_INDEX, and that `temperature` [rows] is above 0.
-    Where that is not so, the process says it on stderr, and its next wait for the device raises RuntimeError."""
+def assert_rows(targets: Tensor, inverse: Tensor | None, size: int) -> None:
+    """Assert that `targets` [rows] lie in 0..size-1 or are IGNORE_INDEX, and that the inverse temperature [rows] is
+    above 0. Where that is not so, the process says it on stderr, and its next wait for the device raises
+    RuntimeError."""
     rows = len(targets)
     if rows:
-        stride = 1 if temperature is None else temperature.stride(0)
+        stride = 1 if inverse is None else inverse.stride(0)
         assert_rows_kernel[(triton.cdiv(rows, BLOCK),)](
-            targets, temperature, stride, size, rows, BLOCK=BLOCK, num_warps=WARPS
+            targets, inverse, stride, size, rows, BLOCK=BLOCK, num_warps=WARPS
         )
 
 
 @triton.jit(debug=True)
-def assert_rows_kernel(targets, temperature, temperature_stride, size, rows, BLOCK: tl.constexpr):
+def assert_rows_kernel(targets, inverse, inverse_stride, size, rows, BLOCK: tl.constexpr):
     """Assert what `assert_rows` says, for BLOCK rows per program."""
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     target = tl.load(targets + row, mask=row < rows, other=IGNORED)
     inside = (target == IGNORED) | ((target >= 0) & (target < size))
     tl.device_assert(inside, "targets must lie in the vocabulary; rows to leave out have IGNORE_INDEX")
-    if temperature is not None:
-        above = tl.load(temperature + row * temperature_stride, mask=row < rows, other=1.0) > 0
+    if inverse is not None:
+        above = tl.load(inverse + row * inverse_stride, mask=row < rows, other=1.0) > 0
         tl.device_assert(above, "temperature must be above 0 everywhere")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from . import rows_torch
-from .arguments import check_temperature, kept_rows
 from .rows_torch import accumulation_dtype
 
 
@@ -27,18 +26,14 @@ def policy_kernels(like: Tensor) -> ModuleType:
     return importlib.import_module(name, __package__)
 
 
-def check_rows(targets: Tensor, temperature: float | Tensor, size: int) -> None:
+def check_rows(targets: Tensor, inverse: Tensor | None, size: int) -> None:
     """Raise ValueError for a target that is neither in 0..size-1 nor IGNORE_INDEX, and for a temperature that is not
-    above 0. On CUDA an assertion on the device takes its place, so that nothing waits for the outcome."""
-    if not targets.is_cuda:
-        kept_rows(targets, temperature, size)
-        return
-    on_device = None
-    if isinstance(temperature, Tensor) and temperature.is_cuda:
-        on_device = temperature.expand(len(targets))
+    above 0, given its inverse. On CUDA an assertion on the device takes its place, so that nothing waits for the
+    outcome."""
+    if targets.is_cuda:
+        importlib.import_module(".checks_triton", __package__).assert_rows(targets, inverse, size)
     else:
-        check_temperature(temperature)
-    importlib.import_module(".checks_triton", __package__).assert_rows(targets, on_device, size)
+        importlib.import_module(".arguments", __package__).kept_rows(targets, inverse, size)
 
 
 def new_tile(rows: int, columns: int, like: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,42 +3,36 @@
 For one piece of the tokens at a time: logits -> row statistics -> loss and its slopes -> gradient of the logits. For
 several pieces together: gradient of the logits -> gradients of hidden states and weight. A token's slopes need only its
 own log-prob and entropy, so nothing is computed twice: this takes three matrix products, where a loss that is
-differentiated afterwards takes four.
+differentiated afterwards takes four. `policy_pass` is that pass; here are what callers and torch see of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .arguments import check_linear, inverse_temperature, kept_rows, pick, pick_if, spread
-from .dispatch import (
-    add_product,
-    new_tile,
-    new_weight_grad,
-    operand_dtype,
-    policy_kernels,
-    row_kernels,
-    scale,
-    write_product,
-)
-from .pieces import row_groups
-from .rows_torch import accumulation_dtype
+from .arguments import detached, operands
+from .dispatch import scale
+from .head import Head
+from .operators import NAMESPACE
+from .pieces import check_workspace
+from .policy_pass import PassOptions, policy_pass
+from .rows_torch import IGNORE_INDEX, accumulation_dtype
 from .settings import PolicyLossSettings
-from .token_loss import TokenInputs, TokenLossFunction
-from .vocabulary import Vocabulary, vocabulary
+from .token_loss import TokenInputs, TokenLossFunction, check, check_name, metric_names
+from .truncation import Truncation
+from .vocabulary import share
 
 
 class PolicyLossResult(NamedTuple):
     """The objective, and what it was computed from."""
 
     loss: Tensor
-    """Scalar sum of weight * loss over tokens, differentiable once, in `hidden` and `weight`."""
+    """Scalar sum of weight * loss over tokens, differentiable once, in `hidden`, `weight` and the bias."""
     logprobs: Tensor
     """Log-probs of the targets, [tokens]; like everything below without gradient, and 0 for tokens left out."""
     entropy: Tensor
@@ -49,169 +43,229 @@ class PolicyLossResult(NamedTuple):
 
 def linear_policy_loss(
     hidden: Tensor,
-    weight: Tensor,
+    weight: Tensor | Head,
     targets: Tensor,
     inputs: TokenInputs,
     loss: PolicyLossSettings | TokenLossFunction,
     *,
     temperature: float | Tensor = 1.0,
+    truncation: Truncation | None = None,
+    ignore_index: int = IGNORE_INDEX,
     vocab_size: int | None = None,
+    vocab_start: int | None = None,
     group: dist.ProcessGroup | None = None,
     weight_grad: Tensor | None = None,
     workspace_bytes: int | None = None,
+    validate: bool = True,
 ) -> PolicyLossResult:
     """Return the objective sum_t weights[t] * loss[t] of the policy softmax(hidden @ weight.T / temperature).
 
     Args:
-        hidden, weight, targets, temperature, vocab_size, group, workspace_bytes: as in `linear_logprob_entropy`.
-        inputs: what the loss needs of each token, [tokens] each.
+        hidden, weight, targets, temperature, truncation, ignore_index, vocab_size, vocab_start, group, workspace_bytes,
+            validate: as in `linear_logprob_entropy`.
+        inputs: what the loss needs of each token, of the shape of `targets` each.
         loss: settings of a known loss, or the caller's own function, which must give each token's loss from that
-            token's log-prob and entropy alone. It is called with no tokens where none has a target.
+            token's log-prob and entropy alone. It is called with no tokens where none has a target; torch.compile
+            cannot look into it.
         weight_grad: [vocab_shard, hidden] in the accumulation dtype, e.g. Megatron's `main_grad`. The gradient of
             `weight` is added to it during this call, autograd gets none, and the upstream gradient must be 1.
 
     Returns:
         Results that are equal, bit for bit, on all ranks of `group`. The gradient of `hidden` is this rank's partial
-        sum: the caller reduces it over `group`. That of `weight` is complete for the shard.
+        sum: the caller reduces it over `group`. Those of weight and bias are complete for the shard.
 
     Raises:
         ValueError: shapes, dtypes, devices, temperature, targets or settings do not fit.
     """
-    targets = check_linear(hidden, weight, targets)
-    _check_inputs(inputs, hidden)
-    _check_weight_grad(weight_grad, weight)
-    part = vocabulary(len(weight), vocab_size, group)
-    rows = kept_rows(targets, temperature, part.size)
-    inverse = pick_if(inverse_temperature(temperature, hidden), rows)
-    needs_hidden, needs_weight = (torch.is_grad_enabled() and leaf.requires_grad for leaf in (hidden, weight))
-    x, matrix = pick(hidden.detach(), rows), weight.detach()
-    groups = row_groups(len(x), len(matrix), x, workspace_bytes)
-    x_grad = torch.empty_like(x) if needs_hidden else None
-    total = weight_grad if needs_weight else None
-    if needs_weight and weight_grad is None:
-        dtype = accumulation_dtype(matrix) if len(groups) > 1 else matrix.dtype
-        total = new_weight_grad(matrix, dtype, part.owned if groups else 0)
-    with torch.no_grad(), torch.cuda.device_of(hidden):  # Triton launches on the current device
-        policy = _Policy(x, matrix[: part.owned], pick(targets, rows), inverse, rows, part, inputs, loss)
-        results: list[PolicyLossResult] = []
-        for pieces in groups:
-            fresh = weight_grad is None and not results
-            results += policy.group(pieces, x_grad, None if total is None else total[: part.owned], fresh)
-        result = _joined(results) if results else policy.nothing()
-        logprobs, entropy = (spread(values, rows, len(hidden)) for values in (result.logprobs, result.entropy))
-        metrics = {name: spread(values, rows, len(hidden)) for name, values in result.metrics.items()}
-        own_grad = None if total is None or total is weight_grad else total.to(weight.dtype)
-        hidden_grad = None if x_grad is None else spread(x_grad, rows, len(hidden))
-    objective = _Differentiable.apply(hidden, weight, result.loss, hidden_grad, own_grad, weight_grad is not None)
-    return PolicyLossResult(objective, logprobs, entropy, metrics)
+    of = operands(hidden, weight, targets, temperature, ignore_index, vocab_size, vocab_start, group)
+    _check_inputs(inputs, targets.shape, hidden.device)
+    _check_weight_grad(weight_grad, of.head.weight)
+    given = inputs.in_one_row()
+    leaves = of.hidden, of.head.weight, of.head.bias
+    needed = [torch.is_grad_enabled() and leaf is not None and leaf.requires_grad for leaf in leaves]
+    cut, workspace = truncation or Truncation(), check_workspace(workspace_bytes)
+    head, x = detached(of.head), of.hidden.detach()
+    if isinstance(loss, PolicyLossSettings):
+        check_name(loss)
+        check(loss, given.rollout_logprobs, given.reference_logprobs)
+        value, logprobs, entropy, stacked, *gradients = policy_loss(
+            x,
+            head.weight,
+            head.bias,
+            of.targets,
+            of.inverse,
+            given.advantages,
+            given.weights,
+            given.old_logprobs,
+            given.rollout_logprobs,
+            given.reference_logprobs,
+            weight_grad,
+            *loss.packed(),
+            head.softcap,
+            cut.top_k,
+            cut.top_p,
+            of.size,
+            of.first,
+            of.group,
+            workspace,
+            validate,
+            *needed,
+        )
+        metrics = dict(zip(metric_names(loss, given), stacked.unbind(), strict=True))
+        made = needed[0], needed[1] and weight_grad is None, needed[2]
+        gradients = [gradient if wanted else None for gradient, wanted in zip(gradients, made, strict=True)]
+    else:
+        part = share(len(head.weight), of.size, of.first, of.group)
+        options = PassOptions(cut, part, workspace, validate, *needed)
+        passed = policy_pass(x, head, of.targets, of.inverse, given, loss, weight_grad, options)
+        value, logprobs, entropy, metrics, *gradients = passed
+    objective = with_gradients(*leaves, value, *gradients, weight_grad is not None)
+    shaped = {name: values.view(of.shape) for name, values in metrics.items()}
+    return PolicyLossResult(objective, logprobs.view(of.shape), entropy.view(of.shape), shaped)
 
 
-@dataclass(frozen=True, slots=True)
-class _Policy:
-    """The rows that have a target, and what their loss is computed from."""
-
-    x: Tensor
-    weight: Tensor
-    """Output weight without padding, [vocabulary, hidden]."""
-    targets: Tensor
-    inverse: Tensor | None
-    rows: Tensor | None
-    """Places of the rows among all tokens; None for all of them."""
-    part: Vocabulary
-    inputs: TokenInputs
-    """Inputs of all tokens."""
-    loss: PolicyLossSettings | TokenLossFunction
-
-    def group(
-        self, pieces: list[slice], x_grad: Tensor | None, weight_grad: Tensor | None, fresh: bool
-    ) -> list[PolicyLossResult]:
-        """Compute the pieces of a group one after the other, and return their results. Where they are given, the
-        group's rows of `x_grad` are written, and its part of the gradient is added to `weight_grad`, or written there
-        if that is `fresh`."""
-        group, lengths = slice(pieces[0].start, pieces[-1].stop), [at.stop - at.start for at in pieces]
-        if x_grad is None and weight_grad is None:
-            return [self._piece(at, None) for at in pieces]
-        gradient = new_tile(sum(lengths), self.part.owned, self.x, operand_dtype(self.x))
-        results = [self._piece(at, part) for at, part in zip(pieces, gradient.split(lengths), strict=True)]
-        if x_grad is not None:
-            # Few tiles and many columns to add up: cuBLAS may do it in parts, and would round each of them to bf16.
-            sums = torch.empty_like(x_grad[group], dtype=accumulation_dtype(x_grad))
-            write_product(gradient, self.weight, sums)
-            x_grad[group] = sums
-        if weight_grad is not None:
-            (write_product if fresh else add_product)(gradient.t(), self.x[group], weight_grad)
-        return results
-
-    def nothing(self) -> PolicyLossResult:
-        """Return the result for no rows. It has the metrics' names, by which ranks reduce them together."""
-        empty = self.x.new_zeros(0, dtype=accumulation_dtype(self.x))
-        found = policy_kernels(self.x).token_gradients(self.loss, empty, empty, self.inputs, slice(0, 0))
-        return PolicyLossResult(empty.sum(), empty, empty, found.metrics)
-
-    def _piece(self, at: slice, gradient: Tensor | None) -> PolicyLossResult:
-        """Compute one piece, and write the gradient of its logits into `gradient`, where that is wanted."""
-        x, targets, inverse, part = self.x[at], self.targets[at], pick_if(self.inverse, at), self.part
-        logits = new_tile(len(x), part.owned, x, accumulation_dtype(x))
-        write_product(x, self.weight.t(), logits)
-        statistics, logprobs, entropy = part.merge(part.statistics(logits, targets, inverse), targets)
-        tokens = at if self.rows is None else self.rows[at]
-        slopes = policy_kernels(x).token_gradients(self.loss, logprobs, entropy, self.inputs, tokens)
-        if gradient is not None and part.owned:
-            row_kernels(logits).logits_gradient(
-                logits, statistics, targets, part.first, inverse, slopes.logprobs, slopes.entropy, gradient
-            )
-        objective = (slopes.loss * self.inputs.weights[tokens]).sum()
-        return PolicyLossResult(objective, logprobs, entropy, slopes.metrics)
-
-
-def _joined(pieces: list[PolicyLossResult]) -> PolicyLossResult:
-    return PolicyLossResult(
-        torch.stack([piece.loss for piece in pieces]).sum(),
-        torch.cat([piece.logprobs for piece in pieces]),
-        torch.cat([piece.entropy for piece in pieces]),
-        {name: torch.cat([piece.metrics[name] for piece in pieces]) for name in pieces[0].metrics},
+@torch.library.custom_op(f"{NAMESPACE}::policy_loss", mutates_args=("main_grad",))
+def policy_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    inverse: Tensor | None,
+    advantages: Tensor,
+    weights: Tensor,
+    old_logprobs: Tensor | None,
+    rollout_logprobs: Tensor | None,
+    reference_logprobs: Tensor | None,
+    main_grad: Tensor | None,
+    names: str,
+    numbers: list[float],
+    softcap: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    size: int,
+    first: int,
+    group: str | None,
+    workspace: int | None,
+    validate: bool,
+    needs_hidden: bool,
+    needs_weight: bool,
+    needs_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the objective [], log-probs, entropies [tokens], metrics [metrics, tokens], and the gradients of hidden
+    states, weight and bias, [0] for one that is not needed or goes into `main_grad`."""
+    options = PassOptions(
+        Truncation(top_k, top_p),
+        share(len(weight), size, first, group),
+        workspace,
+        validate,
+        needs_hidden,
+        needs_weight,
+        needs_bias,
     )
+    passed = policy_pass(
+        hidden,
+        Head(weight, bias, softcap),
+        targets,
+        inverse,
+        TokenInputs(advantages, weights, old_logprobs, rollout_logprobs, reference_logprobs),
+        PolicyLossSettings.unpacked(names, numbers),
+        main_grad,
+        options,
+    )
+    hidden_grad, weight_grad, bias_grad = (
+        hidden.new_empty(0) if gradient is None else gradient
+        for gradient in (passed.hidden_grad, passed.weight_grad, passed.bias_grad)
+    )
+    metrics = torch.stack(list(passed.metrics.values()))
+    return passed.loss, passed.logprobs.clone(), passed.entropy.clone(), metrics, hidden_grad, weight_grad, bias_grad
 
 
-class _Differentiable(torch.autograd.Function):
-    """Autograd function of a `value` whose gradients are known already. With `unit` part of them has gone elsewhere, so
-    nothing may scale them."""
+@policy_loss.register_fake
+def _(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    inverse: Tensor | None,
+    advantages: Tensor,
+    weights: Tensor,
+    old_logprobs: Tensor | None,
+    rollout_logprobs: Tensor | None,
+    reference_logprobs: Tensor | None,
+    main_grad: Tensor | None,
+    names: str,
+    numbers: list[float],
+    *options: Any,
+) -> tuple[Tensor, ...]:
+    tokens, dtype = len(hidden), accumulation_dtype(hidden)
+    inputs = TokenInputs(advantages, weights, old_logprobs, rollout_logprobs, reference_logprobs)
+    metrics = metric_names(PolicyLossSettings.unpacked(names, numbers), inputs)
+    needs_hidden, needs_weight, needs_bias = options[-3:]
+    shapes = (
+        hidden.shape if needs_hidden else (0,),
+        weight.shape if needs_weight and main_grad is None else (0,),
+        weight.shape[:1] if needs_bias else (0,),
+    )
+    values = (hidden.new_empty(shape, dtype=dtype) for shape in ((), (tokens,), (tokens,), (len(metrics), tokens)))
+    return *values, *(hidden.new_empty(shape) for shape in shapes)
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        value: Tensor,
-        hidden_grad: Tensor | None,
-        weight_grad: Tensor | None,
-        unit: bool,
-    ) -> Tensor:
-        ctx.grads, ctx.unit = (hidden_grad, weight_grad), unit
-        return value.clone()
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.unit:
-            torch._assert_async(upstream == 1, "with weight_grad the loss must be differentiated as it is, not scaled")
-        if ctx.grads is None:
-            raise RuntimeError("linear_policy_loss can be differentiated once: it made its gradients with the loss")
-        grads, ctx.grads = ctx.grads, None
-        for grad in grads:
-            if grad is not None and not ctx.unit:
-                scale(grad, upstream)
-        return *grads, *(None,) * 4
+@torch.library.custom_op(f"{NAMESPACE}::with_gradients", mutates_args=())
+def with_gradients(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    value: Tensor,
+    hidden_grad: Tensor | None,
+    weight_grad: Tensor | None,
+    bias_grad: Tensor | None,
+    unit: bool,
+) -> Tensor:
+    """Return a `value` [] whose gradients in hidden states, weight and bias are known already. With `unit` part of them
+    has gone elsewhere, so nothing may scale them."""
+    return value.clone()
 
 
-def _check_inputs(inputs: TokenInputs, hidden: Tensor) -> None:
+@with_gradients.register_fake
+def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, value: Tensor, *_gradients: Any) -> Tensor:
+    return torch.empty_like(value)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *_leaves, hidden_grad, weight_grad, bias_grad, ctx.unit = inputs
+    ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)
+    ctx.spent = False
+
+
+def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    if ctx.unit:
+        torch._assert_async(upstream == 1, "with weight_grad the loss must be differentiated as it is, not scaled")
+    if ctx.spent:
+        raise RuntimeError("linear_policy_loss can be differentiated once: it made its gradients with the loss")
+    ctx.spent = True
+    gradients: list[Tensor | None] = []
+    for needed, gradient in zip(ctx.needs_input_grad[:3], ctx.saved_tensors, strict=True):
+        if needed and gradient is not None and not ctx.unit:
+            scale_(gradient, upstream)
+        gradients.append(gradient if needed else None)
+    return *gradients, *(None,) * 5
+
+
+with_gradients.register_autograd(_backward, setup_context=_keep_for_backward)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::scale_", mutates_args=("values",))
+def scale_(values: Tensor, factor: Tensor) -> None:
+    """Multiply `values` by `factor` [] in place."""
+    scale(values, factor)
+
+
+def _check_inputs(inputs: TokenInputs, shape: torch.Size, device: torch.device) -> None:
     for field in fields(inputs):
         values = getattr(inputs, field.name)
-        if values is not None and (
-            values.shape != (len(hidden),) or not values.is_floating_point() or values.device != hidden.device
-        ):
+        if values is not None and (values.shape != shape or not values.is_floating_point() or values.device != device):
             raise ValueError(
-                f"inputs.{field.name} must be floating [{len(hidden)}] on {hidden.device}, got {values.dtype} "
+                f"inputs.{field.name} must be floating {list(shape)} on {device}, got {values.dtype} "
                 f"{list(values.shape)} on {values.device}"
             )
 

@@ -34,6 +34,13 @@ CPU = Limits(workspace=4 << 20, together=1, least_rows=64, least_columns=256, ro
 """Limits on a CPU: a tile of logits and its gradient stay in the cache of one core through their elementwise passes."""
 
 
+def check_workspace(workspace: int | None) -> int | None:
+    """Return the caller's workspace in bytes. Raises ValueError when it is not above 0."""
+    if workspace is not None and workspace < 1:
+        raise ValueError(f"workspace_bytes must be above 0, or None, got {workspace}")
+    return workspace
+
+
 def row_groups(rows: int, columns: int, like: Tensor, workspace: int | None) -> list[list[slice]]:
     """Return whole rows in near-equal groups of near-equal pieces. The gradients of a group and the logits of one of
     its pieces fit `workspace` bytes (None: the device's own)."""
@@ -77,7 +84,8 @@ def _near_equal(whole: slice, most: int, multiple: int) -> list[slice]:
 
 
 def _spans(whole: slice, step: int) -> list[slice]:
-    return [slice(start, min(start + step, whole.stop)) for start in range(whole.start, whole.stop, max(step, 1))]
+    step = max(step, 1)
+    return [slice(start, min(start + step, whole.stop)) for start in range(whole.start, whole.stop, step)]
 
 
 def _limits(like: Tensor) -> Limits:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 IGNORE_INDEX = -100
+UNDERFLOW = -1000.0
+"""A number whose exponential is 0 in fp64 too."""
 
 
 def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperature: Tensor | None) -> Tensor:
@@ -24,7 +26,7 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
         inverse_temperature: [rows] in the accumulation dtype, None for 1.
     """
     y = _scaled(logits, inverse_temperature)
-    place, held = _locate(targets, first, y.shape[1])
+    place, held = locate(targets, first, y.shape[1])
     target = torch.where(held, y.gather(1, place[:, None]).squeeze(1), 0.0)
     maximum = y.amax(1)
     shifted = y - _finite(maximum)[:, None]
@@ -62,31 +64,34 @@ def logits_gradient(
     inverse_temperature: Tensor | None,
     logprobs_grad: Tensor,
     entropy_grad: Tensor | None,
+    lse_grad: Tensor | None,
     out: Tensor,
 ) -> None:
     """Write dL/dlogits [rows, columns] into `out`, rounded to its dtype; rows without a target get 0.
 
-    dL/dz_i = (1[i=t] g - p_i (g + h (log p_i + H))) / T with g = dL/dlogp, h = dL/dH.
+    dL/dz_i = (1[i=t] g - p_i (g - l + h (log p_i + H))) / T with g = dL/dlogp, h = dL/dH, l = dL/dlse.
 
     Args:
         logits, targets, first, inverse_temperature: as in `row_statistics`.
         statistics: [4, rows], of the whole vocabulary.
-        logprobs_grad, entropy_grad: [rows] g and h; None for an h of 0 everywhere.
+        logprobs_grad, entropy_grad, lse_grad: [rows] g, h and l; None for an h or l of 0 everywhere.
         out: [rows, columns]; may be `logits`.
     """
     maximum, sum_exp, sum_shifted, _target = statistics
     shifted = _scaled(logits, inverse_temperature) - maximum[:, None]
     direct = logprobs_grad if inverse_temperature is None else logprobs_grad * inverse_temperature
     base = -direct / sum_exp
+    if lse_grad is not None:
+        base = base + (lse_grad if inverse_temperature is None else lse_grad * inverse_temperature) / sum_exp
     if entropy_grad is None:
         gradient = shifted.exp_().mul_(base[:, None])
     else:
         slope = -(entropy_grad if inverse_temperature is None else entropy_grad * inverse_temperature) / sum_exp
         base = base - slope * (sum_shifted / sum_exp)
         exponentials = shifted.exp()
-        shifted.clamp_(min=torch.finfo(shifted.dtype).min / 2)  # where a logit is -inf, against -inf * 0
+        shifted.clamp_(min=UNDERFLOW)  # against -inf * 0 where a logit is -inf, whatever the slope
         gradient = exponentials.mul_(torch.addcmul(base[:, None], shifted, slope[:, None], out=shifted))
-    place, held = _locate(targets, first, logits.shape[1])
+    place, held = locate(targets, first, logits.shape[1])
     gradient.scatter_add_(1, place[:, None], torch.where(held, direct, 0.0)[:, None])
     out.copy_(gradient.masked_fill_((targets == IGNORE_INDEX)[:, None], 0.0))
 
@@ -103,7 +108,7 @@ def accumulation_dtype(like: Tensor) -> torch.dtype:
 
 
 def _shifted_to(part: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor]:
-    shift = part[0] - maximum
+    shift = part[0] - _finite(maximum)
     scale = shift.exp()
     # An empty part (m = -inf, s = w = 0) stays empty: its shift must not make -inf * 0.
     return scale * part[1], scale * (part[2] + _finite(shift) * part[1])
@@ -113,7 +118,7 @@ def _finite(values: Tensor) -> Tensor:
     return values.masked_fill(values.isneginf(), 0.0)
 
 
-def _locate(targets: Tensor, first: int, columns: int) -> tuple[Tensor, Tensor]:
+def locate(targets: Tensor, first: int, columns: int) -> tuple[Tensor, Tensor]:
     """Return each target's column (0 if it is not here), and whether it is here."""
     place = targets - first
     held = (place >= 0) & (place < columns) & (targets != IGNORE_INDEX)

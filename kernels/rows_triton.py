@@ -16,20 +16,19 @@ import triton.language as tl
 from torch import Tensor
 
 from .rows_torch import IGNORE_INDEX
-from .table import RowConfig, row_config, splits
+from .table import row_config, shares, splits
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 IGNORED = tl.constexpr(IGNORE_INDEX)
-# exp2 of anything below is 0 in fp32, and that times it is 0, which 0 * -inf is not.
-UNDERFLOW = tl.constexpr(-200.0)
+UNDERFLOW = tl.constexpr(-200.0)  # its exp2 is 0 in fp32, and that times it is 0, which 0 * -inf is not
 
 
 def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperature: Tensor | None) -> Tensor:
     """Return the statistics of `rows_torch.row_statistics`, from a Triton kernel."""
     rows, columns = logits.shape
     config = row_config("row_statistics", logits.dtype, columns)
-    parts, span = _shares(columns, config, splits(rows, columns, config, logits.device))
+    parts, span = shares(columns, config, splits(rows, columns, config, logits.device))
     out = torch.empty(parts, 4, rows, dtype=torch.float32, device=logits.device)
     if rows:
         row_statistics_kernel[(rows * parts,)](
@@ -71,12 +70,13 @@ def logits_gradient(
     inverse_temperature: Tensor | None,
     logprobs_grad: Tensor,
     entropy_grad: Tensor | None,
+    lse_grad: Tensor | None,
     out: Tensor,
 ) -> None:
     """Write the gradient of `rows_torch.logits_gradient` into `out`, by a Triton kernel."""
     rows, columns = logits.shape
     config = row_config("logits_gradient", logits.dtype, columns)
-    parts, span = _shares(columns, config, splits(rows, columns, config, logits.device))
+    parts, span = shares(columns, config, splits(rows, columns, config, logits.device))
     if rows:
         logits_gradient_kernel[(rows * parts,)](
             logits,
@@ -90,7 +90,9 @@ def logits_gradient(
             logprobs_grad,
             logprobs_grad.stride(0),
             entropy_grad,
-            1 if entropy_grad is None else entropy_grad.stride(0),
+            _stride(entropy_grad),
+            lse_grad,
+            _stride(lse_grad),
             out,
             out.stride(0),
             columns,
@@ -227,6 +229,8 @@ def logits_gradient_kernel(
     logprobs_grad_stride,
     entropy_grad,
     entropy_grad_stride,
+    lse_grad,
+    lse_grad_stride,
     out,
     out_stride,
     columns,
@@ -258,6 +262,8 @@ def logits_gradient_kernel(
         over_sum = 1 / sum_exp  # by the fast division, then to the last digit
         over_sum = tl.fma(over_sum, tl.fma(-sum_exp, over_sum, 1.0), over_sum)
         base = -direct * over_sum
+        if lse_grad is not None:
+            base += tl.load(lse_grad + row * lse_grad_stride) * inverse * over_sum
         slope = 0.0
         if entropy_grad is not None:
             slope = -tl.load(entropy_grad + row * entropy_grad_stride) * inverse * over_sum
@@ -288,12 +294,6 @@ def _softmax_gradient(y, base, slope, SLOPED: tl.constexpr):
         y = tl.maximum(y, UNDERFLOW, propagate_nan=tl.PropagateNan.ALL)
         return tl.exp2(y) * (base + slope * y)
     return tl.exp2(y) * base
-
-
-def _shares(columns: int, config: RowConfig, programs: int) -> tuple[int, int]:
-    """Return the number of parts of a row, at most `programs`, and the columns of each: whole blocks but the last."""
-    span = triton.cdiv(columns, programs * config.block) * config.block
-    return triton.cdiv(columns, span), span
 
 
 def _stride(vector: Tensor | None) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import inf
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Correction = Literal["none", "tis", "icepop"]
 Estimator = Literal["k1", "k2", "k3"]
@@ -55,6 +55,25 @@ class PolicyLossSettings:
         for rule, (value, holds) in ranges.items():
             if not holds:
                 raise ValueError(f"{rule}, got {value}")
+
+    def packed(self) -> tuple[str, list[float]]:
+        """Return the names and the numbers of the settings, as an operator of torch can take them."""
+        numbers = [getattr(self, name) for name in NUMBERS]
+        no_dual_clip = 0.0 if self.dual_clip is None else self.dual_clip
+        return " ".join(getattr(self, name) for name in NAMES), [no_dual_clip, *self.icepop_range, *numbers]
+
+    @staticmethod
+    def unpacked(names: str, numbers: list[float]) -> PolicyLossSettings:
+        """Return the settings that `packed` gave."""
+        dual_clip, low, high, *others = numbers
+        given: dict[str, Any] = dict(zip((*NAMES, *NUMBERS), (*names.split(), *others), strict=True))
+        return PolicyLossSettings(dual_clip=dual_clip or None, icepop_range=(low, high), **given)
+
+
+NAMES = ("loss", "rollout_correction", "kl_estimator")
+NUMBERS = tuple(
+    field.name for field in fields(PolicyLossSettings) if field.name not in (*NAMES, "dual_clip", "icepop_range")
+)
 
 
 def _positive(value: float) -> tuple[float, bool]:

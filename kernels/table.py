@@ -58,6 +58,13 @@ def splits(rows: int, columns: int, config: RowConfig, device: torch.device) -> 
     return max(-(-columns // config.span), min(wanted, most))
 
 
+def shares(columns: int, config: RowConfig, programs: int) -> tuple[int, int]:
+    """Return the number of parts of a row, at most `programs`, and the columns of each: whole blocks but the last."""
+    blocks = -(-columns // (programs * config.block))
+    span = blocks * config.block
+    return -(-columns // span), span
+
+
 @cache
 def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

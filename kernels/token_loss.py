@@ -7,6 +7,7 @@ written out. All tensors are [tokens]. A loss comes with its metrics, detached [
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -34,6 +35,11 @@ class TokenInputs:
     """Log-probs of the engine that sampled the tokens."""
     reference_logprobs: Tensor | None = None
     """Log-probs of the reference model."""
+
+    def in_one_row(self) -> TokenInputs:
+        """Return the inputs as [tokens], whatever shape the tokens have."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.reshape(-1) for name, value in given.items() if value is not None})
 
     def at(self, rows: slice | Tensor) -> TokenInputs:
         """Return the inputs of these tokens, each in one piece of memory."""
@@ -68,7 +74,7 @@ def token_gradients(
     """Compute the loss and its gradients by autograd. `inputs` are those of all tokens; `rows` says which of them
     `logprobs` and `entropy` belong to."""
     own = inputs.at(rows)
-    with torch.enable_grad():
+    with torch.enable_grad(), _autograd_inside_operators():
         at = logprobs.detach().requires_grad_(), entropy.detach().requires_grad_()
         values, metrics = loss(*at, rows) if callable(loss) else token_loss(loss, *at, own)
         slopes = torch.autograd.grad(values, at, own.weights, allow_unused=True)
@@ -258,3 +264,8 @@ def clamped_log_ratio(logprobs: Tensor, baseline: Tensor) -> Tensor:
 def _finite_where(absent: Tensor, values: Tensor) -> Tensor:
     """Return `values` with 0 for those that are not finite, where `absent`."""
     return values.masked_fill(absent & ~values.isfinite(), 0)
+
+
+def _autograd_inside_operators() -> AbstractContextManager[None]:
+    """Let autograd record inside an operator of `torch.library`, where torch has taken it out of the dispatch."""
+    return torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)

@@ -48,15 +48,28 @@ class Vocabulary:
         return row_kernels(mine).merge_statistics(everyone.contiguous(), targets)
 
 
-def vocabulary(shard: int, size: int | None, group: dist.ProcessGroup | None) -> Vocabulary:
-    """Return this rank's share when there are `shard` entries on each rank of `group`, and `size` in all (None: without
-    padding).
+def vocabulary(
+    shard: int, size: int | None, group: dist.ProcessGroup | None, start: int | None = None
+) -> tuple[int, int, str | None]:
+    """Return the number of entries in all, the first of this rank, and the name of the group (None for one rank), when
+    this rank has `shard` entries from `start` on, and there are `size` in all.
 
-    Raises ValueError when the ranks do not have so many.
+    Without `start` all ranks of `group` have `shard` entries; without `size` there is no padding. Raises ValueError
+    when the ranks do not have so many, or `start` is given without `size`.
     """
     ranks, rank = (group.size(), group.rank()) if group is not None else (1, 0)
+    name = group.group_name if group is not None and ranks > 1 else None
+    if start is not None:
+        if size is None or start < 0 or size < 1:
+            raise ValueError(f"vocab_start needs a vocab_size, the entries of all ranks: got {start} and {size}")
+        return size, start, name
     size = ranks * shard if size is None else size
     if not 0 < size <= ranks * shard:
         raise ValueError(f"vocab_size must lie in 1..{ranks * shard}, the rows of the whole weight, got {size}")
-    first = rank * shard
-    return Vocabulary(size, first, min(max(size - first, 0), shard), group if ranks > 1 else None)
+    return size, rank * shard, name
+
+
+def share(shard: int, size: int, first: int, group: str | None) -> Vocabulary:
+    """Return the share of a rank that has `shard` entries from `first` on, by the name of its process group."""
+    found = None if group is None else dist.distributed_c10d._resolve_process_group(group)  # type: ignore[arg-type]
+    return Vocabulary(size, first, min(max(size - first, 0), shard), found)

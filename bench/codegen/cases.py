@@ -51,6 +51,7 @@ def gradient_cases() -> Iterator[Case]:
     config = ROW_CONFIGS["logits_gradient"][2][ANY_LENGTH]
     yield gradient_case("fp16", "fp16", config, True, True)
     yield gradient_case("bf16", "bf16", config, True, True, odd="rows")
+    yield gradient_case("fp32", "bf16", ROW_CONFIGS["logits_gradient"][4][ANY_LENGTH], True, True, lse=True)
 
 
 def configs(kernel: str) -> Iterator[tuple[str, RowConfig]]:
@@ -80,7 +81,9 @@ def statistics_case(logits: str, config: RowConfig, tempered: bool, odd: str = "
     return case(name, rows_triton.row_statistics_kernel, types, constants, odd, config)
 
 
-def gradient_case(logits: str, out: str, config: RowConfig, tempered: bool, sloped: bool, odd: str = "") -> Case:
+def gradient_case(
+    logits: str, out: str, config: RowConfig, tempered: bool, sloped: bool, odd: str = "", lse: bool = False
+) -> Case:
     types = {
         "logits": f"*{logits}",
         "row_stride": "i32",
@@ -94,19 +97,23 @@ def gradient_case(logits: str, out: str, config: RowConfig, tempered: bool, slop
         "logprobs_grad_stride": "i32",
         "entropy_grad": "*fp32",
         "entropy_grad_stride": "i32",
+        "lse_grad": "*fp32",
+        "lse_grad_stride": "i32",
         "out": f"*{out}",
         "out_stride": "i32",
         "columns": "i32",
         "parts": "i32",
         "span": "i32",
     }
-    strides = dict.fromkeys(("temperature_stride", "logprobs_grad_stride", "entropy_grad_stride"), 1)
+    strides = dict.fromkeys((name for name in types if name.endswith("grad_stride") or name.startswith("temp")), 1)
     constants = {**strides, "BLOCK": config.block}
     if not tempered:
         constants["inverse_temperature"] = None
     if not sloped:
         constants["entropy_grad"] = None
-    options = label({"temperature": tempered, "entropy": sloped, f"odd {odd}": bool(odd)})
+    if not lse:
+        constants["lse_grad"] = None
+    options = label({"temperature": tempered, "entropy": sloped, "logsumexp": lse, f"odd {odd}": bool(odd)})
     name = f"logits_gradient {f'{out} from ' if logits != out else ''}{logits} {config.block}x{config.warps}{options}"
     return case(name, rows_triton.logits_gradient_kernel, types, constants, odd, config)
 
@@ -164,11 +171,11 @@ def scale_cases() -> Iterator[Case]:
 
 def check_cases() -> Iterator[Case]:
     config = RowConfig(checks_triton.BLOCK, checks_triton.WARPS)
-    types = {"targets": "*i64", "temperature": "*fp32", "temperature_stride": "i32", "size": "i32", "rows": "i32"}
+    types = {"targets": "*i64", "inverse": "*fp32", "inverse_stride": "i32", "size": "i32", "rows": "i32"}
     for tempered in (False, True):
-        constants: dict[str, object] = {"temperature_stride": 1, "BLOCK": config.block}
+        constants: dict[str, object] = {"inverse_stride": 1, "BLOCK": config.block}
         if not tempered:
-            constants["temperature"] = None
+            constants["inverse"] = None
         name = f"assert_rows{label({'temperature': tempered})}"
         yield case(name, checks_triton.assert_rows_kernel, types, constants, "", config)
 

@@ -30,7 +30,7 @@ def parts(case: Case, device: torch.device, ceilings: Ceilings, rounds: int = 7)
     group = cutting.row_groups(case.tokens, case.shape.vocabulary, inputs.hidden, None)[0]
     piece, together = group[0], slice(0, group[-1].stop)
     x, w, targets = inputs.hidden.detach(), inputs.weight.detach(), inputs.targets[piece]
-    share = vocabulary.vocabulary(case.shape.vocabulary, None, None)
+    share = vocabulary.share(case.shape.vocabulary, case.shape.vocabulary, 0, None)
     logits = dispatch.new_tile(piece.stop, case.shape.vocabulary, x, torch.float32)
     gradient = dispatch.new_tile(together.stop, case.shape.vocabulary, x, dispatch.operand_dtype(x))
     rows, policy = dispatch.row_kernels(logits), dispatch.policy_kernels(x)
@@ -47,7 +47,7 @@ def parts(case: Case, device: torch.device, ceilings: Ceilings, rounds: int = 7)
         "gradient of logits": (
             piece,
             lambda: rows.logits_gradient(
-                logits, statistics, targets, 0, None, slopes.logprobs, slopes.entropy, gradient[piece]
+                logits, statistics, targets, 0, None, slopes.logprobs, slopes.entropy, None, gradient[piece]
             ),
         ),
         "product: hidden": (together, lambda: dispatch.write_product(gradient, w, x_grad)),

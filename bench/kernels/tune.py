@@ -66,7 +66,7 @@ class Trial:
             return lambda: rows.row_statistics(logits, targets, 0, None)
         statistics = rows.merge_statistics(rows.row_statistics(logits, targets, 0, None), targets)[0]
         slope, out = torch.randn(self.rows, device=device), torch.empty_like(logits, dtype=self.out)
-        return lambda: rows.logits_gradient(logits, statistics, targets, 0, None, slope, slope, out)
+        return lambda: rows.logits_gradient(logits, statistics, targets, 0, None, slope, slope, None, out)
 
 
 TRIALS = tuple(

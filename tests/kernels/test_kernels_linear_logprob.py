@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastsvs.kernels import IGNORE_INDEX, linear_logprob_entropy
+from fastsvs.kernels import IGNORE_INDEX, Head, linear_logprob_entropy
 
 
 def reference(
@@ -214,7 +214,7 @@ def test_twice_the_same_bits():
         ({"targets": torch.tensor([0, 1, -1])}, "outside the vocabulary"),
         ({"targets": torch.tensor([0, 1, 48]), "vocab_size": 48}, "outside the vocabulary"),
         ({"targets": torch.tensor([0, 1])}, "targets must be int64"),
-        ({"targets": torch.tensor([0, 1, 2], dtype=torch.int32)}, "targets must be int64"),
+        ({"targets": torch.tensor([0.0, 1.0, 2.0])}, "targets must be int64 or int32"),
         ({"targets": torch.zeros(3, dtype=torch.int64, device="meta")}, r"on cpu, one a row, got .* on meta"),
         ({"temperature": 0.0}, "above 0"),
         ({"temperature": torch.tensor([1.0, 1.0, -1.0])}, "above 0"),
@@ -222,6 +222,10 @@ def test_twice_the_same_bits():
         ({"vocab_size": 51}, "vocab_size"),
         ({"weight": torch.zeros(50, 9)}, "vocab_shard, hidden"),
         ({"weight": torch.zeros(50, 8, dtype=torch.bfloat16)}, "share a floating dtype"),
+        ({"workspace_bytes": -1}, "workspace_bytes must be above 0"),
+        ({"vocab_start": 3}, "vocab_start needs a vocab_size"),
+        ({"weight": Head(torch.zeros(50, 8), torch.zeros(49))}, r"bias must be torch.float32 \[50\]"),
+        ({"weight": Head(torch.zeros(50, 8), softcap=0.0)}, "softcap must be above 0"),
     ],
 )
 def test_wrong_arguments_are_named(change, message):

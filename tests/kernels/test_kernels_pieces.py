@@ -70,3 +70,11 @@ def test_a_workspace_of_ones_own_is_kept(device):
     like = LIKE[device]
     rows = max(length(span) for span in pieces.row_pieces(60_000, 1000, like, 40 << 20))
     assert pieces._limits(like).least_rows < rows <= (40 << 20) // 4000
+
+
+@on_every_device
+@given(rows=st.integers(0, 3000), columns=st.integers(1, 3000), workspace=st.integers(1, 1 << 16))
+def test_no_workspace_is_too_small_to_come_to_every_row(device, rows, columns, workspace):
+    heights, widths = pieces.tiles(rows, columns, LIKE[device], workspace)
+    assert sum(map(length, heights)) == rows
+    assert sum(map(length, widths)) == columns

@@ -36,8 +36,7 @@ def test_rows_are_split_only_as_far_as_the_device_needs_it(rows, columns):
 
 @given(columns=st.integers(1, 300_000), programs=st.integers(1, 50), block=st.sampled_from([1024, 4096, 8192]))
 def test_the_parts_of_a_row_are_whole_blocks_and_never_empty(columns, programs, block):
-    rows_triton = pytest.importorskip("fastsvs.kernels.rows_triton")
-    parts, span = rows_triton._shares(columns, table.RowConfig(block, 8), programs)
+    parts, span = table.shares(columns, table.RowConfig(block, 8), programs)
     assert span % block == 0
     assert 1 <= parts <= programs
     assert (parts - 1) * span < columns <= parts * span
@@ -47,7 +46,6 @@ def test_the_parts_of_a_row_are_whole_blocks_and_never_empty(columns, programs, 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @given(rows=st.integers(1, 40_000), columns=st.integers(1, 300_000))
 def test_no_program_takes_more_than_its_span(kernel, dtype, rows, columns):
-    rows_triton = pytest.importorskip("fastsvs.kernels.rows_triton")
     config = table.row_config(kernel, dtype, columns)
-    _parts, span = rows_triton._shares(columns, config, table.splits(rows, columns, config, GPU))
+    _parts, span = table.shares(columns, config, table.splits(rows, columns, config, GPU))
     assert span <= config.span

@@ -8,13 +8,18 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from fastsvs.kernels import (
     IGNORE_INDEX,
+    Head,
     PolicyLossSettings,
     TokenInputs,
+    Truncation,
     linear_logprob_entropy,
     linear_policy_loss,
+    linear_top_logprobs,
     logprob_entropy,
     pieces,
 )
@@ -46,6 +51,49 @@ def from_hidden(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
     weight = weight.chunk(size)[rank].clone().requires_grad_()
     outputs = linear_logprob_entropy(hidden, weight, targets, **options(group))
     return [x.detach() for x in (*outputs, *torch.autograd.grad(outputs, (hidden, weight), slopes()))]
+
+
+def from_uneven_shards(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
+    """[log-probs, entropy, dX, dW] of this rank, where the ranks' shards differ in size."""
+    hidden, weight, targets = inputs()
+    start, stop = (VOCAB * end * end // size**2 for end in (rank, rank + 1))
+    weight = weight[start:stop].clone().requires_grad_()
+    outputs = linear_logprob_entropy(hidden, weight, targets, vocab_start=start, **options(group))
+    return [x.detach() for x in (*outputs, *torch.autograd.grad(outputs, (hidden, weight), slopes()))]
+
+
+def from_truncated(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
+    """[log-probs, entropy, dX, dW, largest log-probs, their ids] of this rank under the mask of a sampler."""
+    hidden, weight, targets = inputs()
+    weight = weight.chunk(size)[rank].clone().requires_grad_()
+    outputs = linear_logprob_entropy(hidden, weight, targets, truncation=Truncation(9, 0.8), **options(group))
+    gradients = torch.autograd.grad(outputs, (hidden, weight), slopes())
+    top = linear_top_logprobs(hidden, weight.detach(), 20, **options(group))
+    return [x.detach() for x in (*outputs, *gradients, *top)]
+
+
+def from_dtensors(mesh) -> list[Tensor]:
+    """[log-probs, entropy, dX, dW, dbias, loss, dX and dW of it], the whole of each, from sharded DTensors.
+
+    43 entries are no multiple of the ranks: the last shard is smaller."""
+    hidden, weight, targets = inputs()
+    hidden = distribute_tensor(hidden.detach(), mesh, [Replicate()]).requires_grad_()
+    weight, bias = (distribute_tensor(x, mesh, [Shard(0)]).requires_grad_() for x in dtensor_head(weight))
+    targets = targets.clamp(max=42)
+    given = {"temperature": torch.linspace(0.5, 2, TOKENS)}
+    outputs = linear_logprob_entropy(hidden, Head(weight, bias), targets, **given)
+    first = torch.autograd.grad(outputs, (hidden, weight, bias), slopes())
+    rise, fall = slopes()
+    terms = TokenInputs(rise, fall.abs(), old_logprobs=rise - 3)
+    loss = linear_policy_loss(hidden, Head(weight, bias), targets, terms, PolicyLossSettings(), **given).loss
+    second = torch.autograd.grad(loss, (hidden, weight, bias))
+    return [
+        x.detach().full_tensor() if isinstance(x, DTensor) else x.detach() for x in (*outputs, *first, loss, *second)
+    ]
+
+
+def dtensor_head(weight: Tensor) -> tuple[Tensor, Tensor]:
+    return weight[:43].clone(), torch.linspace(-1, 1, 43)
 
 
 def from_loss(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
@@ -90,9 +138,33 @@ def work(rank: int, folder: str) -> None:
             "logits": from_logits(*place),
             "bf16 logits": from_logits(*place, torch.bfloat16),
             "loss": from_loss(*place),
+            "uneven": from_uneven_shards(*place),
+            "truncated": from_truncated(*place),
         }
+        if size == WORLD:
+            results["dtensor"] = from_dtensors(DeviceMesh("cpu", list(range(WORLD))))
+            results["refused"] = refusals(DeviceMesh("cpu", list(range(WORLD))), groups[0])
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+
+
+def refusals(mesh, group) -> list[str]:
+    """What is said of DTensors in other places."""
+    hidden, weight, targets = inputs()
+    sharded, replicated = (distribute_tensor(weight, mesh, [place]) for place in (Shard(0), Replicate()))
+    said = []
+    for head, states, options in (
+        (replicated, hidden, {}),
+        (Head(sharded, torch.zeros(PADDED)), hidden, {}),
+        (sharded, hidden, {"group": group}),
+        (sharded, distribute_tensor(hidden.detach(), mesh, [Shard(0)]), {}),
+        (weight, distribute_tensor(hidden.detach(), mesh, [Replicate()]), {}),
+    ):
+        try:
+            linear_logprob_entropy(states, head, targets, **options)
+        except ValueError as error:
+            said.append(str(error))
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +174,7 @@ def results(tmp_path_factory) -> list[dict]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
-@pytest.mark.parametrize("operator", ["hidden", "logits", "bf16 logits", "loss"])
+@pytest.mark.parametrize("operator", ["hidden", "logits", "bf16 logits", "loss", "uneven", "truncated"])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_values_are_the_same_bits_on_all_ranks(results, size, operator):
     first = results[0][size][operator]
@@ -111,15 +183,62 @@ def test_values_are_the_same_bits_on_all_ranks(results, size, operator):
             assert torch.equal(results[rank][size][operator][value], first[value])
 
 
+@pytest.mark.parametrize("operator", ["hidden", "uneven", "truncated"])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_sharding_the_weight_changes_nothing(results, size):
-    logprobs, entropy, hidden_grad, weight_grad = from_hidden()
-    mine = [results[rank][size]["hidden"] for rank in range(size)]
+def test_sharding_the_weight_changes_nothing(results, size, operator):
+    whole = {"hidden": from_hidden, "uneven": from_hidden, "truncated": from_truncated}[operator]
+    logprobs, entropy, hidden_grad, weight_grad, *top = whole()
+    mine = [results[rank][size][operator] for rank in range(size)]
+    weight_grad = weight_grad[:VOCAB] if operator == "uneven" else weight_grad
+    for part in mine:
+        for found, expected in zip(part[4:], top, strict=True):
+            torch.testing.assert_close(found, expected)
     close = {"atol": 2e-6, "rtol": 1e-5}
     torch.testing.assert_close(mine[0][0], logprobs, **close)
     torch.testing.assert_close(mine[0][1], entropy, **close)
     torch.testing.assert_close(sum(part[2] for part in mine), hidden_grad, **close)
     torch.testing.assert_close(torch.cat([part[3] for part in mine]), weight_grad, **close)
+
+
+def test_dtensors_bring_their_ranks_and_give_dtensors(results):
+    hidden, weight, targets = inputs()
+    weight, bias = (x.requires_grad_() for x in dtensor_head(weight))
+    logits = hidden @ weight.t() + bias
+    logp = (logits / torch.linspace(0.5, 2, TOKENS)[:, None]).log_softmax(-1)
+    kept = targets != IGNORE_INDEX
+    chosen = logp.gather(1, targets.clamp(0, 42)[:, None])[:, 0].where(kept, 0.0)
+    outputs = chosen, -(logp.exp() * logp).sum(-1).where(kept, 0.0)
+    rise, fall = slopes()
+    ratio = (chosen - rise + 3).exp()
+    loss = torch.maximum(-ratio * rise, -ratio.clamp(0.8, 1.28) * rise)
+    loss = torch.where(rise < 0, torch.minimum(loss, -3 * rise), loss)
+    loss = (loss * fall.abs())[kept].sum()
+    wanted = (
+        *outputs,
+        *torch.autograd.grad(outputs, (hidden, weight, bias), slopes(), retain_graph=True),
+        loss,
+        *torch.autograd.grad(loss, (hidden, weight, bias)),
+    )
+    for rank in range(WORLD):
+        for found, expected in zip(results[rank]["dtensor"], wanted, strict=True):
+            torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_dtensors_in_other_places_are_refused(results):
+    said = results[0]["refused"]
+    assert len(said) == 5
+    for found, expected in zip(
+        said,
+        (
+            "weight must be a DTensor with placements (Shard(0),)",
+            "bias must be a DTensor with placements (Shard(0),), over the vocabulary, got a plain tensor",
+            "give no group or vocab_start",
+            "hidden must be replicated over the weight's mesh",
+            "hidden is a DTensor, so the weight must be one too",
+        ),
+        strict=True,
+    ):
+        assert expected in found
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -168,7 +287,7 @@ def test_the_kernels_on_shards(size, columns, device):
         statistics, logprobs, entropy = rows_triton.merge_statistics(torch.stack(gathered), targets)
         gradients = [torch.empty_like(shard) for shard in shards]
         for shard, first, out in zip(shards, firsts, gradients, strict=True):
-            rows_triton.logits_gradient(shard, statistics, targets, first, inverse, g, h, out)
+            rows_triton.logits_gradient(shard, statistics, targets, first, inverse, g, h, None, out)
         return [logprobs, entropy, torch.cat(gradients, 1)]
 
     for whole, sharded in zip(parts(logits), parts(*logits.chunk(size, 1)), strict=True):

@@ -1,0 +1,212 @@
+"""The operators as torch sees them: fake tensors, registrations, whole graphs of torch.compile, CUDA graphs."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fastsvs.kernels import (
+    IGNORE_INDEX,
+    Head,
+    PolicyLossSettings,
+    TokenInputs,
+    Truncation,
+    linear_logprob,
+    linear_logprob_entropy,
+    linear_policy_loss,
+    logprob,
+    logprob_entropy,
+)
+
+TOKENS, WIDTH, VOCAB = 13, 8, 37
+SETTINGS = PolicyLossSettings(kl_coefficient=0.1, entropy_coefficient=0.05, rollout_correction="tis")
+
+
+def sample() -> tuple[Tensor, Tensor, Tensor, Tensor, TokenInputs]:
+    """(hidden, weight, bias, targets, inputs)."""
+    generator = torch.Generator().manual_seed(2)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    leaves = (normal(*shape).requires_grad_() for shape in ((TOKENS, WIDTH), (VOCAB, WIDTH), (VOCAB,)))
+    targets = torch.randint(VOCAB, (TOKENS,), generator=generator)
+    targets[3] = IGNORE_INDEX
+    near = [normal(TOKENS) - 3 for _ in range(3)]
+    return *leaves, targets, TokenInputs(normal(TOKENS), torch.rand(TOKENS, generator=generator), *near)
+
+
+def from_hidden(hidden, weight, bias, targets, inputs, **options) -> Tensor:
+    outputs = linear_logprob_entropy(hidden, Head(weight, bias, 20.0), targets, return_lse=True, **options)
+    return sum((values * inputs.advantages).sum() for values in outputs)
+
+
+def from_loss(hidden, weight, bias, targets, inputs, **options) -> Tensor:
+    result = linear_policy_loss(hidden, Head(weight, bias, 20.0), targets, inputs, SETTINGS, **options)
+    return 2 * result.loss + result.metrics["ratio"].sum()
+
+
+def from_logits(hidden, weight, bias, targets, inputs, **options) -> Tensor:
+    logprobs, entropy = logprob_entropy(torch.addmm(bias, hidden, weight.t()), targets, **options)
+    return (logprobs * inputs.advantages + entropy).sum()
+
+
+WORKS = {"hidden": from_hidden, "loss": from_loss, "logits": from_logits}
+
+
+def results(work, leaves, *others, **options) -> list[Tensor]:
+    value = work(*leaves, *others, **options)
+    return [value.detach(), *torch.autograd.grad(value, leaves)]
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize("name", WORKS)
+def test_a_whole_graph_compiles_and_gives_the_same(name, validate):
+    *leaves, targets, inputs = sample()
+    compiled = torch.compile(WORKS[name], fullgraph=True, backend="aot_eager")
+    options = {"validate": validate, "temperature": 0.7}
+    found = results(compiled, leaves, targets, inputs, **options)
+    for ours, expected in zip(found, results(WORKS[name], leaves, targets, inputs, **options), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_one_graph_serves_any_number_of_tokens(name):
+    *leaves, targets, inputs = sample()
+    compiled = torch.compile(WORKS[name], fullgraph=True, backend="aot_eager", dynamic=True)
+    for count in (13, 9, 5):
+        x, *others = leaves
+        some = x.detach()[:count].requires_grad_(), *others
+        given = targets[:count], inputs.at(slice(count))
+        for ours, expected in zip(results(compiled, some, *given), results(WORKS[name], some, *given), strict=True):
+            torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_without_validation_the_results_are_the_same(name):
+    """Ignored rows are computed with the others, and count for nothing."""
+    *leaves, targets, inputs = sample()
+    for ours, expected in zip(
+        results(WORKS[name], leaves, targets, inputs, validate=False),
+        results(WORKS[name], leaves, targets, inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_without_validation_every_result_of_an_ignored_row_is_0():
+    *leaves, targets, inputs = sample()
+    result = linear_policy_loss(leaves[0], leaves[1], targets, inputs, SETTINGS, validate=False)
+    outputs = linear_logprob_entropy(leaves[0], leaves[1], targets, validate=False, return_lse=True)
+    for values in (result.logprobs, result.entropy, *result.metrics.values(), *outputs):
+        assert values[3] == 0
+    assert torch.autograd.grad(result.loss, leaves[0])[0][3].abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["hidden", "loss"])
+def test_without_validation_nothing_is_read_back_from_the_device(name, monkeypatch):
+    """On a GPU a value on the host, and a shape that depends on values, are waited for."""
+    *leaves, targets, inputs = sample()
+
+    def refuse(*_arguments):
+        raise AssertionError("this waits for the device")
+
+    for method in ("tolist", "item", "nonzero"):
+        monkeypatch.setattr(Tensor, method, refuse)
+    results(WORKS[name], leaves, targets, inputs, validate=False)
+    with pytest.raises(AssertionError, match="waits"):
+        results(WORKS[name], leaves, targets, inputs)
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_fake_tensors_have_the_shapes_and_dtypes_of_real_ones(name):
+    *leaves, targets, inputs = sample()
+    real = results(WORKS[name], leaves, targets, inputs)
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        *fakes, ids = (mode.from_tensor(values) for values in (*leaves, targets))
+        given = TokenInputs(*(mode.from_tensor(getattr(inputs, field)) for field in TokenInputs.__slots__))
+        found = results(WORKS[name], fakes, ids, given)
+    assert [(x.shape, x.dtype) for x in found] == [(x.shape, x.dtype) for x in real]
+
+
+CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
+@pytest.mark.parametrize("truncation", [Truncation(), Truncation(5, 0.8)], ids=["whole", "truncated"])
+def test_torchs_own_checks_of_the_operators(truncation):
+    hidden, weight, bias, targets, inputs = sample()
+    place = VOCAB, 0, None
+    torch.library.opcheck(
+        linear_logprob.linear_statistics,
+        (hidden, weight, bias, targets, None, 20.0, truncation.top_k, truncation.top_p, *place, None, True),
+        test_utils=CHECKS,
+    )
+    logits = (hidden @ weight.t()).detach()
+    statistics = logprob.row_logprobs(logits, targets, None, *place, True, False)[2]
+    torch.library.opcheck(
+        logprob.row_logprobs, (logits.clone().requires_grad_(), targets, None, *place, True, False), test_utils=CHECKS
+    )
+    slopes = inputs.advantages, inputs.weights
+    for operator in (logprob.row_gradient, logprob.row_gradient_):
+        torch.library.opcheck(operator, (logits, targets, None, statistics, *slopes, VOCAB, 0), test_utils=CHECKS)
+    vectors = (getattr(inputs, name) for name in TokenInputs.__slots__)
+    operators = torch.ops.fastsvs__kernels
+    for main_grad in (None, torch.zeros(VOCAB, WIDTH)):
+        torch.library.opcheck(
+            operators.policy_loss.default,
+            (
+                *(leaf.detach() for leaf in (hidden, weight, bias)),
+                targets,
+                None,
+                *vectors,
+                main_grad,
+                *SETTINGS.packed(),
+                None,
+                truncation.top_k,
+                truncation.top_p,
+                *place,
+                None,
+                True,
+                True,
+                True,
+                True,
+            ),
+            test_utils=CHECKS,
+        )
+        vectors = (getattr(inputs, name) for name in TokenInputs.__slots__)
+    gradients = (torch.randn_like(leaf) for leaf in (hidden, weight, bias))
+    torch.library.opcheck(
+        operators.with_gradients.default,
+        (hidden, weight, bias, torch.zeros(()), *gradients, False),
+        test_utils=CHECKS,
+    )
+
+
+def test_settings_survive_the_way_into_an_operator():
+    for settings in (
+        PolicyLossSettings(),
+        PolicyLossSettings("sapo", dual_clip=None, icepop_range=(0.1, 9.0), kl_estimator="k1", tis_cap=7.0),
+    ):
+        assert PolicyLossSettings.unpacked(*settings.packed()) == settings
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("name", WORKS)
+def test_a_cuda_graph_replays_on_new_values(name):
+    *leaves, targets, inputs = sample()
+    leaves = [leaf.detach().to("cuda", torch.bfloat16).requires_grad_() for leaf in leaves]
+    targets = targets.cuda()
+    inputs = TokenInputs(*(getattr(inputs, field).cuda() for field in TokenInputs.__slots__))
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):  # compiles, and takes cuBLAS's workspace
+        results(WORKS[name], leaves, targets, inputs, validate=False)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = results(WORKS[name], leaves, targets, inputs, validate=False)
+    with torch.no_grad():
+        leaves[0].mul_(0.5)
+        targets[5] = IGNORE_INDEX
+    graph.replay()
+    for ours, expected in zip(captured, results(WORKS[name], leaves, targets, inputs, validate=False), strict=True):
+        assert torch.equal(ours, expected)
