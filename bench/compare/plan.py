@@ -65,9 +65,9 @@ class Comparison(Plan):
         return [self.step_of_budget(run)]
 
     def phases(self, root: Path) -> Iterator[Phase]:
-        yield Phase([BaseModel(self, root)])
+        yield Phase([[BaseModel(self, root)]])
         yield from super().phases(root)
-        yield Phase(self.timings(root), alone=True)
+        yield Phase(([timed] for timed in self.timings(root)), alone=True)
 
     def timings(self, root: Path) -> list[Timed]:
         return [Timed(self, root, method, self.seeds[0]) for method in CONFIGS]

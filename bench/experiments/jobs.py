@@ -33,19 +33,26 @@ class Work(Protocol):
 
 
 class Phase(NamedTuple):
-    works: Iterable[Work]
+    chains: Iterable[Iterable[Work]]
+    """Chains of calls: those of a chain follow each other, chains go side by side."""
     alone: bool = False
     """Whether each call has the machine for itself, because it is timed."""
 
 
 def finish(phases: Iterable[Phase], workers: int, say: Say = print) -> None:
-    """Finish all work, one phase after another. What is done is not done again, and what was killed continues.
+    """Finish all work, one phase after another, chains in their order. What is done is not done again, and what was
+    killed continues.
 
     Raises UserError with the end of the log when a process fails.
     """
     for phase in phases:
         with ThreadPoolExecutor(1 if phase.alone else workers) as pool:
-            list(pool.map(partial(_make, say=say), phase.works))
+            list(pool.map(partial(_follow, say=say), phase.chains))
+
+
+def _follow(chain: Iterable[Work], say: Say) -> None:
+    for work in chain:
+        _make(work, say)
 
 
 def _make(work: Work, say: Say) -> None:

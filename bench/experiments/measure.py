@@ -20,7 +20,7 @@ from fastsvs.verify import Verdict
 
 def held_out_figures(evaluated: Evaluated) -> dict[str, float]:
     """Return pass@k for all k, and the entropy."""
-    found = json.loads(evaluated.figures.read_text(encoding="utf-8"))
+    found = json.loads(evaluated.figures().read_text(encoding="utf-8"))
     return {f"pass@{k}": found[f"pass@{k}"]["mean"] for k in evaluated.plan.ks} | {"entropy": found["entropy_estimate"]}
 
 
@@ -43,7 +43,7 @@ def weight_changes(base: Path, trained: Path) -> dict[str, float]:
 
 def _by_problem(evaluated: Evaluated, metric: str) -> list[float]:
     """Return pass@k or entropy of each problem, in one order of the problems; the mean is that of the evaluation."""
-    rows = sorted(read_jsonl(evaluated.samples), key=lambda row: row["id"])
+    rows = sorted(read_jsonl(evaluated.samples()), key=lambda row: row["id"])
     if metric == "entropy":
         return entropies(rows)
     correct = np.array([row["verdicts"].count(Verdict.CORRECT) for row in rows])

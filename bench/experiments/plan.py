@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from bench.experiments.jobs import Phase
+from bench.experiments.jobs import Phase, Work
 from fastsvs.files import read_jsonl
 
 BASE = "base"
@@ -47,12 +47,27 @@ class Plan:
 
     def phases(self, root: Path) -> Iterator[Phase]:
         """Yield all work. A phase may read what those before it have made."""
-        yield Phase(self.runs(root))
-        yield Phase(self.evaluations(root))
+        yield Phase(self.chains(root))
+
+    def chains(self, root: Path) -> Iterator[Iterable[Work]]:
+        """Yield every run with its evaluations after it, seed by seed, so that what is cut short has whole seeds."""
+        for seed in self.seeds:
+            yield [self.of_base(root, seed)]
+            yield from (self._chain(run) for run in self.runs(root) if run.seed == seed)
+
+    @property
+    def evaluation(self) -> Path:
+        """Return the configuration of evaluations."""
+        return EVALUATION
+
+    @property
+    def sets(self) -> Mapping[str, int]:
+        """Return the number of responses to each problem of every set of `evaluation`."""
+        return {HELD_OUT: self.samples}
 
     @property
     def ks(self) -> list[int]:
-        return [2**power for power in range(self.samples.bit_length())]
+        return powers(self.samples)
 
     def runs(self, root: Path) -> list[Run]:
         """Return the runs, seed by seed."""
@@ -60,11 +75,21 @@ class Plan:
 
     def evaluations(self, root: Path) -> Iterator[Evaluated]:
         """Yield the evaluations of the base and of finished runs. The base is sampled again for every seed."""
-        for seed in self.seeds:
-            yield Evaluated(self, root, BASE, seed, 0, self.base(root))
+        yield from (self.of_base(root, seed) for seed in self.seeds)
         for run in self.runs(root):
-            for step in self.evaluated(run):
-                yield Evaluated(self, root, run.method, run.seed, step, run.checkpoint(step))
+            yield from self.of_run(run)
+
+    def of_base(self, root: Path, seed: int) -> Evaluated:
+        return Evaluated(self, root, BASE, seed, 0, self.base(root))
+
+    def of_run(self, run: Run) -> Iterator[Evaluated]:
+        """Yield the evaluations of a finished run."""
+        for step in self.evaluated(run):
+            yield Evaluated(self, run.root, run.method, run.seed, step, run.checkpoint(step))
+
+    def _chain(self, run: Run) -> Iterator[Work]:
+        yield run
+        yield from self.of_run(run)
 
 
 @dataclass(frozen=True)
@@ -125,19 +150,23 @@ class Evaluated:
     def result(self) -> Path:
         return self.folder / "summary.json"
 
-    @property
-    def figures(self) -> Path:
-        return self.folder / f"{HELD_OUT}.json"
+    def figures(self, name: str = HELD_OUT) -> Path:
+        return self.folder / f"{name}.json"
 
-    @property
-    def samples(self) -> Path:
+    def samples(self, name: str = HELD_OUT) -> Path:
         """Return the path of the samples file, with one line for each problem."""
-        return self.folder / f"{HELD_OUT}.samples.jsonl"
+        return self.folder / f"{name}.samples.jsonl"
 
     def arguments(self) -> list[str]:
         overrides = [f"model.path={self.model}", f"output={self.folder}", f"seed={self.seed}"]
-        sampling = [f"sets.{HELD_OUT}.samples={self.plan.samples}", f"sets.{HELD_OUT}.k={self.plan.ks}"]
-        return ["eval", str(EVALUATION), *overrides, *sampling, *self.plan.shrink["eval"]]
+        for name, samples in self.plan.sets.items():
+            overrides += [f"sets.{name}.samples={samples}", f"sets.{name}.k={powers(samples)}"]
+        return ["eval", str(self.plan.evaluation), *overrides, *self.plan.shrink["eval"]]
+
+
+def powers(samples: int) -> list[int]:
+    """Return the powers of two up to `samples`, the values of k."""
+    return [2**power for power in range(samples.bit_length())]
 
 
 def file_name(method: str) -> str:

@@ -1,63 +1,114 @@
-"""Plan of a reproduction: three methods from one base at several seeds, in the regime of configs/reproduce."""
+"""Plan of a reproduction: methods from one base at several seeds, in one regime."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.experiments.jobs import Phase
 from bench.experiments.plan import HELD_OUT, Plan, Run, file_name
+from bench.reproduce.regimes import CONFIGS, VALIDATION, VALIDATION_SAMPLES, Regime
 
-CONFIGS = Path("configs/reproduce")
-MODEL = Path("models/tiny")
-SVS, ON_POLICY, RLVR, SFT = "SvS", "SvS on-policy", "RLVR", "SFT"
-"""Names of the methods.
+SVS, ON_POLICY, AGAIN, RLVR, UNFILTERED, SFT = (
+    *("SvS", "SvS on-policy", "asked again"),
+    *("RLVR", "RLVR unfiltered", "SFT"),
+)
+"""Names of the methods; `configs/reproduce` has a file for each.
 
 RLVR makes one optimizer step per step. SvS learns from several times as many responses and makes several; on-policy it
-makes one.
+makes one, as does the method that asks problems again.
 """
-SELF_PLAY = (SVS, ON_POLICY)
-METHODS = (RLVR, *SELF_PLAY, SFT)
+SELF_PLAY = (ON_POLICY, SVS)
+"""Methods that write problems. One more is its name here, its configuration and its number of steps in `PLANS`."""
+METHODS = (*SELF_PLAY, AGAIN, RLVR, UNFILTERED, SFT)
+TRAIN = "train"
+"""Name of the set of problems that methods are trained on."""
+TRAIN_SAMPLES = 8
 
 
 @dataclass(frozen=True)
 class Reproduction(Plan):
+    regime: Regime
     grid: tuple[int, ...]
     """Steps at which each method is evaluated, as far as its run goes."""
     compared: int
     """Step, evaluated in all methods, at which they are compared."""
+    planned_seeds: int
+    """Number of seeds that were stated beforehand; a page of fewer says so."""
 
     def base(self, root: Path) -> Path:
-        return MODEL
+        return self.regime.base
 
     def recipe(self, method: str, root: Path) -> list[str]:
-        return ["sft" if method == SFT else "train", str(CONFIGS / f"{file_name(method)}.yaml")]
+        command = "sft" if method == SFT else "train"
+        return [command, str(CONFIGS / f"{file_name(method)}.yaml"), *self.regime.overrides(self.regime.rate(root))]
 
     def evaluated(self, run: Run) -> list[int]:
         return [step for step in self.grid if step <= run.steps]
 
+    def phases(self, root: Path) -> Iterator[Phase]:
+        yield from self.regime.pilot(root)
+        yield from super().phases(root)
 
-_SMALL = ("data.limit=16", "run.prompts_per_step=4", "run.save_every=1")
+    @property
+    def evaluation(self) -> Path:
+        return CONFIGS / "splits.yaml"
+
+    @property
+    def sets(self) -> Mapping[str, int]:
+        samples = min(self.samples, VALIDATION_SAMPLES)
+        return {HELD_OUT: self.samples, VALIDATION: samples, TRAIN: min(self.samples, TRAIN_SAMPLES)}
+
+
+def _steps(self_play: int, rlvr: int) -> dict[str, int]:
+    """Return the steps of all methods, with those that take longest first."""
+    return {
+        **dict.fromkeys((*SELF_PLAY, AGAIN), self_play),
+        **dict.fromkeys((RLVR, UNFILTERED), rlvr),
+        SFT: self_play,
+    }
+
+
+A = Regime("A", base=Path("models/tiny"), problems=256, rates=(2e-4, 3e-4, 5e-4))
+_SMALL = ("run.prompts_per_step=4", "run.save_every=1")
+_SMALL_ROLLOUTS = (*_SMALL, "rollout.samples_per_prompt=4", "selfplay.variants_per_context=2")
 PLANS = {
     "tiny": Reproduction(
-        suite="reproduce-tiny",
+        suite="reproduce-a",
         seeds=(0, 1, 2),
-        steps={ON_POLICY: 400, SVS: 400, RLVR: 1000, SFT: 400},
-        grid=(50, 100, 150, 200, 300, 400, 600, 800, 1000),
-        compared=400,
+        steps=_steps(self_play=300, rlvr=800),
         samples=64,
         shrink={"train": (), "sft": (), "eval": ()},
+        regime=A,
+        grid=(50, 100, 150, 200, 300, 400, 600, 800),
+        compared=300,
+        planned_seeds=3,
+    ),
+    "quick": Reproduction(
+        suite="reproduce-quick",
+        seeds=(0,),
+        steps=_steps(self_play=100, rlvr=300),
+        samples=16,
+        shrink={"train": (), "sft": (), "eval": ()},
+        regime=replace(A, rates=(3e-4,)),
+        grid=(50, 100, 200, 300),
+        compared=100,
+        planned_seeds=3,
     ),
     "smoke": Reproduction(
         suite="reproduce-smoke",
         seeds=(0,),
-        steps={ON_POLICY: 1, SVS: 1, RLVR: 2, SFT: 1},
-        grid=(1, 2),
-        compared=1,
+        steps=_steps(self_play=1, rlvr=2),
         samples=4,
         shrink={
-            "train": (*_SMALL, "rollout.samples_per_prompt=4", "selfplay.variants_per_context=2"),
+            "train": _SMALL_ROLLOUTS,
             "sft": _SMALL,
-            "eval": (f"sets.{HELD_OUT}.data.limit=8",),
+            "eval": tuple(f"sets.{name}.data.limit=8" for name in (HELD_OUT, VALIDATION, TRAIN)),
         },
+        regime=replace(A, problems=16, pilot_grid=(1,), pilot_shrink=_SMALL_ROLLOUTS),
+        grid=(1, 2),
+        compared=1,
+        planned_seeds=3,
     ),
 }

@@ -12,25 +12,35 @@ from bench.experiments.plan import BASE
 
 Curve = Mapping[int, list[float]]
 """Values of a figure by step, one for each seed."""
-WEIGHTS = {
-    "sparsity/exact": "equal to the base's in fp32, %",
-    "sparsity/bf16": "equal in bf16, %",
-    "sparsity/tolerance": "within 1e-5, %",
-    "relative_change": "norm of the change over the base's, %",
+GAP = "pass@1 on training problems minus held-out"
+CHOSEN = "step of the best checkpoint"
+SCORES = {"validation": "pass@1 on validation problems", "train": "pass@1 on training problems"}
+"""Names of the figures of the sets other than the held-out one."""
+VARIANTS = {
+    "valid": "variants that are right",
+    "sound": "variants of sound contexts",
+    "valid of sound": "of variants of sound contexts, right",
+    "valid of lucky": "of variants of lucky contexts, right",
+    "new question": "variants with a question that is new to the run",
+    "new computation": "variants whose computation no training problem has",
+    "same computation": "variants with the computation of the original",
 }
-"""Names of figures of `fastsvs.dynamics.compare`, with their heads on the page."""
-VALID = "variants that are right"
+"""Names of the figures of the problems that a policy wrote. A context is lucky when its answer is right and its steps
+are not."""
+KEPT = "samples learned from"
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a comparison: a method after some number of steps."""
+    """One side of a comparison: a method after some number of steps, or at the best checkpoint of each of its runs."""
 
     method: str
-    step: int
+    step: int | None
 
     def __str__(self) -> str:
-        return "base" if self.method == BASE else f"{self.method} at step {self.step}"
+        if self.method == BASE:
+            return "base"
+        return f"{self.method} at its best" if self.step is None else f"{self.method} at step {self.step}"
 
 
 class Results(results.Results):
@@ -45,5 +55,12 @@ class Results(results.Results):
                 found[int(row.case.rpartition(" ")[2])].append(row.value)
         return dict(sorted(found.items()))
 
+    def values(self, side: Side, metric: str) -> list[float]:
+        """Return one value for each seed."""
+        if side.step is not None:
+            return self.curve(side.method, metric)[side.step]
+        steps = [int(step) for [*steps] in [self.curve(side.method, CHOSEN)[0]] for step in steps]
+        return [self.curve(side.method, metric)[step][seed] for seed, step in enumerate(steps)]
+
     def mean(self, side: Side, metric: str) -> float:
-        return fmean(self.curve(side.method, metric)[side.step])
+        return fmean(self.values(side, metric))

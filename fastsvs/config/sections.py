@@ -56,7 +56,8 @@ class DataConfig(TemplateConfig):
 
     path: AnyPath
     """Source of the problems: a file (parquet, json, jsonl, csv, Arrow), a folder of them or of `save_to_disk`, a hub
-    id (`name` or `name:config`), `tiny:train`, `tiny:heldout`, or `none` for a stage that makes its own tasks."""
+    id (`name` or `name:config`), `tiny:train`, `tiny:validation`, `tiny:heldout`, or `none` for a stage that makes its
+    own tasks."""
     split: str = "train"
     """Split of a hub data set or of a folder whose files are named after splits; a single file and `tiny:` have
     none."""
@@ -101,8 +102,8 @@ class SelfPlayConfig(Section):
     """The self-play of a step: SvS, another stage, or none for plain RLVR. See docs/svs.md."""
 
     stage: str = "svs"
-    """ExperienceStage that makes the tasks of a step: `svs`, `rise`, `azr`, `none` for plain RLVR, or
-    `module:object`."""
+    """ExperienceStage that makes the tasks of a step: `svs`; `upsampled`, which asks half-solved problems again instead
+    of variants; `rise`, `azr`, `none` for plain RLVR, or `module:object`."""
     schedule: Literal["streaming", "phased"] = "streaming"
     """Order of the work in a step: with `streaming` a group goes on as soon as it is complete; with `phased` solving,
     synthesis and solving of synthetic problems wait for one another. Both give the same experience."""

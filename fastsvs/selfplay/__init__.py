@@ -1,8 +1,8 @@
 """Self-play: select -> synthesize -> solve -> shape -> filter, a pure state machine over any rollout engine.
 
 `collect` drives an `ExperienceStage` and returns the step's `Experience`. `STAGES` holds the stages by name: `svs`,
-`rise`, `azr`, and `none` for plain RLVR; a plug-in registers a `StageFactory` there. A `Sampler` chooses which problems
-are asked.
+`upsampled`, `rise`, `azr`, and `none` for plain RLVR; a plug-in registers a `StageFactory` there. A `Sampler` chooses
+which problems are asked.
 """
 
 from fastsvs.selfplay.azr import AzrStage
@@ -29,6 +29,7 @@ from fastsvs.selfplay.types import (
     Task,
     original_tasks,
 )
+from fastsvs.selfplay.upsampling import REPEAT, UpsampledStage
 from fastsvs.selfplay.waves import Waves
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "JUDGES",
     "KINDS",
     "ORIGINAL",
+    "REPEAT",
     "SAMPLERS",
     "STAGES",
     "SYNTHESIS",
@@ -66,6 +68,7 @@ __all__ = [
     "StageTools",
     "SvsStage",
     "Task",
+    "UpsampledStage",
     "Waves",
     "collect",
     "count",

@@ -5,7 +5,7 @@ from fastsvs.data.tiny.model import build_tokenizer, write_model_folder
 from fastsvs.data.tiny.sets import SCHEME, dialogues, problems
 from fastsvs.data.tiny.skills import SYNTHESIS_TEMPLATE
 from fastsvs.data.tiny.stories import PEOPLE, STORIES, Story
-from fastsvs.data.tiny.wording import solve, write_problem, write_solution
+from fastsvs.data.tiny.wording import read_problem, solve, write_problem, write_solution
 
 __all__ = [
     "LARGEST",
@@ -23,6 +23,7 @@ __all__ = [
     "dialogues",
     "draw_computation",
     "problems",
+    "read_problem",
     "solve",
     "write_model_folder",
     "write_problem",

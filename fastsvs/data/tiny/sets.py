@@ -3,7 +3,8 @@
 A problem tells a computation (computation.py) in one of 24 stories (stories.py). Its computation, not its wording,
 decides the split.
 
-`tiny:train` and `tiny:heldout` are problems with right solutions; `tiny:sft` is dialogues, 70% solving and 30% writing
+`tiny:train` and `tiny:heldout` are problems with right solutions, and so is `tiny:validation`, whose computations are
+neither in training data nor in the 200 problems of `tiny:heldout`; `tiny:sft` is dialogues, 70% solving and 30% writing
 a variational problem: given a solution, another story with the same computation, in the form that SvS expects
 (a ```text block). `tiny:skills` adds judging and mending: see skills.py; `tiny:azr_sft` is about programs that
 compute the same: see programs.py.
@@ -18,7 +19,7 @@ from itertools import islice
 from random import Random
 
 from fastsvs.data.records import Dialogue, Problem
-from fastsvs.data.tiny.computation import Split, draw_computation
+from fastsvs.data.tiny.computation import Computation, Split, draw_computation
 from fastsvs.data.tiny.programs import program_dialogues
 from fastsvs.data.tiny.skills import SYNTHESIS_TEMPLATE, skill_dialogues
 from fastsvs.data.tiny.stories import PEOPLE, STORIES
@@ -27,14 +28,15 @@ from fastsvs.errors import UserError
 from fastsvs.seeding import derive_seed
 
 SCHEME = "tiny:"
-_DEFAULT_SIZES = {"train": 4096, "heldout": 200, "sft": 40_000, "skills": 40_000, "azr_sft": 40_000}
+_DEFAULT_SIZES = {"train": 4096, "heldout": 200, "validation": 100, "sft": 40_000, "skills": 40_000, "azr_sft": 40_000}
 _SYNTHESIS_SHARE = 0.3
 
 
 def problems(path: str, limit: int | None) -> list[Problem]:
-    """Return the first `limit` problems of `tiny:train` or `tiny:heldout`, all with different questions."""
-    split: Split = "heldout" if _checked(path, ("train", "heldout")) == "heldout" else "train"
-    return list(islice(_problems(split), limit or _DEFAULT_SIZES[split]))
+    """Return the first `limit` problems of `tiny:train`, `tiny:validation` or `tiny:heldout`, all with different
+    questions."""
+    name = _checked(path, ("train", "validation", "heldout"))
+    return [problem for problem, _ in islice(_told(name), limit or _DEFAULT_SIZES[name])]
 
 
 def dialogues(path: str, limit: int | None) -> list[Dialogue]:
@@ -50,23 +52,31 @@ def dialogues(path: str, limit: int | None) -> list[Dialogue]:
     return list(islice(_dialogues(), limit or _DEFAULT_SIZES["sft"]))
 
 
-def _problems(split: Split) -> Iterator[Problem]:
-    random = Random(derive_seed("tiny", split))
+def _told(name: str) -> Iterator[tuple[Problem, Computation]]:
+    """Yield the problems of `tiny:<name>` without end, each with the computation that it tells."""
+    random = Random(derive_seed("tiny", name))
+    split: Split = "train" if name == "train" else "heldout"
+    others = _heldout_computations() if name == "validation" else frozenset()
     seen: set[str] = set()
     while True:
         computation = draw_computation(random, split)
-        story, name = random.choice(STORIES), random.choice(list(PEOPLE))
-        question = write_problem(computation, story, name)
-        if question not in seen:
+        story, person = random.choice(STORIES), random.choice(list(PEOPLE))
+        question = write_problem(computation, story, person)
+        if question not in seen and computation not in others:
             seen.add(question)
-            yield Problem(
-                id=f"{SCHEME}{split}/{len(seen) - 1}",
+            problem = Problem(
+                id=f"{SCHEME}{name}/{len(seen) - 1}",
                 question=question,
                 answer=str(computation.answer),
                 solution=write_solution(computation, story),
-                source=f"{SCHEME}{split}",
+                source=f"{SCHEME}{name}",
                 extra={"steps": len(computation.steps)},
             )
+            yield problem, computation
+
+
+def _heldout_computations() -> frozenset[Computation]:
+    return frozenset(computation for _, computation in islice(_told("heldout"), _DEFAULT_SIZES["heldout"]))
 
 
 def _dialogues() -> Iterator[Dialogue]:

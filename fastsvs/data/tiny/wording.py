@@ -37,28 +37,42 @@ def write_solution(computation: Computation, story: Story, slips: Random | None 
     return "\n".join(lines) + f" {story.unit}\n\\boxed{{{value}}}"
 
 
-def solve(question: str) -> int | None:
-    """Return the answer to a problem told in this task's sentences, even mixed from several stories.
+def read_problem(question: str) -> Computation | None:
+    """Return the computation that a problem in this task's sentences tells, even mixed from several stories.
 
     Returns None for any other text, and where a division is not exact or a value leaves 0..LARGEST.
     """
-    *steps, ask = re.split(r"(?<=\.) ", question)
-    value = None
-    for story in STORIES:
-        if steps and ask == story.ask and (opening := _read(story.start, steps[0])):
-            value = int(opening[1])
-    for sentence in steps[1:]:
+    opening, *sentences = re.split(r"(?<=\.) ", question)
+    *told, ask = sentences or [""]
+    value = start = _read_start(opening, ask)
+    steps = []
+    for sentence in told:
         step = _read_step(sentence)
         if value is None or step is None or (step[0] == "/" and (step[1] == 0 or value % step[1])):
             return None
         value = apply(value, *step)
         if not 0 <= value <= LARGEST:
             return None
-    return value
+        steps.append(step)
+    return None if start is None else Computation(start, tuple(steps))
+
+
+def solve(question: str) -> int | None:
+    """Return the answer to a problem that `read_problem` can read, None to others."""
+    computation = read_problem(question)
+    return None if computation is None else [computation.start, *computation.values()][-1]
 
 
 def dialogue(asked: str, written: str) -> Dialogue:
     return Dialogue(({"role": "user", "content": asked}, {"role": "assistant", "content": written}))
+
+
+def _read_start(opening: str, ask: str) -> int | None:
+    for story in STORIES:
+        match = _read(story.start, opening) if ask == story.ask else None
+        if match:
+            return int(match[1])
+    return None
 
 
 def _read_step(sentence: str) -> Step | None:
