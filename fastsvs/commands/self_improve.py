@@ -21,7 +21,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from fastsvs import distributed, fingerprints, rank_log
 from fastsvs.commands.sft import sft
 from fastsvs.commands.stored_engine import OpenEngine, check_placement, open_engine
-from fastsvs.config import DataConfig, ModelConfig, SelfJob, SftDataConfig, SftJob
+from fastsvs.config import DataConfig, ModelConfig, SelfJob, SftDataConfig, SftJob, TrainedModelConfig
 from fastsvs.data import (
     EncodedProblem,
     Message,
@@ -247,7 +247,7 @@ def replayed(
 def tuning(job: SelfJob, this: Round) -> SftJob:
     """Return the job of the round's fine-tuning."""
     return SftJob(
-        model=this.model,
+        model=TrainedModelConfig(**this.model.model_dump()),
         data=SftDataConfig(
             path=str(this.dialogues),
             max_tokens=job.evolution.max_example_tokens,

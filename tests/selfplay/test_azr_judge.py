@@ -185,11 +185,11 @@ def test_what_the_sandbox_lost_is_not_judged() -> None:
 
 
 def test_where_programs_are_not_isolated_the_judge_does_not_open(tmp_path, monkeypatch) -> None:
-    from fastsvs.config import DataConfig, ModelConfig, RunConfig, TrainJob
+    from fastsvs.config import DataConfig, RunConfig, TrainedModelConfig, TrainJob
 
     bare = Walls(filter=False, network=False, processes=False, files=False)
     monkeypatch.setattr(Sandbox, "_greet", lambda sandbox, greeting: setattr(sandbox, "_walls", bare))
-    job = TrainJob(model=ModelConfig(path="m"), data=DataConfig(path="none"), run=RunConfig(dir=str(tmp_path)))
+    job = TrainJob(model=TrainedModelConfig(path="m"), data=DataConfig(path="none"), run=RunConfig(dir=str(tmp_path)))
     with pytest.raises(UserError, match="would not be isolated"), JUDGES.get("azr")(job):
         pass
     allowed = job.model_copy(update={"sandbox": SandboxConfig(allow_unisolated=True)})
