@@ -230,7 +230,7 @@ def test_every_metric_is_in_the_table(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(ROOT)
     options = [
         *("algorithm.kl_coefficient=0.01", "algorithm.rollout_correction=tis", "algorithm.samples_per_update=2"),
-        "algorithm.overlong_buffer=16",
+        *("algorithm.overlong_buffer=16", "selfplay.budget.first_samples=2", "sampler.refills=1"),
         *("run.steps=2", f"run.dir={tmp_path}/run"),
     ]
     assert main(["train", "configs/tiny_svs.yaml", *SMALL, *options]) == 0

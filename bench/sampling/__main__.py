@@ -48,7 +48,7 @@ BUDGET: Mapping[str, Options] = {
     **{f"first {number}": (f"selfplay.budget.first_samples={number}",) for number in (4, 6)},
 }
 SHORT = (*UNMEASURED, "rollout.max_response_tokens=24")
-"""Options under which a fifth of the demo's answers is cut off at first."""
+"""Options under which a sixth of the demo's answers is cut off at first."""
 OVERLONG: Mapping[str, Options] = {f"buffer {number}": (f"algorithm.overlong_buffer={number}",) for number in (0, 6)}
 FEW = (*UNMEASURED, "run.prompts_per_step=4", "rollout.samples_per_prompt=4", "data.limit=32")
 SUITES = {

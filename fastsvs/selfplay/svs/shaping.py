@@ -15,8 +15,8 @@ from fastsvs.selfplay.types import ORIGINAL, Group
 from fastsvs.verify import Verdict
 
 ANSWER_TO_THE_ORIGINAL = 0.5
-"""Answers to a variant that one answer to its original is worth. In the demo this foresees best which groups turn out
-informative (docs/svs.md#budgeted-self-play)."""
+"""Answers to a variant that one answer to its original is worth. How well that foresees which groups are informative in
+the demo: docs/svs.md#budgeted-self-play."""
 
 
 def within(group: Group, limits: tuple[float, float]) -> bool:

@@ -80,6 +80,15 @@ const PANELS = [
   },
   {
     section: "learning",
+    id: "budget",
+    title: "What the budget saves and spends",
+    about:
+      "Responses that were not asked, because the answers before them came out alike; those to further contexts; and what is left, below 0 a debt.",
+    names: ["budget/saved", "budget/spent", "budget/left"],
+    options: { unit: "count", zero: true },
+  },
+  {
+    section: "learning",
     id: "reward",
     title: "Reward",
     about: "Mean over responses, before the filters.",
