@@ -9,8 +9,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from whole_runs import OF_THE_MACHINE, ROOT, SMALL
 
+from fastsvs.architecture import load_hf_config, read_architecture
 from fastsvs.data import load_tokenizer
 from fastsvs.files import read_jsonl
+from fastsvs.plan import Cluster, Machines, as_json, assumed_step, plan_job, read_hardware
+from fastsvs.planned import Figure, compare
+from fastsvs.policy import read_job
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +36,26 @@ def test_a_run_leaves_its_record(finished: Path) -> None:
             estimate = summary[moment][name]
             assert 0 <= estimate["low"] <= estimate["mean"] <= estimate["high"] <= 1
     assert {path.name for path in finished.iterdir()} >= {
-        "config.yaml", "environment.json", "metrics.jsonl", "curves.png", "summary.json", "samples", "checkpoints"
-    }  # fmt: skip
+        *("config.yaml", "environment.json", "plan.json", "metrics.jsonl", "curves.png", "summary.json"),
+        *("samples", "checkpoints"),
+    }
     assert len(list((finished / "checkpoints").iterdir())) == 2
+
+
+def test_a_run_records_its_plan_and_can_be_held_against_it(finished: Path) -> None:
+    recorded = json.loads((finished / "plan.json").read_text())
+    assert (recorded["nodes"], recorded["gpus"], recorded["hardware"]) == (1, 1, "cpu")
+    job = read_job(finished)
+    architecture, machines = (
+        read_architecture(load_hf_config(job.model.path)),
+        Machines(Cluster(1, 1), read_hardware("cpu")),
+    )
+    plan = plan_job(architecture, job, machines, assumed_step(job))
+    assert json.loads(json.dumps(as_json(plan, []))) == recorded["plan"]
+    planned = {name: Figure(**figure) for name, figure in recorded["figures"].items()}
+    found = {one.metric for one in compare(planned, read_jsonl(finished / "metrics.jsonl"))}
+    assert found >= {"time/rollout", "time/generation", "time/verification", "time/update", "time/sync", "time/step"}
+    assert found >= {"throughput/response_tokens_per_second", "system/peak_memory"}
 
 
 def test_the_console_shows_steps_estimates_and_self_made_problems(finished: Path) -> None:

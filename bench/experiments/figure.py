@@ -33,8 +33,11 @@ DARK = Theme(
 )
 
 
-def draw_themes(path: Path, size: tuple[float, float], paint: Callable[[Figure, Theme], None]) -> list[Path]:
-    """Draw `path` for light pages and `<stem>-dark.png` for dark ones, and return both paths."""
+def draw_themes(
+    path: Path, size: tuple[float, float], paint: Callable[[Figure, Theme], None], about: str | None = None
+) -> list[Path]:
+    """Draw `path` for light pages and `<stem>-dark.png` for dark ones, and return both paths. `about` stands inside the
+    files, as their description."""
     written = []
     for theme in (LIGHT, DARK):
         figure = Figure(figsize=size, layout="constrained", facecolor=theme.paper)
@@ -42,7 +45,7 @@ def draw_themes(path: Path, size: tuple[float, float], paint: Callable[[Figure, 
         for axes in figure.axes:
             _dress(axes, theme)
         written.append(path.with_name(path.stem + theme.ending))
-        figure.savefig(written[-1], dpi=90)
+        figure.savefig(written[-1], dpi=90, metadata={"Description": about} if about else None)
     return written
 
 

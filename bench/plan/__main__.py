@@ -1,6 +1,6 @@
 """`python -m bench.plan --out DIR`: what `fastsvs plan` says of updates, beside what they take.
 
-On this CPU the updates of `bench.plan.cases` are run and planned. Of a GPU nothing is run: the plan is held against
+On this CPU updates and whole steps are run and planned. Of a GPU nothing is run: the plan is held against
 what `bench.trainer` has published of one, and against what others have published of jobs like ours.
 """
 
@@ -14,13 +14,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from transformers import PretrainedConfig
+
 from bench.plan import checking, published
 from bench.plan.cases import CALIBRATED_ON, CASES
 from bench.plan.planned import GPU_CASES, measured_on_gpu, on_gpu, planned
+from bench.plan.steps import CALIBRATED_STEP, STEP_CASES, planned_step
 from bench.report import Row, publish
 from fastsvs.plan import CHECK_SECONDS
 
 CPU_METRIC = "update: processor time of the busiest rank"
+STEP_METRIC = "step: processor time of the main rank"
 PLANNED, MEASURED = "planned", "measured"
 
 
@@ -34,8 +38,14 @@ def main() -> None:
 def on_this_cpu() -> Iterator[Row]:
     for name, case in CASES.items():
         note = "the table's `cpu` is from it" if name in CALIBRATED_ON else "predicted"
-        yield Row(name, MEASURED, CPU_METRIC, run(name), "s", note=note)
+        seconds = run("bench.plan.measure", name, case.ranks, case.model)
+        yield Row(name, MEASURED, CPU_METRIC, seconds, "s", note=note)
         yield Row(name, PLANNED, CPU_METRIC, planned(case), "s", note=note)
+    for name, steps in STEP_CASES.items():
+        note = "the local engine's time for a token is from it" if name == CALIBRATED_STEP else "predicted"
+        seconds = run("bench.plan.steps", name, steps.ranks, steps.model)
+        yield Row(name, MEASURED, STEP_METRIC, seconds, "s", note=note)
+        yield Row(name, PLANNED, STEP_METRIC, planned_step(steps), "s", note=note)
 
 
 def of_checks() -> Iterator[Row]:
@@ -50,13 +60,13 @@ def on_published_gpu() -> Iterator[Row]:
             yield Row(name, PLANNED, metric, value, unit)
 
 
-def run(name: str) -> float:
-    """Return the processor seconds of an update on the rank that takes the most."""
+def run(module: str, name: str, ranks: int, model: PretrainedConfig) -> float:
+    """Return the processor seconds of a case on the rank that takes the most, of those that say."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "seconds.json"
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(CASES[name].ranks)]
-        module = ["-m", "bench.plan.measure", "--case", name, str(file)]
-        subprocess.run([sys.executable, *torchrun, *module], check=True, timeout=600)
+        model.save_pretrained(Path(folder) / "model")
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        subprocess.run([sys.executable, *torchrun, "-m", module, "--case", name, str(file)], check=True, timeout=600)
         return max(json.loads(file.read_text()))
 
 

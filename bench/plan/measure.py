@@ -1,4 +1,5 @@
-"""Processor time of updates on a CPU, one layout a process group: `torchrun -m bench.plan.measure --case NAME FILE`.
+"""Processor time of updates on a CPU, one layout a process group: `torchrun -m bench.plan.measure --case NAME
+FOLDER/FILE`, with the model in FOLDER/model.
 
 Processor time, because other work on the machine moves the clock's by more than what is to be told apart.
 """
@@ -7,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 from statistics import median
 from time import process_time
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from bench.plan.cases import CASES, ROUNDS, Case, groups_of
 from fastsvs import distributed
@@ -40,13 +41,11 @@ def batch_of(case: Case, vocabulary: int) -> Batch:
     )
 
 
-def measure(case: Case) -> list[float]:
-    """Return the processor seconds of updates on this rank."""
+def measure(case: Case, model: Path) -> list[float]:
+    """Return the processor seconds of updates on this rank. `model` is the folder of the case's model."""
     algorithm = AlgorithmConfig()
-    with tempfile.TemporaryDirectory() as folder:
-        case.model.save_pretrained(folder)
-        source = ModelConfig(path=folder, initialize="random")
-        policy = Policy(source, case.policy, seed=0, total_updates=100, max_sequence_tokens=512)
+    source = ModelConfig(path=str(model), initialize="random")
+    policy = Policy(source, case.policy, seed=0, total_updates=100, max_sequence_tokens=512)
     batch = batch_of(case, policy.architecture.vocabulary)
     weights = torch.full((len(batch),), 1e-4)
     seconds = []
@@ -65,10 +64,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     distributed.initialize()
-    own = median(measure(CASES[options.case]))
+    own = median(measure(CASES[options.case], options.file.parent / "model"))
     everyone = distributed.gather(own)
     if distributed.is_main():
         options.file.write_text(json.dumps(everyone))
+    dist.destroy_process_group()  # its threads may end the process with an abort
 
 
 if __name__ == "__main__":

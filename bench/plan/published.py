@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 from bench.plan.shipped import CONFIGS, architecture_of
 from bench.report import Row
@@ -186,6 +187,7 @@ def _syncs() -> Iterator[Point]:
         )
 
 
+@cache
 def _dedicated() -> JobPlan:
     job = load(TrainJob, CONFIGS / "qwen2.5_32b_svs.yaml", ["run.prompts_per_step=16"])
     plain = replace(_nemo_step(job), limit=job.rollout.max_response_tokens)

@@ -131,6 +131,7 @@ class Shipped:
     def job(self) -> TrainJob:
         return load(TrainJob, self.path)
 
+    @cache  # noqa: B019
     def plan(self) -> JobPlan:
         """Return the plan of the job under the assumed lengths."""
         job = self.job

@@ -17,6 +17,8 @@ from fastsvs.selfplay import Schedule
 
 FIXED_SECONDS = 3e-3
 """Time of a decode step that does not depend on the batch: launches, scheduler, sampling, all-reduces."""
+LOCAL_TOKEN_SECONDS = 42e-6
+"""Processor time of the local engine for each token beside the network: sampling and bookkeeping (PLAN_RESULTS)."""
 POINTS = (1, 8, 32, 64, 128, 256, 512, 1024)
 BASIS = assumed("decode step: 3 ms, weights and cache read at the rate of a copy, products at a GEMM's rate")
 
@@ -33,10 +35,16 @@ class Decoder:
 
 
 def decode_curve(
-    architecture: Architecture, hardware: Hardware, devices: int, width: int, context: float, prompt: float
+    architecture: Architecture,
+    hardware: Hardware,
+    devices: int,
+    width: int,
+    context: float,
+    prompt: float,
+    sampling: float = 0.0,
 ) -> Curve:
-    """Return the seconds of a decode step by the number of sequences in it, each with `context` tokens on average, and
-    of taking in one with a prompt of `prompt` tokens."""
+    """Return the seconds of a decode step by the number of sequences in it, each with `context` tokens on average and
+    `sampling` seconds of its own, and of taking in one with a prompt of `prompt` tokens."""
     a = architecture
     parameters = total_parameters(a)
     cache = 2 * a.layers * max(a.groups, devices) * a.head_dim * width * context
@@ -44,7 +52,7 @@ def decode_curve(
 
     def seconds(sequences: int) -> float:
         products = max(parameters * width / read, sequences * 2 * parameters / multiplied)
-        return FIXED_SECONDS + products + sequences * cache / read
+        return FIXED_SECONDS + products + sequences * (cache / read + sampling)
 
     return Curve(POINTS, tuple(map(seconds, POINTS)), admission=2 * parameters * prompt / multiplied)
 
@@ -62,7 +70,8 @@ def rollout_line(
 ) -> Line:
     """Return the seconds of a step's rollouts."""
     prompt = sampled.prompt_tokens / max(sampled.samples, 1) / job.rollout.samples_per_prompt  # read once a group
-    curve = decode_curve(architecture, hardware, decoder.devices, width, sampled.mean_context, prompt)
+    sampling = LOCAL_TOKEN_SECONDS if job.rollout.engine == "local" else 0.0
+    curve = decode_curve(architecture, hardware, decoder.devices, width, sampled.mean_context, prompt, sampling)
     seconds = _simulated(sampled, curve, decoder.count, decoder.sequences, job.selfplay.schedule)
     return Line("decoding", seconds, BASIS)
 
