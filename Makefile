@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install
 SEED ?= 0
 
-.PHONY: demo reproduce-tiny compare-tiny smollm2 test test-slow test-vllm test-install lint docs codegen install lock clean
+.PHONY: demo reproduce-tiny compare-tiny smollm2 test test-slow test-vllm test-install lint docs codegen kernel-hub install lock clean
 
 demo: install
 	$(BIN)/fastsvs demo --seed $(SEED)
@@ -60,6 +60,13 @@ codegen: install .venv/triton-3.6.0
 
 .venv/triton-3.6.0: | install
 	$(PIP) --no-deps --target $@ triton==3.6.0
+
+# The kernels in the layout of Hugging Face's kernel hub, for `kernel-builder`; docs/kernels.md.
+HUB ?= build/hub
+kernel-hub:
+	mkdir -p $(HUB)/torch-ext/fastsvs_kernels
+	cp kernels/build.toml kernels/README.md kernels/LICENSE $(HUB)
+	cp kernels/*.py $(HUB)/torch-ext/fastsvs_kernels
 
 install: .venv/installed
 

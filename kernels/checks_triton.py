@@ -7,10 +7,11 @@ import triton.language as tl
 from torch import Tensor
 
 from .rows_torch import IGNORE_INDEX
+from .table import warps
 
 IGNORED = tl.constexpr(IGNORE_INDEX)
 BLOCK = 1024
-WARPS = 4
+THREADS = 128
 
 
 def assert_rows(targets: Tensor, inverse: Tensor | None, size: int) -> None:
@@ -21,7 +22,7 @@ def assert_rows(targets: Tensor, inverse: Tensor | None, size: int) -> None:
     if rows:
         stride = 1 if inverse is None else inverse.stride(0)
         assert_rows_kernel[(triton.cdiv(rows, BLOCK),)](
-            targets, inverse, stride, size, rows, BLOCK=BLOCK, num_warps=WARPS
+            targets, inverse, stride, size, rows, BLOCK=BLOCK, num_warps=warps(THREADS, targets.device)
         )
 
 

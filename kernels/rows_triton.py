@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .rows_torch import IGNORE_INDEX
-from .table import row_config, shares, splits
+from .table import row_config, shares, splits, warps
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -43,8 +43,8 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
             parts,
             span,
             BLOCK=config.block,
-            THREADS=32 * config.warps,
-            num_warps=config.warps,
+            THREADS=config.threads,
+            num_warps=warps(config.threads, logits.device),
             enable_fp_fusion=True,
         )
     return out
@@ -57,7 +57,7 @@ def merge_statistics(parts: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Te
     results = torch.empty(2, rows, dtype=torch.float32, device=parts.device)
     if rows:
         merge_statistics_kernel[(triton.cdiv(rows, 128),)](
-            parts, count, targets, statistics, results, rows, BLOCK=128, num_warps=4, enable_fp_fusion=True
+            parts, count, targets, statistics, results, rows, BLOCK=128, num_warps=warps(128, parts.device), enable_fp_fusion=True
         )
     return statistics, results[0], results[1]
 
@@ -99,7 +99,7 @@ def logits_gradient(
             parts,
             span,
             BLOCK=config.block,
-            num_warps=config.warps,
+            num_warps=warps(config.threads, logits.device),
             enable_fp_fusion=True,
         )
 

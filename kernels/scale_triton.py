@@ -6,8 +6,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .table import warps
+
 BLOCK = 4096
-WARPS = 8
+THREADS = 256
 PROGRAMS = 1024
 """Number of programs: enough to fill any GPU, and few enough to end at once when there is nothing to do."""
 
@@ -17,7 +19,7 @@ def scale(values: Tensor, factor: Tensor) -> None:
     count = values.numel()
     programs = min(triton.cdiv(count, BLOCK), PROGRAMS)
     if programs:
-        scale_kernel[(programs,)](values, factor, count, BLOCK=BLOCK, num_warps=WARPS)
+        scale_kernel[(programs,)](values, factor, count, BLOCK=BLOCK, num_warps=warps(THREADS, values.device))
 
 
 @triton.jit

@@ -22,9 +22,14 @@ class RowConfig(NamedTuple):
     block: int
     """Number of columns of a row that are taken at once."""
     warps: int
-    """Number of warps of a program."""
+    """Number of warps of 32 threads of a program."""
     span: int = ANY_LENGTH
     """Largest number of columns of a row that one program takes."""
+
+    @property
+    def threads(self) -> int:
+        """Return the number of threads of a program, which is the same on every GPU."""
+        return 32 * self.warps
 
 
 ROW_CONFIGS: dict[str, dict[int, dict[int, RowConfig]]] = {
@@ -63,6 +68,16 @@ def shares(columns: int, config: RowConfig, programs: int) -> tuple[int, int]:
     blocks = -(-columns // (programs * config.block))
     span = blocks * config.block
     return -(-columns // span), span
+
+
+def warps(threads: int, device: torch.device) -> int:
+    """Return the number of warps of a program of `threads` threads: a warp has 32 of them, or 64 on some of AMD's."""
+    return threads // _warp_size(device)
+
+
+@cache
+def _warp_size(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).warp_size if device.type == "cuda" else 32
 
 
 @cache

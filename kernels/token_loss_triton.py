@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import token_loss
 from .settings import Correction, Estimator, PolicyLossSettings
+from .table import warps
 from .token_loss import LOG_RATIO_LIMIT, TokenGradients, TokenInputs, TokenLossFunction
 
 LIMIT = tl.constexpr(LOG_RATIO_LIMIT)
@@ -21,7 +22,7 @@ SURROGATES = list(token_loss.SURROGATES)
 CORRECTIONS = get_args(Correction)
 ESTIMATORS = get_args(Estimator)
 BLOCK = 256
-WARPS = 4
+THREADS = 128
 
 
 def token_gradients(
@@ -68,7 +69,7 @@ def token_gradients(
             KL=ESTIMATORS.index(loss.kl_estimator) + 1 if loss.kl_coefficient else 0,
             ENTROPY=loss.entropy_coefficient != 0,
             BLOCK=BLOCK,
-            num_warps=WARPS,
+            num_warps=warps(THREADS, logprobs.device),
             enable_fp_fusion=True,
         )
     return TokenGradients(

@@ -1,7 +1,8 @@
 """Compile the Triton kernels in all their configurations for GPUs that need not be there, and keep or check the table.
 
 python -m bench.codegen --out FILE      write the table of this Triton version
-python -m bench.codegen --check FILE    exit 1, and name what is worse, where anything got worse than FILE
+python -m bench.codegen --check FILE    exit 1, and name what is worse, where anything got worse than FILE; for the
+                                        architectures that it has
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import triton
 
 from .binary import compile_report
 from .cases import all_cases
-from .table import SHARED_BYTES, Table, architecture, as_json, regressions
+from .table import ARCHITECTURES, Table, as_json, regressions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,13 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=Path, help="write the table there")
     what.add_argument("--check", type=Path, help="compare with the table there")
-    parser.add_argument("--arch", type=int, choices=SHARED_BYTES, action="append", help="only that compute capability")
+    parser.add_argument("--arch", choices=ARCHITECTURES, action="append", help="only that architecture")
     parser.add_argument("--match", default="", help="only cases whose name has this in it")
-    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args(arguments)
     recorded = read(chosen.check) if chosen.check else {}
     begun = perf_counter()
-    found = compile_all(chosen.arch or list(SHARED_BYTES), chosen.match, chosen.processes)
+    found = compile_all(chosen.arch or list(recorded or ARCHITECTURES), chosen.match, chosen.processes)
     count = sum(map(len, found.values()))
     print(f"Triton {triton.__version__}: {count} binaries in {perf_counter() - begun:.0f} s")
     if chosen.out:
@@ -57,7 +58,7 @@ def read(file: Path) -> Table:
     return content["reports"]
 
 
-def compile_all(archs: Sequence[int], match: str, processes: int) -> Table:
+def compile_all(archs: Sequence[str], match: str, processes: int) -> Table:
     names = [name for name in all_cases() if match in name]
     if not names:
         sys.exit(f"no case has {match!r} in its name; there are: {'; '.join(all_cases())}")
@@ -69,7 +70,7 @@ def compile_all(archs: Sequence[int], match: str, processes: int) -> Table:
             reports = list(pool.map(compile_report, jobs, chunksize=4))
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (name, arch), report in zip(jobs, reports, strict=True):
-        found.setdefault(architecture(arch), {})[name] = report
+        found.setdefault(arch, {})[name] = report
     return found
 
 

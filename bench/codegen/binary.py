@@ -1,4 +1,4 @@
-"""Figures of a compiled kernel, read from its cubin with the disassembler that Triton brings along."""
+"""Figures of a compiled kernel, read from NVIDIA's disassembly or AMD's assembly with what Triton brings along."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, CompiledKernel
 
 from .cases import Case, all_cases
+from .isa import ISAS, read_opcodes
+from .table import ARCHITECTURES, Architecture
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
-INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?P<text>[^;]+);")
-LABEL = re.compile(r"^(?P<label>\.L_x_\d+):")
-BRANCH = re.compile(r"\bBRA(?:\.\S+)?\s.*`\((?P<label>\.L_x_\d+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +35,14 @@ class Report:
     """Bytes that a thread requests with the hot loop's 128-bit loads before the loop's first exponential."""
 
 
-def compile_report(job: tuple[str, int]) -> dict[str, float]:
+def compile_report(job: tuple[str, str]) -> dict[str, float]:
     """Return the report on a (case name, architecture), as a job for a process of a pool."""
-    name, arch = job
-    return asdict(inspect(all_cases()[name], arch))
+    name, architecture = job
+    return asdict(inspect(all_cases()[name], ARCHITECTURES[architecture]))
 
 
-def inspect(case: Case, arch: int) -> Report:
-    """Compile `case` for the compute capability `arch` (90 is sm_90a) and report on it. No GPU is needed."""
+def inspect(case: Case, architecture: Architecture) -> Report:
+    """Compile `case` for an architecture and report on it. No GPU is needed."""
     names = list(case.signature)
     source = ASTSource(
         fn=case.kernel,
@@ -51,58 +50,50 @@ def inspect(case: Case, arch: int) -> Report:
         constexprs={(names.index(name),): value for name, value in case.constants.items()},
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in sorted(case.divisible)},
     )
-    options = {"num_warps": case.warps, "enable_fp_fusion": True, "debug": bool(case.kernel.debug)}
-    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    options = {
+        "num_warps": case.threads // architecture.warp_size,
+        "enable_fp_fusion": True,
+        "debug": bool(case.kernel.debug),
+    }
+    compiled = triton.compile(source, target=GPUTarget(*architecture[:3]), options=options)
+    read = _read_nvidia if architecture.backend == "cuda" else _read_amd
+    registers, stack, lines = read(compiled)
+    isa = ISAS[architecture.backend]
+    opcodes, loop = read_opcodes(lines, isa)
+    entries = case.block / case.threads
+    exp2 = [isa.is_exp2(opcode) for opcode in loop]
+    unrolled = max(1, round(sum(exp2) / entries))
+    ahead = loop[: exp2.index(True)] if any(exp2) else []
+    return Report(
+        registers=registers,
+        spilled_bytes=max(stack, 4 * sum(map(isa.is_spill, opcodes))),
+        shared_bytes=compiled.metadata.shared,
+        loads_128=sum(map(isa.is_wide_load, opcodes)),
+        stores_128=sum(map(isa.is_wide_store, opcodes)),
+        exp2=sum(map(isa.is_exp2, opcodes)),
+        loop_instructions=round(len(loop) / (unrolled * entries), 2) if any(exp2) else 0.0,
+        loop_bytes_ahead=16 * sum(map(isa.is_wide_load, ahead)),
+    )
+
+
+def _read_nvidia(compiled: CompiledKernel) -> tuple[int, int, list[str]]:
+    """Return registers, bytes of the stack, and the lines of the disassembly."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
         usage = _run("cuobjdump", "-res-usage", file.name)
         lines = _run("nvdisasm", "-c", file.name).splitlines()
     registers, stack = map(int, re.findall(r"REG:(\d+) STACK:(\d+)", usage)[0])
-    opcodes, loop = read_opcodes(lines)
-    spills = sum(_is(opcode, "LDL", "STL") for opcode in opcodes)
-    entries = case.block / (32 * case.warps)
-    exp2 = [_is(opcode, "MUFU.EX2") for opcode in loop]
-    unrolled = max(1, round(sum(exp2) / entries))
-    ahead = loop[: exp2.index(True)] if any(exp2) else []
-    return Report(
-        registers=registers,
-        spilled_bytes=max(stack, 4 * spills),
-        shared_bytes=compiled.metadata.shared,
-        loads_128=_wide(opcodes, "LDG"),
-        stores_128=_wide(opcodes, "STG"),
-        exp2=sum(_is(opcode, "MUFU.EX2") for opcode in opcodes),
-        loop_instructions=round(len(loop) / (unrolled * entries), 2) if any(exp2) else 0.0,
-        loop_bytes_ahead=16 * _wide(ahead, "LDG"),
+    return registers, stack, lines
+
+
+def _read_amd(compiled: CompiledKernel) -> tuple[int, int, list[str]]:
+    """Return vector registers, bytes of the stack, and the lines of the assembly."""
+    text = compiled.asm["amdgcn"]
+    registers, stack = (
+        int(re.findall(rf"\.{name}:\s+(\d+)", text)[0]) for name in ("vgpr_count", "private_segment_fixed_size")
     )
-
-
-def read_opcodes(lines: list[str]) -> tuple[list[str], list[str]]:
-    """Return the opcodes of the whole kernel and of its hot loop.
-
-    The hot loop is the one with the most exponentials and, among equals, the most instructions.
-    """
-    opcodes: list[str] = []
-    labels: dict[str, int] = {}
-    loops: list[list[str]] = [[]]
-    for line in lines:
-        if match := LABEL.match(line):
-            labels[match["label"]] = len(opcodes)
-        elif match := INSTRUCTION.match(line):
-            words = match["text"].split()
-            opcodes.append(words[1] if words[0].startswith("@") else words[0])
-            branch = BRANCH.search(match["text"])
-            if branch and branch["label"] in labels:
-                loops.append(opcodes[labels[branch["label"]] :])
-    return opcodes, max(loops, key=lambda loop: (sum(_is(opcode, "MUFU.EX2") for opcode in loop), len(loop)))
-
-
-def _is(opcode: str, *names: str) -> bool:
-    return any(opcode == name or opcode.startswith(name + ".") for name in names)
-
-
-def _wide(opcodes: list[str], name: str) -> int:
-    return sum(_is(opcode, name) and ".128" in opcode for opcode in opcodes)
+    return registers, stack, text.splitlines()
 
 
 def _run(tool: str, *arguments: str) -> str:

@@ -22,7 +22,8 @@ class Case:
     constants: Mapping[str, object]
     divisible: frozenset[str]
     """Arguments that are multiples of 16, without which no load is 128 bits wide."""
-    warps: int
+    threads: int
+    """Number of threads of a program."""
     block: int
 
 
@@ -73,7 +74,7 @@ def statistics_case(logits: str, config: RowConfig, tempered: bool, odd: str = "
         "parts": "i32",
         "span": "i32",
     }
-    constants = {"temperature_stride": 1, "BLOCK": config.block, "THREADS": 32 * config.warps}
+    constants = {"temperature_stride": 1, "BLOCK": config.block, "THREADS": config.threads}
     if not tempered:
         constants["inverse_temperature"] = None
     options = label({"temperature": tempered, f"odd {odd}": bool(odd)})
@@ -142,7 +143,7 @@ def token_loss_cases() -> Iterator[Case]:
 
 
 def token_loss_case(surrogate: str, correction: str, estimator: str | None, entropy: bool) -> Case:
-    kernel, config = token_loss_triton.token_loss_kernel, RowConfig(token_loss_triton.BLOCK, token_loss_triton.WARPS)
+    kernel, config = token_loss_triton.token_loss_kernel, RowConfig(token_loss_triton.BLOCK, token_loss_triton.THREADS // 32)
     vectors = kernel.arg_names[: kernel.arg_names.index("count")]
     types = dict.fromkeys(kernel.arg_names, "fp32") | dict.fromkeys(vectors, "*fp32") | {"count": "i32"}
     estimators = [None, *token_loss_triton.ESTIMATORS]
@@ -163,14 +164,14 @@ def token_loss_case(surrogate: str, correction: str, estimator: str | None, entr
 
 
 def scale_cases() -> Iterator[Case]:
-    config = RowConfig(scale_triton.BLOCK, scale_triton.WARPS)
+    config = RowConfig(scale_triton.BLOCK, scale_triton.THREADS // 32)
     for element in ELEMENTS.values():
         types = {"values": f"*{element}", "factor": "*fp32", "count": "i32"}
         yield case(f"scale {element}", scale_triton.scale_kernel, types, {"BLOCK": config.block}, "", config)
 
 
 def check_cases() -> Iterator[Case]:
-    config = RowConfig(checks_triton.BLOCK, checks_triton.WARPS)
+    config = RowConfig(checks_triton.BLOCK, checks_triton.THREADS // 32)
     types = {"targets": "*i64", "inverse": "*fp32", "inverse_stride": "i32", "size": "i32", "rows": "i32"}
     for tempered in (False, True):
         constants: dict[str, object] = {"inverse_stride": 1, "BLOCK": config.block}
@@ -200,4 +201,4 @@ def case(
     uneven = {"": [], "columns": ["columns", "count"], "rows": ["columns", "row_stride", "out_stride"]}
     unaligned = {"first", "parts", *uneven[odd]}
     divisible = {name for name, kind in signature.items() if kind.startswith(("*", "i"))} - unaligned
-    return Case(name, kernel, signature, constants, frozenset(divisible), config.warps, config.block)
+    return Case(name, kernel, signature, constants, frozenset(divisible), config.threads, config.block)

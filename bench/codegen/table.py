@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
 
 from fastsvs.kernels.table import ANY_LENGTH, ROW_CONFIGS
 
-SHARED_BYTES = {80: 166_912, 90: 232_448, 100: 232_448}
-"""Most shared memory that a program may have, in bytes, by compute capability."""
+class Architecture(NamedTuple):
+    """A kind of GPU, as Triton and its compiler's backends know it."""
+
+    backend: Literal["cuda", "hip"]
+    arch: int | str
+    warp_size: int
+    shared_bytes: int
+    """Most shared memory that a program may have, in bytes."""
+
+
+ARCHITECTURES = {
+    "sm_80": Architecture("cuda", 80, 32, 166_912),
+    "sm_90a": Architecture("cuda", 90, 32, 232_448),
+    "sm_100": Architecture("cuda", 100, 32, 232_448),
+    "sm_120": Architecture("cuda", 120, 32, 101_376),
+    "gfx942": Architecture("hip", "gfx942", 64, 65_536),
+}
+"""Architectures that the kernels are compiled for: A100, H100 and H200, B200, RTX 5090 and PRO 6000, MI300X."""
 REGISTER_SLACK = 4
 LOOP_SLACK = 1.03
 
@@ -25,10 +42,6 @@ Table = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Values by architecture, case and field of `binary.Report`."""
 
 
-def architecture(arch: int) -> str:
-    return {90: "sm_90a"}.get(arch, f"sm_{arch}")
-
-
 def as_json(triton: str, reports: Table) -> str:
     """Return one JSON object, with each case on a line of its own so that a changed one is one line."""
     lines = [
@@ -40,11 +53,10 @@ def as_json(triton: str, reports: Table) -> str:
 
 def regressions(found: Table, recorded: Table) -> Iterator[str]:
     """Yield one line for each thing that is worse than recorded, or worse than any kernel may be."""
-    limits = {architecture(arch): limit for arch, limit in SHARED_BYTES.items()}
     for arch, cases in found.items():
         for name, report in cases.items():
             where = f"{arch}, {name}"
-            yield from (f"{where}: {what}" for what in _faults(report, limits[arch]))
+            yield from (f"{where}: {what}" for what in _faults(report, ARCHITECTURES[arch].shared_bytes))
             if name not in recorded.get(arch, {}):
                 yield f"{where}: not in the table; write it anew with --out"
             else:
