@@ -143,7 +143,10 @@ def token_loss_cases() -> Iterator[Case]:
 
 
 def token_loss_case(surrogate: str, correction: str, estimator: str | None, entropy: bool) -> Case:
-    kernel, config = token_loss_triton.token_loss_kernel, RowConfig(token_loss_triton.BLOCK, token_loss_triton.THREADS // 32)
+    kernel, config = (
+        token_loss_triton.token_loss_kernel,
+        RowConfig(token_loss_triton.BLOCK, token_loss_triton.THREADS // 32),
+    )
     vectors = kernel.arg_names[: kernel.arg_names.index("count")]
     types = dict.fromkeys(kernel.arg_names, "fp32") | dict.fromkeys(vectors, "*fp32") | {"count": "i32"}
     estimators = [None, *token_loss_triton.ESTIMATORS]

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from fastsvs.kernels.table import ANY_LENGTH, ROW_CONFIGS
 
+
 class Architecture(NamedTuple):
     """A kind of GPU, as Triton and its compiler's backends know it."""
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from bench.kernels import roofline
+from bench.kernels.peers import PEERS
 from bench.kernels.providers import complete_providers
 from bench.kernels.suites import BYTES, FLOP
 from bench.kernels.targets import OURS
@@ -24,9 +26,11 @@ MISSING = (
 )
 ABSENT = "measured"
 """Metric of a provider that has no figures; its note says why."""
-OUR_COLOUR, PEER, HATCH = "#1b6ca8", "#b8b8b8", "////"
+CUT, BOX = "// cut", {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+OUR_COLOUR, PEER_COLOUR, HATCH = "#1b6ca8", "#b8b8b8", "////"
 SHOWN = 2.5
-"""Longest bar, in multiples of the floor: longer bars are cut."""
+"""Longest bar, in multiples of the floor: longer bars are cut, and marked."""
+LOCKED = Path(__file__).parents[2] / "requirements" / "cuda.txt"
 Row = dict[str, Any]
 
 
@@ -53,12 +57,17 @@ def page(result: dict[str, Any], bars: str, rates: str) -> Iterator[str]:
     yield "# Kernels, measured"
     yield ""
     yield f"{result['machine']}, {result['date']}; {versions}; commit {result['commit'] or 'unknown'}."
-    yield f"Made by `{result['command']}`."
+    yield f"Made by `{result['command']}`. The locked set of this repository has {pinned()}."
+    yield f"Peers, where they could be imported: {', '.join(PEERS)}. Liger's scaled CE is that version's kernel for one"
+    yield "GPU; its kernels for tensor parallelism were not measured."
     yield ""
     yield "Times are medians, with the 20th and 80th percentile, of calls in turn with the caches emptied before each."
     yield "The floor is what the products or the bytes of the work take at the rates measured in the same process:"
     yield f"{FLOP}; {BYTES}."
     yield "Peak memory is what a forward and backward pass takes beyond its inputs, results and gradients included."
+    yield f"Like for like with a peer's is that of `{OURS}, dX and dW`, which makes both gradients as peers do; the other"
+    yield "rows of ours add dW to a buffer that is there already, and do not count it."
+    yield "A shape with TP is one rank's share of the vocabulary on one GPU: its rows leave out the all-gather."
     yield ""
     yield f"![rates of ours and of peers under what cuBLAS and a copy reach]({rates})"
     yield ""
@@ -67,6 +76,16 @@ def page(result: dict[str, Any], bars: str, rates: str) -> Iterator[str]:
     for case, of_case in groupby(rows, key=lambda row: row["case"]):
         yield from ["", f"## {case[0].upper()}{case[1:]}", ""]
         yield from section(case, list(of_case))
+
+
+def pinned() -> str:
+    """Return the torch and the Triton of the locked set for GPUs."""
+    text = LOCKED.read_text(encoding="utf-8")
+    return " and ".join(
+        f"{name} {version}"
+        for name in ("torch", "triton")
+        for version in re.findall(rf"^{name}==(\S+)", text, re.MULTILINE)
+    )
 
 
 def section(case: str, rows: Sequence[Row]) -> Iterator[str]:
@@ -160,15 +179,15 @@ def draw(rows: Sequence[Row], file: Path) -> None:
             bars.setdefault(row["case"], []).append(row)
     bars = {case: of_case for case, of_case in bars.items() if not all(map(is_ours, of_case))} or bars
     memory = {(row["case"], row["provider"]): row["value"] for row in rows if row["metric"] == "peak memory"}
-    heights = [1 + 0.24 * len(of_case) for of_case in bars.values()] or [1.0]
+    heights = [1.2 + 0.24 * len(of_case) for of_case in bars.values()] or [1.0]
     figure, all_axes = pyplot.subplots(
         len(heights), figsize=(9, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
     )
     for axes, (case, of_case) in zip(all_axes[:, 0], bars.items(), strict=False):
         draw_bars(axes, sorted(of_case, key=lambda row: row["value"]), memory)
-        axes.set_title(f"{case}: ms and peak memory, forward and backward; dashed: the floor", fontsize=8)
-    kinds = [Patch(facecolor=OUR_COLOUR, label=OURS), Patch(facecolor=PEER, label="a peer, the same work")]
-    kinds += [Patch(facecolor="white", edgecolor=PEER, hatch=HATCH, label="a peer, less or other work")]
+        axes.set_title(f"{case}: time and peak memory; dashed: the floor", fontsize=8)
+    kinds = [Patch(facecolor=OUR_COLOUR, label=OURS), Patch(facecolor=PEER_COLOUR, label="a peer, the same work")]
+    kinds += [Patch(facecolor="white", edgecolor=PEER_COLOUR, hatch=HATCH, label="a peer, less or other work")]
     figure.legend(handles=kinds, loc="outside lower center", ncols=3, fontsize=7)
     figure.savefig(file, dpi=130)
     pyplot.close(figure)
@@ -179,17 +198,20 @@ def draw_bars(axes: Any, rows: Sequence[Row], memory: Mapping[tuple[str, str], f
     case, floor = rows[0]["case"], rows[0]["limit"]
     complete, widest = complete_providers(case.partition("/")[0]), SHOWN * floor
     for place, row in enumerate(rows):
-        colour, whole = (OUR_COLOUR if is_ours(row) else PEER), is_ours(row) or row["provider"] in complete
+        colour, whole = (OUR_COLOUR if is_ours(row) else PEER_COLOUR), is_ours(row) or row["provider"] in complete
         face, hatch = (colour, None) if whole else ("white", HATCH)
         axes.barh(place, min(row["value"], widest), color=face, edgecolor=colour, hatch=hatch)
+        if row["value"] > widest:
+            axes.text(widest * 0.985, place, CUT, va="center", ha="right", fontsize=8, bbox=BOX)
         space = memory.get((case, row["provider"]))
         label = f"{shown(row['value'])} ms" + (f", {space:.1f} GiB" if space is not None else "")
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-        axes.text(widest / 50, place, label, va="center", fontsize=7, bbox=box)
+        axes.text(widest / 50, place, label, va="center", fontsize=7, bbox=BOX)
     axes.set_yticks(range(len(rows)), [row["provider"] for row in rows], fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
     axes.invert_yaxis()
     axes.set_xlim(0, widest)
+    axes.set_xlabel("milliseconds of a forward and backward pass", fontsize=7)
+    axes.set_ylabel("provider", fontsize=7)
     axes.axvline(floor, color="black", linewidth=0.8, linestyle="--")
 
 

@@ -59,7 +59,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
                 color=SHAPES[shape],
                 label=f"{shape} {mode}",
             )
-        axes.set(title=title, xlabel="tokens", ylabel=unit, xscale="log", ylim=(0, None))
+        axes.set(title=title, xlabel="tokens of a call", ylabel=f"rate in {unit}", xscale="log", ylim=(0, None))
         if lines:
             axes.plot([], [], "x", color=PEER, label="a peer")
             axes.legend(fontsize=7, loc="lower right")

@@ -82,6 +82,10 @@ def test_the_page_shows_what_the_file_holds(tmp_path):
     assert "a product is 2 x tokens x hidden x vocabulary FLOP" in text
     assert "| fastsvs | both | 2 [1.9, 2.1] | 75% | 3.25 |  | yes | no dW |" in text
     assert "verl: absent: no verl." in text
+    assert "The locked set of this repository has torch 2." in text
+    assert "liger-kernel==" in text
+    assert "leave out the all-gather" in text
+    assert "`fastsvs, dX and dW`, which makes both gradients" in text
     assert "| provider | log-prob, mean (nats) |" in text
     assert "| torch eager | 0.009 |" in text
     assert "| speed | fastsvs | 1.2 x | 1.15 | PASS |" in text
