@@ -53,11 +53,11 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
 def merge_statistics(parts: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the results of `rows_torch.merge_statistics`, from a Triton kernel."""
     count, _, rows = parts.shape
-    statistics = torch.empty(4, rows, dtype=torch.float32, device=parts.device)
-    results = torch.empty(2, rows, dtype=torch.float32, device=parts.device)
+    statistics, results = (torch.empty(n, rows, dtype=torch.float32, device=parts.device) for n in (4, 2))
+    few = warps(128, parts.device)
     if rows:
         merge_statistics_kernel[(triton.cdiv(rows, 128),)](
-            parts, count, targets, statistics, results, rows, BLOCK=128, num_warps=warps(128, parts.device), enable_fp_fusion=True
+            parts, count, targets, statistics, results, rows, BLOCK=128, num_warps=few, enable_fp_fusion=True
         )
     return statistics, results[0], results[1]
 
