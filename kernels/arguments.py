@@ -135,8 +135,7 @@ def pick_if(values: Tensor | None, rows: Tensor | slice | None) -> Tensor | None
 
 
 def spread(values: Tensor, rows: Tensor | None, length: int) -> Tensor:
-    """Spread the values of `rows` over [length, ...], with 0 elsewhere: the opposite of `pick`. The result shares no
-    memory with `values`' owner where an operator may return it."""
+    """Spread the values of `rows` over [length, ...], with 0 elsewhere: the opposite of `pick`."""
     if rows is None:
         return values
     return values.new_zeros(length, *values.shape[1:]).index_copy_(0, rows, values)

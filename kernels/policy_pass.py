@@ -51,12 +51,19 @@ class PassOptions:
     """How a pass goes, and what it makes."""
 
     cut: Truncation
+    """Mask of the sampler."""
     part: Vocabulary
+    """This rank's share of the vocabulary."""
     workspace: int | None
+    """Bytes of logits and gradients alive at a time; None for the device's own value."""
     validate: bool
+    """True to check targets and temperatures and leave out ignored rows, for which a GPU is waited for."""
     needs_hidden: bool
+    """True when the gradient of the hidden states is made."""
     needs_weight: bool
+    """True when the gradient of the weight is made."""
     needs_bias: bool
+    """True when the gradient of the bias is made."""
 
 
 @torch.no_grad()

@@ -155,6 +155,23 @@ def test_the_loss_in_one_pass_is_that_of_the_log_probs(kernels, kind, truncation
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=2e-5)
 
 
+@pytest.mark.parametrize("outputs", [[0, 1, 2], [2], [0, 2], [1, 2]], ids=str)
+def test_the_gradient_of_the_logsumexp(kernels, outputs):
+    """Alone and beside the others, with a temperature for each token; and that of a z-loss."""
+    hidden, weight, _bias, targets = sample(kernels, torch.float32)
+    targets[2, 1] = IGNORE_INDEX
+    temperature = torch.linspace(0.5, 2, BATCH * LENGTH, device=kernels).view(BATCH, LENGTH)
+    found = linear_logprob_entropy(hidden, weight, targets, temperature=temperature, return_lse=True)
+    wide = [leaf.detach().double().requires_grad_() for leaf in (hidden, weight)]
+    wanted = expected(wide[0] @ wide[1].t() / temperature.double()[..., None], targets)
+    for ours, theirs in zip(
+        gradients([found[i].square() for i in outputs], (hidden, weight)),
+        gradients([wanted[i].square() for i in outputs], wide),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours.double(), theirs, atol=2e-5, rtol=2e-5)
+
+
 @pytest.mark.parametrize("integers", [torch.int32, torch.int64])
 @pytest.mark.parametrize("ignore", [IGNORE_INDEX, -1, 3])
 def test_targets_of_any_integers_and_any_ignored_index(kernels, integers, ignore):
