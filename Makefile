@@ -11,9 +11,10 @@ SEED ?= 0
 demo: install
 	$(BIN)/fastsvs demo --seed $(SEED)
 
-# SvS, RLVR and SFT at three seeds, an hour on two cores; docs/reproduction.md. Repeat it to go on where it stopped.
+# SvS, its controls, RLVR and SFT at three seeds, under three hours on two cores; docs/reproduction.md. Repeat it to go on
+# where it stopped. OPTIONS="--quick --runs runs/quick --page quick.md" shows the shape in 20 minutes.
 reproduce-tiny: install
-	$(BIN)/python -m bench.reproduce --out bench/results --page docs/reproduction.md
+	$(BIN)/python -m bench.reproduce --out bench/results --page docs/reproduction.md $(OPTIONS)
 
 # Ten methods from one base with equal sample budgets, under an hour on two cores; docs/methods.md.
 compare-tiny: install

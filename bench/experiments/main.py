@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -39,14 +39,17 @@ def main(experiment: Experiment[P, R], description: str | None) -> None:
     parser = argparse.ArgumentParser(prog=f"python -m bench.{experiment.name}", description=description)
     runs = Path("runs") / experiment.name
     parser.add_argument("--suite", choices=experiment.plans, default="tiny", help="smoke: that all of it runs")
+    if "quick" in experiment.plans:
+        parser.add_argument("--quick", action="store_const", dest="suite", const="quick", help="minutes; the shape")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="only these of the suite's")
     parser.add_argument("--runs", type=Path, default=runs, help="folder of runs and evaluations")
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--page", type=Path, required=True, help="Markdown to write; its pictures go beside it")
     parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--shared", action="store_true", help="the machine did other work: note it, quote no times")
     options = parser.parse_args()
-    plan = experiment.plans[options.suite]
     try:
+        plan = _at(experiment.plans[options.suite], options.seeds)
         experiment.check(_text(options.page))
         finish(plan.phases(options.runs), options.workers)
         results = experiment.measure(plan, options.runs, SHARED if options.shared else None)
@@ -57,6 +60,14 @@ def main(experiment: Experiment[P, R], description: str | None) -> None:
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"wrote {options.page}, {source} and {', '.join(map(str, pictures))}")
+
+
+def _at(plan: P, seeds: Sequence[int] | None) -> P:
+    """Return the plan at these of its seeds, or at all of them. Raises UserError for a seed that it does not have."""
+    strangers = set(seeds or ()) - set(plan.seeds)
+    if strangers:
+        raise UserError(f"--seeds: {plan.suite} has the seeds {plan.seeds}, not {sorted(strangers)}")
+    return replace(plan, seeds=tuple(seeds)) if seeds else plan
 
 
 def _text(page: Path) -> str:

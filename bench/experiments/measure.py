@@ -26,7 +26,7 @@ def held_out_figures(evaluated: Evaluated) -> dict[str, float]:
 
 def held_out_difference(left: Iterable[Evaluated], right: Iterable[Evaluated], metric: str) -> Difference:
     """Return the difference in pass@k or entropy between two sides, each with its evaluations at all seeds."""
-    values, others = (np.array([_by_problem(each, metric) for each in side]) for side in (left, right))
+    values, others = (np.array([by_problem(each, metric) for each in side]) for side in (left, right))
     return difference(values, others)
 
 
@@ -41,8 +41,9 @@ def weight_changes(base: Path, trained: Path) -> dict[str, float]:
     return compare(paired(open_weights(base).hf_weights(), open_weights(trained).hf_weights())).total().figures()
 
 
-def _by_problem(evaluated: Evaluated, metric: str) -> list[float]:
-    """Return pass@k or entropy of each problem, in one order of the problems; the mean is that of the evaluation."""
+def by_problem(evaluated: Evaluated, metric: str) -> list[float]:
+    """Return pass@k or entropy of each held-out problem, in one order of the problems; the mean is that of the
+    evaluation."""
     rows = sorted(read_jsonl(evaluated.samples()), key=lambda row: row["id"])
     if metric == "entropy":
         return entropies(rows)

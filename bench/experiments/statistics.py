@@ -33,16 +33,38 @@ def difference(left: np.ndarray, right: np.ndarray, draws: int = DRAWS) -> Diffe
     A draw takes the same problems on both sides, and seeds on each side separately, all with replacement. A figure that
     has no problems comes as `[seeds, 1]`.
     """
-    random = np.random.default_rng(0)
-    problems = random.integers(left.shape[1], size=(draws, left.shape[1]))
-    drawn = _drawn_means(left, problems, random) - _drawn_means(right, problems, random)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = np.percentile(_drawn(left, right, draws), [2.5, 97.5])
     return Difference(float(left.mean() - right.mean()), float(low), float(high))
+
+
+def chance(left: np.ndarray, right: np.ndarray, draws: int = DRAWS) -> float:
+    """Return the two-sided p-value of a difference, from the same draws as its interval: twice the share of them on the
+    other side of 0, or at 0."""
+    drawn = _drawn(left, right, draws)
+    other = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    return min(1.0, 2 * (other + 1) / (draws + 1))
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """Return p-values after Holm's correction (Scand. J. Stat. 6, 1979): the k-th smallest of n times n - k + 1, and
+    never less than a smaller one's."""
+    corrected, largest = [0.0] * len(chances), 0.0
+    for rank, place in enumerate(sorted(range(len(chances)), key=lambda place: chances[place])):
+        largest = max(largest, min(1.0, (len(chances) - rank) * chances[place]))
+        corrected[place] = largest
+    return corrected
 
 
 def by_seed(values: Sequence[float]) -> np.ndarray:
     """Return one figure for each seed as `[seeds, 1]`, the shape that `difference` takes."""
     return np.array(values, dtype=float)[:, None]
+
+
+def _drawn(left: np.ndarray, right: np.ndarray, draws: int) -> np.ndarray:
+    """Return the difference in each draw, `[draws]`."""
+    random = np.random.default_rng(0)
+    problems = random.integers(left.shape[1], size=(draws, left.shape[1]))
+    return _drawn_means(left, problems, random) - _drawn_means(right, problems, random)
 
 
 def _drawn_means(values: np.ndarray, problems: np.ndarray, random: np.random.Generator) -> np.ndarray:

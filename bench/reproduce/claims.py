@@ -1,4 +1,4 @@
-"""The claims of the papers, each as a difference that these runs can decide."""
+"""What was stated beforehand (hypotheses.md), each as a difference that these runs can decide."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.experiments.plan import BASE
-from bench.experiments.statistics import Difference
-from bench.reproduce.plan import RLVR, SFT, Reproduction
-from bench.reproduce.results import Results, Side
+from bench.experiments.statistics import Difference, holm
+from bench.reproduce.plan import AGAIN, RLVR, SELF_PLAY, UNFILTERED, Reproduction
+from bench.reproduce.results import GAP, Results, Side
 
-PAPER, CHAE, REVIEWS = "SvS", "Chae et al.", "asked of SvS"
-PAPER_K = 32
+SOME_K = 32
 """Value of k for which the SvS paper prints its tables."""
-Expected = Literal["higher", "not higher", "lower", "not lower"]
+Expected = Literal["higher", "lower"]
 Verdict = Literal["agrees", "does not agree", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    text: str
-    source: str
+    number: int
+    """Number of the hypothesis in hypotheses.md."""
     metric: str
     left: Side
     right: Side
@@ -28,53 +27,55 @@ class Claim:
     """Expected result of the left side compared with the right one."""
 
 
-def claims(plan: Reproduction, results: Results, self_play: str) -> list[Claim]:
-    """Return the claims in the order of the page, with `self_play` for SvS.
+def claims(plan: Reproduction, results: Results) -> list[Claim]:
+    """Return all differences in the order of the hypotheses."""
+    return sorted(
+        [*_of_rlvr(plan), *(claim for method in SELF_PLAY for claim in _of_self_play(plan, results, method))],
+        key=lambda claim: claim.number,
+    )
 
-    At equal cost, RLVR is taken where it has sampled about as many responses.
-    """
-    base, svs, rlvr, sft = Side(BASE, 0), *(Side(method, plan.compared) for method in (self_play, RLVR, SFT))
-    matched = same_cost(plan, results, self_play)
-    some, many = min(PAPER_K, plan.samples), plan.samples
-    few, lots = f"pass@{some}", f"pass@{many}"
+
+def _of_rlvr(plan: Reproduction) -> list[Claim]:
+    rlvr, base, unfiltered = Side(RLVR, plan.compared), Side(BASE, 0), Side(UNFILTERED, plan.compared)
+    many = f"pass@{min(SOME_K, plan.samples)}"
     return [
-        Claim("RLVR raises pass@1 above the base's", PAPER, "pass@1", rlvr, base, "higher"),
-        Claim("RLVR lowers the policy's entropy", PAPER, "entropy", rlvr, base, "lower"),
-        Claim(f"RLVR does not solve more within {many} tries", PAPER, lots, rlvr, base, "not higher"),
-        Claim("SvS keeps more entropy than RLVR", PAPER, "entropy", svs, rlvr, "higher"),
-        Claim("SvS keeps the base's entropy", PAPER, "entropy", svs, base, "not lower"),
-        Claim("SvS solves more than RLVR in one try", PAPER, "pass@1", svs, rlvr, "higher"),
-        Claim(f"SvS solves more than RLVR within {some} tries", PAPER, few, svs, rlvr, "higher"),
-        Claim(f"SvS solves more than RLVR within {many} tries", PAPER, lots, svs, rlvr, "higher"),
-        Claim("at equal cost too, SvS solves more in one try", REVIEWS, "pass@1", svs, matched, "higher"),
-        Claim(f"at equal cost too, within {some} tries", REVIEWS, few, svs, matched, "higher"),
-        Claim(f"at equal cost too, within {many} tries", REVIEWS, lots, svs, matched, "higher"),
-        Claim("at equal cost too, SvS keeps more entropy", REVIEWS, "entropy", svs, matched, "higher"),
-        Claim("self-play solves more than the base in one try", CHAE, "pass@1", svs, base, "higher"),
-        Claim(f"the base solves as much within {many} tries", CHAE, lots, svs, base, "not higher"),
-        Claim("self-play changes more weights than RLVR", CHAE, "sparsity/bf16", svs, rlvr, "lower"),
-        Claim("self-play changes fewer weights than SFT", CHAE, "sparsity/bf16", svs, sft, "higher"),
+        Claim(1, "pass@1", Side(RLVR, plan.steps[RLVR]), Side(RLVR, None), "lower"),
+        Claim(1, many, rlvr, base, "lower"),
+        Claim(1, "entropy", rlvr, base, "lower"),
+        *(Claim(2, metric, unfiltered, rlvr, "higher") for metric in ("pass@1", many)),
     ]
 
 
-def same_cost(plan: Reproduction, results: Results, self_play: str) -> Side:
-    """Return RLVR at the step where its number of responses is nearest to that of `self_play` at `compared`."""
-    target = results.mean(Side(self_play, plan.compared), "responses")
+def _of_self_play(plan: Reproduction, results: Results, method: str) -> list[Claim]:
+    ours, rlvr, again = (Side(name, plan.compared) for name in (method, RLVR, AGAIN))
+    few, many = (f"pass@{min(k, plan.samples)}" for k in (8, SOME_K))
+    all_four = tuple(dict.fromkeys(("pass@1", few, many, "entropy")))
+    same = same_cost(results, ours)
+    return [
+        *(Claim(3, metric, ours, rlvr, "higher") for metric in all_four),
+        *(Claim(4, metric, ours, same, "higher") for metric in all_four),
+        *(Claim(5, metric, Side(method, None), Side(RLVR, None), "higher") for metric in ("pass@1", many)),
+        *(Claim(6, metric, ours, again, "higher") for metric in ("pass@1", many, "entropy")),
+        Claim(7, GAP, ours, rlvr, "lower"),
+    ]
+
+
+def same_cost(results: Results, side: Side) -> Side:
+    """Return RLVR at the step where its number of responses is nearest to that of `side`."""
+    target = results.mean(side, "responses")
     return min(
         (Side(RLVR, step) for step in results.curve(RLVR, "responses")),
-        key=lambda side: abs(results.mean(side, "responses") - target),
+        key=lambda rlvr: abs(results.mean(rlvr, "responses") - target),
     )
 
 
 def judge(expected: Expected, found: Difference) -> Verdict:
     """Decide a claim by the interval of left minus right alone."""
-    match expected:
-        case "higher":
-            yes, no = found.low > 0, found.high <= 0
-        case "not higher":
-            yes, no = found.high <= 0, found.low > 0
-        case "lower":
-            yes, no = found.high < 0, found.low >= 0
-        case "not lower":
-            yes, no = found.low >= 0, found.high < 0
+    above, below = found.low > 0, found.high < 0
+    yes, no = (above, below) if expected == "higher" else (below, above)
     return "agrees" if yes else "does not agree" if no else "undecided"
+
+
+def corrected(stated: list[Claim], results: Results) -> list[float]:
+    """Return the p-values of all claims after Holm's correction."""
+    return holm([results.chance(claim.left, claim.right, claim.metric) for claim in stated])

@@ -1,79 +1,140 @@
-"""Figures from finished runs and evaluations: pass@k, entropy, cost, weights unchanged, and their differences."""
+"""Figures from finished runs and evaluations: pass@k, entropy, cost, what is memorised and written, differences."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
-from statistics import fmean
 
+import numpy as np
 import yaml
 
-from bench.experiments.measure import held_out_difference, held_out_figures, weight_changes
+from bench.experiments.measure import by_problem, held_out_figures
 from bench.experiments.plan import Evaluated, Run
-from bench.experiments.results import difference_rows, point_rows
-from bench.experiments.statistics import Difference, by_seed, difference
+from bench.experiments.results import BOOTSTRAP, difference_rows, point_rows
+from bench.experiments.statistics import by_seed, chance, difference
 from bench.report import Row
+from bench.reproduce import plan as plans
 from bench.reproduce.claims import claims
-from bench.reproduce.plan import MODEL, SELF_PLAY, SFT, Reproduction
-from bench.reproduce.results import VALID, WEIGHTS, Results, Side
+from bench.reproduce.plan import SELF_PLAY, SFT, Reproduction
+from bench.reproduce.regimes import VALIDATION as VALIDATION_SET
+from bench.reproduce.results import GAP, KEPT, PILOT, TRAIN, VALIDATION, WRITTEN, Results, Side
+from bench.reproduce.written import worth, written
 from fastsvs.data import tiny
 from fastsvs.files import read_jsonl
-from fastsvs.selfplay import VARIANT
 
 
 def measure(plan: Reproduction, root: Path, note: str | None) -> Results:
     """Return all rows. `note` says what a reader must know of the seconds."""
-    rows = [row for each in plan.evaluations(root) for row in _rows(each, each.step, held_out_figures(each))]
+    found = Finished(plan, root)
+    rows = [*_pilot(plan, root)]
+    for each in plan.evaluations(root):
+        rows += point_rows(_case(each, each.step), each.method, found.figures[each.folder])
     for run in plan.runs(root):
-        changes = weight_changes(MODEL, run.checkpoint(plan.compared))
-        rows += [*_cost(plan, run, note), *_validity(plan, run)]
-        rows += _rows(run, plan.compared, {name: changes[name] for name in WEIGHTS})
+        rows += [*_costs(plan, run, note), *_writing(plan, run)]
+        rows += point_rows(f"seed {run.seed}, best", run.method, found.best_figures(run))
     points = Results(tuple(rows))
-    wanted = dict.fromkeys(
-        (claim.left, claim.right, claim.metric) for self_play in SELF_PLAY for claim in claims(plan, points, self_play)
-    )
-    found = (difference_rows(*case, _difference(plan, root, points, *case)) for case in wanted)
-    return Results((*points.rows, *(row for rows in found for row in rows)))
+    wanted = dict.fromkeys((each.left, each.right, each.metric) for each in claims(plan, points))
+    return Results((*points.rows, *(row for case in wanted for row in found.difference(points, *case))))
 
 
-def _rows(of: Run | Evaluated, step: int, figures: Mapping[str, float], note: str | None = None) -> Iterator[Row]:
-    return point_rows(f"seed {of.seed}, step {step}", of.method, figures, note)
+@dataclass(frozen=True)
+class Finished:
+    """The evaluations of a finished plan."""
+
+    plan: Reproduction
+    root: Path
+
+    @cached_property
+    def figures(self) -> dict[Path, dict[str, float]]:
+        """Return all figures of every evaluation, by its folder."""
+        return {each.folder: _figures(each) for each in self.plan.evaluations(self.root)}
+
+    def best(self, run: Run) -> Evaluated:
+        """Return the run's checkpoint with the highest pass@1 on the validation problems, the first of equals."""
+        return max(self.plan.of_run(run), key=lambda each: self.figures[each.folder][VALIDATION])
+
+    def best_figures(self, run: Run) -> dict[str, float]:
+        best = self.best(run)
+        return self.figures[best.folder] | {"steps": best.step, "responses": _responses(run)[best.step - 1]}
+
+    def of(self, side: Side) -> list[Evaluated]:
+        """Return one evaluation for each seed."""
+        if side.step is None:
+            return [self.best(run) for run in self.plan.runs(self.root) if run.method == side.method]
+        every = self.plan.evaluations(self.root)
+        return [each for each in every if (each.method, each.step) == (side.method, side.step)]
+
+    def difference(self, points: Results, left: Side, right: Side, metric: str) -> Iterator[Row]:
+        """Yield a difference over problems and seeds where the figure is one of problems, else over seeds, with its
+        interval and its p-value."""
+        if metric == GAP:
+            values, others = (by_seed(points.values(side, metric)) for side in (left, right))
+        else:
+            values, others = (np.array([by_problem(e, metric) for e in self.of(side)]) for side in (left, right))
+        yield from difference_rows(left, right, metric, difference(values, others))
+        yield Row(f"{left} - {right}", BOOTSTRAP, f"{metric} p", chance(values, others), "share")
 
 
-def _cost(plan: Reproduction, run: Run, note: str | None) -> Iterator[Row]:
-    """Yield the responses that the policy has sampled and the seconds in steps, up to each evaluated step.
+def _figures(evaluated: Evaluated) -> dict[str, float]:
+    figures = held_out_figures(evaluated)
+    train, validation = (_one_try(evaluated, name) for name in (plans.TRAIN, VALIDATION_SET))
+    return {**figures, TRAIN: train, VALIDATION: validation, GAP: train - figures["pass@1"]}
 
-    In SFT the responses are the solutions that it was shown.
-    """
+
+def _one_try(evaluated: Evaluated, name: str) -> float:
+    return json.loads(evaluated.figures(name).read_text(encoding="utf-8"))["pass@1"]["mean"]
+
+
+def _pilot(plan: Reproduction, root: Path) -> Iterator[Row]:
+    for rate, scores in plan.regime.pilot_scores(root).items():
+        for step, score in scores.items():
+            yield Row(f"{PILOT}, step {step}", f"{rate:g}", VALIDATION, score, "share")
+
+
+def _costs(plan: Reproduction, run: Run, note: str | None) -> Iterator[Row]:
+    """Yield the responses that the policy has sampled and the seconds in steps, up to each evaluated step, and the
+    share of the responses since the one before that it learned from."""
+    metrics = run.metrics()
+    responses, seconds = _responses(run), list(accumulate(row["time/step"] for row in metrics))
+    kept, sampled = ([_sum(row, name) for row in metrics] for name in ("kept_samples/", "samples/"))
+    for start, step in pairwise([0, *plan.evaluated(run)]):
+        yield from point_rows(_case(run, step), run.method, {"responses": responses[step - 1]})
+        yield from point_rows(_case(run, step), run.method, {"seconds": seconds[step - 1]}, note)
+        if sum(sampled[start:step]):
+            share = sum(kept[start:step]) / sum(sampled[start:step])
+            yield from point_rows(_case(run, step), run.method, {KEPT: share})
+
+
+def _responses(run: Run) -> list[int]:
+    """Return the responses up to each step; in SFT they are the solutions that it was shown."""
     shown = _examples_a_step(run) if run.method == SFT else 0
-    responses, seconds = run.responses(), list(accumulate(row["time/step"] for row in run.metrics()))
-    for step in plan.evaluated(run):
-        yield from _rows(run, step, {"responses": responses[step - 1] + shown * step})
-        yield from _rows(run, step, {"seconds": seconds[step - 1]}, note)
+    return [sampled + shown * step for step, sampled in enumerate(run.responses(), 1)]
 
 
 def _examples_a_step(run: Run) -> int:
     return yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))["run"]["prompts_per_step"]
 
 
-def _validity(plan: Reproduction, run: Run) -> Iterator[Row]:
-    """Yield the share of the variants written since the last evaluated step that have the answer that they inherit."""
-    start = 0
-    for step in plan.evaluated(run):
-        paths = (run.folder / "samples" / f"step_{each}.jsonl" for each in range(start + 1, step + 1))
-        variants = [row for path in paths for row in read_jsonl(path) if row["kind"] == VARIANT]
-        right = [str(tiny.solve(row["question"])) == row["answer"] for row in variants]
-        if right:
-            yield from _rows(run, step, {VALID: fmean(right)})
-        start = step
+def _writing(plan: Reproduction, run: Run) -> Iterator[Row]:
+    """Yield what the variants are worth that were written since the evaluated step before."""
+    if run.method not in SELF_PLAY:
+        return
+    problems = [problem.question for problem in tiny.problems("tiny:train", plan.regime.problems)]
+    known, seen = {read for each in problems if (read := tiny.read_problem(each))}, set(problems)
+    for start, step in pairwise([0, *plan.evaluated(run)]):
+        paths = [run.folder / "samples" / f"step_{each}.jsonl" for each in range(start + 1, step + 1)]
+        variants = [variant for path in paths for variant in written(read_jsonl(path))]
+        figures = {WRITTEN[name]: share for name, share in worth(variants, known, seen).items()}
+        yield from point_rows(_case(run, step), run.method, figures)
 
 
-def _difference(plan: Reproduction, root: Path, points: Results, left: Side, right: Side, metric: str) -> Difference:
-    """Return a difference over problems and seeds where the figure is one of problems, else over seeds."""
-    if metric in WEIGHTS:
-        values, others = (by_seed(points.curve(side.method, metric)[side.step]) for side in (left, right))
-        return difference(values, others)
-    evaluations = list(plan.evaluations(root))
-    ours, theirs = ([e for e in evaluations if Side(e.method, e.step) == side] for side in (left, right))
-    return held_out_difference(ours, theirs, metric)
+def _sum(row: Mapping[str, float], prefix: str) -> int:
+    return sum(int(value) for name, value in row.items() if name.startswith(prefix))
+
+
+def _case(of: Run | Evaluated, step: int) -> str:
+    return f"seed {of.seed}, step {step}"

@@ -42,16 +42,18 @@ class Regime:
         ]
 
     def rate(self, root: Path) -> float:
-        """Return the learning rate of all methods: that with which RLVR solves most validation problems in one try, at the best of the
-        pilot's checkpoints. The pilot is finished."""
+        """Return the learning rate of all methods: that with which RLVR solves most validation problems in one try, at
+        the best of the pilot's checkpoints. The pilot is finished."""
         if len(self.rates) == 1:
             return self.rates[0]
         best = self.pilot_scores(root)
         return max(self.rates, key=lambda rate: max(best[rate].values()))
 
     def pilot_scores(self, root: Path) -> dict[float, dict[int, float]]:
-        """Return pass@1 on the validation problems by learning rate and step."""
+        """Return pass@1 on the validation problems by learning rate and step; nothing where there is no choice."""
         pilot, scores = self._pilot(), {}
+        if len(self.rates) == 1:
+            return scores
         for run in pilot.runs(_folder(root)):
             found = {each.step: json.loads(each.figures(VALIDATION).read_text()) for each in pilot.of_run(run)}
             scores[pilot.rates[run.method]] = {step: figures["pass@1"]["mean"] for step, figures in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,22 +13,22 @@ from bench.experiments.plan import BASE
 
 Curve = Mapping[int, list[float]]
 """Values of a figure by step, one for each seed."""
+TRAIN, VALIDATION = "pass@1 on training problems", "pass@1 on validation problems"
 GAP = "pass@1 on training problems minus held-out"
-CHOSEN = "step of the best checkpoint"
-SCORES = {"validation": "pass@1 on validation problems", "train": "pass@1 on training problems"}
-"""Names of the figures of the sets other than the held-out one."""
-VARIANTS = {
-    "valid": "variants that are right",
+KEPT = "responses learned from"
+PILOT = "pilot"
+"""Case of the rows of the pilot, with the step; their provider is the learning rate."""
+WRITTEN = {
+    "right": "variants that are right",
     "sound": "variants of sound contexts",
-    "valid of sound": "of variants of sound contexts, right",
-    "valid of lucky": "of variants of lucky contexts, right",
-    "new question": "variants with a question that is new to the run",
-    "new computation": "variants whose computation no training problem has",
-    "same computation": "variants with the computation of the original",
+    "right, sound": "right among those of sound contexts",
+    "right, lucky": "right among those of lucky contexts",
+    "same": "with the computation of the original",
+    "other": "with a computation that no training problem has",
+    "new": "with a question that the run had not seen",
 }
 """Names of the figures of the problems that a policy wrote. A context is lucky when its answer is right and its steps
-are not."""
-KEPT = "samples learned from"
+are not those of the problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +52,29 @@ class Results(results.Results):
         """
         found: dict[int, list[float]] = defaultdict(list)
         for row in self.rows:
-            if row.metric == metric and row.provider in (method, BASE) and row.case.startswith("seed "):
-                found[int(row.case.rpartition(" ")[2])].append(row.value)
+            case = re.fullmatch(r"seed \d+, step (\d+)", row.case)
+            if case and row.metric == metric and row.provider in (method, BASE):
+                found[int(case[1])].append(row.value)
         return dict(sorted(found.items()))
 
     def values(self, side: Side, metric: str) -> list[float]:
         """Return one value for each seed."""
         if side.step is not None:
             return self.curve(side.method, metric)[side.step]
-        steps = [int(step) for [*steps] in [self.curve(side.method, CHOSEN)[0]] for step in steps]
-        return [self.curve(side.method, metric)[step][seed] for seed, step in enumerate(steps)]
+        of_side = (row for row in self.rows if (row.provider, row.metric) == (side.method, metric))
+        return [row.value for row in of_side if re.fullmatch(r"seed \d+, best", row.case)]
 
     def mean(self, side: Side, metric: str) -> float:
         return fmean(self.values(side, metric))
+
+    def chance(self, left: Side, right: Side, metric: str) -> float:
+        """Return the p-value of a difference."""
+        return self._values[f"{left} - {right}", results.BOOTSTRAP, f"{metric} p"]
+
+    def pilot(self) -> dict[str, dict[int, float]]:
+        """Return pass@1 on the validation problems by learning rate and step."""
+        found: dict[str, dict[int, float]] = defaultdict(dict)
+        for row in self.rows:
+            if row.case.startswith(f"{PILOT}, step "):
+                found[row.provider][int(row.case.rpartition(" ")[2])] = row.value
+        return found

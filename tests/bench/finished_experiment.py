@@ -22,7 +22,7 @@ SAMPLES, TOKENS = 4, 10
 def write_evaluation(evaluated: Evaluated, correct: Sequence[int], entropy: float) -> None:
     """Write an evaluation with so many correct samples to each problem. Only the base's has the problems in order."""
     rates = {f"pass@{k}": {"mean": pass_rates(np.array(correct), SAMPLES, k).mean()} for k in evaluated.plan.ks}
-    write_json(evaluated.figures, {**rates, "entropy_estimate": entropy})
+    write_json(evaluated.figures(), {**rates, "entropy_estimate": entropy})
     rows = [
         {
             "id": f"tiny:heldout/{index}",
@@ -32,7 +32,7 @@ def write_evaluation(evaluated: Evaluated, correct: Sequence[int], entropy: floa
         }
         for index, count in enumerate(correct)
     ]
-    write_jsonl(evaluated.samples, rows[:: 1 if evaluated.step == 0 else -1])
+    write_jsonl(evaluated.samples(), rows[:: 1 if evaluated.step == 0 else -1])
 
 
 def change_layers(model: Path, count: int) -> None:

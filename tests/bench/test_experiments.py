@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import astuple, replace
+from itertools import chain
 from pathlib import Path
 from threading import Barrier, BrokenBarrierError
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from whole_runs import ROOT
 
 from bench.experiments.jobs import Phase, finish
@@ -16,7 +19,7 @@ from bench.experiments.main import SHARED, Experiment, main
 from bench.experiments.measure import entropies
 from bench.experiments.plan import Plan, Run
 from bench.experiments.results import Results, point_rows
-from bench.experiments.statistics import Difference, by_seed, difference, pass_rates
+from bench.experiments.statistics import DRAWS, Difference, by_seed, chance, difference, holm, pass_rates
 from fastsvs.errors import UserError
 
 
@@ -41,6 +44,26 @@ def test_the_interval_is_that_of_all_possible_draws() -> None:
     """One seed, two problems at 0 and 1: 2.5% of the draws lie below 0.5 many times over, so the interval is [0, 1]."""
     found = difference(np.array([[0.0, 1.0]]), np.array([[0.0, 0.0]]))
     assert found == Difference(0.5, 0.0, 1.0)
+
+
+def test_the_chance_of_a_difference_is_twice_the_share_of_draws_on_its_other_side() -> None:
+    """Seeds at 0 and 1 against 0 and 0: a draw is 0 with chance 1/4, so the p-value is 1/2."""
+    assert chance(by_seed([0.0, 1.0]), by_seed([0.0, 0.0])) == pytest.approx(0.5, abs=0.03)
+    assert chance(by_seed([0.0, 1.0]), by_seed([0.0, 1.0])) == 1.0
+    assert chance(by_seed([1.0]), by_seed([0.0])) == chance(by_seed([0.0]), by_seed([1.0])) == 2 / (DRAWS + 1)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_bonferroni_for_the_smallest_and_keeps_the_order(chances: list[float]) -> None:
+    corrected = holm(chances)
+    assert min(corrected) == min(1.0, len(chances) * min(chances))
+    assert all(before <= after <= 1 for before, after in zip(chances, corrected, strict=True))
+    assert [after for _, after in sorted(zip(chances, corrected, strict=True))] == sorted(corrected)
+
+
+def test_holm_rejects_step_by_step() -> None:
+    """The smallest times four, the next times three; the last of them are never less than those before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 def test_entropies_of_problems_have_the_mean_over_all_tokens() -> None:
@@ -73,9 +96,18 @@ def test_all_methods_and_the_base_are_evaluated_at_every_seed(tmp_path: Path) ->
     assert len({work.folder for work in works}) == len(works)
 
 
+def test_work_that_is_cut_short_has_whole_seeds(tmp_path: Path) -> None:
+    """Every run is followed by its evaluations, and a seed begins after the one before."""
+    [phase] = PLAN.phases(tmp_path)
+    chains = [[(type(work).__name__, work.seed) for work in works] for works in phase.chains]
+    assert chains == [
+        works for seed in (0, 1) for works in ([("Evaluated", seed)], [("Run", seed), ("Evaluated", seed)])
+    ]
+
+
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     for phase in PLAN.phases(tmp_path):
-        for work in phase.works:
+        for work in chain.from_iterable(phase.chains):
             work.result.parent.mkdir(parents=True, exist_ok=True)
             work.result.touch()
     said: list[str] = []
@@ -86,7 +118,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
 def test_a_process_that_fails_is_named_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match=r"long_seed0 failed with exit status 2(.|\n)*nowhere\.jsonl does not exist"):
-        finish(replace(PLAN, seeds=(0,)).phases(tmp_path), workers=1)
+        finish([Phase([PLAN.runs(tmp_path)])], workers=1)
 
 
 class Meeting:
@@ -106,10 +138,10 @@ class Meeting:
 
 def test_work_that_is_timed_has_the_machine_for_itself(tmp_path: Path) -> None:
     meeting = Barrier(2, timeout=60)
-    finish([Phase([Meeting(tmp_path, meeting), Meeting(tmp_path, meeting)])], workers=2)
+    finish([Phase([[Meeting(tmp_path, meeting)], [Meeting(tmp_path, meeting)]])], workers=2)
     alone = Barrier(2, timeout=0.1)
     with pytest.raises(BrokenBarrierError):
-        finish([Phase([Meeting(tmp_path, alone), Meeting(tmp_path, alone)], alone=True)], workers=2)
+        finish([Phase([[Meeting(tmp_path, alone)], [Meeting(tmp_path, alone)]], alone=True)], workers=2)
 
 
 def experiment(check) -> Experiment[Plan, Results]:
@@ -131,6 +163,14 @@ def test_the_command_writes_figures_and_page(tmp_path: Path, monkeypatch: pytest
     main(experiment(check=str), "a test")
     [source] = tmp_path.glob("test-*.json")
     assert page.read_text() == f"before {source.name} ['page.png'] ['{SHARED}']"
+
+
+def test_seeds_are_those_of_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    options = ["--out", str(tmp_path), "--page", str(tmp_path / "page.md"), "--seeds", "7"]
+    monkeypatch.setattr(sys, "argv", ["test", *options])
+    with pytest.raises(SystemExit, match="2"):
+        main(experiment(str), "a test")
+    assert capsys.readouterr().err == "python -m bench.test: --seeds: test has the seeds (), not [7]\n"
 
 
 def test_a_page_is_refused_before_anything_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

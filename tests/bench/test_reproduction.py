@@ -3,138 +3,122 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import chdir
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from finished_experiment import change_layers, run_small_twice, write_evaluation
-from safetensors.torch import load_file
+from finished_experiment import run_small_twice, write_evaluation
 from whole_runs import ROOT
 
 from bench.experiments.page import UNREAD
-from bench.experiments.plan import BASE
+from bench.experiments.plan import BASE, Evaluated
 from bench.experiments.results import point_rows
 from bench.experiments.statistics import Difference
 from bench.report import read, write
 from bench.reproduce import page
-from bench.reproduce.claims import judge, same_cost
+from bench.reproduce.claims import claims, judge, same_cost
 from bench.reproduce.figure import draw
 from bench.reproduce.measure import measure
-from bench.reproduce.plan import CONFIGS, ON_POLICY, PLANS, RLVR, SFT, SVS, Reproduction
-from bench.reproduce.results import VALID, Results, Side
-from fastsvs.config import SftJob, TrainJob, load
+from bench.reproduce.plan import (
+    AGAIN,
+    CONFIGS,
+    ON_POLICY,
+    PLANS,
+    RLVR,
+    SELF_PLAY,
+    SFT,
+    SVS,
+    TRAIN,
+    UNFILTERED,
+    Reproduction,
+)
+from bench.reproduce.regimes import VALIDATION, Regime
+from bench.reproduce.results import GAP, KEPT, WRITTEN, Results, Side
+from fastsvs.config import EvalJob, SftJob, TrainJob, load
 from fastsvs.data import tiny
-from fastsvs.files import write_jsonl
+from fastsvs.files import write_json, write_jsonl
 
+REGIME = Regime("A", base=Path("models/tiny"), problems=4, rates=(1e-4, 2e-4), pilot_grid=(1, 2))
 PLAN = Reproduction(
     suite="reproduce-test",
     seeds=(0, 1),
-    steps={ON_POLICY: 2, SVS: 2, RLVR: 4, SFT: 2},
-    grid=(1, 2, 4),
-    compared=2,
+    steps={ON_POLICY: 2, SVS: 2, AGAIN: 2, RLVR: 4, UNFILTERED: 4, SFT: 2},
     samples=4,
     shrink={"train": (), "sft": (), "eval": ()},
+    regime=REGIME,
+    grid=(1, 2, 4),
+    compared=2,
+    planned_seeds=2,
 )
-
-
-def points(responses: Mapping[tuple[str, int], float]) -> Results:
-    """Only costs, the same for both seeds."""
-    rows = [
-        row
-        for (method, step), value in responses.items()
-        for seed in PLAN.seeds
-        for row in point_rows(f"seed {seed}, step {step}", method, {"responses": value})
-    ]
-    return Results(tuple(rows))
-
-
-@pytest.mark.parametrize(
-    ("interval", "higher", "not_higher", "lower", "not_lower"),
-    [
-        ((0.1, 0.3), "agrees", "does not agree", "does not agree", "agrees"),
-        ((-0.3, -0.1), "does not agree", "agrees", "agrees", "does not agree"),
-        ((-0.1, 0.3), "undecided", "undecided", "undecided", "undecided"),
-        ((0.0, 0.0), "does not agree", "agrees", "does not agree", "agrees"),
-        ((0.0, 0.2), "undecided", "undecided", "does not agree", "agrees"),
-        ((-0.2, 0.0), "does not agree", "agrees", "undecided", "undecided"),
-    ],
-)
-def test_a_claim_is_judged_by_its_interval(interval, higher, not_higher, lower, not_lower) -> None:
-    found = Difference(sum(interval) / 2, *interval)
-    verdicts = [judge(expected, found) for expected in ("higher", "not higher", "lower", "not lower")]
-    assert verdicts == [higher, not_higher, lower, not_lower]
-
-
-def test_equal_cost_is_the_step_of_rlvr_with_the_nearest_number_of_responses() -> None:
-    costs = {(RLVR, 1): 100, (RLVR, 2): 200, (RLVR, 4): 400}
-    assert same_cost(PLAN, points({**costs, (SVS, 2): 310}), SVS) == Side(RLVR, 4)
-    assert same_cost(PLAN, points({**costs, (SVS, 2): 290}), SVS) == Side(RLVR, 2)
-    assert same_cost(PLAN, points({**costs, (SVS, 2): 9000}), SVS) == Side(RLVR, 4)
-
-
-def test_plans_compare_what_all_methods_have() -> None:
-    for plan in PLANS.values():
-        assert all({plan.compared, run.steps} <= set(plan.evaluated(run)) for run in plan.runs(Path("runs")))
-        assert plan.ks[-1] == plan.samples
-
-
-def test_methods_share_every_setting_that_they_can_share() -> None:
-    svs, rlvr = (load(TrainJob, ROOT / CONFIGS / f"{name}.yaml") for name in ("svs", "rlvr"))
-    sft = load(SftJob, ROOT / CONFIGS / "sft.yaml")
-    on_policy = load(TrainJob, ROOT / CONFIGS / "svs_on_policy.yaml")
-    assert svs.algorithm.samples_per_update == svs.run.prompts_per_step * svs.rollout.samples_per_prompt
-    assert on_policy == svs.model_copy(update={"algorithm": on_policy.algorithm})
-    without_self_play = svs.selfplay.model_copy(update={"stage": "none"})
-    assert rlvr == svs.model_copy(update={"selfplay": without_self_play, "run": rlvr.run})
-    assert (sft.model, sft.policy) == (svs.model, svs.policy)
-    assert (sft.data.path, sft.data.limit) == (svs.data.path, svs.data.limit)
-    for job in (rlvr, sft):
-        assert job.run.model_copy(update={"steps": svs.run.steps}) == svs.run
-
-
 CORRECT = {
     (BASE, 0): (1, 0),
-    (SVS, 1): (2, 1),
+    **{(method, 1): (2, 1) for method in (*SELF_PLAY, AGAIN, UNFILTERED)},
     (SVS, 2): (3, 2),
-    (ON_POLICY, 1): (2, 1),
     (ON_POLICY, 2): (4, 1),
+    (AGAIN, 2): (3, 0),
     (RLVR, 1): (2, 0),
     (RLVR, 2): (3, 0),
-    (RLVR, 4): (4, 0),
+    (RLVR, 4): (1, 0),
+    (UNFILTERED, 2): (3, 1),
+    (UNFILTERED, 4): (3, 1),
     (SFT, 1): (2, 2),
     (SFT, 2): (4, 3),
 }
-"""Of four samples to each of two problems, at both seeds."""
-ENTROPY = {BASE: 0.2, SVS: 0.15, ON_POLICY: 0.25, RLVR: 0.1, SFT: 0.05}
+"""Of four samples to each of two held-out problems, at both seeds."""
+ON_TRAIN = {SVS: 0.75, ON_POLICY: 0.75, RLVR: 1.0}
+"""pass@1 on the training problems, at all steps; of the others 0.5."""
+ON_VALIDATION = {1: 0.2, 2: 0.3, 4: 0.3}
+"""pass@1 on the validation problems by step: the best is step 2, the first of two."""
+ENTROPY = {BASE: 0.2, SVS: 0.15, ON_POLICY: 0.25, RLVR: 0.1, UNFILTERED: 0.15, AGAIN: 0.1, SFT: 0.05}
 SAMPLED = {
-    SVS: {"samples/original": 8, "samples/synthesis": 2, "samples/variant": 14},
+    SVS: {"samples/original": 8, "samples/synthesis": 2, "samples/variant": 14, "kept_samples/variant": 6},
     ON_POLICY: {"samples/original": 8, "samples/synthesis": 1, "samples/variant": 3},
-    RLVR: {"samples/original": 8},
+    AGAIN: {"samples/original": 8, "samples/repeat": 4},
+    RLVR: {"samples/original": 8, "kept_samples/original": 4},
+    UNFILTERED: {"samples/original": 8},
     SFT: {},
 }
-CHANGED = {SVS: 2, ON_POLICY: 3, RLVR: 1, SFT: 4}
-"""Of the four layers, those whose MLP input has moved, by as much as bf16 shows."""
-PROBLEM = tiny.problems("tiny:train", 1)[0]
+FIRST, SECOND = tiny.problems("tiny:train", 2)
+
+
+def write_split(evaluated: Evaluated, name: str, rate: float) -> None:
+    write_json(evaluated.figures(name), {"pass@1": {"mean": rate}})
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Finished runs and evaluations, in files as `fastsvs` leaves them."""
     root = tmp_path_factory.mktemp("reproduce")
+    for run in REGIME._pilot().runs(root / "pilot"):
+        for each in REGIME._pilot().of_run(run):
+            write_split(each, VALIDATION, {"100": 0.4, "200": 0.1 * each.step}[each.method.split()[1][:3]])
     for each in PLAN.evaluations(root):
         write_evaluation(each, CORRECT[each.method, each.step], ENTROPY[each.method])
+        write_split(each, TRAIN, ON_TRAIN.get(each.method, 0.5))
+        write_split(each, VALIDATION, ON_VALIDATION.get(each.step, 0.0))
     for run in PLAN.runs(root):
         steps = range(1, run.steps + 1)
         write_jsonl(run.folder / "metrics.jsonl", [{"step": s, "time/step": 1.5} | SAMPLED[run.method] for s in steps])
         (run.folder / "config.yaml").write_text("run:\n  prompts_per_step: 3\n")
-        shutil.copytree(ROOT / "models" / "tiny", run.checkpoint(PLAN.compared))
-        change_layers(run.checkpoint(PLAN.compared), CHANGED[run.method])
-        for step in steps if run.method == SVS else ():
-            write_variants(run.folder / "samples" / f"step_{step}.jsonl", right=step, wrong=1)
+        for step in steps if run.method in SELF_PLAY else ():
+            lines = step_of_self_play(right=step, wrong=1) if run.method == SVS else []
+            write_jsonl(run.folder / "samples" / f"step_{step}.jsonl", lines)
     return root
+
+
+def step_of_self_play(right: int, wrong: int) -> list[dict[str, object]]:
+    """One problem with a sound context, whose variants are right and reword it, and a lucky one, whose are wrong."""
+    asked = {"question": FIRST.question, "answer": FIRST.answer}
+    responses = [FIRST.solution, f"1+1=2\n\\boxed{{{FIRST.answer}}}"]
+    rows = [{"key": "0", "kind": "original", "parent": None, "responses": responses, **asked}]
+    for context, (count, question) in enumerate([(right, FIRST.question), (wrong, SECOND.question)]):
+        key = f"0/{context}"
+        rows += [{"key": key, "kind": "synthesis", "parent": "0", "parent_sample": context, **asked}]
+        told = {"question": question, "answer": FIRST.answer}
+        rows += [{"key": f"{key}/{n}", "kind": "variant", "parent": key, **told} for n in range(count)]
+    return rows
 
 
 @pytest.fixture(scope="module")
@@ -143,15 +127,105 @@ def results(root: Path) -> Results:
         return measure(PLAN, root, note=None)
 
 
-def write_variants(path: Path, right: int, wrong: int) -> None:
-    answers = [PROBLEM.answer] * right + [PROBLEM.answer + "0"] * wrong
-    rows = [{"kind": "variant", "question": PROBLEM.question, "answer": answer} for answer in answers]
-    write_jsonl(path, [{"kind": "original", "question": "?", "answer": "0"}, *rows])
+def render(results: Results, source: str = "x.json", earlier: str = "", plan: Reproduction = PLAN) -> str:
+    with chdir(ROOT):
+        return page.render(plan, results, source, ["light.png", "dark.png"], earlier)
 
 
-def lines_of(section: str) -> dict[str, str]:
-    """Of a table, by their first cell."""
-    return {line.split(" | ")[0].removeprefix("| "): line for line in section.splitlines() if line.startswith("|")}
+def lines_of(section: str) -> list[list[str]]:
+    return [re.split(r" *\| *", line)[1:-1] for line in section.splitlines() if line.startswith("|")]
+
+
+def sections_of(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("interval", "higher", "lower"),
+    [
+        ((0.1, 0.3), "agrees", "does not agree"),
+        ((-0.3, -0.1), "does not agree", "agrees"),
+        ((-0.1, 0.3), "undecided", "undecided"),
+        ((0.0, 0.0), "undecided", "undecided"),
+        ((0.0, 0.2), "undecided", "undecided"),
+        ((-0.2, 0.0), "undecided", "undecided"),
+    ],
+)
+def test_a_claim_is_judged_by_its_interval(interval: Sequence[float], higher: str, lower: str) -> None:
+    found = Difference(sum(interval) / 2, *interval)
+    assert [judge("higher", found), judge("lower", found)] == [higher, lower]
+
+
+def test_equal_cost_is_the_step_of_rlvr_with_the_nearest_number_of_responses() -> None:
+    def at(cost: float) -> Side:
+        costs = {(RLVR, 1): 100, (RLVR, 2): 200, (RLVR, 4): 400, (SVS, 2): cost}
+        rows = [
+            row
+            for (method, step), value in costs.items()
+            for seed in PLAN.seeds
+            for row in point_rows(f"seed {seed}, step {step}", method, {"responses": value})
+        ]
+        return same_cost(Results(tuple(rows)), Side(SVS, 2))
+
+    assert [at(310), at(290), at(9000)] == [Side(RLVR, 4), Side(RLVR, 2), Side(RLVR, 4)]
+
+
+def test_the_learning_rate_is_that_with_the_best_checkpoint_on_validation_problems(root: Path) -> None:
+    """The first stays at 0.4, the second reaches 0.2."""
+    assert REGIME.pilot_scores(root) == {1e-4: {1: 0.4, 2: 0.4}, 2e-4: {1: 0.1, 2: 0.2}}
+    assert REGIME.rate(root) == 1e-4
+    assert replace(REGIME, rates=(2e-4,)).rate(root) == 2e-4
+
+
+def test_every_run_has_the_learning_rate_that_the_pilot_chose_and_the_same_problems(root: Path) -> None:
+    for run in PLAN.runs(root):
+        _, config, *overrides = run.arguments()
+        job = load(SftJob if run.method == SFT else TrainJob, ROOT / config, overrides)
+        assert job.policy.optimizer.learning_rate == 1e-4
+        assert (job.data.path, job.data.limit, str(job.model.path)) == ("tiny:train", 4, "models/tiny")
+        assert job.run.steps == PLAN.steps[run.method]
+
+
+def test_every_evaluated_step_has_a_checkpoint() -> None:
+    for name in ("tiny", "quick"):
+        plan = PLANS[name]
+        every = load(TrainJob, ROOT / CONFIGS / "svs.yaml").run.save_every
+        for run in plan.runs(Path("runs")):
+            evaluated = plan.evaluated(run)
+            assert {plan.compared, run.steps} <= set(evaluated)
+            assert all(step % every == 0 for step in (*evaluated, *plan.regime.pilot_grid))
+
+
+def test_nobody_chooses_by_held_out_problems() -> None:
+    held_out, validation, train = (
+        {read for each in tiny.problems(f"tiny:{name}", limit) if (read := tiny.read_problem(each.question))}
+        for name, limit in (("heldout", 200), ("validation", None), ("train", PLANS["tiny"].regime.problems))
+    )
+    assert not validation & (held_out | train)
+    assert not held_out & train
+    assert set(REGIME._pilot().sets) == set(load(EvalJob, ROOT / REGIME._pilot().evaluation).sets) == {VALIDATION}
+
+
+def test_methods_share_every_setting_that_they_can_share() -> None:
+    def job(name: str) -> TrainJob:
+        return load(TrainJob, ROOT / CONFIGS / f"{name}.yaml")
+
+    svs, rlvr, on_policy = job("svs"), job("rlvr"), job("svs_on_policy")
+    sft = load(SftJob, ROOT / CONFIGS / "sft.yaml")
+    assert svs.algorithm.samples_per_update == svs.run.prompts_per_step * svs.rollout.samples_per_prompt
+    assert on_policy == svs.model_copy(update={"algorithm": on_policy.algorithm})
+    asked_again = on_policy.selfplay.model_copy(update={"stage": "upsampled"})
+    assert job("asked_again") == on_policy.model_copy(update={"selfplay": asked_again})
+    without_self_play = svs.selfplay.model_copy(update={"stage": "none"})
+    assert rlvr == svs.model_copy(update={"selfplay": without_self_play, "run": rlvr.run})
+    unfiltered = rlvr.algorithm.model_copy(update={"denominator": "all"})
+    assert job("rlvr_unfiltered") == rlvr.model_copy(update={"algorithm": unfiltered})
+    assert (sft.model, sft.policy) == (svs.model, svs.policy)
+    assert (sft.data.path, sft.data.limit) == (svs.data.path, svs.data.limit)
+    for other in (rlvr, sft):
+        assert other.run.model_copy(update={"steps": svs.run.steps}) == svs.run
+    splits = load(EvalJob, ROOT / PLAN.evaluation)
+    assert splits.sets[TRAIN].data.limit == svs.data.limit == PLANS["tiny"].regime.problems
 
 
 def test_figures_are_those_of_the_files(results: Results) -> None:
@@ -160,68 +234,76 @@ def test_figures_are_those_of_the_files(results: Results) -> None:
     assert results.curve(SVS, "responses") == {1: [24] * 2, 2: [48] * 2}
     assert results.curve(SFT, "responses") == {1: [3] * 2, 2: [6] * 2}
     assert results.curve(RLVR, "seconds")[4] == [6.0, 6.0]
-    assert results.curve(SVS, VALID) == {1: [1 / 2] * 2, 2: [2 / 3] * 2}
+    assert results.curve(SVS, KEPT) == {1: [0.25] * 2, 2: [0.25] * 2}
+    assert results.curve(SVS, GAP)[2] == [0.125] * 2
 
 
-def test_weights_are_compared_with_the_base(results: Results) -> None:
-    """Zeros do not move."""
-    base = load_file(ROOT / "models" / "tiny" / "model.safetensors")
-    for method, layers in CHANGED.items():
-        moved = sum(int(base[f"model.layers.{layer}.mlp.up_proj.weight"].count_nonzero()) for layer in range(layers))
-        expected = 1 - moved / sum(tensor.numel() for tensor in base.values())
-        for metric in ("sparsity/exact", "sparsity/bf16"):
-            assert results.curve(method, metric) == {2: [pytest.approx(expected)] * 2}
+def test_each_run_is_compared_at_its_own_best_checkpoint(results: Results) -> None:
+    best = Side(RLVR, None)
+    assert results.values(best, "steps") == [2, 2]
+    assert results.values(best, "pass@1") == [0.375] * 2
+    collapse = results.difference(Side(RLVR, 4), best, "pass@1")
+    assert (collapse.value, collapse.low, collapse.high) == (-0.25, -0.5, 0.0)
+
+
+def test_variants_are_told_apart_by_their_contexts(results: Results) -> None:
+    """At step 1 one right and one wrong, at step 2 two right and one wrong; the questions are those of the data."""
+    written = {name: results.curve(SVS, metric) for name, metric in WRITTEN.items()}
+    assert written["right"] == {1: [1 / 2] * 2, 2: [2 / 3] * 2}
+    assert written["sound"] == written["same"] == {1: [1 / 2] * 2, 2: [2 / 3] * 2}
+    assert written["right, sound"] == {1: [1.0] * 2, 2: [1.0] * 2}
+    assert written["right, lucky"] == {1: [0.0] * 2, 2: [0.0] * 2}
+    assert written["other"] == written["new"] == {1: [0.0] * 2, 2: [0.0] * 2}
 
 
 def test_differences_pair_the_problems_whatever_their_order_in_the_files(results: Results) -> None:
-    """SvS solves 3 and 2 of 4, the base 1 and 0: half of all on each problem, so without any spread."""
-    assert results.difference(Side(SVS, 2), Side(BASE, 0), "pass@1") == Difference(0.5, 0.5, 0.5)
-    spread = results.difference(Side(SVS, 2), Side(RLVR, 2), "pass@1")
-    assert spread == Difference(0.25, 0.0, 0.5)
-    kept = results.difference(Side(SVS, 2), Side(RLVR, 2), "entropy")
-    assert astuple(kept) == pytest.approx((0.05, 0.05, 0.05))
+    """SvS solves 3 and 2 of 4, RLVR 3 and 0; on-policy 4 and 1, so half of all on each problem less than the base."""
+    assert results.difference(Side(SVS, 2), Side(RLVR, 2), "pass@1") == Difference(0.25, 0.0, 0.5)
+    gap = results.difference(Side(SVS, 2), Side(RLVR, 2), GAP)
+    assert gap == Difference(-0.5, -0.5, -0.5)
 
 
-def test_the_page_says_what_the_json_holds(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_the_page_says_what_the_json_holds(results: Results, tmp_path: Path) -> None:
     published = Results(read(write(PLAN.suite, results.rows, tmp_path)))
-    text = page.render(PLAN, published, "x.json", ["light.png", "dark.png"], "")
-    sections = dict(re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
-    ends = lines_of(sections["Where the methods end"])
-    assert "| 12.5 (12.5 to 12.5) |" in ends["base"]
-    assert ends["SvS at step 2"].endswith("| 0.150 (0.150 to 0.150) | 48 |")
+    sections = sections_of(render(published))
+    ends = {cells[0]: cells for cells in lines_of(sections["Where the methods end"])}
+    assert ends["base"][1] == "12.5 (12.5 to 12.5)"
+    assert ends["SvS at step 2"][-3:] == ["0.150 (0.150 to 0.150)", "48", ""]
+    assert ends["RLVR at its best"][-2:] == ["16", "2, 2"]
     assert "RLVR 6 s for 4" in sections["Where the methods end"]
-    verdicts = lines_of(sections["What the papers claim"])
-    assert verdicts["RLVR raises pass@1 above the base's"].endswith("| **undecided**: +25.0 [+0.0, +50.0] |  |")
-    assert "| entropy | **agrees**: -0.100 [-0.100, -0.100] |  |" in verdicts["RLVR lowers the policy's entropy"]
-    kept = "| **does not agree**: -0.050 [-0.050, -0.050] | **agrees**: +0.050 [+0.050, +0.050] |"
-    assert verdicts["SvS keeps the base's entropy"].endswith(kept)
-    assert "(for SvS, step 4; for SvS on-policy, step 2)" in sections["What the papers claim"]
-    written = "SvS: 50.0 (50.0 to 50.0)% up to step 1, 66.7 (66.7 to 66.7)% after step 1."
-    assert written in sections["Problems that SvS wrote"]
+    [_, _, *found] = lines_of(sections["What was found"])
+    assert len(found) == len(claims(PLAN, published)) > 20
+    kept = ["3", "entropy", "SvS at step 2", "RLVR at step 2", "higher"]
+    [verdict] = [cells for cells in found if cells[:5] == kept]
+    assert verdict[5:] == ["**agrees**: +0.050 [+0.050, +0.050]", "stands, p = 0.006"]
+    same = [cells for cells in found if cells[:4] == ["4", "pass@1", "SvS at step 2", "RLVR at step 4"]]
+    assert len(same) == 1
+    assert ["0.0001", "40.0", "40.0"] in lines_of(sections["The learning rate"])
+    assert "Stated on 2026-11-27" in sections["What was stated beforehand"]
 
 
-def test_seconds_of_a_shared_machine_are_not_quoted(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_a_page_of_fewer_seeds_than_were_planned_says_so(results: Results) -> None:
+    assert "**Partial**" not in render(results)
+    assert "**Partial**: of 3 planned seeds this page holds 0, 1" in render(
+        results, plan=replace(PLAN, planned_seeds=3)
+    )
+
+
+def test_seconds_of_a_shared_machine_are_not_quoted(results: Results) -> None:
     shared = Results(
         tuple(replace(row, note="it was busy") if row.metric == "seconds" else row for row in results.rows)
     )
-    text = page.render(PLAN, shared, "x.json", ["light.png", "dark.png"], "")
+    text = render(shared)
     assert "No seconds are quoted: it was busy." in text
     assert "RLVR 6 s" not in text
 
 
-def test_a_reading_stays_with_its_figures_only(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-
-    def render(source: str, earlier: str) -> str:
-        return page.render(PLAN, results, source, ["light.png", "dark.png"], earlier)
-
-    unread = render("first.json", "")
+def test_a_reading_stays_with_its_figures_only(results: Results) -> None:
+    unread = render(results, "first.json")
     read = unread.replace(UNREAD, "Read by hand.")
-    assert unread != read == render("first.json", read)
-    assert UNREAD in render("second.json", read)
-    assert "Read by hand." not in render("second.json", read)
+    assert unread != read == render(results, "first.json", read)
+    assert UNREAD in render(results, "second.json", read)
+    assert "Read by hand." not in render(results, "second.json", read)
 
 
 def test_the_picture_is_drawn_for_light_and_dark_pages(results: Results, tmp_path: Path) -> None:
@@ -233,12 +315,3 @@ def test_the_picture_is_drawn_for_light_and_dark_pages(results: Results, tmp_pat
 @pytest.mark.slow
 def test_all_of_it_runs(tmp_path: Path) -> None:
     assert "| SvS at step 1 |" in run_small_twice("bench.reproduce", tmp_path / "runs", tmp_path / "page.md")
-
-
-def test_the_published_page_is_made_from_the_json_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    text = (ROOT / "docs" / "reproduction.md").read_text()
-    [source] = set(re.findall(r"\.\./(bench/results/reproduce-tiny-[\w-]+\.json)", text))
-    pictures = ["reproduction.png", "reproduction-dark.png"]
-    assert text == page.render(PLANS["tiny"], Results(read(ROOT / source)), Path(source).name, pictures, text)
-    assert all((ROOT / "docs" / picture).exists() for picture in pictures)

@@ -28,6 +28,7 @@ def computation_of(text: str) -> tuple[str, ...]:
 @given(computation=computations, story=st.sampled_from(STORIES), name=st.sampled_from(list(PEOPLE)))
 def test_a_problem_reads_back_as_its_computation(computation: tiny.Computation, story: tiny.Story, name: str) -> None:
     question = tiny.write_problem(computation, story, name)
+    assert tiny.read_problem(question) == computation
     assert tiny.solve(question) == computation.answer
     assert all(0 <= value <= tiny.LARGEST for value in computation.values())
     assert 1 <= len(computation.steps) <= 3
@@ -53,6 +54,14 @@ def test_no_heldout_computation_occurs_in_training_or_sft_data() -> None:
         sft.add(computation_of(asked if written.startswith("```") else written))
     assert len(seen["heldout"]) > 500
     assert not seen["heldout"] & (seen["train"] | sft)
+
+
+def test_validation_shares_no_computation_with_training_or_the_held_out_problems() -> None:
+    validation = {tiny.read_problem(problem.question) for problem in tiny.problems("tiny:validation", 300)}
+    others = {tiny.read_problem(p.question) for p in [*PROBLEMS[:3000], *tiny.problems("tiny:heldout", None)]}
+    assert None not in validation
+    assert not validation & others
+    assert len(tiny.problems("tiny:validation", None)) == 100
 
 
 @given(seed=st.integers(), split=st.sampled_from(["train", "heldout"]))
