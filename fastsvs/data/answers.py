@@ -15,6 +15,7 @@ from fastsvs.errors import UserError
 _MARKED = re.compile(r"####\s*([^\n]+?)\s*\Z")
 _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|[{}]")
+_WITH_UNIT = re.compile(r"\s*([-+]?[\d.,/]*\d)\s*\([^()]*\)\s*")
 _ALONE = re.compile(r"[-+]?[\d.,/]*\d|\$[^$\n]+\$|\$\$[^$\n]+\$\$")
 """Text that is an answer whatever column it stands in: a number or a single formula."""
 
@@ -44,6 +45,12 @@ def read_answer(value: Any, where: str, marked_only: bool = False) -> tuple[str,
         raise UserError(f"{where}: an answer must be a text, a number or a list, found {type(value).__name__}")
     parts = [read_answer(part, where, marked_only)[0] for part in value]
     return ", ".join(part for part in parts if part), None
+
+
+def without_unit(text: str) -> str:
+    """Return the number of an answer such as ASDiv's `9 (apples)`, and any other text as it is."""
+    number = _WITH_UNIT.fullmatch(text)
+    return number[1] if number else text
 
 
 def number_text(value: float | Decimal) -> str:

@@ -24,6 +24,8 @@ solution ends in a mark."""
 SYSTEM_NAMES = ("system", "system_prompt", "system_message")
 INSTRUCTION, INPUT = "instruction", "input"
 """Names of Alpaca's two columns that are a question together."""
+BODY, ASKED = "body", "question"
+"""Names of the two columns of ASDiv and SVAMP that are a question together."""
 SOURCE = "data_source"
 """Name of verl's column that says which set a row is from."""
 
@@ -41,16 +43,18 @@ class Columns:
     solution: str | None = None
     input: str | None = None
     """Column whose text follows the question's, as in Alpaca's files."""
+    body: str | None = None
+    """Column whose text precedes the question's, as in ASDiv's and SVAMP's files, whose answers may bring a unit."""
     system: str | None = None
     answer_is_solution: bool = False
     """Whether the answers are to be found at the end of worked solutions, for want of a column of their own."""
 
     def describe(self, table: Table) -> str:
         """Say which columns of `table` are read as what, and which are not read."""
-        question = repr(self.question) + (f" and {self.input!r}" if self.input else "")
+        question = " and ".join(repr(name) for name in (self.body, self.question, self.input) if name)
         parts = [f"question from {question}", f"answer from {self.answer!r}"]
         parts += [f"system message from {self.system!r}"] if self.system else []
-        named = (self.question, self.answer, self.solution, self.input, self.system, SOURCE)
+        named = (self.question, self.answer, self.solution, self.input, self.body, self.system, SOURCE)
         read = {head for name in named if name for head in (name, name.partition(".")[0])}
         unread = [column for column in table.columns() if column not in read]
         more = f", ... ({len(unread)} columns)" if len(unread) > 6 else ""
@@ -86,6 +90,7 @@ def find_columns(table: Table, question: str | None, answer: str | None) -> Colu
         answer=found_answer or solution or "",
         solution=solution,
         input=find_input(table, found_question, used),
+        body=find_body(table, found_question, used),
         system=find_system(table, used),
         answer_is_solution=found_answer is None,
     )
@@ -101,8 +106,13 @@ def find_system(table: Table, used: Sequence[str | None]) -> str | None:
 def find_input(table: Table, question: str | None, used: Sequence[str | None]) -> str | None:
     """Return the column that goes with Alpaca's `instruction` where the question is that column, unless it is
     `used`."""
-    column = first_filled(table, (INPUT,)) if question and question.lower() == INSTRUCTION else None
-    return None if column in used else column
+    return _companion(table, question, INSTRUCTION, INPUT, used)
+
+
+def find_body(table: Table, question: str | None, used: Sequence[str | None]) -> str | None:
+    """Return the column that goes before ASDiv's or SVAMP's `question` where the question is that column, unless it is
+    `used`."""
+    return _companion(table, question, ASKED, BODY, used)
 
 
 def pick(row: Row, name: str | None) -> Any:
@@ -175,6 +185,11 @@ def first_filled(table: Table, names: Sequence[str]) -> str | None:
         if any(pick(row, column) is not None for row in table.rows):
             return column
     return None
+
+
+def _companion(table: Table, question: str | None, beside: str, name: str, used: Sequence[str | None]) -> str | None:
+    column = first_filled(table, (name,)) if question and question.lower() == beside else None
+    return None if column in used else column
 
 
 def _explicit(table: Table, name: str | None, kind: str) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from fastsvs.config import DataConfig
 from fastsvs.data import tiny
-from fastsvs.data.answers import read_answer
+from fastsvs.data.answers import read_answer, without_unit
 from fastsvs.data.columns import SOURCE, Columns, Question, find_columns, pick, pick_text, read_question, unread_keys
 from fastsvs.data.formats import Row
 from fastsvs.data.records import Problem
@@ -107,7 +107,9 @@ def _problems(table: Table, columns: Columns, config: DataConfig, counted: _Coun
     for index, row in enumerate(table.rows):
         where, name = f"{table.where} row {index}", f"{table.name}/{index}"
         asked = _question(row, columns, where)
-        answer, worked = read_answer(pick(row, columns.answer), where, marked_only=columns.answer_is_solution)
+        given = pick(row, columns.answer)
+        given = without_unit(given) if columns.body and isinstance(given, str) else given
+        answer, worked = read_answer(given, where, marked_only=columns.answer_is_solution)
         solution = pick(row, columns.solution)
         solution = solution if isinstance(solution, str) else worked or asked.reply
         counted.systems += asked.system is not None
@@ -133,5 +135,6 @@ def _problems(table: Table, columns: Columns, config: DataConfig, counted: _Coun
 
 def _question(row: Row, columns: Columns, where: str) -> Question:
     asked = read_question(pick(row, columns.question), where)
-    text = "\n".join(part for part in (asked.text, pick_text(row, columns.input, where)) if part)
+    told = " ".join(part for part in (pick_text(row, columns.body, where), asked.text) if part)
+    text = "\n".join(part for part in (told, pick_text(row, columns.input, where)) if part)
     return Question(text, asked.system or pick_text(row, columns.system, where), asked.reply)

@@ -158,7 +158,7 @@ def test_bad_paths_are_named(tmp_path: Path) -> None:
         load_problems(DataConfig(path=str(tmp_path / "empty")))
     with pytest.raises(UserError, match=r"nowhere\.jsonl does not exist"):
         load_problems(DataConfig(path=str(tmp_path / "nowhere.jsonl")))
-    with pytest.raises(UserError, match=r"unknown tiny data 'tiny:valid'.*tiny:train, tiny:heldout"):
+    with pytest.raises(UserError, match=r"unknown tiny data 'tiny:valid'.*tiny:train, tiny:validation, tiny:heldout"):
         load_problems(DataConfig(path="tiny:valid"))
     with pytest.raises(UserError, match=r"known are tiny:sft, tiny:skills, tiny:azr_sft, tiny:train$"):
         load_dialogues(SftDataConfig(path="tiny:heldout"))
@@ -207,3 +207,46 @@ def test_a_limit_on_dialogues_is_counted(tmp_path: Path) -> None:
     dialogues, report = load_dialogues(SftDataConfig(path=str(file), limit=3))
     assert [d.messages[0]["content"] for d in dialogues] == ["q0", "q1", "q2"]
     assert (report.rows, report.kept, report.over_limit) == (5, 3, 2)
+
+
+ASDIV = {
+    "body": "Seven red apples and two green apples are in the basket.",
+    "question": "How many apples are in the basket?",
+    "solution_type": "Addition",
+    "answer": "9 (apples)",
+    "formula": "7+2=9",
+}
+SVAMP = {
+    "ID": "chal-1",
+    "Body": "Each pack costs 76 dollars with a discount of 25 dollars.",
+    "Question": "How much do you pay for a pack?",
+    "Equation": "( 76.0 - 25.0 )",
+    "Answer": "51.0",
+    "Type": "Subtraction",
+    "question_concat": "Each pack costs 76 dollars with a discount of 25 dollars. How much do you pay for a pack?",
+}
+
+
+@pytest.mark.parametrize(("row", "answer"), [(ASDIV, "9"), (SVAMP, "51.0")], ids=["asdiv", "svamp"])
+def test_a_body_stands_before_its_question(tmp_path: Path, row: dict[str, str], answer: str) -> None:
+    """In the columns of EleutherAI/asdiv and ChilleD/SVAMP."""
+    write_lines(tmp_path / "set.jsonl", [row])
+    [problem], report = load_problems(DataConfig(path=str(tmp_path / "set.jsonl")))
+    lower = {name.lower(): text for name, text in row.items()}
+    assert problem.question == f"{lower['body']} {lower['question']}"
+    assert problem.answer == answer
+    body, question = (name for name in row if name.lower() in ("body", "question"))
+    assert f"question from '{body}' and '{question}'" in report.columns[0]
+
+
+def test_a_question_column_that_is_named_is_the_whole_question(tmp_path: Path) -> None:
+    write_lines(tmp_path / "set.jsonl", [SVAMP])
+    [problem], _ = load_problems(DataConfig(path=str(tmp_path / "set.jsonl"), question_column="question_concat"))
+    assert problem.question == SVAMP["question_concat"]
+
+
+def test_a_unit_is_left_out_of_answers_beside_a_body_alone(tmp_path: Path) -> None:
+    """Elsewhere `2 (x + 1)` is a product."""
+    write_lines(tmp_path / "set.jsonl", [{"problem": "Factor 2x + 2.", "answer": "2 (x + 1)"}])
+    [problem], _ = load_problems(DataConfig(path=str(tmp_path / "set.jsonl")))
+    assert problem.answer == "2 (x + 1)"
