@@ -23,9 +23,9 @@ def scale_of(metric: str) -> tuple[float, int]:
 
 
 def spread(values: Sequence[float], scale: float, digits: int) -> str:
-    """Return the mean of the seeds, with the least and the largest."""
+    """Return the mean of the seeds, with the least and the largest where there are several."""
     mean, low, high = (f"{scale * value:.{digits}f}" for value in (fmean(values), min(values), max(values)))
-    return f"{mean} ({low} to {high})"
+    return f"{mean} ({low} to {high})" if len(values) > 1 else mean
 
 
 def interval(found: Difference, metric: str) -> str:

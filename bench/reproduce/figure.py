@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
 from bench.experiments.figure import Theme, draw_themes
 from bench.reproduce.claims import SOME_K
@@ -40,6 +41,7 @@ def draw(path: Path, plan: Reproduction, results: Results) -> list[Path]:
             axes.set_title(title, fontsize=15)
             axes.set_xlabel("thousand responses sampled", fontsize=12)
             if metric != "entropy":
+                axes.yaxis.set_major_locator(MultipleLocator(0.05))
                 axes.yaxis.set_major_formatter(lambda value, place: f"{100 * value:.0f}%")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(

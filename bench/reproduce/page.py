@@ -48,9 +48,13 @@ def _text(name: str) -> str:
 
 def _status(plan: Reproduction) -> str:
     done = ", ".join(map(str, plan.seeds))
-    if len(plan.seeds) == plan.planned_seeds:
+    if not _partial(plan):
         return f"Seeds {done}."
     return f"**Partial**: of {plan.planned_seeds} planned seeds this page holds {done}; the same command goes on."
+
+
+def _partial(plan: Reproduction) -> bool:
+    return len(plan.seeds) < plan.planned_seeds
 
 
 def _pilot(results: Results) -> str:
@@ -64,16 +68,30 @@ def _pilot(results: Results) -> str:
 
 
 def _verdicts(plan: Reproduction, results: Results) -> str:
-    stated = claims(plan, results)
-    rows = [_verdict(claim, results, chance) for claim, chance in zip(stated, corrected(stated, results), strict=True)]
-    return table(["", "difference in", "of", "to", "expected", "found", "after Holm"], rows)
+    """Return the table of the verdicts, or before all seeds are there that of the differences so far."""
+    stated, head = claims(plan, results), ["", "difference in", "of", "to", "expected"]
+    if _partial(plan):
+        cells = [[*_case(claim), _difference(claim, results)] for claim in stated]
+        note = "Verdicts, intervals and Holm's correction wait for all seeds."
+        return f"{table([*head, 'so far'], cells)}\n\n{note}"
+    corrections = corrected(stated, results)
+    cells = [[*_case(claim), *_verdict(claim, results, p)] for claim, p in zip(stated, corrections, strict=True)]
+    return table([*head, "found", "after Holm"], cells)
+
+
+def _case(claim: Claim) -> list[str]:
+    return [str(claim.number), claim.metric, str(claim.left), str(claim.right), claim.expected]
+
+
+def _difference(claim: Claim, results: Results) -> str:
+    scale, digits = scale_of(claim.metric)
+    return f"{scale * results.difference(claim.left, claim.right, claim.metric).value:+.{digits}f}"
 
 
 def _verdict(claim: Claim, results: Results, chance: float) -> list[str]:
     found = results.difference(claim.left, claim.right, claim.metric)
     survives = f"{'stands' if chance < LEVEL else 'open'}, p = {chance:.3f}"
-    verdict = f"**{judge(claim.expected, found)}**: {interval(found, claim.metric)}"
-    return [str(claim.number), claim.metric, str(claim.left), str(claim.right), claim.expected, verdict, survives]
+    return [f"**{judge(claim.expected, found)}**: {interval(found, claim.metric)}", survives]
 
 
 def _endings(plan: Reproduction, results: Results) -> str:

@@ -282,11 +282,13 @@ def test_the_page_says_what_the_json_holds(results: Results, tmp_path: Path) -> 
     assert "Stated on 2026-11-27" in sections["What was stated beforehand"]
 
 
-def test_a_page_of_fewer_seeds_than_were_planned_says_so(results: Results) -> None:
+def test_a_page_of_fewer_seeds_than_were_planned_says_so_and_judges_nothing(results: Results) -> None:
     assert "**Partial**" not in render(results)
-    assert "**Partial**: of 3 planned seeds this page holds 0, 1" in render(
-        results, plan=replace(PLAN, planned_seeds=3)
-    )
+    partial = render(results, plan=replace(PLAN, planned_seeds=3))
+    assert "**Partial**: of 3 planned seeds this page holds 0, 1" in partial
+    found = sections_of(partial)["What was found"]
+    assert ["3", "entropy", "SvS at step 2", "RLVR at step 2", "higher", "+0.050"] in lines_of(found)
+    assert "agrees" not in found
 
 
 def test_seconds_of_a_shared_machine_are_not_quoted(results: Results) -> None:
@@ -315,3 +317,15 @@ def test_the_picture_is_drawn_for_light_and_dark_pages(results: Results, tmp_pat
 @pytest.mark.slow
 def test_all_of_it_runs(tmp_path: Path) -> None:
     assert "| SvS at step 1 |" in run_small_twice("bench.reproduce", tmp_path / "runs", tmp_path / "page.md")
+
+
+def test_the_published_page_is_made_from_the_json_that_it_names() -> None:
+    text = (ROOT / "docs" / "reproduction.md").read_text()
+    [source] = set(re.findall(r"\.\./(bench/results/reproduce-a-[\w-]+\.json)", text))
+    results = Results(read(ROOT / source))
+    seeds = tuple(range(len(results.curve(BASE, "pass@1")[0])))
+    pictures = ["reproduction.png", "reproduction-dark.png"]
+    with chdir(ROOT):
+        published = replace(PLANS["tiny"], seeds=seeds)
+        assert text == page.render(published, results, Path(source).name, pictures, text)
+    assert all((ROOT / "docs" / picture).exists() for picture in pictures)
