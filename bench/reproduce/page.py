@@ -50,7 +50,8 @@ def _status(plan: Reproduction) -> str:
     done = ", ".join(map(str, plan.seeds))
     if not _partial(plan):
         return f"Seeds {done}."
-    return f"**Partial**: of {plan.planned_seeds} planned seeds this page holds {done}; the same command goes on."
+    have = f"of {plan.planned_seeds} planned seeds this page holds those numbered {done}"
+    return f"**Partial**: {have}; the same command goes on."
 
 
 def _partial(plan: Reproduction) -> bool:
