@@ -96,7 +96,7 @@ class Trainer:
 
     @property
     def run(self) -> StoredRun:
-        """What the run folder holds by now."""
+        """The contents of the run folder by now."""
         return StoredRun(Path(self.job.run.dir))
 
     def steps(self) -> Iterator[Row]:

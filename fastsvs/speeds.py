@@ -20,7 +20,7 @@ from fastsvs.errors import UserError
 from fastsvs.files import read_jsonl, write_jsonl
 
 Operation = Literal["all-reduce", "all-gather", "reduce-scatter", "broadcast", "point-to-point", "write"]
-"""What was timed. `write` is a file of each node at the same time, flushed to the run folder."""
+"""Operations that are timed. `write` is a file of each node at the same time, flushed to the run folder."""
 Scope = Literal["within a node", "between nodes", "all ranks", "storage"]
 """Groups that communicate at the same time: the ranks of each node, the ranks of the same place on every node, or all
 ranks together where these are neither."""
@@ -47,7 +47,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Speeds:
-    """What was measured of a cluster."""
+    """The measured speeds of a cluster."""
 
     source: str
     """File that it is from."""

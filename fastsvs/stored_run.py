@@ -125,7 +125,7 @@ class RunLayout:
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """What a run folder holds. Every method reads the files anew, and raises UserError for one that is damaged."""
+    """The contents of a run folder. Every method reads the files anew, and raises UserError for one that is damaged."""
 
     root: Path
 

@@ -16,7 +16,7 @@ from .vocabulary import vocabulary
 
 @dataclass(frozen=True, slots=True)
 class Operands:
-    """What an operator on hidden states computes with."""
+    """The inputs of an operator on hidden states, checked."""
 
     hidden: Tensor
     """Hidden states [tokens, hidden] in the weight's dtype."""

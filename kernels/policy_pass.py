@@ -28,7 +28,7 @@ from .vocabulary import Vocabulary
 
 
 class Passed(NamedTuple):
-    """What a pass computes."""
+    """The options of a pass."""
 
     loss: Tensor
     """Scalar sum of weight * loss."""

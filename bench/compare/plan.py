@@ -40,7 +40,7 @@ The optimizer is that of tiny_svs.yaml in all of them too.
 """
 
 REFERENCES = {method: BASE if method == RLVR else RLVR for method in CONFIGS}
-"""What each method is compared with."""
+"""Name of what each method is compared with."""
 UNTIMED = 2
 """Number of steps before those that are timed."""
 

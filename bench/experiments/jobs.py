@@ -36,7 +36,7 @@ class Phase(NamedTuple):
     chains: Iterable[Iterable[Work]]
     """Chains of calls: those of a chain follow each other, chains go side by side."""
     alone: bool = False
-    """Whether each call has the machine for itself, because it is timed."""
+    """True where each call has the machine for itself, because it is timed."""
 
 
 def finish(phases: Iterable[Phase], workers: int, say: Say = print) -> None:

@@ -54,7 +54,7 @@ class Point:
     unit: str
     source: str
     assumptions: str
-    """What had to be assumed of their work."""
+    """Assumptions that had to be made of their work."""
     why: str
     """Reasons for the difference that are known."""
     plan: Callable[[], float]

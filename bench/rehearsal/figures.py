@@ -21,7 +21,7 @@ UPDATE = "update"
 RARE = ("resume", "save", "evaluation")
 """Phases that are not part of a step's row: all of them count, the resumption of a new run excepted."""
 EVALUATING = "while nothing but responses is on its way"
-"""What an evaluation shows: all that rank 0 does for a response that is not learned from."""
+"""Figure that an evaluation shows: all that rank 0 does for a response that is not learned from."""
 
 Data = Literal["learned", "sampled", "none"]
 """Data that a phase grows with: tokens learned from, tokens sampled, or none but the model's."""
@@ -74,7 +74,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a phase took, over all times that count."""
+    """The costs of a phase, over all times that count."""
 
     total: float
     data: float

@@ -23,11 +23,11 @@ class Written:
 
     question: str
     right: bool
-    """Whether the answer that it inherits is its own."""
+    """True where the answer that it inherits is its own."""
     sound: bool
-    """Whether the steps of its context are those of the original problem."""
+    """True where the steps of its context are those of the original problem."""
     same: bool
-    """Whether it tells the computation of the original problem."""
+    """True where it tells the computation of the original problem."""
     computation: tiny.Computation | None
 
 

@@ -79,7 +79,7 @@ class _Variant:
     """A variant that was solved to the end."""
 
     right: Sequence[bool]
-    """Whether each solution is right, [samples]."""
+    """Verdicts of the solutions, [samples]: True for a right one."""
     original: tuple[Fraction, int]
     """Accuracy and number of the answers to its original."""
 

@@ -32,7 +32,7 @@ class Rendered:
 
     text: str
     folded: bool = False
-    """Whether the system message stands at the beginning of the user's, as the template shows none."""
+    """True where the system message stands at the beginning of the user's, as the template shows none."""
 
 
 def load_tokenizer(path: str, *data: TemplateConfig) -> PreTrainedTokenizerBase:

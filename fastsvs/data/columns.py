@@ -47,7 +47,7 @@ class Columns:
     """Column whose text precedes the question's, as in ASDiv's and SVAMP's files, whose answers may bring a unit."""
     system: str | None = None
     answer_is_solution: bool = False
-    """Whether the answers are to be found at the end of worked solutions, for want of a column of their own."""
+    """True where the answers are to be found at the end of worked solutions, for want of a column of their own."""
 
     def describe(self, table: Table) -> str:
         """Say which columns of `table` are read as what, and which are not read."""

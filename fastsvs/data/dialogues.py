@@ -33,7 +33,7 @@ class Encoded:
     as_written: int = 0
     """Number of assistant turns that the template would show in other words than they were written in."""
     folded: bool = False
-    """Whether the system message stands at the beginning of the user's."""
+    """True where the system message stands at the beginning of the user's."""
 
 
 def encode_dialogue(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue, template: Template = DEFAULT) -> Encoded:

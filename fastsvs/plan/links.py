@@ -13,7 +13,7 @@ from fastsvs.speeds import Operation, Scope, Speeds, passing
 
 @dataclass(frozen=True)
 class Machine:
-    """What passes run on, and what connects it."""
+    """The devices that passes run on, and the links between them."""
 
     hardware: Hardware
     gpus: int

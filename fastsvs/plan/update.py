@@ -35,7 +35,7 @@ HAND_COUNTED = assumed("bytes counted by hand, at the rate of a copy")
 
 @dataclass(frozen=True, slots=True)
 class RowWork:
-    """What a packed row holds."""
+    """The contents of a packed row."""
 
     tokens: int
     predicted: int

@@ -25,7 +25,7 @@ FITS = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """What a job is planned for."""
+    """The machines that a job is planned for."""
 
     cluster: Cluster
     hardware: Hardware
@@ -39,7 +39,7 @@ class Machines:
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What a job takes, and what will not work."""
+    """The needs of a job, and the reasons why it will not work."""
 
     memory: MemoryPlan
     time: TimePlan

@@ -46,7 +46,7 @@ class Outcome:
     """How a rank's part, or the whole save, came out."""
 
     error: str | None = None
-    """What went wrong; None where all is on the disk."""
+    """Fault of the save; None where all is on the disk."""
     files: dict[str, FileFacts] = field(default_factory=dict)
     """Facts about the files of a rank's part."""
     seconds: float = 0.0

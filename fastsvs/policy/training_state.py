@@ -54,7 +54,7 @@ class Restoration:
         self._updates = updates
         self._values: dict[tuple[str, str], Tensor] = {}
         self.reads: dict[int, list[Read]] = {}
-        """What this rank has to read, by the number of the file in the index."""
+        """Reads of this rank, by the number of the file in the index."""
         for quantity in (MASTER, *(MOMENTS if updates and _learns(policy) else ())):
             self._plan(Quantity(index, quantity, policy.architecture, tensor_parallel), quantity)
 

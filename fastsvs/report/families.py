@@ -23,7 +23,7 @@ VERDICTS = {"correct": "c", "wrong": "w", "unverified": "u"}
 
 
 class GroupRow(BaseModel):
-    """What of a row of a samples file must be of these types for the page, where it is there."""
+    """Types that the page needs of the values in a row of a samples file, where they are there."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 

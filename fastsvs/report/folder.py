@@ -34,7 +34,7 @@ class RunFiles:
     samples: dict[int, Path] = field(default_factory=dict)
     """Files of responses, by step."""
     plan: dict[str, Any] = field(default_factory=dict)
-    """What the run was planned to take; empty for one that recorded no plan."""
+    """Plan of what the run takes; empty for one that recorded no plan."""
     finished: bool = False
     notices: tuple[str, ...] = ()
     """Lines about what of these files was left out."""

@@ -61,7 +61,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What running a program gave."""
+    """The outcome of one run of a program."""
 
     status: Status
     values: tuple[Value, ...] = ()

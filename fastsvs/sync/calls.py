@@ -46,7 +46,7 @@ class Calls(Generic[T]):
         self._results: dict[str, T] = {}
         self._failures: dict[str, RefusedError | UnreachableError] = {}
         self.own: EngineFailure | None = None
-        """What went wrong in this process, for which no server is to be blamed."""
+        """Fault of this process, for which no server is to be blamed."""
         self._threads = {
             server.endpoint.name: threading.Thread(target=self._run, args=(server, call), daemon=True)
             for server in servers

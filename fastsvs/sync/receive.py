@@ -21,7 +21,7 @@ MISMATCH = "checksums differ between trainer and server:"
 
 @dataclass(kw_only=True)
 class InitInfo:
-    """What a worker needs to find the trainer. Its rank is `rank_offset` + its own number among its server's
+    """The facts by which a worker finds the trainer. Its rank is `rank_offset` + its own number among its server's
     workers."""
 
     master_address: str

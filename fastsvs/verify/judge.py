@@ -12,7 +12,7 @@ from fastsvs.verify.spelling import flat, plain, squeezed
 from fastsvs.verify.verdict import Verdict
 
 _SCIENTIFIC = re.compile(r"\d[eE]\s?[+-]?\s?\d")
-"""What spaces make another number of."""
+"""Pattern of what becomes another number with spaces in it."""
 _VERDICTS = {True: Verdict.CORRECT, False: Verdict.WRONG, None: Verdict.UNVERIFIED}
 
 

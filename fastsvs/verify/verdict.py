@@ -18,7 +18,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a judge or a verifier found out about one response."""
+    """The finding of a judge or a verifier about one response."""
 
     verdict: Verdict
     note: Any = None
