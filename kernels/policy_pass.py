@@ -28,7 +28,7 @@ from .vocabulary import Vocabulary
 
 
 class Passed(NamedTuple):
-    """The options of a pass."""
+    """The results of a pass."""
 
     loss: Tensor
     """Scalar sum of weight * loss."""

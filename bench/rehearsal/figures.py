@@ -21,7 +21,7 @@ UPDATE = "update"
 RARE = ("resume", "save", "evaluation")
 """Phases that are not part of a step's row: all of them count, the resumption of a new run excepted."""
 EVALUATING = "while nothing but responses is on its way"
-"""Figure that an evaluation shows: all that rank 0 does for a response that is not learned from."""
+"""Name of what evaluations show: all that rank 0 does for a response that is not learned from."""
 
 Data = Literal["learned", "sampled", "none"]
 """Data that a phase grows with: tokens learned from, tokens sampled, or none but the model's."""
