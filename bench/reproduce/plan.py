@@ -53,7 +53,7 @@ class Reproduction(Plan):
 
     @property
     def evaluation(self) -> Path:
-        return CONFIGS / "splits.yaml"
+        return CONFIGS / "splits_eval.yaml"
 
     @property
     def sets(self) -> Mapping[str, int]:

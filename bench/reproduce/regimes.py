@@ -96,7 +96,7 @@ class Pilot(Plan):
 
     @property
     def evaluation(self) -> Path:
-        return CONFIGS / "validation.yaml"
+        return CONFIGS / "validation_eval.yaml"
 
     @property
     def sets(self) -> dict[str, int]:

@@ -285,7 +285,7 @@ def test_the_page_says_what_the_json_holds(results: Results, tmp_path: Path) -> 
 def test_a_page_of_fewer_seeds_than_were_planned_says_so_and_judges_nothing(results: Results) -> None:
     assert "**Partial**" not in render(results)
     partial = render(results, plan=replace(PLAN, planned_seeds=3))
-    assert "**Partial**: of 3 planned seeds this page holds 0, 1" in partial
+    assert "**Partial**: of 3 planned seeds this page holds those numbered 0, 1" in partial
     found = sections_of(partial)["What was found"]
     assert ["3", "entropy", "SvS at step 2", "RLVR at step 2", "higher", "+0.050"] in lines_of(found)
     assert "agrees" not in found

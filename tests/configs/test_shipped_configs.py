@@ -6,7 +6,7 @@ import pytest
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
 from fastsvs.architecture import check_layout, read_architecture
-from fastsvs.config import EvalJob, SelfJob, SftJob, TrainJob, load
+from fastsvs.config import EvalJob, SelfJob, SftJob, TrainedModelConfig, TrainJob, load
 from fastsvs.evaluate import published_tables
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -133,6 +133,7 @@ def test_a_row_of_the_paper_is_evaluated_on_all_its_sets_with_the_model_of_its_r
         run = load(TrainJob, path.with_name(f"{size}_{kind}.yaml"))
         data, method = rows[0].model.split(", ")[::-1]
         assert job.model.path == run.run.dir
-        assert run.model == load(EvalJob, path.with_name(f"{size}_base_eval.yaml")).model
+        base = load(EvalJob, path.with_name(f"{size}_base_eval.yaml")).model
+        assert run.model == TrainedModelConfig(**base.model_dump())
         assert {"MATH-12k": "math12k", "DAPO-17k": "dapo_math_17k"}[data] in run.data.path
         assert run.selfplay.stage == {"SvS": "svs", "RLVR": "none"}[method]
