@@ -39,7 +39,8 @@ def disturb(host: Host, moments: random.Random) -> Event | None:
         ports = host.ports()
         if not ports:
             return None
-        host.do("ss", "--kill", "--no-header", f"sport = :{(port := moments.choice(ports))} or dport = :{port}")
+        port = moments.choice(ports)
+        host.do("ss", "--kill", "--no-header", f"sport = :{port} or dport = :{port}")
         return Event(what, "host")
     role = moments.choice(sorted(set(processes.values())))
     victim = str(moments.choice(sorted(pid for pid, found in processes.items() if found == role)))

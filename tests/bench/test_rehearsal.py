@@ -197,8 +197,10 @@ def test_nodes_are_gone_in_the_end() -> None:
             pytest.skip("network namespaces are not permitted here")
         words = ["ip", "netns", "exec", hosts.names[1]]
         subprocess.run([*words, "ping", "-c1", "-W5", hosts.main_address], check=False)
-        with subprocess.Popen([*words, "sleep", "60"]) as process:
+        inside = [*words, "sh", "-c", "echo inside; exec sleep 60"]
+        with subprocess.Popen(inside, stdout=subprocess.PIPE, text=True) as process:
             try:
+                assert process.stdout.readline() == "inside\n"
                 assert hosts.processes(1) == [process.pid]
                 assert hosts.processes(0) == []
             finally:
