@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
@@ -19,7 +20,7 @@ DOCS = Path(__file__).parent
 COLUMNS = (80, 120, 200)
 LINES = 24
 TAKEN = re.compile(r"step 6/\d+ .*\n(?s:.*)update \d")
-"""What the terminal shows when the picture is taken: six steps are done, and the next one learns."""
+"""Text that the terminal shows when the picture is taken: six steps are done, and the next one learns."""
 PATIENCE = 300.0
 """Longest wait for that, in seconds."""
 
@@ -49,9 +50,8 @@ def record(command: str, columns: int, folder: str) -> str:
 
 def drawn(shown: str, columns: int) -> str:
     """Return a terminal's contents as an SVG that fetches no font."""
-    with open("/dev/null", "w", encoding="utf-8") as nowhere:
-        console = Console(record=True, width=columns, file=nowhere, legacy_windows=False)
-        console.print(Text.from_ansi(shown.rstrip()), soft_wrap=True)
+    console = Console(record=True, width=columns, file=StringIO(), legacy_windows=False)
+    console.print(Text.from_ansi(shown.rstrip()), soft_wrap=True)
     svg = console.export_svg(title=f"fastsvs demo, {columns} columns", unique_id=f"terminal-{columns}")
     return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
 

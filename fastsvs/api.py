@@ -152,21 +152,18 @@ def evaluate(
         raise UserError("evaluate: name an `output` folder that all processes of torchrun see")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(output if output is not None else f"{scratch}/evaluation")
-        data = {**plan.pop("data", {}), "path": _path_of(problems, folder)}
+        rows = None if isinstance(problems, str | Path) else [dict(row) for row in problems]
+        path = str(problems if rows is None else folder.with_name(f"{folder.name}.{SET}.jsonl"))
+        data = {**plan.pop("data", {}), "path": path}
         own = {"model": {"path": str(model)}, "sets": {SET: {**plan, "data": data}}, "output": str(folder)}
         job = config.build(config.EvalJob, own | dict(sections or {}), "evaluate")
         startup.prepare(job)
+        from fastsvs import distributed
         from fastsvs.commands.evaluate import run_evaluation
 
+        distributed.initialize(job.timeout_seconds)
+        if rows is not None and distributed.is_main():
+            write_jsonl(Path(path), rows)
+        distributed.barrier()
         figures = run_evaluation(job)["sets"][SET]
         return Evaluation(figures, read_jsonl(folder / f"{SET}.samples.jsonl"))
-
-
-def _path_of(problems: str | Path | Sequence[Mapping[str, Any]], folder: Path) -> str:
-    """Return where the problems are; rows are written beside the folder of the answers."""
-    if isinstance(problems, str | Path):
-        return str(problems)
-    path = folder.with_name(f"{folder.name}.{SET}.jsonl")
-    if os.environ.get("RANK", "0") == "0":
-        write_jsonl(path, [dict(row) for row in problems])
-    return str(path)

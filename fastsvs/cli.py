@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from fastsvs import config, open_files, rank_log, shipped, startup
+from fastsvs import config, rank_log, shipped, startup
 from fastsvs.arguments import SAMPLES, parse
 from fastsvs.ends import another_has_said_why, say_once, tell_torchrun
 from fastsvs.errors import Preempted, UserError
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(__doc__ or "", arguments)
     if arguments is None:
         rank_log.own_process()
-    open_files.raise_limit()
+    startup.prepare_process()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()  # torchrun's agent: without it a rank would go on beside the job's next start
     try:

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be asked. Its own client finds that out in most of a minute, for each file anew."""
+"""Reachability of the Hugging Face hub. Its own client finds that out in most of a minute, for each file anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run was planned to take, beside what it took. Nothing here loads torch.
+"""Planned times and memory of a run beside the measured ones. Nothing here loads torch.
 
 `fastsvs train` records the plan of its own configuration and machines in plan.json; the report and `fastsvs plan
 --against` hold the metrics of a run against a plan.

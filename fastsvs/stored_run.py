@@ -150,7 +150,8 @@ class StoredRun:
         without pandas."""
         from pandas import DataFrame
 
-        return DataFrame(self.metrics()).set_index("step") if self.metrics() else DataFrame()
+        rows = self.metrics()
+        return DataFrame(rows).set_index("step") if rows else DataFrame()
 
     def summary(self) -> Row:
         """Return the summary; empty while the run is not done."""

@@ -188,7 +188,7 @@ def test_a_model_and_a_run_are_evaluated_on_rows_and_on_a_set(left) -> None:
 
 
 PROGRAM = """
-import json, sys
+import json, os, sys, time
 from fastsvs import api
 
 path, sections = sys.argv[1], json.loads(sys.argv[2])
@@ -197,11 +197,16 @@ with api.Trainer(path, **sections) as trainer:
         if row["step"] == 2:
             break
 assert list(trainer.run.checkpoints()) == [2]
-api.train(path, **sections)
+run = api.train(path, **sections)
+rows = [{"problem": "What is 1 + 1?", "answer": "2"}]
+if os.environ["RANK"] == "0":
+    time.sleep(1)  # the other rank must not read the rows before this one has written them
+plan = {"samples": 1, "k": [1], "max_response_tokens": 8}
+assert len(api.evaluate(run.root, rows, output=run.root.with_name("answers"), **plan).problems) == 1
 """
 
 
-def test_two_ranks_leave_and_go_on_together(tmp_path: Path) -> None:
+def test_two_ranks_leave_go_on_and_evaluate_together(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     sections = small(tmp_path / "run", save_every=3) | {"policy": {"tensor_parallel": 2}}
     arguments = (CONFIG, json.dumps(sections))

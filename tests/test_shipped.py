@@ -1,5 +1,6 @@
 """Shipped configurations by name, copies of them, and paths that are looked for where one stands, then there."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,9 @@ def test_version(capsys) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out == f"fastsvs {__version__}\n"
+
+
+def test_every_command_prepares_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert main(["configs"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"

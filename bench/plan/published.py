@@ -1,4 +1,4 @@
-"""What others have published of jobs like ours, beside what is planned of our own trainer for the same work.
+"""Published times of jobs like ours, beside what is planned of our own trainer for the same work.
 
 A plan is of FastSvS, not of their programs: a difference says that we would be slower or faster, or that the plan is
 wrong, and no point tells the two apart.

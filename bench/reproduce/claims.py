@@ -1,4 +1,4 @@
-"""What was stated beforehand (hypotheses.md), each as a difference that these runs can decide."""
+"""Hypotheses of hypotheses.md, which were stated beforehand, each as a difference that these runs can decide."""
 
 from __future__ import annotations
 

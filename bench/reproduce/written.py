@@ -1,4 +1,4 @@
-"""What the problems that a policy wrote are worth: whether answers are right, from which contexts, and how new."""
+"""Worth of the problems that a policy wrote: whether answers are right, from which contexts, and how new."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What options of sampling cost and give: dynamic sampling, budgeted self-play, the price of long answers."""
+"""Costs and gains of options of sampling: dynamic sampling, budgeted self-play, the price of long answers."""

@@ -1,4 +1,4 @@
-"""What the runs of a provider came to: pure functions of what their folders hold."""
+"""Figures of the runs of a provider: pure functions of what their folders hold."""
 
 from __future__ import annotations
 
