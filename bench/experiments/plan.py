@@ -17,7 +17,9 @@ from fastsvs.files import read_jsonl
 
 BASE = "base"
 """Name of the model that all methods begin with."""
-EVALUATION = Path("configs/reproduce/eval.yaml")
+CONFIGS = Path("configs/reproduce")
+"""Folder of what experiments on the tiny task share."""
+EVALUATION = CONFIGS / "eval.yaml"
 HELD_OUT = "heldout"
 """Name of the set in EVALUATION."""
 

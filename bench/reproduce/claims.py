@@ -1,4 +1,4 @@
-"""Hypotheses of hypotheses.md, which were stated beforehand, each as a difference that these runs can decide."""
+"""Hypotheses that were stated beforehand, each as a difference that these runs can decide."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from bench.experiments.plan import BASE
 from bench.experiments.statistics import Difference, holm
-from bench.reproduce.plan import AGAIN, RLVR, SELF_PLAY, UNFILTERED, Reproduction
+from bench.reproduce.plan import AGAIN, ON_POLICY, RLVR, SVS, SVS_BUDGET, SVS_UNFILTERED, UNFILTERED, Reproduction
 from bench.reproduce.results import GAP, Results, Side
 
 SOME_K = 32
@@ -19,7 +19,7 @@ Verdict = Literal["agrees", "does not agree", "undecided"]
 @dataclass(frozen=True, slots=True)
 class Claim:
     number: int
-    """Number of the hypothesis in hypotheses.md."""
+    """Number of the hypothesis in the text of the regime."""
     metric: str
     left: Side
     right: Side
@@ -28,11 +28,15 @@ class Claim:
 
 
 def claims(plan: Reproduction, results: Results) -> list[Claim]:
-    """Return all differences in the order of the hypotheses."""
-    return sorted(
-        [*_of_rlvr(plan), *(claim for method in SELF_PLAY for claim in _of_self_play(plan, results, method))],
-        key=lambda claim: claim.number,
-    )
+    """Return all differences between methods of the plan, in the order of the hypotheses."""
+    stated = [
+        *_of_rlvr(plan),
+        *(claim for method in (ON_POLICY, SVS) for claim in _of_self_play(plan, results, method)),
+        *_of_options(plan),
+    ]
+    known = {BASE, *plan.steps}
+    among = [claim for claim in stated if known >= {claim.left.method, claim.right.method}]
+    return sorted(among, key=lambda claim: claim.number)
 
 
 def _of_rlvr(plan: Reproduction) -> list[Claim]:
@@ -57,6 +61,18 @@ def _of_self_play(plan: Reproduction, results: Results, method: str) -> list[Cla
         *(Claim(5, metric, Side(method, None), Side(RLVR, None), "higher") for metric in ("pass@1", many)),
         *(Claim(6, metric, ours, again, "higher") for metric in ("pass@1", many, "entropy")),
         Claim(7, GAP, ours, rlvr, "lower"),
+    ]
+
+
+def _of_options(plan: Reproduction) -> list[Claim]:
+    unfiltered, budget, ours, rlvr = (
+        Side(name, plan.compared) for name in (SVS_UNFILTERED, SVS_BUDGET, ON_POLICY, UNFILTERED)
+    )
+    few, many = (f"pass@{min(k, plan.samples)}" for k in (8, SOME_K))
+    all_four = tuple(dict.fromkeys(("pass@1", few, many, "entropy")))
+    return [
+        *(Claim(8, metric, unfiltered, rlvr, "higher") for metric in all_four),
+        *(Claim(9, metric, budget, ours, "higher") for metric in ("pass@1", many)),
     ]
 
 

@@ -12,17 +12,18 @@ from matplotlib.ticker import MultipleLocator
 
 from bench.experiments.figure import Theme, draw_themes
 from bench.reproduce.claims import SOME_K
-from bench.reproduce.plan import AGAIN, ON_POLICY, RLVR, SVS, UNFILTERED, Reproduction
+from bench.reproduce.plan import AGAIN, ON_POLICY, RLVR, SVS, SVS_UNFILTERED, UNFILTERED, Reproduction
 from bench.reproduce.results import Results
 
 LINES = {
     ON_POLICY: ("green", "-"),
     SVS: ("purple", "-"),
+    SVS_UNFILTERED: ("green", ":"),
     AGAIN: ("orange", "-."),
     RLVR: ("blue", "--"),
     UNFILTERED: ("red", ":"),
 }
-"""Hue and dash of each method."""
+"""Hue and dash of each method that is drawn."""
 
 
 def draw(path: Path, plan: Reproduction, results: Results) -> list[Path]:

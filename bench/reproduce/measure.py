@@ -13,15 +13,16 @@ import numpy as np
 import yaml
 
 from bench.experiments.measure import by_problem, held_out_figures
-from bench.experiments.plan import Evaluated, Run
+from bench.experiments.plan import BASE, Evaluated, Run
 from bench.experiments.results import BOOTSTRAP, difference_rows, point_rows
 from bench.experiments.statistics import by_seed, chance, difference
 from bench.report import Row
 from bench.reproduce import plan as plans
 from bench.reproduce.claims import claims
+from bench.reproduce.gates import GatedBase
 from bench.reproduce.plan import SELF_PLAY, SFT, Reproduction
 from bench.reproduce.regimes import VALIDATION as VALIDATION_SET
-from bench.reproduce.results import GAP, KEPT, PILOT, TRAIN, VALIDATION, WRITTEN, Results, Side
+from bench.reproduce.results import GAP, GATES, KEPT, PILOT, TRAIN, VALIDATION, WRITTEN, Results, Side
 from bench.reproduce.written import worth, written
 from fastsvs.data import tiny
 from fastsvs.files import read_jsonl
@@ -30,7 +31,7 @@ from fastsvs.files import read_jsonl
 def measure(plan: Reproduction, root: Path, note: str | None) -> Results:
     """Return all rows. `note` says what a reader must know of the seconds."""
     found = Finished(plan, root)
-    rows = [*_pilot(plan, root)]
+    rows = [*_gates(plan, root), *_pilot(plan, root)]
     for each in plan.evaluations(root):
         rows += point_rows(_case(each, each.step), each.method, found.figures[each.folder])
     for run in plan.runs(root):
@@ -87,6 +88,12 @@ def _figures(evaluated: Evaluated) -> dict[str, float]:
 
 def _one_try(evaluated: Evaluated, name: str) -> float:
     return json.loads(evaluated.figures(name).read_text(encoding="utf-8"))["pass@1"]["mean"]
+
+
+def _gates(plan: Reproduction, root: Path) -> Iterator[Row]:
+    if isinstance(plan.regime.base, GatedBase):
+        for name, share in plan.regime.base.figures(root).items():
+            yield Row(GATES, BASE, name, share, "share")
 
 
 def _pilot(plan: Reproduction, root: Path) -> Iterator[Row]:

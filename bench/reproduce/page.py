@@ -1,4 +1,4 @@
-"""Writer of docs/reproduction.md from the JSON of a reproduction, hypotheses.md, earlier.md and page.md, its text.
+"""Writer of a reproduction's page from its JSON, from page.md, and from the hypotheses and background of its regime.
 
 Only the reading of the figures is written by hand. It stays in the page as long as the figures do.
 """
@@ -10,14 +10,20 @@ from pathlib import Path
 from string import Template
 
 from bench.experiments.page import interval, reading, scale_of, spread, table
-from bench.experiments.plan import BASE
+from bench.experiments.plan import BASE, CONFIGS
 from bench.reproduce.claims import SOME_K, Claim, claims, corrected, judge, same_cost
-from bench.reproduce.plan import CONFIGS, METHODS, RLVR, SELF_PLAY, SFT, Reproduction
+from bench.reproduce.gates import GatedBase
+from bench.reproduce.plan import RLVR, SFT, Reproduction
 from bench.reproduce.results import GAP, KEPT, TRAIN, WRITTEN, Results, Side
 from fastsvs.config import TrainJob, load
 
 HERE = Path(__file__).parent
 LEVEL = 0.05
+TITLES = {
+    "a": "The papers' claims at the scale of a laptop",
+    "b": "The papers' claims from a base with headroom",
+}
+"""Titles of the pages by the names of the regimes."""
 
 
 def render(plan: Reproduction, results: Results, source: str, pictures: Sequence[str], earlier: str) -> str:
@@ -25,12 +31,15 @@ def render(plan: Reproduction, results: Results, source: str, pictures: Sequence
     return Template(_text("page")).substitute(
         _regime(plan),
         status=_status(plan),
+        methods=len(plan.steps),
         samples=plan.samples,
         compared=plan.compared,
         source=source,
         light=pictures[0],
         dark=pictures[1],
-        hypotheses=_text("hypotheses"),
+        title=TITLES[plan.regime.name],
+        base=_base(plan),
+        hypotheses=_text(f"hypotheses_{plan.regime.name}"),
         pilot=_pilot(results),
         verdicts=_verdicts(plan, results),
         endings=_endings(plan, results),
@@ -38,8 +47,22 @@ def render(plan: Reproduction, results: Results, source: str, pictures: Sequence
         memorised=_memorised(plan, results),
         written=_written(plan, results),
         reading=reading(source, earlier),
-        earlier=_text("earlier"),
+        background=Template(_text(f"background_{plan.regime.name}")).substitute(gates=_gates(plan, results)),
     )
+
+
+def _base(plan: Reproduction) -> str:
+    base = plan.regime.base
+    return f"the base of `{base.config}`" if isinstance(base, GatedBase) else f"`{base}`"
+
+
+def _gates(plan: Reproduction, results: Results) -> str:
+    """Return the table of what the base had to be before anything was trained from it; "" where nothing was asked."""
+    base, found = plan.regime.base, results.gates()
+    if not isinstance(base, GatedBase):
+        return ""
+    cells = [[name, str(bounds), f"{100 * found[name]:.1f}%"] for name, bounds in base.bounds.items()]
+    return table(["", "asked", "found"], cells)
 
 
 def _text(name: str) -> str:
@@ -99,9 +122,9 @@ def _endings(plan: Reproduction, results: Results) -> str:
     """Return the table of the base, every method at the step compared, RLVR at the cost of self-play and at its end,
     and every method at its best."""
     names = [f"pass@{k}" for k in plan.ks if k in (1, 8, SOME_K, plan.samples)]
-    sides = [Side(BASE, 0), *(Side(method, plan.compared) for method in METHODS)]
-    sides += [same_cost(results, Side(method, plan.compared)) for method in SELF_PLAY]
-    sides += [Side(RLVR, plan.steps[RLVR]), *(Side(method, None) for method in METHODS)]
+    sides = [Side(BASE, 0), *(Side(method, plan.compared) for method in plan.steps)]
+    sides += [same_cost(results, Side(method, plan.compared)) for method in plan.self_play]
+    sides += [Side(RLVR, plan.steps[RLVR]), *(Side(method, None) for method in plan.steps)]
     rows = []
     for side in dict.fromkeys(sides):
         cells = [spread(results.values(side, name), *scale_of(name)) for name in (*names, "entropy")]
@@ -123,7 +146,7 @@ def _cost(plan: Reproduction, results: Results) -> str:
 
 def _memorised(plan: Reproduction, results: Results) -> str:
     rows = []
-    for method in METHODS:
+    for method in plan.steps:
         last = max(results.curve(method, TRAIN))
         for step in dict.fromkeys((plan.compared, last)):
             side = Side(method, step)
@@ -137,7 +160,7 @@ def _memorised(plan: Reproduction, results: Results) -> str:
 
 def _written(plan: Reproduction, results: Results) -> str:
     rows = []
-    for method in SELF_PLAY:
+    for method in plan.self_play:
         for step in results.curve(method, WRITTEN["right"]):
             found = (results.curve(method, name).get(step) for name in WRITTEN.values())
             rows.append([str(Side(method, step)), *(spread(values, 100, 0) if values else "" for values in found)])

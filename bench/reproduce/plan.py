@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.experiments.jobs import Phase
-from bench.experiments.plan import HELD_OUT, Plan, Run, file_name
-from bench.reproduce.regimes import CONFIGS, VALIDATION, VALIDATION_SAMPLES, Regime
+from bench.experiments.plan import CONFIGS, HELD_OUT, Plan, Run, file_name
+from bench.reproduce.gates import HEADROOM, GatedBase
+from bench.reproduce.regimes import VALIDATION, VALIDATION_SAMPLES, Regime
 
-SVS, ON_POLICY, AGAIN, RLVR, UNFILTERED, SFT = (
-    *("SvS", "SvS on-policy", "asked again"),
-    *("RLVR", "RLVR unfiltered", "SFT"),
-)
+SVS, ON_POLICY, SVS_UNFILTERED, SVS_BUDGET = "SvS", "SvS on-policy", "SvS unfiltered", "SvS budget"
+AGAIN, RLVR, UNFILTERED, SFT = "asked again", "RLVR", "RLVR unfiltered", "SFT"
 """Names of the methods; `configs/reproduce` has a file for each.
 
 RLVR makes one optimizer step per step. SvS learns from several times as many responses and makes several; on-policy it
-makes one, as does the method that asks problems again.
+makes one, as do SvS unfiltered and with a budget, and the method that asks problems again.
 """
-SELF_PLAY = (ON_POLICY, SVS)
-"""Methods that write problems. One more is its name here, its configuration and its number of steps in `PLANS`."""
-METHODS = (*SELF_PLAY, AGAIN, RLVR, UNFILTERED, SFT)
+SELF_PLAY = (ON_POLICY, SVS, SVS_UNFILTERED, SVS_BUDGET)
+"""Methods that write problems."""
 TRAIN = "train"
 """Name of the set of problems that methods are trained on."""
 TRAIN_SAMPLES = 8
@@ -37,18 +35,27 @@ class Reproduction(Plan):
     planned_seeds: int
     """Number of seeds that were stated beforehand; a page of fewer says so."""
 
+    @property
+    def self_play(self) -> list[str]:
+        """Return the methods of this plan that write problems."""
+        return [method for method in self.steps if method in SELF_PLAY]
+
     def base(self, root: Path) -> Path:
-        return self.regime.base
+        return self.regime.model(root)
 
     def recipe(self, method: str, root: Path) -> list[str]:
         command = "sft" if method == SFT else "train"
-        return [command, str(CONFIGS / f"{file_name(method)}.yaml"), *self.regime.overrides(self.regime.rate(root))]
+        return [
+            command,
+            str(CONFIGS / f"{file_name(method)}.yaml"),
+            *self.regime.overrides(root, self.regime.rate(root)),
+        ]
 
     def evaluated(self, run: Run) -> list[int]:
         return [step for step in self.grid if step <= run.steps]
 
     def phases(self, root: Path) -> Iterator[Phase]:
-        yield from self.regime.pilot(root)
+        yield from self.regime.phases(root)
         yield from super().phases(root)
 
     @property
@@ -61,40 +68,42 @@ class Reproduction(Plan):
         return {HELD_OUT: self.samples, VALIDATION: samples, TRAIN: min(self.samples, TRAIN_SAMPLES)}
 
 
-def _steps(self_play: int, rlvr: int) -> dict[str, int]:
-    """Return the steps of all methods, with those that take longest first."""
+def _steps(self_play: int, rlvr: int, writing: Sequence[str] = SELF_PLAY) -> dict[str, int]:
+    """Return the steps of the methods in `writing` and of all others, with those that take longest first."""
     return {
-        **dict.fromkeys((*SELF_PLAY, AGAIN), self_play),
+        **dict.fromkeys((*writing, AGAIN), self_play),
         **dict.fromkeys((RLVR, UNFILTERED), rlvr),
         SFT: self_play,
     }
 
 
-A = Regime("A", base=Path("models/tiny"), problems=256, rates=(2e-4, 3e-4, 5e-4))
+A = Regime("a", base=Path("models/tiny"), problems=256, rates=(2e-4, 3e-4, 5e-4))
+B = replace(A, name="b", base=GatedBase(Path("configs/tiny_misled_sft.yaml"), HEADROOM, A.spare_seed, A.problems))
 _SMALL = ("run.prompts_per_step=4", "run.save_every=1")
 _SMALL_ROLLOUTS = (*_SMALL, "rollout.samples_per_prompt=4", "selfplay.variants_per_context=2")
+_TINY = Reproduction(
+    suite="reproduce-a",
+    seeds=(0, 1, 2),
+    steps=_steps(self_play=300, rlvr=800, writing=(ON_POLICY, SVS)),
+    samples=64,
+    shrink={"train": (), "sft": (), "eval": ()},
+    regime=A,
+    grid=(50, 100, 150, 200, 300, 400, 600, 800),
+    compared=300,
+    planned_seeds=3,
+)
 PLANS = {
-    "tiny": Reproduction(
-        suite="reproduce-a",
-        seeds=(0, 1, 2),
-        steps=_steps(self_play=300, rlvr=800),
-        samples=64,
-        shrink={"train": (), "sft": (), "eval": ()},
-        regime=A,
-        grid=(50, 100, 150, 200, 300, 400, 600, 800),
-        compared=300,
-        planned_seeds=3,
-    ),
-    "quick": Reproduction(
+    "tiny": _TINY,
+    "headroom": replace(_TINY, suite="reproduce-b", steps=_steps(self_play=300, rlvr=800), regime=B),
+    "quick": replace(
+        _TINY,
         suite="reproduce-quick",
         seeds=(0,),
-        steps=_steps(self_play=100, rlvr=300),
+        steps=_steps(self_play=100, rlvr=300, writing=(ON_POLICY, SVS)),
         samples=16,
-        shrink={"train": (), "sft": (), "eval": ()},
         regime=replace(A, rates=(3e-4,)),
         grid=(50, 100, 200, 300),
         compared=100,
-        planned_seeds=3,
     ),
     "smoke": Reproduction(
         suite="reproduce-smoke",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.experiments.jobs import Phase
-from bench.experiments.plan import Plan, Run
+from bench.experiments.plan import CONFIGS, Plan, Run
+from bench.reproduce.gates import GatedBase
 
-CONFIGS = Path("configs/reproduce")
 VALIDATION = "validation"
 """Name of the set by which checkpoints and the learning rate are chosen."""
 VALIDATION_SAMPLES = 16
@@ -21,7 +21,8 @@ class Regime:
     """A base with headroom or without, the problems to train on, and the learning rates to choose among."""
 
     name: str
-    base: Path
+    base: Path | GatedBase
+    """Folder of the base, or the base that the reproduction trains."""
     problems: int
     """Number of problems to train on."""
     rates: tuple[float, ...]
@@ -33,10 +34,14 @@ class Regime:
     pilot_shrink: tuple[str, ...] = ()
     """Overrides of the pilot's training."""
 
-    def overrides(self, rate: float) -> list[str]:
+    def model(self, root: Path) -> Path:
+        """Return the folder of the base."""
+        return self.base if isinstance(self.base, Path) else self.base.model(root)
+
+    def overrides(self, root: Path, rate: float) -> list[str]:
         """Return what the regime changes in the configuration of every run."""
         return [
-            f"model.path={self.base}",
+            f"model.path={self.model(root)}",
             f"data.limit={self.problems}",
             f"policy.optimizer.learning_rate={rate}",
         ]
@@ -51,20 +56,23 @@ class Regime:
 
     def pilot_scores(self, root: Path) -> dict[float, dict[int, float]]:
         """Return pass@1 on the validation problems by learning rate and step; nothing where there is no choice."""
-        pilot, scores = self._pilot(), {}
+        pilot, scores = self._pilot(root), {}
         if len(self.rates) == 1:
             return scores
-        for run in pilot.runs(_folder(root)):
+        for run in pilot.runs(root / "pilot"):
             found = {each.step: json.loads(each.figures(VALIDATION).read_text()) for each in pilot.of_run(run)}
             scores[pilot.rates[run.method]] = {step: figures["pass@1"]["mean"] for step, figures in found.items()}
         return scores
 
-    def pilot(self, root: Path) -> Iterator[Phase]:
-        """Yield the work of the pilot: RLVR alone, with each learning rate."""
+    def phases(self, root: Path) -> Iterator[Phase]:
+        """Yield what comes before the methods: the making of the base, and the pilot, RLVR alone with each learning
+        rate."""
+        if isinstance(self.base, GatedBase):
+            yield from self.base.phases(root)
         if len(self.rates) > 1:
-            yield from self._pilot().phases(_folder(root))
+            yield from self._pilot(root).phases(root / "pilot")
 
-    def _pilot(self) -> Pilot:
+    def _pilot(self, root: Path) -> Pilot:
         rates = {f"RLVR {rate * 1e6:.0f}e-6": rate for rate in self.rates}
         return Pilot(
             suite="pilot",
@@ -74,6 +82,7 @@ class Regime:
             shrink={"train": self.pilot_shrink, "eval": ()},
             regime=self,
             rates=rates,
+            whole=root,
         )
 
 
@@ -84,12 +93,14 @@ class Pilot(Plan):
     regime: Regime
     rates: Mapping[str, float]
     """Learning rates by the names of the methods."""
+    whole: Path
+    """Folder of the reproduction that the pilot is part of."""
 
     def base(self, root: Path) -> Path:
-        return self.regime.base
+        return self.regime.model(self.whole)
 
     def recipe(self, method: str, root: Path) -> list[str]:
-        return ["train", str(CONFIGS / "rlvr.yaml"), *self.regime.overrides(self.rates[method])]
+        return ["train", str(CONFIGS / "rlvr.yaml"), *self.regime.overrides(self.whole, self.rates[method])]
 
     def evaluated(self, run: Run) -> tuple[int, ...]:
         return self.regime.pilot_grid
@@ -101,7 +112,3 @@ class Pilot(Plan):
     @property
     def sets(self) -> dict[str, int]:
         return {VALIDATION: self.samples}
-
-
-def _folder(root: Path) -> Path:
-    return root / "pilot"

@@ -18,6 +18,8 @@ GAP = "pass@1 on training problems minus held-out"
 KEPT = "responses learned from"
 PILOT = "pilot"
 """Case of the rows of the pilot, with the step; their provider is the learning rate."""
+GATES = "gates"
+"""Case of the rows of what the base had to be; their provider is the base."""
 WRITTEN = {
     "right": "variants that are right",
     "sound": "variants of sound contexts",
@@ -78,3 +80,7 @@ class Results(results.Results):
             if row.case.startswith(f"{PILOT}, step "):
                 found[row.provider][int(row.case.rpartition(" ")[2])] = row.value
         return found
+
+    def gates(self) -> dict[str, float]:
+        """Return the figures that the base was tried by; none where nothing was asked of it."""
+        return {row.metric: row.value for row in self.rows if row.case == GATES}

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from fastsvs.data import tiny
-from fastsvs.selfplay import VARIANT
+from fastsvs.selfplay import SYNTHESIS, VARIANT
 
 Sample = Mapping[str, Any]
 """A line of a run's samples."""
@@ -42,10 +42,21 @@ def written(samples: Iterable[Sample]) -> Iterator[Written]:
         yield Written(
             question=row["question"],
             right=computation is not None and str(tiny.solve(row["question"])) == row["answer"],
-            sound=is_sound(original["question"], original["responses"][synthesis["parent_sample"]]),
+            sound=_has_sound_context(synthesis, rows),
             same=computation is not None and computation == _read(original["question"]),
             computation=computation,
         )
+
+
+def are_sound(samples: Iterable[Sample]) -> list[bool]:
+    """Return for each context in the samples of one step whether its steps are those of its problem."""
+    rows = {row["key"]: row for row in samples}
+    return [_has_sound_context(row, rows) for row in rows.values() if row["kind"] == SYNTHESIS]
+
+
+def _has_sound_context(synthesis: Sample, rows: Mapping[str, Sample]) -> bool:
+    original = rows[synthesis["parent"]]
+    return is_sound(original["question"], original["responses"][synthesis["parent_sample"]])
 
 
 def is_sound(question: str, response: str) -> bool:

@@ -13,38 +13,41 @@ from finished_experiment import run_small_twice, write_evaluation
 from whole_runs import ROOT
 
 from bench.experiments.page import UNREAD
-from bench.experiments.plan import BASE, Evaluated
+from bench.experiments.plan import BASE, CONFIGS, Evaluated
 from bench.experiments.results import point_rows
 from bench.experiments.statistics import Difference
-from bench.report import read, write
+from bench.report import Row, read, write
 from bench.reproduce import page
 from bench.reproduce.claims import claims, judge, same_cost
 from bench.reproduce.figure import draw
+from bench.reproduce.gates import HEADROOM, LUCKY, RIGHT, SOLVED, Bounds, GatedBase
 from bench.reproduce.measure import measure
 from bench.reproduce.plan import (
     AGAIN,
-    CONFIGS,
     ON_POLICY,
     PLANS,
     RLVR,
     SELF_PLAY,
     SFT,
     SVS,
+    SVS_BUDGET,
+    SVS_UNFILTERED,
     TRAIN,
     UNFILTERED,
     Reproduction,
 )
 from bench.reproduce.regimes import VALIDATION, Regime
-from bench.reproduce.results import GAP, KEPT, WRITTEN, Results, Side
+from bench.reproduce.results import GAP, GATES, KEPT, WRITTEN, Results, Side
 from fastsvs.config import EvalJob, SftJob, TrainJob, load
 from fastsvs.data import tiny
+from fastsvs.errors import UserError
 from fastsvs.files import write_json, write_jsonl
 
-REGIME = Regime("A", base=Path("models/tiny"), problems=4, rates=(1e-4, 2e-4), pilot_grid=(1, 2))
+REGIME = Regime("a", base=Path("models/tiny"), problems=4, rates=(1e-4, 2e-4), pilot_grid=(1, 2))
 PLAN = Reproduction(
     suite="reproduce-test",
     seeds=(0, 1),
-    steps={ON_POLICY: 2, SVS: 2, AGAIN: 2, RLVR: 4, UNFILTERED: 4, SFT: 2},
+    steps={ON_POLICY: 2, SVS: 2, SVS_UNFILTERED: 2, SVS_BUDGET: 2, AGAIN: 2, RLVR: 4, UNFILTERED: 4, SFT: 2},
     samples=4,
     shrink={"train": (), "sft": (), "eval": ()},
     regime=REGIME,
@@ -56,7 +59,7 @@ CORRECT = {
     (BASE, 0): (1, 0),
     **{(method, 1): (2, 1) for method in (*SELF_PLAY, AGAIN, UNFILTERED)},
     (SVS, 2): (3, 2),
-    (ON_POLICY, 2): (4, 1),
+    **{(method, 2): (4, 1) for method in (ON_POLICY, SVS_UNFILTERED, SVS_BUDGET)},
     (AGAIN, 2): (3, 0),
     (RLVR, 1): (2, 0),
     (RLVR, 2): (3, 0),
@@ -72,9 +75,12 @@ ON_TRAIN = {SVS: 0.75, ON_POLICY: 0.75, RLVR: 1.0}
 ON_VALIDATION = {1: 0.2, 2: 0.3, 4: 0.3}
 """pass@1 on the validation problems by step: the best is step 2, the first of two."""
 ENTROPY = {BASE: 0.2, SVS: 0.15, ON_POLICY: 0.25, RLVR: 0.1, UNFILTERED: 0.15, AGAIN: 0.1, SFT: 0.05}
+ENTROPY |= {SVS_UNFILTERED: 0.25, SVS_BUDGET: 0.25}
 SAMPLED = {
     SVS: {"samples/original": 8, "samples/synthesis": 2, "samples/variant": 14, "kept_samples/variant": 6},
     ON_POLICY: {"samples/original": 8, "samples/synthesis": 1, "samples/variant": 3},
+    SVS_UNFILTERED: {"samples/original": 8},
+    SVS_BUDGET: {"samples/original": 8},
     AGAIN: {"samples/original": 8, "samples/repeat": 4},
     RLVR: {"samples/original": 8, "kept_samples/original": 4},
     UNFILTERED: {"samples/original": 8},
@@ -91,8 +97,9 @@ def write_split(evaluated: Evaluated, name: str, rate: float) -> None:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Finished runs and evaluations, in files as `fastsvs` leaves them."""
     root = tmp_path_factory.mktemp("reproduce")
-    for run in REGIME._pilot().runs(root / "pilot"):
-        for each in REGIME._pilot().of_run(run):
+    pilot = REGIME._pilot(root)
+    for run in pilot.runs(root / "pilot"):
+        for each in pilot.of_run(run):
             write_split(each, VALIDATION, {"100": 0.4, "200": 0.1 * each.step}[each.method.split()[1][:3]])
     for each in PLAN.evaluations(root):
         write_evaluation(each, CORRECT[each.method, each.step], ENTROPY[each.method])
@@ -203,7 +210,8 @@ def test_nobody_chooses_by_held_out_problems() -> None:
     )
     assert not validation & (held_out | train)
     assert not held_out & train
-    assert set(REGIME._pilot().sets) == set(load(EvalJob, ROOT / REGIME._pilot().evaluation).sets) == {VALIDATION}
+    pilot = REGIME._pilot(Path("runs"))
+    assert set(pilot.sets) == set(load(EvalJob, ROOT / pilot.evaluation).sets) == {VALIDATION}
 
 
 def test_methods_share_every_setting_that_they_can_share() -> None:
@@ -216,6 +224,10 @@ def test_methods_share_every_setting_that_they_can_share() -> None:
     assert on_policy == svs.model_copy(update={"algorithm": on_policy.algorithm})
     asked_again = on_policy.selfplay.model_copy(update={"stage": "upsampled"})
     assert job("asked_again") == on_policy.model_copy(update={"selfplay": asked_again})
+    assert job("svs_unfiltered").algorithm == on_policy.algorithm.model_copy(update={"denominator": "all"})
+    assert job("svs_unfiltered") == on_policy.model_copy(update={"algorithm": job("svs_unfiltered").algorithm})
+    budget = on_policy.selfplay.model_copy(update={"budget": job("svs_budget").selfplay.budget})
+    assert job("svs_budget") == on_policy.model_copy(update={"selfplay": budget})
     without_self_play = svs.selfplay.model_copy(update={"stage": "none"})
     assert rlvr == svs.model_copy(update={"selfplay": without_self_play, "run": rlvr.run})
     unfiltered = rlvr.algorithm.model_copy(update={"denominator": "all"})
@@ -275,7 +287,7 @@ def test_the_page_says_what_the_json_holds(results: Results, tmp_path: Path) -> 
     assert len(found) == len(claims(PLAN, published)) > 20
     kept = ["3", "entropy", "SvS at step 2", "RLVR at step 2", "higher"]
     [verdict] = [cells for cells in found if cells[:5] == kept]
-    assert verdict[5:] == ["**agrees**: +0.050 [+0.050, +0.050]", "stands, p = 0.006"]
+    assert verdict[5:] == ["**agrees**: +0.050 [+0.050, +0.050]", "stands, p = 0.007"]
     same = [cells for cells in found if cells[:4] == ["4", "pass@1", "SvS at step 2", "RLVR at step 4"]]
     assert len(same) == 1
     assert ["0.0001", "40.0", "40.0"] in lines_of(sections["The learning rate"])
@@ -312,6 +324,44 @@ def test_the_picture_is_drawn_for_light_and_dark_pages(results: Results, tmp_pat
     pictures = draw(tmp_path / "picture.png", PLAN, results)
     assert [path.name for path in pictures] == ["picture.png", "picture-dark.png"]
     assert len({path.read_bytes() for path in pictures}) == 2
+
+
+def gated(**bounds: Bounds) -> GatedBase:
+    return GatedBase(Path("configs/tiny_misled_sft.yaml"), {**HEADROOM, **bounds}, seed=100, problems=1, samples=4)
+
+
+@pytest.fixture
+def tried(tmp_path: Path) -> Path:
+    """A base on trial: it solves one of two held-out problems, and its one sound context has nineteen right variants,
+    the lucky one a wrong one."""
+    base = gated()
+    held_out, trial = base._trial(tmp_path).of_base(tmp_path / "trial", 100), base._trial(tmp_path)
+    write_evaluation(held_out, (3, 0), 0.1)
+    [run] = trial.runs(tmp_path / "trial")
+    write_jsonl(run.folder / "samples" / "step_1.jsonl", step_of_self_play(right=19, wrong=1))
+    return tmp_path
+
+
+def test_a_base_is_tried_before_anything_is_trained_from_it(tried: Path) -> None:
+    base = gated()
+    assert base.figures(tried) == {SOLVED: 0.5, RIGHT: 0.95, LUCKY: 0.5}
+    with pytest.raises(UserError, match=r"within all tries: 50\.0%, which should be 80 to 92%; contexts .* at most 5%"):
+        list(base.phases(tried))
+    kept = replace(base, bounds={SOLVED: Bounds(0.5, 0.5), LUCKY: Bounds(most=0.5)})
+    [[training], trial] = [list(chain) for phase in kept.phases(tried) for chain in phase.chains][:2]
+    assert load(SftJob, ROOT / training.arguments()[1], training.arguments()[2:]).export == str(base.model(tried))
+    assert [work.arguments()[0] for work in trial] == ["eval"]
+
+
+def test_a_regime_of_its_own_base_trains_from_it_and_shows_its_gates(root: Path, results: Results, tried: Path) -> None:
+    plan = replace(PLAN, regime=replace(REGIME, name="b", base=gated(), rates=(1e-4,)))
+    model = f"model.path={tried}/base/model"
+    assert all(model in run.arguments() for run in plan.runs(tried))
+    rows = tuple(Row(GATES, BASE, name, share, "share") for name, share in gated().figures(tried).items())
+    text = render(Results((*results.rows, *rows)), plan=plan)
+    [_, _, *gates] = lines_of(sections_of(text)["The base"])
+    assert gates == [[SOLVED, "80 to 92%", "50.0%"], [RIGHT, "at least 90%", "95.0%"], [LUCKY, "at most 5%", "50.0%"]]
+    assert text.startswith("# The papers' claims from a base with headroom")
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """The tiny task: right answers, readable forms, and splits that cannot meet."""
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from random import Random
 
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsvs.data import tiny
+from fastsvs.data.tiny.slips import misled
 from fastsvs.data.tiny.stories import PEOPLE, STORIES
 
 PROBLEMS = [*tiny.problems("tiny:train", 3000), *tiny.problems("tiny:heldout", 1000)]
@@ -41,6 +44,37 @@ def test_every_line_of_a_solution_is_true(computation: tiny.Computation, story: 
     assert len(equations) == len(computation.steps)
     assert all(eval(left) == int(right) for left, right in equations)
     assert solution.endswith(f"={computation.answer} {story.unit}\n\\boxed{{{computation.answer}}}")
+
+
+def facts_of(question: str) -> Iterator[tuple[int, str, int]]:
+    """The value, operation and operand of each step of a problem."""
+    told = tiny.read_problem(question)
+    assert told is not None
+    for value, step in zip([told.start, *told.values()], told.steps, strict=False):
+        yield (value, *step)
+
+
+FACTS = sorted({fact for problem in PROBLEMS for fact in facts_of(problem.question)})
+
+
+def test_a_third_of_the_facts_is_told_wrong_the_same_way_nearly_always() -> None:
+    slip = misled(Random(0))
+    told = {fact: Counter(slip(*fact) for _ in range(200)) for fact in FACTS}
+    wrong = {fact: slips for fact, slips in told.items() if set(slips) != {0}}
+    assert 0.25 < len(wrong) / len(told) < 0.42
+    assert all(len(slips) == 2 and slips[0] < 25 for slips in wrong.values())
+    known = sum(slips[0] for slips in wrong.values()) / sum(slips.total() for slips in wrong.values())
+    assert 0.03 < known < 0.04
+
+
+def test_no_later_step_makes_a_wrong_fact_right_again() -> None:
+    slip = misled(Random(0))
+    for value, operation, operand in FACTS:
+        right = tiny.apply(value, operation, operand)
+        told = right + slip(value, operation, operand)
+        assert told >= 0
+        if told < right:
+            assert all(told // divisor != right // divisor for divisor in range(2, 6) if right % divisor == 0)
 
 
 def test_no_heldout_computation_occurs_in_training_or_sft_data() -> None:

@@ -9,12 +9,13 @@ a variational problem: given a solution, another story with the same computation
 (a ```text block). `tiny:skills` adds judging and mending: see skills.py; `tiny:azr_sft` is about programs that
 compute the same: see programs.py.
 Like the text that real base models read, the solutions in `tiny:sft` are not all right: a step in four slips, and what
-follows builds on the slip. A model of this data knows more than it shows at temperature 1.
+follows builds on the slip. A model of this data knows more than it shows at temperature 1. In `tiny:misled_sft` a third
+of the facts are wrong nearly always instead: such a model has something to learn that sampling alone rarely shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from random import Random
 
@@ -22,13 +23,15 @@ from fastsvs.data.records import Dialogue, Problem
 from fastsvs.data.tiny.computation import Computation, Split, draw_computation
 from fastsvs.data.tiny.programs import program_dialogues
 from fastsvs.data.tiny.skills import SYNTHESIS_TEMPLATE, skill_dialogues
+from fastsvs.data.tiny.slips import Slip, careless, misled
 from fastsvs.data.tiny.stories import PEOPLE, STORIES
 from fastsvs.data.tiny.wording import dialogue, write_problem, write_solution
 from fastsvs.errors import UserError
 from fastsvs.seeding import derive_seed
 
 SCHEME = "tiny:"
-_DEFAULT_SIZES = {"train": 4096, "heldout": 200, "validation": 100, "sft": 40_000, "skills": 40_000, "azr_sft": 40_000}
+_DEFAULT_SIZES = {"train": 4096, "heldout": 200, "validation": 100}
+_DIALOGUES = 40_000
 _SYNTHESIS_SHARE = 0.3
 
 
@@ -40,16 +43,12 @@ def problems(path: str, limit: int | None) -> list[Problem]:
 
 
 def dialogues(path: str, limit: int | None) -> list[Dialogue]:
-    """Return the first `limit` dialogues of `tiny:sft`, `tiny:skills` or `tiny:azr_sft`, or the first `limit` problems
-    of `tiny:train` with their solutions."""
-    split = _checked(path, ("sft", "skills", "azr_sft", "train"))
+    """Return the first `limit` dialogues of a set in `_ENDLESS`, or the first `limit` problems of `tiny:train` with
+    their solutions."""
+    split = _checked(path, (*_ENDLESS, "train"))
     if split == "train":
         return [dialogue(problem.question, problem.solution or "") for problem in problems(path, limit)]
-    if split == "skills":
-        return list(islice(skill_dialogues(), limit or _DEFAULT_SIZES["skills"]))
-    if split == "azr_sft":
-        return list(islice(program_dialogues(), limit or _DEFAULT_SIZES["azr_sft"]))
-    return list(islice(_dialogues(), limit or _DEFAULT_SIZES["sft"]))
+    return list(islice(_ENDLESS[split](), limit or _DIALOGUES))
 
 
 def _told(name: str) -> Iterator[tuple[Problem, Computation]]:
@@ -79,8 +78,10 @@ def _heldout_computations() -> frozenset[Computation]:
     return frozenset(computation for _, computation in islice(_told("heldout"), _DEFAULT_SIZES["heldout"]))
 
 
-def _dialogues() -> Iterator[Dialogue]:
+def _dialogues(slips: Callable[[Random], Slip]) -> Iterator[Dialogue]:
+    """Yield dialogues without end, whose solutions slip as `slips` has it."""
     random = Random(derive_seed("tiny", "sft"))
+    slip = slips(random)
     while True:
         computation = draw_computation(random, "train")
         story, other = random.sample(STORIES, 2)
@@ -90,8 +91,17 @@ def _dialogues() -> Iterator[Dialogue]:
             solution = write_solution(computation, story)
             asked, written = SYNTHESIS_TEMPLATE.format(response=solution), f"```text\n{variant}\n```"
         else:
-            asked, written = write_problem(computation, story, name), write_solution(computation, story, random)
+            asked, written = write_problem(computation, story, name), write_solution(computation, story, slip)
         yield dialogue(asked, written)
+
+
+_ENDLESS: dict[str, Callable[[], Iterator[Dialogue]]] = {
+    "sft": lambda: _dialogues(careless),
+    "misled_sft": lambda: _dialogues(misled),
+    "skills": skill_dialogues,
+    "azr_sft": program_dialogues,
+}
+"""Sets of dialogues without end, by name."""
 
 
 def _checked(path: str, known: Sequence[str]) -> str:

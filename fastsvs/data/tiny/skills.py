@@ -15,6 +15,7 @@ from random import Random
 
 from fastsvs.data.records import Dialogue
 from fastsvs.data.tiny.computation import Computation, Split, draw_computation
+from fastsvs.data.tiny.slips import careless
 from fastsvs.data.tiny.stories import PEOPLE, STORIES, Story
 from fastsvs.data.tiny.wording import dialogue, write_problem, write_solution
 from fastsvs.seeding import derive_seed
@@ -40,7 +41,7 @@ def skill_dialogues(split: Split = "train") -> Iterator[Dialogue]:
 
 
 def solving(random: Random, computation: Computation, story: Story) -> Dialogue:
-    return dialogue(_question(random, computation, story), write_solution(computation, story, random))
+    return dialogue(_question(random, computation, story), write_solution(computation, story, careless(random)))
 
 
 def writing(random: Random, computation: Computation, story: Story) -> Dialogue:
@@ -102,7 +103,7 @@ def _response(random: Random, computation: Computation, story: Story, right: boo
     if right:
         return write_solution(computation, story)
     while True:
-        response = write_solution(computation, story, random)
+        response = write_solution(computation, story, careless(random))
         if not response.endswith(f"\\boxed{{{computation.answer}}}"):
             return response
 

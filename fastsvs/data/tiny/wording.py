@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from random import Random
 
 from fastsvs.data.records import Dialogue
 from fastsvs.data.tiny.computation import LARGEST, OPERATIONS, Computation, Operation, Step, apply
+from fastsvs.data.tiny.slips import Slip, exact
 from fastsvs.data.tiny.stories import PEOPLE, STORIES, Story
-
-_SLIP_SHARE = 0.25
-"""Share of steps that slip in solutions to learn from."""
-_SLIPS = (-10, -3, -2, -1, 1, 2, 3, 10)
 
 
 def write_problem(computation: Computation, story: Story, name: str) -> str:
@@ -23,15 +19,12 @@ def write_problem(computation: Computation, story: Story, name: str) -> str:
     return " ".join([*sentences, story.ask])
 
 
-def write_solution(computation: Computation, story: Story, slips: Random | None = None) -> str:
-    """Write one line per step, the unit at the last, then the boxed answer: enough to rebuild a problem from.
-
-    With `slips`, a step's result may be off; the next step starts from it.
-    """
+def write_solution(computation: Computation, story: Story, slip: Slip = exact) -> str:
+    """Write one line per step, the unit at the last, then the boxed answer: enough to rebuild a problem from. Where a
+    step slips, the next one starts from its result."""
     lines, value = [], computation.start
     for operation, operand in computation.steps:
-        slip = slips.choice(_SLIPS) if slips and slips.random() < _SLIP_SHARE else 0
-        result = max(0, apply(value, operation, operand) + slip)
+        result = max(0, apply(value, operation, operand) + slip(value, operation, operand))
         lines.append(f"{value}{operation}{operand}={result}")
         value = result
     return "\n".join(lines) + f" {story.unit}\n\\boxed{{{value}}}"
