@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install
 SEED ?= 0
 
-.PHONY: demo reproduce-tiny compare-tiny smollm2 test test-slow test-vllm test-install lint docs codegen kernel-hub install lock clean
+.PHONY: demo reproduce-tiny reproduce-headroom compare-tiny smollm2 test test-slow test-vllm test-install lint docs codegen kernel-hub install lock clean
 
 demo: install
 	$(BIN)/fastsvs demo --seed $(SEED)
@@ -15,6 +15,10 @@ demo: install
 # where it stopped. OPTIONS="--quick --runs runs/quick --page quick.md" shows the shape in 20 minutes.
 reproduce-tiny: install
 	$(BIN)/python -m bench.reproduce --out bench/results --page docs/reproduction.md $(OPTIONS)
+
+# The same from a base with more to learn, which is trained first.
+reproduce-headroom: install
+	$(BIN)/python -m bench.reproduce --suite headroom --runs runs/reproduce_headroom --out bench/results --page docs/reproduction_headroom.md
 
 # Ten methods from one base with equal sample budgets, under an hour on two cores; docs/methods.md.
 compare-tiny: install

@@ -37,7 +37,7 @@ def draw(path: Path, plan: Reproduction, results: Results) -> list[Path]:
     def paint(figure: Figure, theme: Theme) -> None:
         panels = figure.subplots(1, len(titles))
         for axes, (metric, title) in zip(panels, titles.items(), strict=True):
-            for method in LINES:
+            for method in (each for each in LINES if each in plan.steps):
                 _plot(axes, results, method, metric, theme)
             axes.set_title(title, fontsize=15)
             axes.set_xlabel("thousand responses sampled", fontsize=12)
