@@ -80,14 +80,14 @@ def _parser(summary: str) -> argparse.ArgumentParser:
     )
     analyze.add_argument("--tolerance", type=float, default=1e-5, help="of unchanged values (%(default)s)")
     analyze.add_argument("--out", type=Path, help="JSON file (of a run: RUN/dynamics.json, or RUN/saturation.json)")
-    report = commands.add_parser("report", help="runs as one HTML page: figures, and all that self-play made")
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
+    report = commands.add_parser("report", help="runs and evaluations as one HTML page: figures, problems, answers")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN|EVAL", help="folder of a run, or of `fastsvs eval`")
     report.add_argument(
-        "--samples", type=_count, default=SAMPLES, help="responses of each run in the page (%(default)s)"
+        "--samples", type=_count, default=SAMPLES, help="responses of each folder in the page (%(default)s)"
     )
     report.add_argument("--port", type=int, default=8765, help="of --serve; 0 takes a free one (%(default)s)")
     target = report.add_mutually_exclusive_group()
-    target.add_argument("--out", type=Path, help="the file (RUN/report.html; of several runs: ./report.html)")
+    target.add_argument("--out", type=Path, help="the file (RUN/report.html; of several folders: ./report.html)")
     target.add_argument("--serve", action="store_true", help="a live page for this machine, until Ctrl-C")
     demo = commands.add_parser("demo", help="a tiny policy teaches itself on this CPU, in minutes; then its report")
     demo.add_argument("--seed", type=int, default=0, help="of the run, into runs/tiny_svs_seed<SEED> (%(default)s)")

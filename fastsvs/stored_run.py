@@ -173,6 +173,10 @@ class StoredRun:
         """Return the held-out figures by step, in order."""
         return {step: read_mapping(file) for step, file in self.evaluation_files().items()}
 
+    def evaluation_sample_files(self) -> dict[int, Path]:
+        """Return the files of the evaluations' answers by step, in order."""
+        return _by_step(self.layout.all_evaluations, r"step_(\d+)\.samples\.jsonl")
+
     def evaluation_samples(self, step: int) -> Iterator[Row]:
         """Yield the problems of the evaluation after a step, with their answers."""
         return iterate_jsonl(self.layout.evaluation_samples(step))
@@ -183,11 +187,11 @@ class StoredRun:
 
     def records(self) -> list[Path]:
         """Return the files that say how the run went, as far as they are there: configuration, environment, metrics,
-        summary, held-out figures and samples."""
+        summary, held-out figures and answers, and samples."""
         layout = self.layout
         single = (layout.config, layout.environment, layout.metrics, layout.summary)
-        by_step = (*self.evaluation_files().values(), *self.sample_files().values())
-        return [*(file for file in single if file.is_file()), *by_step]
+        by_step = (self.evaluation_files(), self.evaluation_sample_files(), self.sample_files())
+        return [*(file for file in single if file.is_file()), *(file for files in by_step for file in files.values())]
 
 
 def open_run(path: Path) -> StoredRun:

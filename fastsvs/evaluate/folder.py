@@ -28,15 +28,14 @@ from fastsvs.files import (
     write_jsonl,
 )
 from fastsvs.fingerprints import FILES, MODEL
+from fastsvs.stored_evaluation import EvaluationLayout
 
 WHERE_IT_RUNS = (
     *("output", "suites", "timeout_seconds", "verifier.workers"),
     *("rollout.server.", "rollout.max_sequences", "rollout.client_processes"),
 )
 """Beginnings of the keys that do not change what is asked."""
-INPUTS = "inputs.json"
-"""Name of the file with the digests of what was asked."""
-BEFORE_CONFIG = ("model.json", "environment.json", INPUTS, "logs")
+BEFORE_CONFIG = ("model.json", "environment.json", "inputs.json", "logs")
 """Names of files that a command that was killed at its start may have written."""
 
 
@@ -46,11 +45,12 @@ class EvaluationFolder:
     def __init__(self, job: EvalJob, step: int, writable: bool) -> None:
         """Check that the folder is free or holds the same evaluation. Raises UserError when it does not."""
         self.root = Path(job.output)
+        self._layout = EvaluationLayout(self.root)
         self._job = job
         self._step = step
         self._writable = writable
         self._inputs: fingerprints.Inputs = {}
-        self._record = self.root / INPUTS
+        self._record = self._layout.inputs
         self._weights: Callable[[], Mapping[str, Any]] = dict
         if writable:
             check_folder("output", self.root)
@@ -68,13 +68,13 @@ class EvaluationFolder:
     def begin(self) -> None:
         if self._writable:
             self._lock = lock(self.root)
-            write_json(self.root / "model.json", {"path": self._job.model.path, "step": self._step})
-            if not (self.root / "environment.json").exists():
-                write_json(self.root / "environment.json", describe_environment())
+            write_json(self._layout.model, {"path": self._job.model.path, "step": self._step})
+            if not self._layout.environment.exists():
+                write_json(self._layout.environment, describe_environment())
             if MODEL not in fingerprints.recorded(self._record):
                 self._inputs = {**self._inputs, MODEL: self._weights()}
             fingerprints.record(self._record, self._inputs)
-            write_atomic(self.root / "config.yaml", configuration.dump(self._job))
+            write_atomic(self._layout.config, configuration.dump(self._job))
 
     def close(self) -> None:
         """Release the lock so that another process can write."""
@@ -83,7 +83,7 @@ class EvaluationFolder:
 
     def answered(self, name: str) -> list[Answered]:
         """Return the problems of a set that are done, in the order of the set."""
-        path = self._samples(name)
+        path = self._layout.samples(name)
         try:
             answered = [Answered.from_row(row) for row in read_jsonl(path)]
         except ValidationError as error:
@@ -97,25 +97,22 @@ class EvaluationFolder:
     def open_set(self, name: str, done: list[Answered]) -> None:
         """Rewrite the set's file with `done` and nothing else, in case a kill cut its last line."""
         if self._writable:
-            write_jsonl(self._samples(name), [problem.as_row() for problem in done])
+            write_jsonl(self._layout.samples(name), [problem.as_row() for problem in done])
 
     def add(self, name: str, problem: Answered) -> None:
         if self._writable:
-            append_jsonl(self._samples(name), problem.as_row())
+            append_jsonl(self._layout.samples(name), problem.as_row())
 
     def write_figures(self, name: str, figures: Mapping[str, Any]) -> None:
         if self._writable:
-            write_json(self.root / f"{name}.json", figures)
+            write_json(self._layout.figures(name), figures)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         if self._writable:
-            write_json(self.root / "summary.json", summary)
-
-    def _samples(self, name: str) -> Path:
-        return self.root / f"{name}.samples.jsonl"
+            write_json(self._layout.summary, summary)
 
     def _check_same_job(self) -> None:
-        path, model = self.root / "config.yaml", self.root / "model.json"
+        path, model = self._layout.config, self._layout.model
         if not path.exists():
             found = [entry.name for entry in self.root.iterdir()] if self.root.is_dir() else []
             if any(not name.startswith(".") and name not in BEFORE_CONFIG for name in found):

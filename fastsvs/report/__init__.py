@@ -19,15 +19,15 @@ __all__ = ["serve_report", "write_report"]
 
 
 def write_report(runs: Sequence[Path], out: Path | None, samples: int) -> Path:
-    """Write the page of the runs, with at most `samples` responses of each, and return its path. What of their files is
-    spoiled is left out, and said in the page and on stderr.
+    """Write the page of the runs and evaluations, with at most `samples` responses of each, and return its path. What
+    of their files is spoiled is left out, and said in the page and on stderr.
 
     The path is `out`, else report.html in the run's folder, or in the working folder for several runs. Raises UserError
-    for a folder that is no run, and when the file cannot be written.
+    for a folder that is neither, and when the file cannot be written.
     """
     path, document = out or RunLayout(runs[0] if len(runs) == 1 else Path()).report, build(runs, samples)
     write_atomic(path, page(document))
-    for line in (line for run in document.head["runs"] for line in run["notices"]):
+    for line in document.notices():
         print(f"fastsvs: left out: {line}", file=sys.stderr)
     return path
 

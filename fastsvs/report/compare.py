@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from fastsvs.report.folder import RunFiles, flatten
 
@@ -29,7 +29,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of the configurations or, under `environment.`, of the environments, with its value in every run.
+    """One key of the configurations or, under `environment.`, of the environments, with its value in every folder.
 
     The value is None where the key is absent.
     """
@@ -57,9 +57,18 @@ def arms(runs: Sequence[RunFiles]) -> list[Arm]:
     return made
 
 
-def settings(runs: Sequence[RunFiles]) -> list[Setting]:
-    """Return all keys of all runs, in the order of the files."""
-    return _settings([run.config | flatten(run.environment, "environment.") for run in runs])
+class Configured(Protocol):
+    """A folder with a configuration and the record of where it was used."""
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def environment(self) -> Mapping[str, Any]: ...
+
+
+def settings(runs: Sequence[Configured]) -> list[Setting]:
+    """Return all keys of all folders, in the order of the files."""
+    return _settings([{**run.config} | flatten(dict(run.environment), "environment.") for run in runs])
 
 
 def _settings(facts: Sequence[Mapping[str, Any]]) -> list[Setting]:

@@ -14,6 +14,8 @@ from fastsvs.report.folder import RunFiles, read_run
 from fastsvs.report.headline import headline, time_split
 from fastsvs.report.notices import Number
 from fastsvs.report.planned import planned
+from fastsvs.report.sheets import Answers, read_evaluation, sheets_of_evaluation, sheets_of_run
+from fastsvs.stored_evaluation import is_evaluation
 
 DIGITS = 6
 """Number of significant digits of a metric on the page."""
@@ -31,27 +33,44 @@ class Document:
     groups: list[dict[str, Any]]
     texts: dict[tuple[int, int], dict[str, list[str]]]
     """Responses of each group by its key, by run and step."""
+    answers: list[Answers]
+    """Answers of each sheet of the head."""
+
+    def notices(self) -> list[str]:
+        """Return the lines about what was left out, of runs, evaluations and their sheets."""
+        return [
+            line for part in ("runs", "evaluations", "sheets") for each in self.head[part] for line in each["notices"]
+        ]
 
 
 def build(paths: Sequence[Path], samples: int) -> Document:
-    """Read the runs and return their document. Raises UserError for a folder that holds no run."""
-    runs = [read_run(path) for path in paths]
+    """Read the runs and evaluations and return their document. Raises UserError for a folder that holds neither."""
+    names = dict(zip(paths, _names(paths), strict=True))
+    evaluations = [read_evaluation(path) for path in paths if is_evaluation(path)]
+    runs = [read_run(path) for path in paths if not is_evaluation(path)]
+    sheets = [
+        *(sheet for index, run in enumerate(runs) for sheet in sheets_of_run(run, index, names[run.path], samples)),
+        *(sheet for each in evaluations for sheet in sheets_of_evaluation(each, names[each.path], samples)),
+    ]
     chosen = [choose(run, samples) for run in runs]
     compared = arms(runs)
     of_run = {index: number for number, arm in enumerate(compared) for index in arm.runs}
     head = {
         "version": fastsvs.__version__,
         "arms": [asdict(arm) for arm in compared],
-        "runs": [
-            _run(run, of_run[index], name, *chosen[index])
-            for index, (run, name) in enumerate(zip(runs, _names(paths), strict=True))
+        "runs": [_run(run, of_run[index], names[run.path], *chosen[index]) for index, run in enumerate(runs)],
+        "evaluations": [
+            {"name": names[each.path], "path": str(each.path), "model": each.model, "notices": list(each.notices)}
+            for each in evaluations
         ],
-        "settings": [{**asdict(setting), "differs": setting.differs} for setting in settings(runs)],
+        "sheets": [sheet.facts() for sheet in sheets],
+        "settings": [{**asdict(setting), "differs": setting.differs} for setting in settings([*runs, *evaluations])],
     }
     return Document(
         head=head,
         groups=[{"steps": [{"step": s.step, "groups": s.groups} for s in steps]} for steps, _ in chosen],
         texts={(index, s.step): _texts(s) for index, (steps, _) in enumerate(chosen) for s in steps},
+        answers=[sheet.answers for sheet in sheets],
     )
 
 

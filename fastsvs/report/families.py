@@ -67,7 +67,7 @@ def choose(run: RunFiles, limit: int) -> tuple[list[StepSamples], Included]:
     everything = of_all <= limit
     steps = list(counts) if everything else spread(list(counts), max(1, limit // RESPONSES_PER_STEP))
     share = None if everything else limit // len(steps)
-    chosen = [_read_step(step, run.samples[step], _state(run.samples[step]), share) for step in sorted(steps)]
+    chosen = [_read_step(step, run.samples[step], file_state(run.samples[step]), share) for step in sorted(steps)]
     shown = sum(len(texts) for samples in chosen for texts in samples.texts)
     return chosen, Included(shown, max(of_all, shown), len(chosen), len(counts))
 
@@ -119,7 +119,7 @@ def read_groups(path: Path, notices: Notices) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _state(path: Path) -> tuple[int, int]:
+def file_state(path: Path) -> tuple[int, int]:
     """Return what changes with the file: its modification time and size, or zeros when it is gone."""
     try:
         found = path.stat()

@@ -35,6 +35,8 @@ class RunFiles:
     """Files of responses, by step."""
     plan: dict[str, Any] = field(default_factory=dict)
     """Plan of what the run takes; empty for one that recorded no plan."""
+    answers: dict[int, Path] = field(default_factory=dict)
+    """Files of the evaluations' answers, by step."""
     finished: bool = False
     notices: tuple[str, ...] = ()
     """Lines about what of these files was left out."""
@@ -81,6 +83,7 @@ def read_run(path: Path) -> RunFiles:
         evaluations=evaluations,
         samples=run.sample_files(),
         plan=notices.finite(notices.mapping(layout.plan), layout.plan),
+        answers=run.evaluation_sample_files(),
         finished=layout.summary.is_file(),
         notices=tuple(notices.lines()),
     )

@@ -27,6 +27,7 @@ STYLES = (
     "figures.css",
     "browser.css",
     "family.css",
+    "answers.css",
     "narrow.css",
 )
 LIBRARIES = ("vendor/uPlot.iife.min.js", "vendor/temml.min.js")
@@ -35,9 +36,12 @@ LICENCES = ("vendor/uPlot.LICENSE", "vendor/Temml.LICENSE")
 
 def page(document: Document) -> str:
     """Return the whole report as one file."""
-    chunks = {"head": document.head}
+    chunks: dict[str, Any] = {"head": document.head}
     chunks |= {f"groups/{run}": groups for run, groups in enumerate(document.groups)}
     chunks |= {f"texts/{run}/{step}": texts for (run, step), texts in document.texts.items()}
+    for sheet, answers in enumerate(document.answers):
+        chunks[f"answers/{sheet}"] = answers.problems
+        chunks |= {f"responses/{sheet}/{number}": block for number, block in enumerate(answers.blocks)}
     data = "\n".join(
         f'<script type="application/octet-stream" data-chunk="{name}">{base64.b64encode(pack(value)).decode()}</script>'
         for name, value in chunks.items()
@@ -113,6 +117,7 @@ def _source_hash(text: str) -> str:
 
 
 def _title(document: Document) -> str:
-    labels = [arm["label"] for arm in document.head["arms"]]
-    title = f"{' and '.join(labels) if len(labels) < 3 else f'{len(labels)} experiments'} · FastSvS"
+    labels = [arm["label"] for arm in document.head["arms"]] or [each["name"] for each in document.head["evaluations"]]
+    noun = "experiments" if document.head["arms"] else "evaluations"
+    title = f"{' and '.join(labels) if len(labels) < 3 else f'{len(labels)} {noun}'} · FastSvS"
     return title.encode(errors="replace").decode()  # a lone surrogate has no bytes

@@ -19,11 +19,12 @@ from typing import Any
 from fastsvs.errors import UserError
 from fastsvs.report.document import Document, build
 from fastsvs.report.page import live_page, pack
+from fastsvs.stored_evaluation import EvaluationLayout, is_evaluation
 from fastsvs.stored_run import StoredRun
 
 HOST = "127.0.0.1"
 NUMBER = re.compile("[0-9]{1,400}")
-"""Number of a run or step in a path: longer ones than a file's name has there are not."""
+"""Number of a run, step, sheet or block in a path: longer ones than a file's name has there are not."""
 SILENCE_SECONDS = 60.0
 """Longest wait for a browser to take or to send something, in seconds; then its connection is closed."""
 
@@ -61,19 +62,28 @@ class Runs:
                 return document.groups[int(run)]
             case ["texts", run, step] if NUMBER.fullmatch(run) and NUMBER.fullmatch(step):
                 return document.texts.get((int(run), int(step)))
+            case ["answers", sheet] if NUMBER.fullmatch(sheet) and int(sheet) < len(document.answers):
+                return document.answers[int(sheet)].problems
+            case ["responses", sheet, block] if NUMBER.fullmatch(sheet) and NUMBER.fullmatch(block):
+                blocks = document.answers[int(sheet)].blocks if int(sheet) < len(document.answers) else []
+                return blocks[int(block)] if int(block) < len(blocks) else None
         return None
 
     def _files(self) -> list[tuple[str, int, int]]:
         """Return (path, modification time, size) of every file that the document is built from, to find out what
         changed."""
         states = []
-        for file in (file for path in self._paths for file in StoredRun(path).records()):
+        for file in (file for path in self._paths for file in _records(path)):
             try:
                 state = file.stat()
             except OSError:  # replaced just now
                 continue
             states.append((str(file), state.st_mtime_ns, state.st_size))
         return sorted(states)
+
+
+def _records(path: Path) -> list[Path]:
+    return EvaluationLayout(path).records() if is_evaluation(path) else StoredRun(path).records()
 
 
 def open_server(runs: Runs, port: int) -> ThreadingHTTPServer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,36 @@ def family(step: int, key: str = "000000") -> list[dict[str, Any]]:
             trained=False,
         ),
     ]
+
+
+def answered(number: int, verdicts: str, **more: Any) -> dict[str, Any]:
+    """One problem of a set with its answers; a verdict is `c` for correct, `w` for wrong."""
+    return {
+        "key": f"{number:06d}",
+        "id": f"set/{number}",
+        "question": f"What is ${number} + {number}$? {HOSTILE}",
+        "answer": str(2 * number),
+        "responses": [
+            f"{HOSTILE} \\boxed{{{2 * number + (verdict != 'c')}}}, try {sample}"
+            for sample, verdict in enumerate(verdicts)
+        ],
+        "verdicts": [{"c": "correct", "w": "wrong"}[verdict] for verdict in verdicts],
+        "finish": ["stop"] * len(verdicts),
+        "tokens": [30 + number] * len(verdicts),
+        "logprobs": [-3.0] * len(verdicts),
+        **more,
+    }
+
+
+def write_evaluation(folder: Path, mean: float = 0.3, **sets: Sequence[str]) -> Path:
+    """A finished evaluation, with the verdicts of each set's problems."""
+    write(folder / "config.yaml", yaml.safe_dump({"model": {"path": "models/tiny"}, "output": str(folder)}))
+    write(folder / "environment.json", json.dumps(ENVIRONMENT))
+    write(folder / "model.json", json.dumps({"path": "models/tiny", "step": 0}))
+    for name, verdicts in sets.items():
+        write_lines(folder / f"{name}.samples.jsonl", (answered(*each) for each in enumerate(verdicts)))
+        write(folder / f"{name}.json", json.dumps(evaluation(mean)))
+    return folder
 
 
 def write_run(folder: Path, *, steps: int = 4, **changes: Any) -> Path:

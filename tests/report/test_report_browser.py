@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hand_made import HOSTILE, evaluation, family, group, metrics, write_lines, write_run
+from in_chromium import Opened, expect, figure, needs_chromium, plots
 
 from fastsvs.files import append_jsonl, write_json
 from fastsvs.report import write_report
 from fastsvs.report.server import Runs, open_server
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = os.environ.get("FASTSVS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install one, or name it in FASTSVS_CHROMIUM")
-
-
-@dataclass
-class Opened:
-    """A page, and what went wrong in it."""
-
-    page: Any
-    troubles: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-    def text(self, selector: str) -> str:
-        return " ".join(self.page.locator(selector).first.inner_text().split())
-
-    def run(self, expression: str) -> Any:
-        return self.page.evaluate(expression)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Opened]]:
-    """Open an address and wait until it is drawn; at the end nothing may have been complained of."""
-    visits: list[Opened] = []
-    contexts = []
-
-    def go(address: Path | str, **options: Any) -> Opened:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        opened = Opened(context.new_page())
-        contexts.append(context)
-        visits.append(opened)
-        opened.page.on("console", lambda message: opened.troubles.append(f"{message.type}: {message.text}"))
-        opened.page.on("pageerror", lambda error: opened.troubles.append(str(error)))
-        opened.page.on("request", lambda request: opened.requests.append(request.url))
-        opened.page.goto(address.absolute().as_uri() if isinstance(address, Path) else address)
-        opened.page.wait_for_selector("html[data-ready]")
-        return opened
-
-    yield go
-    for context in contexts:
-        context.close()
-    assert [trouble for opened in visits for trouble in opened.troubles] == []
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -121,22 +67,6 @@ def test_what_is_spoiled_is_said_at_the_head(visit: Callable[..., Opened], tmp_p
     assert opened.page.locator("#notices li").count() == 4
     whole = visit(write_report([write_run(tmp_path / "whole")], tmp_path / "whole.html", 1000))
     assert not whole.page.locator("#notices").is_visible()
-
-
-def figure(opened: Opened, name: str) -> Any:
-    found = opened.page.locator(f"#figure-{name}")
-    found.scroll_into_view_if_needed()
-    found.locator("canvas").first.wait_for()
-    return found
-
-
-def plots(opened: Opened, name: str) -> list[tuple[str, int, int]]:
-    """(metric, series, steps) of each plot of a figure."""
-    figure(opened, name)
-    return [
-        (each["name"], int(each["series"]), int(each["points"]))
-        for each in opened.run(f"[...document.querySelectorAll('#figure-{name} .plot')].map(e => ({{...e.dataset}}))")
-    ]
 
 
 def test_the_numbers_of_the_files_stand_in_the_page(visit: Callable[..., Opened], report: Path) -> None:
@@ -260,7 +190,7 @@ def test_filter_and_search(visit: Callable[..., Opened], report: Path) -> None:
     opened.page.locator("#trained").select_option("")
     assert count() == "0 of 36 problems"
     opened.page.locator("#deep").check()
-    playwright.expect(opened.page.locator("#count")).to_have_text("2 of 36 problems")
+    expect(opened.page.locator("#count")).to_have_text("2 of 36 problems")
 
 
 def test_a_family_from_the_original_to_the_solutions(visit: Callable[..., Opened], single: Path) -> None:
@@ -313,7 +243,7 @@ def test_by_keyboard(visit: Callable[..., Opened], single: Path) -> None:
     assert selected.get_attribute("aria-posinset") == "2"
     assert opened.page.locator("#list").get_attribute("aria-activedescendant") == selected.get_attribute("id")
     keyboard.press("Enter")
-    playwright.expect(opened.page.locator('[data-group="0/2/000000/001/001"]')).to_be_focused()
+    expect(opened.page.locator('[data-group="0/2/000000/001/001"]')).to_be_focused()
     assert opened.run("getComputedStyle(document.activeElement).outlineStyle") != "none"
     keyboard.press("Escape")
     assert opened.run(active) == "list"
@@ -346,6 +276,13 @@ def test_an_address_opens_its_problem(visit: Callable[..., Opened], single: Path
     opened.page.locator(".family").wait_for()
     assert "step 3" in opened.text(".trail")
     assert opened.page.locator("#browser .panes").bounding_box()["y"] < 900
+
+
+def test_an_address_of_a_problem_that_is_not_here_says_so(visit: Callable[..., Opened], single: Path) -> None:
+    opened = visit(f"{single.absolute().as_uri()}#problem=7%2F3%2F%3Cb%3E")
+    assert "This page has no problem 7/3/<b>: another run's" in opened.text("#family")
+    opened.run("location.hash = '#problem=0%2F3%2F000000'")
+    expect(opened.page.locator(".trail")).to_contain_text("step 3")
 
 
 def test_on_a_phone(visit: Callable[..., Opened], report: Path) -> None:
@@ -434,7 +371,7 @@ def test_a_live_page_follows_its_run(visit: Callable[..., Opened], tmp_path: Pat
             scrolled = opened.run("[scrollY, document.querySelector('#family').scrollTop]")
             write_lines(folder / "samples" / "step_5.jsonl", family(5))
             append_jsonl(folder / "metrics.jsonl", metrics(5))
-            playwright.expect(opened.page.locator("#count")).to_have_text("5 of 15 problems")
+            expect(opened.page.locator("#count")).to_have_text("5 of 15 problems")
             assert "is at step 5 of 9" in opened.text("#standfirst")
             assert opened.page.locator("#search").input_value() == "gloves"
             assert opened.page.locator('[aria-selected="true"]').get_attribute("aria-posinset") == "2"

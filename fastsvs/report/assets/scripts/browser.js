@@ -5,8 +5,10 @@ import { byId, h } from "./dom.js";
 import { badge, descendants, familyView, VERDICT } from "./family.js";
 import { linkGroups, passes, rootOf } from "./filter.js";
 import { grouped, plural } from "./format.js";
+import { startKeys } from "./keys.js";
 import { virtualList } from "./list.js";
 import { pieces, rendered } from "./maths.js";
+import { addressed, missing, onAddress, setAddress } from "./permalink.js";
 import { get } from "./source.js";
 
 const STEP_CACHE = 24;
@@ -43,7 +45,7 @@ export function problemBrowser(state) {
 
   async function open(group, deliberately, stay = false) {
     opened = group;
-    history.replaceState(null, "", `#problem=${encodeURIComponent(group.id)}`);
+    setAddress("problem", group.id);
     const found = await texts(group.run, group.step);
     if (opened !== group) return;
     const scroll = pane.scrollTop;
@@ -55,6 +57,22 @@ export function problemBrowser(state) {
       parts.root().classList.add("open");
       pane.querySelector("[data-focus]")?.focus({ preventScroll: true });
     }
+  }
+
+  /** Opens what the address names, or says that it is not here. */
+  function openAddressed() {
+    const wanted = addressed("problem");
+    const group = groups.find(({ id }) => id === wanted);
+    if (group) open(group, true).then(() => refresh());
+    else if (wanted !== null) {
+      pane.replaceChildren(
+        parts.back,
+        missing("problem", wanted, "another run's, or not among those that it has room for"),
+      );
+      pane.classList.add("filled");
+      parts.root().classList.add("open");
+    }
+    if (wanted !== null) byId("problems").scrollIntoView({ behavior: "instant" });
   }
 
   function close() {
@@ -84,7 +102,8 @@ export function problemBrowser(state) {
     if (event.target === controls.search || event.target === controls.deep) searchResponses();
   });
   parts.back.addEventListener("click", close);
-  startKeys({ controls, list, pane, rows, close });
+  onAddress("problem", openAddressed);
+  startKeys({ root: parts.root(), search: controls.search, list, pane, rows, close });
 
   return {
     /** New groups: filter, selection and scroll stay as they are. */
@@ -93,13 +112,11 @@ export function problemBrowser(state) {
       groups = linkGroups(perRun);
       controls.fill(head, groups);
       texts.clear();
-      const wanted = opened?.id ?? new URLSearchParams(location.hash.slice(1)).get("problem");
-      const again = groups.find(({ id }) => id === wanted);
-      const shown = opened && again && familySize(again) === familySize(opened);
-      if (again && !shown) open(again, first, !first);
+      const again = groups.find(({ id }) => id === opened?.id);
+      if (again && familySize(again) !== familySize(opened)) open(again, false, true);
       else opened = again ?? opened;
-      if (again && first) byId("problems").scrollIntoView({ behavior: "instant" });
       refresh(!first);
+      if (first) openAddressed();
     },
   };
 }
@@ -153,30 +170,6 @@ function rowOf(head, group) {
     ),
     h("p", { class: "snippet" }, pieces(group.question).map(rendered)),
   ];
-}
-
-function startKeys({ controls, list, pane, rows, close }) {
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const typing = event.target.matches("input, select, textarea");
-    if (event.key === "/" && !typing) {
-      event.preventDefault();
-      controls.search.focus();
-      controls.search.select();
-    } else if (event.key === "Escape") {
-      if (pane.contains(event.target) || !typing) close();
-      else if (event.target === controls.search) list.focus();
-    } else if (event.target === controls.search && ["Enter", "ArrowDown"].includes(event.key)) {
-      event.preventDefault();
-      list.focus();
-      rows.press(rows.selected ? "Enter" : "j");
-    } else if (
-      (event.target === list || ("jk".includes(event.key) && !typing && byId("browser").contains(event.target))) &&
-      rows.press(event.key)
-    ) {
-      event.preventDefault();
-    }
-  });
 }
 
 function revealIn(pane, element) {

@@ -74,7 +74,7 @@ function problemCard(group, texts, focus, note = null) {
       group.kind === "variant" ? "Inherited answer " : "Answer ",
       mathsText("b", {}, inMaths(group.answer)),
     ),
-    strip(group, texts, followed),
+    strip(group, texts[group.key] ?? [], followed),
     group.children.filter(({ sample }) => sample === null).map((child) => problemCard(child, texts, focus)),
     group.children
       .filter(({ sample }) => sample !== null)
@@ -122,10 +122,10 @@ function writtenCard(synthesis, sample, text, texts, focus) {
   );
 }
 
-/** A button for each response; pressed, it shows the text. */
-function strip(group, texts, followed) {
+/** A button for each response; pressed, it shows the text. Responses that were used as contexts are `followed`. */
+export function strip(group, texts, followed = new Set()) {
   const panel = h("div", { class: "opened" });
-  const buttons = (texts[group.key] ?? []).map((text, sample) => {
+  const buttons = texts.map((text, sample) => {
     const { mark, word, class: name } = VERDICT[group.verdicts[sample]] ?? NOT_CHECKED;
     const facts = responseFacts(group, sample, word);
     const button = h(
@@ -164,7 +164,7 @@ function responseFacts(group, sample, word) {
   const tokens = group.tokens[sample];
   return [
     word,
-    group.rewards[sample] === undefined ? null : `reward ${show(group.rewards[sample])}`,
+    group.rewards?.[sample] === undefined ? null : `reward ${show(group.rewards[sample])}`,
     tokens === undefined ? null : plural(tokens, "token"),
     group.cut.includes(sample) ? "cut at the token limit" : null,
   ]
@@ -195,6 +195,6 @@ function useOf({ trained }) {
 }
 
 /** Reference answers are maths, mostly without its delimiters. */
-function inMaths(answer) {
+export function inMaths(answer) {
   return /\\[a-zA-Z]/.test(answer) && !answer.includes("$") ? `$${answer}$` : answer;
 }

@@ -28,7 +28,7 @@ export function virtualList(box, { draw, choose }) {
   function add(index) {
     const row = h(
       "div",
-      { class: "row", role: "option", id: `row-${index}`, style: { top: `${index * ROW}px` } },
+      { class: "row", role: "option", id: `${box.id}-${index}`, style: { top: `${index * ROW}px` } },
       draw(items[index]),
     );
     row.setAttribute("aria-setsize", items.length);
@@ -47,7 +47,7 @@ export function virtualList(box, { draw, choose }) {
     reveal();
     render();
     rows.get(selected)?.setAttribute("aria-selected", "true");
-    box.setAttribute("aria-activedescendant", `row-${selected}`);
+    box.setAttribute("aria-activedescendant", `${box.id}-${selected}`);
     choose(items[selected], deliberately);
   }
 
@@ -66,7 +66,7 @@ export function virtualList(box, { draw, choose }) {
     rows.forEach((row) => row.remove());
     rows.clear();
     if (selected >= 0) {
-      box.setAttribute("aria-activedescendant", `row-${selected}`);
+      box.setAttribute("aria-activedescendant", `${box.id}-${selected}`);
       if (!stay) reveal();
     } else box.removeAttribute("aria-activedescendant");
     render();

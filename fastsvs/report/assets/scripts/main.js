@@ -1,7 +1,9 @@
 // Puts the page together: the document's head draws the article, the groups fill the browser of problems.
 
+import { answerBrowser } from "./answers.js";
 import { problemBrowser } from "./browser.js";
 import { byId } from "./dom.js";
+import { drawEvaluated } from "./evaluated.js";
 import { drawFigures, drawLegend, showAllArms } from "./figures.js";
 import { grouped, listed, plural } from "./format.js";
 import { drawHeadline } from "./headline.js";
@@ -17,26 +19,29 @@ const state = { head: null };
 async function start() {
   startTheme();
   const head = LIVE ? (await asked("head")).value : await get("head");
-  const browser = problemBrowser(state);
-  await draw(head, browser);
+  const browsers = [problemBrowser(state), answerBrowser()];
+  await draw(head, browsers);
   onTheme(() => drawFigures(state.head));
   document.documentElement.dataset.ready = "true";
-  if (LIVE) follow((next) => draw(next, browser));
+  if (LIVE) follow((next) => draw(next, browsers));
 }
 
-async function draw(head, browser) {
+async function draw(head, [problems, answers]) {
   if (state.head?.arms.length !== head.arms.length) showAllArms(head);
   state.head = head;
   drawNotices(head);
-  drawHeadline(head);
+  if (head.runs.length) drawHeadline(head);
+  drawEvaluated(head);
   redrawFigures();
   drawPlanned(head);
   drawSettings(head);
   byId("included").textContent = included(head);
   byId("more").hidden = head.runs.every(({ samples }) => samples.responses === samples.of_responses);
-  byId("footer").textContent = `FastSvS ${head.version}. Drawn from ${listed(head.runs.map(({ path }) => path))}.`;
+  byId("footer").textContent =
+    `FastSvS ${head.version}. Drawn from ${listed([...head.runs, ...head.evaluations].map(({ path }) => path))}.`;
   const perRun = await Promise.all(head.runs.map((_, index) => get(`groups/${index}`)));
-  browser.fill(head, perRun);
+  problems.fill(head, perRun);
+  await answers.fill(head);
 }
 
 function redrawFigures() {

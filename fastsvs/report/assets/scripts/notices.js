@@ -6,7 +6,7 @@ import { plural } from "./format.js";
 const SHOWN = 20;
 
 export function drawNotices(head) {
-  const lines = head.runs.flatMap((run) => run.notices);
+  const lines = [...head.runs, ...head.evaluations, ...head.sheets].flatMap(({ notices }) => notices);
   const rest = lines.length - SHOWN;
   byId("notices").hidden = !lines.length;
   byId("notices").replaceChildren(

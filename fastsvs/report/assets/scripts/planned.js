@@ -20,7 +20,15 @@ function table({ name, plan }) {
       "table",
       { class: "planned" },
       h("caption", {}, `${name} on ${plan.machines}. Lengths: ${plan.lengths}.`),
-      h("thead", {}, h("tr", {}, COLUMNS.map((column) => h("th", { scope: "col" }, column)))),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          COLUMNS.map((column) => h("th", { scope: "col" }, column)),
+        ),
+      ),
       h("tbody", {}, plan.rows.map(row)),
     ),
   );
@@ -28,7 +36,12 @@ function table({ name, plan }) {
 
 function row({ metric, planned, measured, unit, error }) {
   const cells = [amount(planned, unit), amount(measured, unit), difference(error)];
-  return h("tr", {}, h("th", { scope: "row" }, metric), cells.map((text) => h("td", {}, text)));
+  return h(
+    "tr",
+    {},
+    h("th", { scope: "row" }, metric),
+    cells.map((text) => h("td", {}, text)),
+  );
 }
 
 function amount(value, unit) {

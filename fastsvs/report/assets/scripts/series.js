@@ -99,6 +99,11 @@ export function metricNames(head) {
 
 export function heldOutNames(head) {
   const names = head.runs.flatMap((run) => Object.values(run.evaluations).flatMap((result) => Object.keys(result)));
+  return [...new Set(names)].sort(byKindAndK);
+}
+
+/** pass@1, pass@2, pass@8, then maj@8: by what is counted, then by k. */
+export function byKindAndK(a, b) {
   const late = (name) => Number(!name.startsWith("pass@"));
-  return [...new Set(names)].sort((a, b) => late(a) - late(b) || a.localeCompare(b, "en", { numeric: true }));
+  return late(a) - late(b) || a.localeCompare(b, "en", { numeric: true });
 }

@@ -33,14 +33,15 @@ function fillSettings(head) {
   const rows = head.settings
     .filter(({ differs }) => everything || differs)
     .filter(({ key, values }) => [key, ...values].join(" ").toLowerCase().includes(words));
-  const cells = ({ values }) => head.arms.map((arm) => h("td", {}, distinct(arm.runs.map((run) => values[run]))));
+  const columns = columnsOf(head);
+  const cells = ({ values }) => columns.map(({ at }) => h("td", {}, distinct(at.map((index) => values[index]))));
   const body = rows.map((setting) =>
     h("tr", { class: setting.differs ? "differs" : null }, h("th", { scope: "row" }, setting.key), cells(setting)),
   );
   const nothing = h(
     "tr",
     {},
-    h("td", { colspan: head.arms.length + 1 }, words ? "Nothing matches." : "Nothing differs."),
+    h("td", { colspan: columns.length + 1 }, words ? "Nothing matches." : "Nothing differs."),
   );
   byId("settings-table")
     .querySelector("table")
@@ -52,11 +53,19 @@ function fillSettings(head) {
           "tr",
           {},
           h("th", { scope: "col" }, "Key"),
-          head.arms.map((arm) => h("th", { scope: "col" }, arm.label)),
+          columns.map(({ label }) => h("th", { scope: "col" }, label)),
         ),
       ),
       h("tbody", {}, body.length ? body : nothing),
     );
+}
+
+/** A column for each experiment, then for each evaluation: its label, and the positions of its values. */
+function columnsOf({ arms, runs, evaluations }) {
+  return [
+    ...arms.map(({ label, runs: at }) => ({ label, at })),
+    ...evaluations.map(({ name }, index) => ({ label: name, at: [runs.length + index] })),
+  ];
 }
 
 /** The values of an experiment's runs: one if they agree. */
