@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fastsvs.report.folder import RunFiles, flatten
+from fastsvs.config import flatten
+from fastsvs.report.folder import RunFiles
+from fastsvs.report.naming import experiment_labels, shown
 
 INCIDENTAL = {
     *("run.seed", "run.dir", "run.save_every", "run.save_minutes", "run.keep_checkpoints", "run.timeout_seconds"),
     "export",
 }
 """Keys that do not make another experiment. Keys under `logging.` do not either."""
-SHOWN_KEYS = 2
-"""Number of differing keys that the labels of one method's experiments show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,17 @@ def arms(runs: Sequence[RunFiles]) -> list[Arm]:
     for index, run in enumerate(runs):
         essence = {key: value for key, value in run.config.items() if _matters(key)} or {"run": str(run.path)}
         members.setdefault(json.dumps([run.method, essence], sort_keys=True, default=str), []).append(index)
-    methods = [runs[indices[0]].method for indices in members.values()]
-    made = []
-    for method, indices in zip(methods, members.values(), strict=True):
-        rivals = [runs[others[0]] for others in members.values() if runs[others[0]].method == method]
-        label = method if len(rivals) == 1 else _told_apart(runs[indices[0]], rivals)
-        made.append(Arm(label, method, sorted(indices, key=lambda index: (runs[index].seed or 0, index))))
-    return made
+    firsts = [runs[indices[0]] for indices in members.values()]
+    labels: dict[int, str] = {}
+    for method in {run.method for run in firsts}:
+        rivals = [run for run in firsts if run.method == method]
+        keys = [setting.key for setting in _settings([run.config for run in rivals]) if setting.differs]
+        named = experiment_labels(rivals, [key for key in keys if _matters(key)])
+        labels |= {id(run): label for run, label in zip(rivals, named, strict=True)}
+    return [
+        Arm(labels[id(first)], first.method, sorted(indices, key=lambda index: (runs[index].seed or 0, index)))
+        for first, indices in zip(firsts, members.values(), strict=True)
+    ]
 
 
 class Configured(Protocol):
@@ -73,26 +77,8 @@ def settings(runs: Sequence[Configured]) -> list[Setting]:
 
 def _settings(facts: Sequence[Mapping[str, Any]]) -> list[Setting]:
     keys = dict.fromkeys(key for each in facts for key in each)
-    return [Setting(key, [_shown(each, key) for each in facts]) for key in keys]
+    return [Setting(key, [shown(each, key) for each in facts]) for key in keys]
 
 
 def _matters(key: str) -> bool:
     return key not in INCIDENTAL and not key.startswith("logging.")
-
-
-def _told_apart(run: RunFiles, rivals: Sequence[RunFiles]) -> str:
-    differing = [
-        setting.key
-        for setting in _settings([rival.config for rival in rivals])
-        if setting.differs and _matters(setting.key)
-    ]
-    facts = [f"{key.rpartition('.')[2]} {_shown(run.config, key)}" for key in differing[:SHOWN_KEYS]]
-    return f"{run.method}, {', '.join(facts)}" if facts else f"{run.method}, {run.path.name}"
-
-
-def _shown(config: Mapping[str, Any], key: str) -> str | None:
-    """Return the key's value as YAML would write it on one line, or None when it is absent."""
-    if key not in config:
-        return None
-    value = config[key]
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, default=str)

@@ -9,9 +9,11 @@ from typing import Any
 
 import fastsvs
 from fastsvs.report.compare import arms, settings
+from fastsvs.report.facts import facts
 from fastsvs.report.families import Included, StepSamples, choose
 from fastsvs.report.folder import RunFiles, read_run
 from fastsvs.report.headline import headline, time_split
+from fastsvs.report.naming import folder_names
 from fastsvs.report.notices import Number
 from fastsvs.report.planned import planned
 from fastsvs.report.sheets import Answers, read_evaluation, sheets_of_evaluation, sheets_of_run
@@ -45,7 +47,7 @@ class Document:
 
 def build(paths: Sequence[Path], samples: int) -> Document:
     """Read the runs and evaluations and return their document. Raises UserError for a folder that holds neither."""
-    names = dict(zip(paths, _names(paths), strict=True))
+    names = dict(zip(paths, folder_names(paths), strict=True))
     evaluations = [read_evaluation(path) for path in paths if is_evaluation(path)]
     runs = [read_run(path) for path in paths if not is_evaluation(path)]
     sheets = [
@@ -60,7 +62,13 @@ def build(paths: Sequence[Path], samples: int) -> Document:
         "arms": [asdict(arm) for arm in compared],
         "runs": [_run(run, of_run[index], names[run.path], *chosen[index]) for index, run in enumerate(runs)],
         "evaluations": [
-            {"name": names[each.path], "path": str(each.path), "model": each.model, "notices": list(each.notices)}
+            {
+                "name": names[each.path],
+                "path": str(each.path),
+                "model": each.model,
+                "facts": facts(each.config, each.environment, {}),
+                "notices": list(each.notices),
+            }
             for each in evaluations
         ],
         "sheets": [sheet.facts() for sheet in sheets],
@@ -83,6 +91,7 @@ def _run(run: RunFiles, arm: int, name: str, chosen: Sequence[StepSamples], incl
         "seed": run.seed,
         "planned_steps": run.planned_steps,
         "finished": run.finished,
+        "facts": facts(run.config, run.environment, run.plan),
         "headline": asdict(headline(run)),
         "metrics": columns(run.metrics),
         "evaluations": {str(step): result for step, result in run.evaluations.items()},
@@ -105,13 +114,3 @@ def _rounded(value: Number) -> Number:
 
 def _texts(samples: StepSamples) -> dict[str, list[str]]:
     return {group["key"]: texts for group, texts in zip(samples.groups, samples.texts, strict=True)}
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """Return the folders' names, with as many of their parents as tell them apart."""
-    parts = [path.resolve().parts for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(each[-depth:]) for each in parts]
-        if len(set(names)) == len(names):
-            break
-    return names

@@ -24,6 +24,7 @@ STYLES = (
     "vendor/uPlot.min.css",
     "vendor/Temml-Local.css",
     "base.css",
+    "tables.css",
     "figures.css",
     "browser.css",
     "family.css",

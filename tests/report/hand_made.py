@@ -34,7 +34,13 @@ PLAN: dict[str, Any] = {
         "dynamics/sparsity/bf16": {"value": 0.95, "unit": "share"},
     },
 }
-ENVIRONMENT = {"python": "3.11.7", "packages": {"torch": "2.13.0"}, "gpus": []}
+ENVIRONMENT = {
+    "python": "3.11.7",
+    "packages": {"torch": "2.13.0"},
+    "gpus": [],
+    "threads": 2,
+    "command": "fastsvs train",
+}
 
 
 def metrics(step: int) -> dict[str, Any]:

@@ -84,6 +84,18 @@ def test_the_numbers_of_the_files_stand_in_the_page(visit: Callable[..., Opened]
     assert opened.requests == [report.absolute().as_uri()]
 
 
+def test_a_single_run_says_what_it_was(visit: Callable[..., Opened], single: Path, report: Path) -> None:
+    opened = visit(single, permissions=["clipboard-read", "clipboard-write"])
+    found = "Model models/tiny Hardware CPU, 2 threads a process Machines 2, with 8 × h100 each Command fastsvs train"
+    assert opened.text("#facts") == f"{found} Copy"
+    opened.page.get_by_role("button", name="Copy command").click()
+    expect(opened.page.locator("#facts .copy")).to_have_text("Copied")
+    assert opened.run("navigator.clipboard.readText()") == "fastsvs train"
+    assert "rollout.engine" in opened.page.locator("table.settings tbody th").all_inner_texts()
+    assert not opened.page.locator("#settings-all").is_visible()
+    assert not visit(report).page.locator("#facts").is_visible()
+
+
 def test_every_figure_is_drawn_with_its_series(visit: Callable[..., Opened], report: Path) -> None:
     opened = visit(report)
     # Two seeds are two thin lines and their mean; a single run is a line, of held-out figures with two edges.

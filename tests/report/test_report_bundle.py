@@ -19,7 +19,7 @@ from fastsvs.report.page import modules
 NODE = shutil.which("node") or ""
 needs_node = pytest.mark.skipif(not NODE, reason="no node")
 BROWSER = {
-    *("document", "window", "history", "location", "getComputedStyle", "setTimeout"),
+    *("document", "window", "history", "location", "navigator", "getComputedStyle", "setTimeout"),
     *("Event", "IntersectionObserver", "ResizeObserver", "URLSearchParams"),
     *("fetch", "Response", "Blob", "DecompressionStream", "atob"),
 }

@@ -1,6 +1,7 @@
 // Held-out answers: two evaluations of one set side by side, what flipped, and every response.
 
 import { pairControls, pairTable } from "./answer_parts.js";
+import { copyButton } from "./copy.js";
 import { byId, h } from "./dom.js";
 import { inMaths, strip } from "./family.js";
 import { grouped, plural, show } from "./format.js";
@@ -195,7 +196,13 @@ function sameAnswers(one, other) {
 
 function card(one) {
   return [
-    h("p", { class: "trail" }, one.source),
+    h(
+      "p",
+      { class: "trail" },
+      one.source,
+      " ",
+      copyButton("address", () => location.href, "Copy address"),
+    ),
     h(
       "p",
       { class: "flow" },

@@ -1,6 +1,7 @@
 // One family: an original problem, its responses, the correct ones used as contexts, the problems written from each,
 // and their solutions.
 
+import { copyButton } from "./copy.js";
 import { h } from "./dom.js";
 import { grouped, plural, show } from "./format.js";
 import { mathsText } from "./maths.js";
@@ -27,7 +28,13 @@ export function familyView(head, root, focus, texts) {
   const element = h(
     "article",
     { class: "family", "aria-label": "Family of the problem" },
-    h("p", { class: "trail" }, `${head.runs[root.run].name} · step ${root.step} · ${root.problem}`),
+    h(
+      "p",
+      { class: "trail" },
+      `${head.runs[root.run].name} · step ${root.step} · ${root.problem}`,
+      " ",
+      copyButton("address", () => location.href, "Copy address"),
+    ),
     h("p", { class: "flow" }, flow(root)),
     problemCard(root, texts, focus),
   );
@@ -148,7 +155,13 @@ export function strip(group, texts, followed = new Set()) {
         opened = h(
           "div",
           { class: `response ${name}` },
-          h("p", { class: "facts" }, `Response ${sample + 1}: ${facts}`),
+          h(
+            "p",
+            { class: "about" },
+            `Response ${sample + 1}: ${facts}`,
+            " ",
+            copyButton("response", () => text),
+          ),
           mathsText("div", { class: "text" }, text),
         );
         panel.append(opened);

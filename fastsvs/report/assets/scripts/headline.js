@@ -2,13 +2,12 @@
 
 import { byId, h, s } from "./dom.js";
 import { listed, plural, show } from "./format.js";
-import { average } from "./series.js";
+import { average, byKindAndK } from "./series.js";
 import { armColor } from "./theme.js";
 
 export function drawHeadline(head) {
-  const names = [...new Set(head.runs.flatMap((run) => Object.keys(run.headline.held_out)))].filter((name) =>
-    /^pass@/.test(name),
-  );
+  const all = head.runs.flatMap((run) => Object.keys(run.headline.held_out));
+  const names = [...new Set(all)].filter((name) => /^pass@/.test(name)).sort(byKindAndK);
   byId("lede").textContent = lede(head, names);
   byId("standfirst").textContent = standfirst(head);
   const shown = names.length > 3 ? [names[0], names[Math.floor(names.length / 2)], names[names.length - 1]] : names;
@@ -54,8 +53,11 @@ function lede(head, names) {
   if (!names.length) {
     const steps = head.runs.map((run) => run.headline.steps);
     const upTo = steps.every((count) => count === steps[0]) ? "" : "up to ";
-    return `${listed(head.arms.map((arm) => arm.label))}: ${upTo}${plural(Math.max(...steps), "step")}`;
+    const which =
+      head.arms.length > MOST_NAMED ? `${head.arms.length} experiments` : listed(head.arms.map(({ label }) => label));
+    return `${which}: ${upTo}${plural(Math.max(...steps), "step")}`;
   }
+  if (head.arms.length > MOST_NAMED) return ledeOfMany(head, names[0]);
   const parts = head.arms.map((arm) => {
     const found = meanHeldOut(head, arm, names[0]);
     if (!found) return `${arm.label} not evaluated yet`;
@@ -67,11 +69,28 @@ function lede(head, names) {
   return `Held-out ${names[0]}: ${listed(parts)}`;
 }
 
+const MOST_NAMED = 3;
+
+/** Of many experiments the best, and how many there are. */
+function ledeOfMany(head, name) {
+  const ends = head.arms
+    .map((arm) => ({ label: arm.label, ...meanHeldOut(head, arm, name) }))
+    .filter(({ after }) => typeof after === "number")
+    .sort((a, b) => b.after - a.after);
+  if (!ends.length) return `Held-out ${name} of ${head.arms.length} experiments: none has ended`;
+  const [best] = ends;
+  const range = `from ${show(best.before, "share")} to ${show(best.after, "share")}`;
+  return `Held-out ${name} of ${head.arms.length} experiments: ${best.label} ends highest, ${range}`;
+}
+
 function standfirst(head) {
   const groups = head.arms.map((arm) => `${plural(arm.runs.length, "run")} of ${arm.label}`);
+  const which = head.runs.length === 1 ? `Run ${head.runs[0].name}` : listed(groups);
   const underway = head.runs.filter((run) => !run.finished && run.planned_steps);
   const state = underway.map((run) => `${run.name} is at step ${run.headline.steps} of ${run.planned_steps}`);
-  return `${listed(groups)}. ${state.length ? `${state.join("; ")}.` : ""}`;
+  const what =
+    head.arms.length > MOST_NAMED ? `${plural(head.runs.length, "run")} of ${head.arms.length} experiments` : which;
+  return `${what}. ${state.length ? `${state.join("; ")}.` : ""}`;
 }
 
 function meanHeldOut(head, arm, name) {

@@ -4,6 +4,7 @@ import { answerBrowser } from "./answers.js";
 import { problemBrowser } from "./browser.js";
 import { byId } from "./dom.js";
 import { drawEvaluated } from "./evaluated.js";
+import { drawFacts } from "./facts.js";
 import { drawFigures, drawLegend, showAllArms } from "./figures.js";
 import { grouped, listed, plural } from "./format.js";
 import { drawHeadline } from "./headline.js";
@@ -32,6 +33,7 @@ async function draw(head, [problems, answers]) {
   drawNotices(head);
   if (head.runs.length) drawHeadline(head);
   drawEvaluated(head);
+  drawFacts(head);
   redrawFigures();
   drawPlanned(head);
   drawSettings(head);

@@ -29,7 +29,9 @@ let settingsHead = null;
 function fillSettings(head) {
   settingsHead = head;
   const words = byId("settings-search").value.trim().toLowerCase();
-  const everything = byId("settings-all").checked || words !== "";
+  const alone = head.runs.length + head.evaluations.length === 1;
+  byId("settings-all").parentElement.hidden = alone;
+  const everything = alone || byId("settings-all").checked || words !== "";
   const rows = head.settings
     .filter(({ differs }) => everything || differs)
     .filter(({ key, values }) => [key, ...values].join(" ").toLowerCase().includes(words));
