@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, library
 
 from .arguments import kept_rows, operands, pick, pick_if, spread
 from .dispatch import add_product, new_tile, new_weight_grad, operand_dtype, row_kernels, write_product
@@ -96,7 +96,7 @@ def linear_logprob_entropy(  # type: ignore[misc]  # the overloads stand for the
     return tuple(values.view(of.shape) for values in results[: 3 if return_lse else 2])
 
 
-@torch.library.custom_op(f"{NAMESPACE}::linear_statistics", mutates_args=())
+@library.custom_op(f"{NAMESPACE}::linear_statistics", mutates_args=())
 def linear_statistics(
     hidden: Tensor,
     weight: Tensor,
@@ -188,7 +188,7 @@ def _backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
 linear_statistics.register_autograd(_backward, setup_context=_keep_for_backward)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::linear_statistics_backward", mutates_args=())
+@library.custom_op(f"{NAMESPACE}::linear_statistics_backward", mutates_args=())
 def linear_statistics_backward(
     hidden: Tensor,
     weight: Tensor,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, library
 
 from .arguments import detached, operands
 from .dispatch import scale
@@ -124,7 +124,7 @@ def linear_policy_loss(
     return PolicyLossResult(objective, logprobs.view(of.shape), entropy.view(of.shape), shaped)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::policy_loss", mutates_args=("main_grad",))
+@library.custom_op(f"{NAMESPACE}::policy_loss", mutates_args=("main_grad",))
 def policy_loss(
     hidden: Tensor,
     weight: Tensor,
@@ -210,7 +210,7 @@ def _(
     return *values, *(hidden.new_empty(shape) for shape in shapes)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::with_gradients", mutates_args=())
+@library.custom_op(f"{NAMESPACE}::with_gradients", mutates_args=())
 def with_gradients(
     hidden: Tensor,
     weight: Tensor,
@@ -254,7 +254,7 @@ def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
 with_gradients.register_autograd(_backward, setup_context=_keep_for_backward)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::scale_", mutates_args=("values",))
+@library.custom_op(f"{NAMESPACE}::scale_", mutates_args=("values",))
 def scale_(values: Tensor, factor: Tensor) -> None:
     """Multiply `values` by `factor` [] in place."""
     scale(values, factor)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, library
 
 from .arguments import inverse_temperature, one_row
 from .dispatch import check_rows, row_kernels
@@ -64,7 +64,7 @@ def logprob_entropy(
     return logprobs, entropy
 
 
-@torch.library.custom_op(f"{NAMESPACE}::row_logprobs", mutates_args=())
+@library.custom_op(f"{NAMESPACE}::row_logprobs", mutates_args=())
 def row_logprobs(
     logits: Tensor,
     targets: Tensor,
@@ -116,7 +116,7 @@ def _backward(
 row_logprobs.register_autograd(_backward, setup_context=_keep_for_backward)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::row_gradient", mutates_args=())
+@library.custom_op(f"{NAMESPACE}::row_gradient", mutates_args=())
 def row_gradient(
     logits: Tensor,
     targets: Tensor,
@@ -138,7 +138,7 @@ def _(logits: Tensor, *_arguments: Any) -> Tensor:
     return torch.empty_like(logits)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::row_gradient_", mutates_args=("logits",))
+@library.custom_op(f"{NAMESPACE}::row_gradient_", mutates_args=("logits",))
 def row_gradient_(
     logits: Tensor,
     targets: Tensor,

@@ -267,5 +267,5 @@ def _finite_where(absent: Tensor, values: Tensor) -> Tensor:
 
 
 def _autograd_inside_operators() -> AbstractContextManager[None]:
-    """Let autograd record inside an operator of `torch.library`, where torch has taken it out of the dispatch."""
+    """Let autograd record inside a registered operator, where torch has taken it out of the dispatch."""
     return torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)

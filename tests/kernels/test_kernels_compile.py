@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastsvs.kernels import (
@@ -136,23 +136,23 @@ CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 def test_torchs_own_checks_of_the_operators(truncation):
     hidden, weight, bias, targets, inputs = sample()
     place = VOCAB, 0, None
-    torch.library.opcheck(
+    library.opcheck(
         linear_logprob.linear_statistics,
         (hidden, weight, bias, targets, None, 20.0, truncation.top_k, truncation.top_p, *place, None, True),
         test_utils=CHECKS,
     )
     logits = (hidden @ weight.t()).detach()
     statistics = logprob.row_logprobs(logits, targets, None, *place, True, False)[2]
-    torch.library.opcheck(
+    library.opcheck(
         logprob.row_logprobs, (logits.clone().requires_grad_(), targets, None, *place, True, False), test_utils=CHECKS
     )
     slopes = inputs.advantages, inputs.weights
     for operator in (logprob.row_gradient, logprob.row_gradient_):
-        torch.library.opcheck(operator, (logits, targets, None, statistics, *slopes, VOCAB, 0), test_utils=CHECKS)
+        library.opcheck(operator, (logits, targets, None, statistics, *slopes, VOCAB, 0), test_utils=CHECKS)
     vectors = (getattr(inputs, name) for name in TokenInputs.__slots__)
     operators = torch.ops.fastsvs__kernels
     for main_grad in (None, torch.zeros(VOCAB, WIDTH)):
-        torch.library.opcheck(
+        library.opcheck(
             operators.policy_loss.default,
             (
                 *(leaf.detach() for leaf in (hidden, weight, bias)),
@@ -175,7 +175,7 @@ def test_torchs_own_checks_of_the_operators(truncation):
         )
         vectors = (getattr(inputs, name) for name in TokenInputs.__slots__)
     gradients = (torch.randn_like(leaf) for leaf in (hidden, weight, bias))
-    torch.library.opcheck(
+    library.opcheck(
         operators.with_gradients.default,
         (hidden, weight, bias, torch.zeros(()), *gradients, False),
         test_utils=CHECKS,
