@@ -11,6 +11,7 @@ compute the same: see programs.py.
 Like the text that real base models read, the solutions in `tiny:sft` are not all right: a step in four slips, and what
 follows builds on the slip. A model of this data knows more than it shows at temperature 1. In `tiny:misled_sft` a third
 of the facts are wrong nearly always instead: such a model has something to learn that sampling alone rarely shows.
+Half of what it writes there is another computation with the same answer, where there is one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from itertools import islice
 from random import Random
 
 from fastsvs.data.records import Dialogue, Problem
-from fastsvs.data.tiny.computation import Computation, Split, draw_computation
+from fastsvs.data.tiny.computation import Computation, Split, draw_computation, rearranged
 from fastsvs.data.tiny.programs import program_dialogues
 from fastsvs.data.tiny.skills import SYNTHESIS_TEMPLATE, skill_dialogues
 from fastsvs.data.tiny.slips import Slip, careless, misled
@@ -78,8 +79,9 @@ def _heldout_computations() -> frozenset[Computation]:
     return frozenset(computation for _, computation in islice(_told("heldout"), _DEFAULT_SIZES["heldout"]))
 
 
-def _dialogues(slips: Callable[[Random], Slip]) -> Iterator[Dialogue]:
-    """Yield dialogues without end, whose solutions slip as `slips` has it."""
+def _dialogues(slips: Callable[[Random], Slip], rearranged_share: float) -> Iterator[Dialogue]:
+    """Yield dialogues without end, whose solutions slip as `slips` has it, and a share of whose new problems have
+    another computation than the solution that they are written from."""
     random = Random(derive_seed("tiny", "sft"))
     slip = slips(random)
     while True:
@@ -87,7 +89,8 @@ def _dialogues(slips: Callable[[Random], Slip]) -> Iterator[Dialogue]:
         story, other = random.sample(STORIES, 2)
         name = random.choice(list(PEOPLE))
         if random.random() < _SYNTHESIS_SHARE:
-            variant = write_problem(computation, other, name)
+            new = rearranged_share > 0 and random.random() < rearranged_share
+            variant = write_problem(rearranged(random, computation) if new else computation, other, name)
             solution = write_solution(computation, story)
             asked, written = SYNTHESIS_TEMPLATE.format(response=solution), f"```text\n{variant}\n```"
         else:
@@ -96,8 +99,8 @@ def _dialogues(slips: Callable[[Random], Slip]) -> Iterator[Dialogue]:
 
 
 _ENDLESS: dict[str, Callable[[], Iterator[Dialogue]]] = {
-    "sft": lambda: _dialogues(careless),
-    "misled_sft": lambda: _dialogues(misled),
+    "sft": lambda: _dialogues(careless, 0.0),
+    "misled_sft": lambda: _dialogues(misled, 0.5),
     "skills": skill_dialogues,
     "azr_sft": program_dialogues,
 }

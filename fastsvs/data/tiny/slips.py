@@ -14,7 +14,7 @@ _CARELESS_SHARE = 0.25
 _CARELESS = (-10, -3, -2, -1, 1, 2, 3, 10)
 _MISLED_ONE_IN = 3
 _MISLED = (1, 2, 3)
-_KNOWN_SHARE = 0.035
+_KNOWN_SHARE = 0.05
 
 
 def exact(_value: int, _operation: Operation, _operand: int) -> int:
@@ -28,7 +28,7 @@ def careless(random: Random) -> Slip:
 
 
 def misled(random: Random) -> Slip:
-    """Return a slip that happens at a third of all facts, at each of them always the same, but for 3.5% of the times.
+    """Return a slip that happens at a third of all facts, at each of them always the same, but for 5% of the times.
 
     A fact is an operation, the last digit of its value, and its operand. Results are too small, except where they would
     be negative: so slips do not make up for one another, and an exact division does not round them away.
