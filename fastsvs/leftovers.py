@@ -165,6 +165,15 @@ def segments_of(pids: Iterable[int]) -> set[Segment]:
     return found
 
 
+def exists(segment: Segment) -> bool:
+    """Return whether shared memory is still there and the same."""
+    name, inode = segment
+    try:
+        return (SHARED_MEMORY / name).lstat().st_ino == inode
+    except OSError:
+        return False
+
+
 def _known(pair: list[int]) -> Known:
     pid, started = pair
     return int(pid), int(started)
@@ -190,10 +199,10 @@ def _is_resource_tracker(pid: int) -> bool:
 
 def _unlink(segments: Iterable[Segment]) -> None:
     segments = set(segments)
-    for name, inode in segments - segments_of(one.pid for one in processes()) if segments else ():
-        with suppress(OSError):
-            if (SHARED_MEMORY / name).lstat().st_ino == inode:
-                (SHARED_MEMORY / name).unlink()
+    for one in segments - segments_of(one.pid for one in processes()) if segments else ():
+        if exists(one):
+            with suppress(OSError):
+                (SHARED_MEMORY / one[0]).unlink()
 
 
 def _remove(folder: Path) -> None:

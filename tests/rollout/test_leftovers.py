@@ -47,6 +47,19 @@ time.sleep(600)
 """
 """A command that hears no SIGTERM and has shared memory, a socket, and a child in a session of its own that has no
 death signal."""
+LOSES = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", '''
+import os, time
+from multiprocessing import resource_tracker
+from multiprocessing.shared_memory import SharedMemory
+memory = SharedMemory(create=True, size=4096)
+print(os.getpid(), resource_tracker._resource_tracker._pid, memory.name, flush=True)
+time.sleep(600)
+'''])
+time.sleep(600)
+"""
+"""A command that lives on when its child, which has shared memory, and the child's resource tracker die."""
 OWNER = """
 import sys, time
 from pathlib import Path
@@ -192,6 +205,24 @@ def test_what_a_killed_supervisor_leaves_is_swept(folder: Path) -> None:
     assert alive(pids[1])  # nobody gave it a death signal
     leftovers.sweep(folder / "server-0.running.json")
     assert not any(map(alive, pids))
+    assert not segment.exists()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("victim", ["nobody", "supervisor"])
+def test_shared_memory_of_a_process_that_died_before_the_command_is_removed(folder: Path, victim: str) -> None:
+    supervisor = start(folder, [sys.executable, "-c", LOSES], stdout=subprocess.PIPE)
+    place = folder / "server-0.running.json"
+    pids, segment = family_of(supervisor)
+    wait_for_record(folder, pids, segment)
+    for pid in reversed(pids):  # the resource tracker first, which would remove it
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: (found := leftovers.read(place)) is not None and pids[0] not in dict(found.processes), "a survey")
+    if victim == "supervisor":
+        supervisor.kill()
+    supervisor.terminate()
+    supervisor.wait()
+    leftovers.sweep(place)
     assert not segment.exists()
     assert list(folder.iterdir()) == []
 

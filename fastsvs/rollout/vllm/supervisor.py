@@ -71,11 +71,9 @@ class Inventory:
         """Write down which processes and which shared memory there are, if that has changed."""
         self._names, self._taken = self._change_of_names(), time.monotonic()
         found = family()
-        record = replace(
-            self._record,
-            processes=(self._own, *sorted(found)),
-            segments=tuple(sorted(leftovers.segments_of(pid for pid, _ in found))),
-        )
+        segments = leftovers.segments_of(pid for pid, _ in found)
+        segments |= {one for one in self._record.segments if leftovers.exists(one)}  # of processes that have died since
+        record = replace(self._record, processes=(self._own, *sorted(found)), segments=tuple(sorted(segments)))
         if record != self._record:
             with suppress(OSError):  # a disk that is full ends no server
                 leftovers.write(self._place, record)
