@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoConfig
 from whole_runs import ROOT
 
 from bench.plan.shipped import MODELS, Shipped, architecture_of, every_shipped
 from fastsvs import open_files
+from fastsvs.architecture import read_architecture
 from fastsvs.cli import main
 from fastsvs.config import TrainJob, dump, load
 from fastsvs.errors import UserError
@@ -135,6 +137,19 @@ def test_offload_leaves_room_beside_the_server(plan32) -> None:
     assert gone == sum(line.amount for line in left.ranks[0].state if line.name != "weights")
     findings = plan32("policy.offload=none", config="qwen2.5_32b_svs_colocated").findings
     assert [finding for finding in findings if finding.text.startswith("a GPU during rollout")]
+
+
+def test_a_server_on_a_cpu_has_the_cache_that_it_is_started_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of("tiny_svs", "rollout.engine=vllm", "rollout.max_sequences=32")
+    machines = Machines(Cluster(1, 1), read_hardware("cpu"), None)
+    architecture = read_architecture(AutoConfig.from_pretrained(ROOT / "models" / "tiny"))
+    plans = []
+    for gib in (1, 2):
+        monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", str(gib))
+        plans.append(plan_job(architecture, job, machines, assumed_step(job)))
+    first, second = (plan.memory.engine.cache_tokens for plan in plans)
+    assert second == 2 * first == 2 * GIB / (2 * 4 * 2 * 32 * 4)  # keys, values; layers; groups; width of a head; fp32
+    assert not any("cache" in finding.text for plan in plans for finding in plan.findings)
 
 
 @pytest.mark.parametrize("shipped", every_shipped(), ids=lambda shipped: shipped.name)

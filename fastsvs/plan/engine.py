@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,11 +11,13 @@ from fastsvs.config import RolloutConfig
 from fastsvs.plan.buffers import total_parameters
 from fastsvs.plan.layout import Layout
 from fastsvs.plan.ledger import GIB, Line, assumed, total
+from fastsvs.rollout import cpu_cache_gib
 
 UTILIZATION = 0.9
 GRAPH_BYTES = 2 * GIB
 WORK_BYTES = 2 * GIB
 ASLEEP_BYTES = 3 * GIB
+LEFT = "what is left of gpu-memory-utilization"
 LOCAL_BLOCK = 16
 
 
@@ -38,20 +41,21 @@ class EngineMemory:
 def server_memory(
     architecture: Architecture, rollout: RolloutConfig, layout: Layout, device_bytes: float, mean_context: float
 ) -> EngineMemory:
-    """Return the memory of a vLLM server on each of its GPUs, of `device_bytes` each. It takes a share of the GPU,
-    whatever the model; the cache gets what the model leaves."""
+    """Return the memory of a vLLM server on each of its devices, of `device_bytes` each. It takes a share of a GPU,
+    whatever the model, and the cache gets what the model leaves; on a CPU the cache has a size of its own."""
     tensor = rollout.server.tensor_parallel
+    on_cpu = layout.device == "cpu"
     given = rollout.server.arguments.get("gpu-memory-utilization")
     share = device_bytes * float(given or UTILIZATION)
     weights = total_parameters(architecture) * layout.width / tensor
-    graphs = 0 if rollout.server.arguments.get("enforce-eager") else GRAPH_BYTES
+    graphs = 0 if on_cpu or rollout.server.arguments.get("enforce-eager") else GRAPH_BYTES
     a_token = 2 * architecture.layers * max(1, architecture.groups // tensor) * architecture.head_dim * layout.width
-    cache = share - weights - graphs - WORK_BYTES
+    cache = cpu_cache_gib(os.environ) * GIB if on_cpu else share - weights - graphs - WORK_BYTES
     lines = [
         Line("server: weights", weights),
         Line("server: CUDA graphs", graphs, assumed("2 GiB")),
         Line("server: activations and NCCL", WORK_BYTES, assumed("2 GiB")),
-        Line("server: cache of keys and values", cache, assumed("what is left of gpu-memory-utilization")),
+        Line("server: cache of keys and values", cache, assumed("a setting" if on_cpu else LEFT)),
     ]
     asleep = [Line("server, asleep", ASLEEP_BYTES, assumed("3 GiB of context, graphs and NCCL"))]
     return EngineMemory(lines, max(0.0, cache / a_token), rollout.max_sequences * mean_context, asleep)

@@ -6,7 +6,7 @@ from fastsvs.rollout.local import LocalEngine
 from fastsvs.rollout.nodes import Nodes, check_dedicated, read_nodes
 from fastsvs.rollout.registry import ENGINES, Asked, EngineFactory, EnginePlan
 from fastsvs.rollout.spec import EngineSpec, engine_spec, sampling_params
-from fastsvs.rollout.vllm import VllmEngine, announced
+from fastsvs.rollout.vllm import VllmEngine, announced, cpu_cache_gib
 
 __all__ = [
     "ENGINES",
@@ -26,6 +26,7 @@ __all__ = [
     "VllmEngine",
     "announced",
     "check_dedicated",
+    "cpu_cache_gib",
     "drain",
     "engine_spec",
     "open_rollouts",

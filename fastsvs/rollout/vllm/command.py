@@ -18,6 +18,8 @@ from fastsvs.vllm_guard import KEY_VARIABLE
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 SERVER = "fastsvs.vllm_server"
+CPU_CACHE = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+"""Size of a server's cache on a CPU in GiB, unless the user sets the variable."""
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_")
 """Beginnings of environment variables that a server, which is a job of its own, must not inherit: they would make it
 join ours."""
@@ -106,12 +108,18 @@ def environment(launch: Launch, index: int, inherited: Mapping[str, str], folder
         first = index * launch.tensor_parallel
         return kept | own | {"CUDA_VISIBLE_DEVICES": ",".join(launch.devices[first : first + launch.tensor_parallel])}
     # vLLM would run a C++ compiler for one small function, and if killed at it leave a file that no server can load.
-    defaults = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}
+    defaults = {**CPU_CACHE, "TORCH_COMPILE_DISABLE": "1"}
     if launch.servers * launch.tensor_parallel > 1:
         defaults["VLLM_CPU_OMP_THREADS_BIND"] = bound_cores(
             sorted(os.sched_getaffinity(0)), index, launch.servers, launch.tensor_parallel
         )
     return defaults | kept | own
+
+
+def cpu_cache_gib(inherited: Mapping[str, str]) -> float:
+    """Return the size of the cache that a server on a CPU gets in this environment, in GiB."""
+    [(name, default)] = CPU_CACHE.items()
+    return float(inherited.get(name, default))
 
 
 def bound_cores(cores: Sequence[int], index: int, servers: int, tensor_parallel: int) -> str:
