@@ -124,6 +124,12 @@ def kept_rows(targets: Tensor, inverse: Tensor | None, size: int) -> Tensor | No
     return kept.nonzero().flatten() if with_target < len(targets) else None
 
 
+def which(rows: Tensor) -> Tensor | None:
+    """Return the indices of the `rows` [rows] that are True, or None when all are. On CUDA it waits for the device."""
+    found = rows.nonzero().flatten()
+    return found if len(found) < len(rows) else None
+
+
 def pick(values: Tensor, rows: Tensor | slice | None) -> Tensor:
     """Return the values of `rows`, or all values for None."""
     return values if rows is None else values[rows]

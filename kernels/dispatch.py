@@ -83,6 +83,14 @@ def scale(values: Tensor, factor: Tensor) -> None:
         values.mul_(factor)
 
 
+def keep(logits: Tensor, inverse: Tensor | None, tops: Tensor, out: Tensor) -> None:
+    """Write logits * inverse temperature - tops into `out` [rows, columns], rounded to its dtype; `tops` [rows]."""
+    if logits.is_cuda:
+        importlib.import_module(".keep_triton", __package__).keep(logits, inverse, tops, out)
+    else:
+        out.copy_((logits if inverse is None else logits * inverse[:, None]) - tops[:, None])
+
+
 def operand_dtype(like: Tensor) -> torch.dtype:
     """Return the dtype of the logits' gradient in matrix products; tensor cores want the model's own."""
     return like.dtype if like.is_cuda else accumulation_dtype(like)

@@ -1,8 +1,9 @@
 """Log-probability and entropy of each token straight from hidden states and the (vocab-parallel) output weight.
 
 Forward takes whole rows of logits, a piece of the tokens at a time, and keeps four numbers per token. Backward makes
-the logits again, a piece of the vocabulary at a time. These are four matrix products in all, for any loss.
-`linear_policy_loss` needs three, for losses that look at one token at a time.
+the logits again, a piece of the vocabulary at a time: four matrix products in all, for any loss. Where the workspace
+holds them, forward keeps the logits too, in 16 bits, and three products are enough (`kept_logits`).
+`linear_policy_loss` always needs three, for losses that look at one token at a time.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, library
 
-from .arguments import kept_rows, operands, pick, pick_if, spread
-from .dispatch import add_product, new_tile, new_weight_grad, operand_dtype, row_kernels, write_product
+from .arguments import kept_rows, operands, pick, pick_if, spread, which
+from .dispatch import add_product, keep, new_tile, new_weight_grad, operand_dtype, row_kernels, write_product
 from .head import Head
+from .kept_logits import KEPT_DTYPE, can_keep, kept_backward, moved
 from .operators import NAMESPACE
 from .pieces import check_workspace, row_pieces, tiles
-from .rows_torch import IGNORE_INDEX, accumulation_dtype
+from .rows_torch import IGNORE_INDEX, accumulation_dtype, finite
 from .truncation import Truncation, truncate
 from .vocabulary import share
 
@@ -45,6 +47,7 @@ def linear_logprob_entropy(  # type: ignore[misc]  # the overloads stand for the
     workspace_bytes: int | None = None,
     validate: bool = True,
     return_lse: bool = False,
+    keep_logits: bool = True,
 ) -> tuple[Tensor, ...]:
     """Return log p(target) and entropy in nats of softmax(hidden @ weight.T / temperature), without keeping logits.
 
@@ -66,6 +69,11 @@ def linear_logprob_entropy(  # type: ignore[misc]  # the overloads stand for the
         validate: whether targets and temperatures are checked, for which a GPU is waited for. Without it they must be
             right, nothing waits, and a row that is ignored or has no gradient costs as much as any other.
         return_lse: whether the logsumexp of logits / temperature is returned too, e.g. for a z-loss.
+        keep_logits: whether backward may take its gradients from logits that forward kept in fp16, less their row's
+            maximum: three products in all in place of four. Forward keeps them, until backward, where a gradient is
+            wanted, the model has 16 bits, the head has no softcap, and the workspace holds all of them. Log-probs and
+            entropies are the same bits either way. What it costs the gradients: `kept_logits`. Without it backward
+            makes exact logits again, as it does elsewhere, and in a second backward of the same graph.
 
     Returns:
         log-probabilities and entropies, and with `return_lse` logsumexps, [tokens] each, fp32 (fp64 for fp64 input),
@@ -77,7 +85,7 @@ def linear_logprob_entropy(  # type: ignore[misc]  # the overloads stand for the
         ValueError: shapes, dtypes, temperature or targets do not fit.
     """
     of = operands(hidden, weight, targets, temperature, ignore_index, vocab_size, vocab_start, group)
-    cut = truncation or Truncation()
+    cut, workspace = truncation or Truncation(), check_workspace(workspace_bytes)
     results = linear_statistics(
         of.hidden,
         of.head.weight,
@@ -90,8 +98,9 @@ def linear_logprob_entropy(  # type: ignore[misc]  # the overloads stand for the
         of.size,
         of.first,
         of.group,
-        check_workspace(workspace_bytes),
+        workspace,
         validate,
+        keep_logits and can_keep(of.hidden, of.head, workspace),
     )
     return tuple(values.view(of.shape) for values in results[: 3 if return_lse else 2])
 
@@ -111,14 +120,18 @@ def linear_statistics(
     group: str | None,
     workspace: int | None,
     validate: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return log-probs, entropies and logsumexps [tokens], and for backward the statistics [4, tokens] and the limits
-    of the truncation ([tokens], or [0] for none). Arguments are as in `arguments.Operands`."""
+    keeps: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return log-probs, entropies and logsumexps [tokens], and for backward the statistics [4, tokens], the limits of
+    the truncation ([tokens], or [0] for none), and with `keeps` the maxima [tokens] of this rank's rows and the kept
+    logits [tokens, owned], whose first rows are those of the tokens that have a target; without it both have no rows.
+    Arguments are as in `arguments.Operands`."""
     head, part = Head(weight, bias, softcap), share(len(weight), size, first, group)
     cut, owned = Truncation(top_k, top_p), slice(0, part.owned)
     rows = kept_rows(targets, inverse, size) if validate else None
     x, ids, inverse = pick(hidden, rows), pick(targets, rows), pick_if(inverse, rows)
     pieces, limits = [x.new_empty(4, 0, dtype=accumulation_dtype(x))], [x.new_empty(0, dtype=accumulation_dtype(x))]
+    kept = new_tile(len(hidden) if keeps else 0, part.owned, x, KEPT_DTYPE)
     with torch.cuda.device_of(hidden):  # Triton launches on the current device
         for span in row_pieces(len(x), len(weight), x, workspace):
             logits = head.logits(x[span], owned)
@@ -126,14 +139,18 @@ def linear_statistics(
                 limits += [cut.limits(logits, pick_if(inverse, span), part)]
                 truncate(logits, limits[-1], ids[span], part.first)
             pieces.append(part.statistics(logits, ids[span], pick_if(inverse, span)))
+            if keeps and part.owned:
+                keep(logits, pick_if(inverse, span), finite(pieces[-1][0]), kept[span])
             del logits  # before the next piece takes its memory
-        statistics, logprobs, entropy = part.merge(torch.cat(pieces, 1), ids)
+        mine = torch.cat(pieces, 1)
+        statistics, logprobs, entropy = part.merge(mine, ids)
         lse = (statistics[0] + statistics[1].log()).masked_fill(ids == IGNORE_INDEX, 0.0)
         whole = statistics if rows is None else spread(statistics.t(), rows, len(hidden)).t().contiguous()
-        limit = torch.cat(limits)
+        limit, tops = torch.cat(limits), finite(mine[0]) if keeps else mine[0, :0].clone()
         results = (spread(values, rows, len(hidden)) for values in (logprobs, entropy, lse))
         logprobs, entropy, lse = (values.clone() if rows is None else values for values in results)
-        return logprobs, entropy, lse, whole, limit if cut.keeps_all else spread(limit, rows, len(hidden))
+        limit, tops = (spread(values, rows, len(hidden)) if len(values) else values for values in (limit, tops))
+        return logprobs, entropy, lse, whole, limit, tops, kept
 
 
 @linear_statistics.register_fake
@@ -146,43 +163,42 @@ def _(
     softcap: float | None,
     top_k: int | None,
     top_p: float | None,
-    *_options: Any,
+    size: int,
+    first: int,
+    group: str | None,
+    workspace: int | None,
+    validate: bool,
+    keeps: bool,
 ) -> tuple[Tensor, ...]:
     tokens, dtype = len(hidden), accumulation_dtype(hidden)
-    limited = 0 if Truncation(top_k, top_p).keeps_all else tokens
-    return tuple(hidden.new_empty(shape, dtype=dtype) for shape in (*[(tokens,)] * 3, (4, tokens), (limited,)))
+    limited, kept = 0 if Truncation(top_k, top_p).keeps_all else tokens, tokens if keeps else 0
+    shapes = (*[(tokens,)] * 3, (4, tokens), (limited,), (kept,))
+    vectors = (hidden.new_empty(shape, dtype=dtype) for shape in shapes)
+    return *vectors, new_tile(kept, share(len(weight), size, first, None).owned, hidden, KEPT_DTYPE)
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hidden, weight, bias, targets, inverse, *options = inputs
-    ctx.save_for_backward(hidden, weight, bias, targets, inverse, *output[3:])
+    ctx.save_for_backward(hidden, weight, bias, targets, inverse, *output[3:6])
     ctx.mark_non_differentiable(*output[3:])
     ctx.set_materialize_grads(False)
     ctx.options = options
+    ctx.kept = output[6] if options[-1] else None  # not a saved tensor: backward overwrites it, and may come twice
 
 
 def _backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
-    hidden, weight, bias, targets, inverse, statistics, limits = ctx.saved_tensors
-    softcap, _top_k, _top_p, size, first, _group, workspace, validate = ctx.options
+    *operands, statistics, limits, tops = ctx.saved_tensors
+    softcap, _top_k, _top_p, size, first, _group, workspace, validate, _keeps = ctx.options
     needed = ctx.needs_input_grad[:3]
-    gradients = linear_statistics_backward(
-        hidden,
-        weight,
-        bias,
-        targets,
-        inverse,
-        statistics,
-        limits,
-        *slopes[:3],
-        softcap,
-        size,
-        first,
-        workspace,
-        validate,
-        *needed,
-    )
+    kept, ctx.kept = ctx.kept, None
+    given = *operands, statistics
+    if kept is None:
+        place = softcap, size, first, workspace, validate
+        gradients = linear_statistics_backward(*given, limits, *slopes[:3], *place, *needed)
+    else:
+        gradients = kept_backward(*given, tops, kept, *slopes[:3], size, first, validate, *needed)
     chosen = (gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True))
-    return *chosen, *(None,) * 10
+    return *chosen, *(None,) * 11
 
 
 linear_statistics.register_autograd(_backward, setup_context=_keep_for_backward)
@@ -212,7 +228,7 @@ def linear_statistics_backward(
     """Return the gradients of hidden states, weight and bias; [0] for one that is not needed."""
     head, part = Head(weight, bias, softcap), share(len(weight), size, first, None)
     g = torch.zeros_like(statistics[0]) if logprobs_grad is None else logprobs_grad
-    rows = _moved(targets, g, entropy_grad, lse_grad) if validate else None
+    rows = which(moved(targets, g, entropy_grad, lse_grad)) if validate else None
     x, ids, inverse, g = pick(hidden, rows), pick(targets, rows), pick_if(inverse, rows), pick(g, rows)
     h, z = pick_if(entropy_grad, rows), pick_if(lse_grad, rows)
     statistics = statistics if rows is None else statistics[:, rows]
@@ -268,12 +284,3 @@ def _(hidden: Tensor, weight: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return tuple(
         hidden.new_empty(shape if needed else (0,)) for shape, needed in zip(shapes, arguments[-3:], strict=True)
     )
-
-
-def _moved(targets: Tensor, g: Tensor, *others: Tensor | None) -> Tensor | None:
-    """Return the indices of the rows that have a target and a gradient, or None for all rows."""
-    moved = g != 0
-    for slope in others:
-        moved = moved if slope is None else moved | (slope != 0)
-    found = (moved & (targets != IGNORE_INDEX)).nonzero().flatten()
-    return found if len(found) < len(targets) else None

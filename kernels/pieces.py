@@ -53,11 +53,17 @@ def cut_rows(
 ) -> list[list[slice]]:
     """Return what `row_groups` returns, for a device that is described and not there: a logit takes `logit_bytes`, and
     its gradient `gradient_bytes`."""
-    row = columns * (logit_bytes + limits.together * gradient_bytes)
-    most = (workspace or limits.workspace) // row // limits.row_multiple * limits.row_multiple
-    piece = max(limits.least_rows, most)
+    piece = _most_rows(columns, logit_bytes, gradient_bytes, limits, workspace)
     groups = _near_equal(slice(0, rows), limits.together * piece, limits.row_multiple)
     return [_near_equal(group, piece, limits.row_multiple) for group in groups]
+
+
+def holds_all(rows: int, columns: int, like: Tensor, workspace: int | None) -> bool:
+    """Check whether `workspace` bytes (None: the device's own) hold an entry of the operand's size for every logit of
+    all rows, beside the logits of one piece. `rows` may be symbolic."""
+    limits, logit, entry = _limits(like), accumulation_dtype(like).itemsize, operand_dtype(like).itemsize
+    piece = min(rows, _most_rows(columns, logit, entry, limits, workspace))
+    return columns * (rows * entry + piece * logit) <= (workspace or limits.workspace)
 
 
 def row_pieces(rows: int, columns: int, like: Tensor, workspace: int | None) -> list[slice]:
@@ -74,6 +80,13 @@ def tiles(rows: int, columns: int, like: Tensor, workspace: int | None) -> tuple
     entries = (workspace or limits.workspace) // entry
     width = max(1, min(columns, max(limits.least_columns, entries // max(rows, 1))))
     return _spans(slice(0, rows), entries // width), _spans(slice(0, columns), width)
+
+
+def _most_rows(columns: int, logit_bytes: int, gradient_bytes: int, limits: Limits, workspace: int | None) -> int:
+    """Return the largest number of rows of a piece."""
+    row = columns * (logit_bytes + limits.together * gradient_bytes)
+    most = (workspace or limits.workspace) // row // limits.row_multiple * limits.row_multiple
+    return max(limits.least_rows, most)
 
 
 def _near_equal(whole: slice, most: int, multiple: int) -> list[slice]:

@@ -29,7 +29,7 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
     place, held = locate(targets, first, y.shape[1])
     target = torch.where(held, y.gather(1, place[:, None]).squeeze(1), 0.0)
     maximum = y.amax(1)
-    shifted = y - _finite(maximum)[:, None]
+    shifted = y - finite(maximum)[:, None]
     exponentials = shifted.exp()
     products = shifted.mul_(exponentials)
     sum_shifted = products.sum(1)
@@ -108,13 +108,14 @@ def accumulation_dtype(like: Tensor) -> torch.dtype:
 
 
 def _shifted_to(part: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor]:
-    shift = part[0] - _finite(maximum)
+    shift = part[0] - finite(maximum)
     scale = shift.exp()
     # An empty part (m = -inf, s = w = 0) stays empty: its shift must not make -inf * 0.
-    return scale * part[1], scale * (part[2] + _finite(shift) * part[1])
+    return scale * part[1], scale * (part[2] + finite(shift) * part[1])
 
 
-def _finite(values: Tensor) -> Tensor:
+def finite(values: Tensor) -> Tensor:
+    """Return `values` with 0 in place of -inf, which the maximum of a row without entries is."""
     return values.masked_fill(values.isneginf(), 0.0)
 
 

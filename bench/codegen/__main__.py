@@ -66,8 +66,9 @@ def compile_all(archs: Sequence[str], match: str, processes: int) -> Table:
     if processes == 1:
         reports = list(map(compile_report, jobs))
     else:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            reports = list(pool.map(compile_report, jobs, chunksize=4))
+        # Nothing runs beside this thread yet, so that forks are safe, and what is imported is there in each of them.
+        with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+            reports = list(pool.map(compile_report, jobs))
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (name, arch), report in zip(jobs, reports, strict=True):
         found.setdefault(arch, {})[name] = report

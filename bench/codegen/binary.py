@@ -82,7 +82,7 @@ def _read_nvidia(compiled: CompiledKernel) -> tuple[int, int, list[str]]:
         file.write(compiled.asm["cubin"])
         file.flush()
         usage = _run("cuobjdump", "-res-usage", file.name)
-        lines = _run("nvdisasm", "-c", file.name).splitlines()
+        lines = _run("nvdisasm", "-c", "-ndf", file.name).splitlines()  # no analysis of its own of where branches go
     registers, stack = map(int, re.findall(r"REG:(\d+) STACK:(\d+)", usage)[0])
     return registers, stack, lines
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from triton.runtime import JITFunction
 
-from fastsvs.kernels import checks_triton, rows_triton, scale_triton, token_loss_triton
+from fastsvs.kernels import checks_triton, keep_triton, rows_triton, scale_triton, token_loss_triton
 from fastsvs.kernels.table import ANY_LENGTH, ROW_CONFIGS, RowConfig
 
 from .table import ELEMENTS
@@ -28,7 +28,8 @@ class Case:
 
 
 def all_cases() -> dict[str, Case]:
-    cases = [*statistics_cases(), *gradient_cases(), merge_case(), *token_loss_cases(), *scale_cases(), *check_cases()]
+    rows = *statistics_cases(), *gradient_cases(), merge_case(), *keep_cases()
+    cases = [*rows, *token_loss_cases(), *scale_cases(), *check_cases()]
     return {case.name: case for case in cases}
 
 
@@ -53,6 +54,10 @@ def gradient_cases() -> Iterator[Case]:
     yield gradient_case("fp16", "fp16", config, True, True)
     yield gradient_case("bf16", "bf16", config, True, True, odd="rows")
     yield gradient_case("fp32", "bf16", ROW_CONFIGS["logits_gradient"][4][ANY_LENGTH], True, True, lse=True)
+    for config in ROW_CONFIGS["logits_gradient"][2].values():  # of logits that were kept, scaled already
+        for sloped in (False, True):
+            yield gradient_case("fp16", "bf16", config, False, sloped)
+    yield gradient_case("fp16", "bf16", config, False, True, lse=True)
 
 
 def configs(kernel: str) -> Iterator[tuple[str, RowConfig]]:
@@ -130,6 +135,34 @@ def merge_case() -> Case:
     }
     config = RowConfig(128, 4)
     return case("merge_statistics", rows_triton.merge_statistics_kernel, types, {"BLOCK": 128}, "", config)
+
+
+def keep_cases() -> Iterator[Case]:
+    for config in ROW_CONFIGS["logits_gradient"][4].values():
+        for tempered in (False, True):
+            yield keep_case(config, tempered)
+    yield keep_case(config, True, odd="columns")
+
+
+def keep_case(config: RowConfig, tempered: bool, odd: str = "") -> Case:
+    types = {
+        "logits": "*fp32",
+        "row_stride": "i32",
+        "inverse_temperature": "*fp32",
+        "temperature_stride": "i32",
+        "tops": "*fp32",
+        "out": "*fp16",
+        "out_stride": "i32",
+        "columns": "i32",
+        "parts": "i32",
+        "span": "i32",
+    }
+    constants: dict[str, object] = {"temperature_stride": 1, "BLOCK": config.block}
+    if not tempered:
+        constants["inverse_temperature"] = None
+    options = label({"temperature": tempered, f"odd {odd}": bool(odd)})
+    name = f"keep fp16 from fp32 {config.block}x{config.warps}{options}"
+    return case(name, keep_triton.keep_kernel, types, constants, odd, config)
 
 
 def token_loss_cases() -> Iterator[Case]:

@@ -29,6 +29,14 @@ def device(monkeypatch) -> torch.device:
 
 
 @pytest.fixture
+def narrow(monkeypatch) -> None:
+    """The gradient of the logits enters the products in the model's own dtype, as on a GPU."""
+    for module in list(sys.modules.values()):
+        if module.__name__.startswith("fastsvs.kernels.") and hasattr(module, "operand_dtype"):
+            monkeypatch.setattr(module, "operand_dtype", lambda like: like.dtype)
+
+
+@pytest.fixture
 def cut(monkeypatch) -> Callable[..., None]:
     """Changes the limits by which rows and columns are cut, on every device."""
 

@@ -138,7 +138,7 @@ def test_torchs_own_checks_of_the_operators(truncation):
     place = VOCAB, 0, None
     library.opcheck(
         linear_logprob.linear_statistics,
-        (hidden, weight, bias, targets, None, 20.0, truncation.top_k, truncation.top_p, *place, None, True),
+        (hidden, weight, bias, targets, None, 20.0, truncation.top_k, truncation.top_p, *place, None, True, False),
         test_utils=CHECKS,
     )
     logits = (hidden @ weight.t()).detach()
@@ -182,6 +182,57 @@ def test_torchs_own_checks_of_the_operators(truncation):
     )
 
 
+def narrowed(leaves) -> list[Tensor]:
+    return [leaf.detach().bfloat16().requires_grad_() for leaf in leaves]
+
+
+def from_kept(hidden, weight, bias, targets, inputs, **options) -> Tensor:
+    outputs = linear_logprob_entropy(hidden, Head(weight, bias), targets, workspace_bytes=1 << 20, **options)
+    return sum((values * inputs.advantages).sum() for values in outputs)
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("validate", [True, False])
+def test_a_graph_that_keeps_logits(validate):
+    """Whole, for any number of tokens, and on fake tensors, with the bits of what is not compiled."""
+    *leaves, targets, inputs = sample()
+    leaves, options = narrowed(leaves), {"validate": validate}
+    compiled = torch.compile(from_kept, fullgraph=True, backend="aot_eager", dynamic=True)
+    for count in (13, 9, 5):
+        x, *others = leaves
+        some = x.detach()[:count].requires_grad_(), *others
+        given = targets[:count], inputs.at(slice(count))
+        for ours, expected in zip(
+            results(compiled, some, *given, **options), results(from_kept, some, *given, **options), strict=True
+        ):
+            assert torch.equal(ours, expected)
+    real = results(from_kept, leaves, targets, inputs, **options)
+    exact = results(from_kept, leaves, targets, inputs, keep_logits=False, **options)
+    assert not torch.equal(real[1], exact[1])
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        *fakes, ids = (mode.from_tensor(values) for values in (*leaves, targets))
+        given = TokenInputs(*(mode.from_tensor(getattr(inputs, field)) for field in TokenInputs.__slots__))
+        found = results(from_kept, fakes, ids, given, **options)
+    assert [(x.shape, x.dtype) for x in found] == [(x.shape, x.dtype) for x in real]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_torchs_own_checks_of_the_operators_on_kept_logits():
+    *leaves, targets, inputs = sample()
+    leaves, place = narrowed(leaves), (VOCAB, 0)
+    given = *leaves, targets, None, None, None, None, *place, None, None, True, True
+    library.opcheck(linear_logprob.linear_statistics, given, test_utils=CHECKS)
+    with torch.no_grad():
+        *_, statistics, _, tops, kept = linear_logprob.linear_statistics(*given)
+    slopes = inputs.advantages, inputs.weights, None
+    operands = *(leaf.detach() for leaf in leaves), targets, None, statistics, tops, kept
+    library.opcheck(
+        torch.ops.fastsvs__kernels.kept_backward.default,
+        (*operands, *slopes, *place, True, True, True, True),
+        test_utils=CHECKS,
+    )
+
+
 def test_settings_survive_the_way_into_an_operator():
     for settings in (
         PolicyLossSettings(),
@@ -191,22 +242,23 @@ def test_settings_survive_the_way_into_an_operator():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-@pytest.mark.parametrize("name", WORKS)
+@pytest.mark.parametrize("name", [*WORKS, "kept"])
 def test_a_cuda_graph_replays_on_new_values(name):
+    work = {**WORKS, "kept": from_kept}[name]
     *leaves, targets, inputs = sample()
     leaves = [leaf.detach().to("cuda", torch.bfloat16).requires_grad_() for leaf in leaves]
     targets = targets.cuda()
     inputs = TokenInputs(*(getattr(inputs, field).cuda() for field in TokenInputs.__slots__))
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):  # compiles, and takes cuBLAS's workspace
-        results(WORKS[name], leaves, targets, inputs, validate=False)
+        results(work, leaves, targets, inputs, validate=False)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = results(WORKS[name], leaves, targets, inputs, validate=False)
+        captured = results(work, leaves, targets, inputs, validate=False)
     with torch.no_grad():
         leaves[0].mul_(0.5)
         targets[5] = IGNORE_INDEX
     graph.replay()
-    for ours, expected in zip(captured, results(WORKS[name], leaves, targets, inputs, validate=False), strict=True):
+    for ours, expected in zip(captured, results(work, leaves, targets, inputs, validate=False), strict=True):
         assert torch.equal(ours, expected)

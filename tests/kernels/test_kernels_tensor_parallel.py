@@ -17,6 +17,7 @@ from fastsvs.kernels import (
     PolicyLossSettings,
     TokenInputs,
     Truncation,
+    kept_logits,
     linear_logprob_entropy,
     linear_policy_loss,
     linear_top_logprobs,
@@ -60,6 +61,21 @@ def from_uneven_shards(size: int = 1, rank: int = 0, group=None) -> list[Tensor]
     weight = weight[start:stop].clone().requires_grad_()
     outputs = linear_logprob_entropy(hidden, weight, targets, vocab_start=start, **options(group))
     return [x.detach() for x in (*outputs, *torch.autograd.grad(outputs, (hidden, weight), slopes()))]
+
+
+def from_kept_logits(size: int = 1, rank: int = 0, group=None, keep: bool = True) -> list[Tensor]:
+    """[log-probs, entropy, dX, dW] of this rank in bf16, from logits that forward keeps as on a GPU."""
+    hidden, weight, targets = inputs()
+    hidden = hidden.detach().bfloat16().requires_grad_()
+    weight = weight.bfloat16().chunk(size)[rank].clone().requires_grad_()
+    before = kept_logits.operand_dtype
+    kept_logits.operand_dtype = lambda like: like.dtype
+    try:
+        outputs = linear_logprob_entropy(hidden, weight, targets, keep_logits=keep, **options(group))
+        gradients = torch.autograd.grad(outputs, (hidden, weight), slopes())
+    finally:
+        kept_logits.operand_dtype = before
+    return [x.detach() for x in (*outputs, *gradients)]
 
 
 def from_truncated(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
@@ -138,6 +154,7 @@ def work(rank: int, folder: str) -> None:
             "logits": from_logits(*place),
             "bf16 logits": from_logits(*place, torch.bfloat16),
             "loss": from_loss(*place),
+            "kept": from_kept_logits(*place),
             "uneven": from_uneven_shards(*place),
             "truncated": from_truncated(*place),
         }
@@ -174,7 +191,7 @@ def results(tmp_path_factory) -> list[dict]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
-@pytest.mark.parametrize("operator", ["hidden", "logits", "bf16 logits", "loss", "uneven", "truncated"])
+@pytest.mark.parametrize("operator", ["hidden", "logits", "bf16 logits", "loss", "kept", "uneven", "truncated"])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_values_are_the_same_bits_on_all_ranks(results, size, operator):
     first = results[0][size][operator]
@@ -198,6 +215,19 @@ def test_sharding_the_weight_changes_nothing(results, size, operator):
     torch.testing.assert_close(mine[0][1], entropy, **close)
     torch.testing.assert_close(sum(part[2] for part in mine), hidden_grad, **close)
     torch.testing.assert_close(torch.cat([part[3] for part in mine]), weight_grad, **close)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_sharding_changes_kept_logits_by_their_rounding_alone(results, size):
+    """A rank keeps them less the maximum of its own part."""
+    _, _, hidden_grad, weight_grad = (x.double() for x in from_kept_logits(keep=False))
+    mine = [results[rank][size]["kept"] for rank in range(size)]
+    for found, expected in (
+        (sum(part[2].double() for part in mine), hidden_grad),
+        (torch.cat([part[3] for part in mine]).double(), weight_grad),
+    ):
+        assert not torch.equal(found, expected)
+        assert (found - expected).norm() <= 6e-3 * expected.norm()
 
 
 def test_dtensors_bring_their_ranks_and_give_dtensors(results):
