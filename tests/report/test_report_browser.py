@@ -134,7 +134,7 @@ def test_long_runs_are_drawn_as_running_means(visit: Callable[..., Opened], tmp_
     opened = visit(write_report([folder], tmp_path / "long.html", 10))
     assert plots(opened, "gradient") == [("policy/grad_norm", 2, 600)]  # the steps, faint, under their mean
     shown = figure(opened, "gradient")
-    assert shown.locator(".plot-title").first.inner_text() == "grad norm, mean of 11 steps"
+    assert shown.locator(".plot-title").first.inner_text() == "grad norm norm by steps, mean of 11 steps"
     assert shown.locator(".reading b").first.inner_text() == "0"  # the last step's own value, not the mean of its end
 
 

@@ -12,6 +12,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from whole_runs import ROOT
 
 from fastsvs.report.bundle import bundle, in_order, parse
 from fastsvs.report.page import modules
@@ -19,9 +20,18 @@ from fastsvs.report.page import modules
 NODE = shutil.which("node") or ""
 needs_node = pytest.mark.skipif(not NODE, reason="no node")
 BROWSER = {
-    *("document", "window", "history", "location", "navigator", "getComputedStyle", "setTimeout"),
+    *(
+        "document",
+        "window",
+        "history",
+        "location",
+        "navigator",
+        "getComputedStyle",
+        "setTimeout",
+        "requestAnimationFrame",
+    ),
     *("Event", "IntersectionObserver", "ResizeObserver", "URLSearchParams"),
-    *("fetch", "Response", "Blob", "DecompressionStream", "atob"),
+    *("fetch", "Response", "Blob", "DecompressionStream", "atob", "URL", "Path2D"),
 }
 """Everything that the page takes from its browser."""
 
@@ -133,6 +143,21 @@ def test_every_export_is_imported_and_only_main_is_the_start() -> None:
     }
     assert imported == {(source, name) for source, module in parsed.items() for name in module.exports}
     assert parsed.keys() - {source for source, _ in imported} == {"main.js"}
+
+
+@needs_node
+def test_units_are_those_of_the_documentation() -> None:
+    """Only the rates of an evaluation share names with the counts of training, which end in a kind."""
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| (`[^|]+`) \| .+ \| ([^|]+) \|$", page, re.MULTILINE)
+    told = {name: unit for names, unit in rows for name in re.findall(r"`([^`]+)`", names)}
+    names = {re.sub(r"<\w+>", "other", name).replace("@k", "@8"): unit for name, unit in told.items()}
+    assert len(names) > 150
+    asked = [*names, "own/idea"]
+    script = (
+        f"{parse('units.js', modules()['units.js']).body}; console.log(JSON.stringify({json.dumps(asked)}.map(unitOf)))"
+    )
+    assert dict(zip(asked, json.loads(run_script(script)), strict=True)) == {**names, "own/idea": ""}
 
 
 @needs_node

@@ -1,27 +1,31 @@
 // One plot on a canvas, with uPlot: quiet axes, a crosshair that all plots over steps share.
 
 /* global uPlot */
+import { placeTick } from "./along.js";
 import { tick } from "./format.js";
 import { color } from "./theme.js";
 
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
-export const HEIGHT = 190;
 const WHOLE = [1, 2, 5]
   .flatMap((digit) => Array.from({ length: 9 }, (_, power) => digit * 10 ** power))
   .sort((a, b) => a - b);
 
 /**
- * Draws into `box`. A plot is { x, series, unit, zero, top, bands, heat, axis }; a series is { label, color, values } and
- * width, dash, alpha, dots, fill. Colours are names of custom properties. `onHover(index or null)` follows the crosshair.
+ * Draws into `box`, in its size. A plot is { x, series, unit, zero, top, bands, heat, log } and an axis of its own, or
+ * what it lies `along`; a series is { label, color, values } and width, dash, alpha, dots, fill. Colours are names of
+ * custom properties. `onHover(index or null)` follows the crosshair.
  */
 export function drawPlot(box, plot, onHover) {
   const options = {
     width: Math.max(120, box.clientWidth),
-    height: HEIGHT,
+    height: box.clientHeight,
     legend: { show: false },
     padding: [8, 20, 0, 0],
     cursor: cursor(plot),
-    scales: { x: { time: false, range: xRange(plot) }, y: { range: (_, low, high) => yRange(plot, low, high) } },
+    scales: {
+      x: { time: false, range: xRange(plot) },
+      y: { distr: plot.log ? 3 : 1, range: (_, low, high) => yRange(plot, low, high) },
+    },
     axes: [xAxis(plot), yAxis(plot)],
     series: [{}, ...plot.series.map(stroke)],
     bands: (plot.bands ?? []).map(({ upper, lower, color: name, alpha }) => ({
@@ -56,13 +60,14 @@ function cursor(plot) {
   };
 }
 
-function xAxis({ axis }) {
+function xAxis({ axis, along }) {
   return {
     stroke: color("--muted"),
     font: FONT,
     size: 26,
     gap: 6,
-    incrs: WHOLE,
+    incrs: along === "hours" ? undefined : WHOLE,
+    values: (_, splits) => splits.map((value) => placeTick(tidy(value), along)),
     grid: { show: false },
     ticks: { show: true, stroke: color("--hair"), size: 4, width: 1 },
     border: { show: true, stroke: color("--hair"), width: 1 },
@@ -80,7 +85,7 @@ function yAxis({ unit, heat }) {
     grid: { show: !heat, stroke: color("--hair"), width: 1 },
     ticks: { show: false },
     size: (_, labels) => 14 + 6.4 * Math.max(2, ...(labels ?? []).map((label) => label.length)),
-    values: (_, splits) => splits.map((value) => tick(tidy(value), unit)),
+    values: (_, splits) => splits.map((value) => (value === null ? "" : tick(tidy(value), unit))),
   };
 }
 
@@ -90,15 +95,21 @@ function tidy(value) {
 }
 
 function xRange({ x, heat }) {
-  const edge = heat ? 0.5 : 0;
+  const edge = heat ? halfStep(x) : 0;
   const [low, high] = [x[0] ?? 0, x[x.length - 1] ?? 1];
   return low === high ? [low - 0.5, high + 0.5] : [low - edge, high + edge];
 }
 
-function yRange({ zero, top, heat, extent }, ownLow, ownHigh) {
+/** Half the distance of the first two places: how far a column of cells reaches to each side. */
+function halfStep(x) {
+  return x.length > 1 ? (x[1] - x[0]) / 2 : 0.5;
+}
+
+function yRange({ zero, top, heat, extent, log }, ownLow, ownHigh) {
   if (heat) return [-0.5, heat.rows - 0.5];
   const [low, high] = extent ?? [ownLow, ownHigh];
-  if (low === null) return [0, 1];
+  if (low === null) return log ? [1, 10] : [0, 1];
+  if (log) return [low / 1.2, high * 1.2];
   const from = zero ? Math.min(0, low) : low;
   const to = top === undefined ? high : Math.min(top, high + 0.08 * (high - from));
   if (to > from) {
@@ -114,10 +125,11 @@ function drawCells(chart, { rows, cells, color: name, largest }) {
   const { ctx } = chart;
   const shade = color(name);
   const steps = chart.data[0];
+  const half = halfStep(steps);
   ctx.save();
   steps.forEach((step, index) => {
-    const left = chart.valToPos(index ? (steps[index - 1] + step) / 2 : step - 0.5, "x", true);
-    const right = chart.valToPos(index + 1 < steps.length ? (step + steps[index + 1]) / 2 : step + 0.5, "x", true);
+    const left = chart.valToPos(index ? (steps[index - 1] + step) / 2 : step - half, "x", true);
+    const right = chart.valToPos(index + 1 < steps.length ? (step + steps[index + 1]) / 2 : step + half, "x", true);
     for (let row = 0; row < rows; row += 1) {
       const value = cells[row]?.[index];
       if (!value) continue;

@@ -11,6 +11,7 @@ export function drawEvaluated(head) {
   const sheets = bySet(head.sheets.filter(({ run }) => run === null));
   byId("evaluated").replaceChildren(...(sheets.length ? [table(sheets)] : []));
   const alone = !head.runs.length;
+  byId("figures").hidden = alone;
   for (const id of SECTIONS_OF_RUNS) {
     byId(id).hidden = alone;
     document.querySelector(`nav a[href="#${id}"]`).hidden = alone;

@@ -8,9 +8,14 @@ const UNITS = {
   plain: (value) => (Number.isInteger(value) ? grouped(value) : figures(value)),
 };
 
-/** A number with its unit; a dash for none. */
+/** A number as it is written in its unit; a dash for none. Units without a way of their own are plain. */
 export function show(value, unit = "plain") {
-  return value === null || value === undefined ? "–" : UNITS[unit](value);
+  return value === null || value === undefined ? "–" : (UNITS[unit] ?? UNITS.plain)(value);
+}
+
+/** A number on an axis: 1.5k, 20M. */
+export function compact(value) {
+  return value.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: 3 });
 }
 
 /** The same on an axis: no digits that say nothing. */

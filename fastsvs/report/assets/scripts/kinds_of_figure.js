@@ -1,5 +1,6 @@
-// The few kinds of figure. Each takes names and gives (head, shown) -> plots, empty when no run has the figures.
+// The few kinds of figure. Each takes names and gives (head, choice) -> plots, empty when no run has the figures.
 
+import { along } from "./along.js";
 import { spelled } from "./format.js";
 import {
   align,
@@ -15,13 +16,17 @@ import {
   spanOf,
 } from "./series.js";
 import { armColor, kindColor } from "./theme.js";
+import { unitOf } from "./units.js";
 
 /** One plot for each name, the experiments as lines; in a name `*` makes one plot for each that matches. */
-export function lines(patterns, { unit = "plain", zero = false, top, titles = {}, common = false } = {}) {
-  return (head, shown) => {
+export function lines(patterns, { zero = false, top, titles = {}, common = false } = {}) {
+  return (head, choice) => {
     const plots = [...named(head, patterns, titles)].flatMap(([name, title]) => {
-      const plot = overlay(armCurves(head, shown, (run) => curve(run, name)));
-      return plot ? [{ ...plot, title, name, unit, zero, top }] : [];
+      const plot = overlay(
+        armCurves(head, choice, (run) => curve(run, name)),
+        choice.span,
+      );
+      return plot ? [{ ...plot, title, name, unit: unitOf(name), zero, top }] : [];
     });
     return common ? onOneScale(plots) : plots;
   };
@@ -53,33 +58,35 @@ function named(head, patterns, titles) {
 
 /** The experiments over one another: a line each, over thin ones for its seeds. Of long runs the lines are running
  * means, over their steps in a faint line; what is read off is always the step's own value. */
-function overlay(found, dots = false) {
+function overlay(found, wanted, dots = false) {
   if (!found.length) return null;
-  const span = Math.max(...found.map(({ mean }) => spanOf(mean)));
+  const span = wanted ?? Math.max(...found.map(({ mean }) => spanOf(mean)));
   const seeds = found.flatMap(({ arm, seeds: curves, mean }) => {
     const line = { color: armColor(arm), width: 1, alpha: 0.35 };
-    if (curves.length > 1) return curves.map((each) => ({ ...line, curve: runningMean(each, span) }));
+    if (curves.length > 1)
+      return curves.map((each) => ({ ...line, curve: runningMean(each, span), own: each, name: each.name }));
     return span > 1 ? [{ ...line, curve: mean, width: 0.75, alpha: 0.22 }] : [];
   });
   const main = found.map(({ arm, label, mean }) => ({ curve: mean, color: armColor(arm), label, width: 2.25, dots }));
   const calm = main.map((each) => ({ ...each, curve: runningMean(each.curve, span) }));
-  const readings = align([...seeds, ...main]).series.map(({ values }) => values);
+  const own = [...seeds, ...main].map((each) => ({ curve: each.own ?? each.curve }));
+  const readings = align(own).series.map(({ values }) => values);
   return { ...align([...seeds, ...calm]), readings, span };
 }
 
 /** Held-out figures against steps, with the 95% interval where an experiment is a single run. */
 export function heldOut(wanted) {
-  return (head, shown) =>
+  return (head, choice) =>
     heldOutNames(head)
       .filter(wanted)
       .flatMap((name) => {
-        const found = armCurves(head, shown, (run) => heldOutCurve(run, name));
-        const plot = overlay(found, true);
+        const found = armCurves(head, choice, (run) => heldOutCurve(run, name));
+        const plot = overlay(found, 1, true);
         if (!plot) return [];
         const single = found.filter(({ seeds }) => seeds.length === 1);
-        const edges = single.flatMap(({ arm }) =>
+        const edges = single.flatMap(({ arm, seeds: [{ run }] }) =>
           ["high", "low"].map((field) => ({
-            curve: heldOutCurve(head.runs[head.arms[arm].runs[0]], name, field),
+            curve: along(heldOutCurve(run, name, field), [run], choice.axis),
             color: armColor(arm),
             width: 0,
           })),
@@ -91,21 +98,13 @@ export function heldOut(wanted) {
           color: armColor(arm),
           alpha: 0.13,
         }));
-        const unit = typeof firstHeldOut(head, name) === "object" ? "share" : unitOf(name);
+        const unit = unitOf(name);
         return [{ ...whole, bands, title: spelled(name), name, unit, zero: unit !== "share" }];
       });
 }
 
-function firstHeldOut(head, name) {
-  return head.runs.flatMap((run) => Object.values(run.evaluations)).find((result) => name in result)[name];
-}
-
-function unitOf(name) {
-  return { truncated: "share", unverified: "share", entropy_estimate: "nats" }[name] ?? "plain";
-}
-
 /** pass@k against k, first (dashed) and last evaluation. */
-export function passAgainstK(head, shown) {
+export function passAgainstK(head, { arms }) {
   const names = heldOutNames(head).filter((name) => /^pass@\d+$/.test(name));
   if (names.length < 3) return [];
   const ks = names.map((name) => Number(name.slice(5)));
@@ -114,7 +113,7 @@ export function passAgainstK(head, shown) {
     return dense(ks.map(Math.log2), values);
   };
   const [first, last] = [(values) => values[0], (values) => values[values.length - 1]].map((which) =>
-    armCurves(head, shown, at(which)),
+    armCurves(head, { arms, axis: "step" }, at(which)),
   );
   if (!last.length) return [];
   const line = (found, word, dash) =>
@@ -131,29 +130,38 @@ export function passAgainstK(head, shown) {
   return [{ ...plot, axis, title: "", name: "pass@k", unit: "share", zero: false }];
 }
 
-/** Parts on top of one another, one plot for each experiment. `read` gives the columns of a run. */
+const MARKS = [[2, 3], [6, 3], [10, 3, 2, 3], undefined];
+
+/** Parts on top of one another, or each a line with a mark of its own; one plot for each experiment. `read` gives the
+ * columns of a run. */
 export function stack(pattern, { unit = "count", order, read = (run) => run.metrics, accumulate = true } = {}) {
-  return (head, shown) => {
+  return (head, choice) => {
     const parts = order ?? matches(head, pattern);
     const name = (part) => pattern.replace("*", part);
-    return [...shown].flatMap((arm) => {
-      const only = new Set([arm]);
+    return [...choice.arms].flatMap((arm) => {
+      const only = { ...choice, arms: new Set([arm]) };
       const found = parts.map((part) => [
         part,
         armCurves(head, only, (run) => zerosFor(read(run), parts.map(name), name(part)))[0]?.mean,
       ]);
       const there = found.filter(([, mean]) => mean?.values.some((value) => value));
       if (!there.length) return [];
-      const tint = (part, index) => (accumulate ? partColor(part, index) : armColor(arm));
-      const flat = align(there.map(([part, mean], index) => ({ curve: mean, label: part, color: tint(part, index) })));
-      const piled = accumulate ? pile(flat) : flat;
-      const series = piled.series.map((each) => ({ ...each, width: 1, fill: accumulate ? undefined : 0.2 }));
-      const bands = accumulate ? layers(series) : [];
-      if (accumulate) series[0].fill = 0.8;
+      const flat = align(
+        there.map(([part, mean]) => ({ curve: mean, label: part, color: partColor(part, parts.indexOf(part)) })),
+      );
+      const about = { title: head.arms[arm].label, name: pattern, unit, zero: true };
+      if (!accumulate) return [{ ...flat, ...about, series: marked(flat.series, parts) }];
+      const piled = pile(flat);
+      const series = piled.series.map((each, index) => ({ ...each, width: 1, fill: index ? undefined : 0.8 }));
       const readings = flat.series.map((each) => each.values);
-      return [{ ...piled, series, bands, readings, title: head.arms[arm].label, name: pattern, unit, zero: true }];
+      return [{ ...piled, ...about, series, bands: layers(series), readings, stacked: true }];
     });
   };
+}
+
+/** Lines that can be told apart without their colours. */
+function marked(series, parts) {
+  return series.map((each) => ({ ...each, width: 2, dash: MARKS[parts.indexOf(each.label) % MARKS.length] }));
 }
 
 function partColor(part, index) {
@@ -185,9 +193,9 @@ function layers(series) {
 
 /** Quantiles over tokens: from the 10th to the 90th as a band, the median as a line, the 99th dotted. */
 export function quantiles(prefix) {
-  return (head, shown) => {
+  return (head, choice) => {
     const plots = matches(head, `${prefix}/*/p50`).map((kind) => {
-      const read = (quantile) => armCurves(head, shown, (run) => curve(run, `${prefix}/${kind}/${quantile}`));
+      const read = (quantile) => armCurves(head, choice, (run) => curve(run, `${prefix}/${kind}/${quantile}`));
       const medians = read("p50");
       const edges = [read("p90"), read("p10")];
       const series = [
@@ -217,7 +225,7 @@ export function quantiles(prefix) {
 
 /** Means by position: the first measured step (dashed) and the last. */
 export function profile(prefix, { unit, title }) {
-  return (head, shown) => {
+  return (head, { arms }) => {
     const buckets = matches(head, `${prefix}/*`)
       .map(Number)
       .sort((a, b) => a - b);
@@ -229,7 +237,7 @@ export function profile(prefix, { unit, title }) {
         names.map(([long, short]) => which((long in run.metrics ? curve(run, long) : curve(run, short)).values)),
       );
     const [first, last] = [(values) => values[0], (values) => values[values.length - 1]].map((which) =>
-      armCurves(head, shown, at(which)),
+      armCurves(head, { arms, axis: "step" }, at(which)),
     );
     const line = (found, word, dash) =>
       found.map(({ arm, label, mean }) => ({
@@ -247,19 +255,21 @@ export function profile(prefix, { unit, title }) {
 
 /** How many groups have so many correct samples, step by step: one plot for each experiment and kind. */
 export function histogram(prefix) {
-  return (head, shown) =>
-    [...shown].flatMap((arm) => {
+  return (head, choice) =>
+    [...choice.arms].flatMap((arm) => {
       const names = [...new Set(head.arms[arm].runs.flatMap((run) => Object.keys(head.runs[run].metrics)))];
       const found = names
         .filter((name) => name.startsWith(`${prefix}/`))
         .map((name) => name.slice(prefix.length + 1).split("/"));
       const kinds = [...new Set(found.map(([kind]) => kind))].sort(byKind);
-      return kinds.map((kind) => {
+      return kinds.flatMap((kind) => {
         const rows = 1 + Math.max(...found.filter(([each]) => each === kind).map(([, count]) => Number(count)));
         const all = Array.from({ length: rows }, (_, count) => `${prefix}/${kind}/${count}`);
         const counts = all.map(
-          (name) => armCurves(head, new Set([arm]), (run) => zerosFor(run.metrics, all, name))[0].mean,
+          (name) =>
+            armCurves(head, { ...choice, arms: new Set([arm]) }, (run) => zerosFor(run.metrics, all, name))[0]?.mean,
         );
+        if (counts.includes(undefined)) return [];
         const { x, series } = align(
           counts.map((each, count) => ({ curve: each, label: `${count} correct`, color: armColor(arm), width: 0 })),
         );

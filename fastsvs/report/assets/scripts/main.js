@@ -11,14 +11,17 @@ import { drawHeadline } from "./headline.js";
 import { follow } from "./live.js";
 import { drawNotices } from "./notices.js";
 import { drawPlanned } from "./planned.js";
+import { drawSections, startSections } from "./sections.js";
 import { drawSettings } from "./settings.js";
 import { asked, get, LIVE } from "./source.js";
 import { onTheme, startTheme } from "./theme.js";
+import { drawView } from "./view.js";
 
 const state = { head: null };
 
 async function start() {
   startTheme();
+  startSections();
   const head = LIVE ? (await asked("head")).value : await get("head");
   const browsers = [problemBrowser(state), answerBrowser()];
   await draw(head, browsers);
@@ -44,11 +47,14 @@ async function draw(head, [problems, answers]) {
   const perRun = await Promise.all(head.runs.map((_, index) => get(`groups/${index}`)));
   problems.fill(head, perRun);
   await answers.fill(head);
+  drawSections();
 }
 
 function redrawFigures() {
+  drawView(state.head, redrawFigures);
   drawLegend(state.head, redrawFigures);
   drawFigures(state.head);
+  drawSections();
 }
 
 /** How many responses are here, and how they were chosen when not all are. */

@@ -35,7 +35,7 @@ const PANELS = [
     about:
       "Correct among verified responses, before the filters: on problems of the data set, and on those that the policy wrote.",
     names: ["solve_rate/*"],
-    options: { unit: "share", zero: true, top: 1, common: true },
+    options: { zero: true, top: 1, common: true },
   },
   {
     section: "learning",
@@ -44,7 +44,7 @@ const PANELS = [
     about:
       "Of the next-token distribution at the sampling temperature, mean over response tokens. Collapse means that exploration ends.",
     names: ["policy/entropy", "policy/entropy/*"],
-    options: { unit: "nats", zero: true, common: true, titles: { "policy/entropy": "all" } },
+    options: { zero: true, common: true, titles: { "policy/entropy": "all" } },
   },
   {
     section: "learning",
@@ -77,7 +77,7 @@ const PANELS = [
     title: "Where new problems come from",
     about: "Half-solved problems of the step, and the correct responses to them, from which the policy writes.",
     names: ["underperforming", "contexts", "contexts_too_long"],
-    options: { unit: "count", zero: true },
+    options: { zero: true },
   },
   {
     section: "learning",
@@ -86,7 +86,7 @@ const PANELS = [
     about:
       "Responses that were not asked, because the answers before them came out alike; those to further contexts; and what is left, below 0 a debt.",
     names: ["budget/saved", "budget/spent", "budget/left"],
-    options: { unit: "count", zero: true },
+    options: { zero: true },
   },
   {
     section: "learning",
@@ -111,7 +111,7 @@ const PANELS = [
     about:
       "Log-probs of the rollout engine against those of the policy before the update; and of the policy before and after it.",
     names: ["policy/rollout_mismatch", "policy/rollout_mismatch_max", "policy/rollout_kl", "policy/approx_kl"],
-    options: { unit: "nats", zero: true },
+    options: { zero: true },
   },
   {
     section: "learning",
@@ -119,7 +119,7 @@ const PANELS = [
     title: "Tokens whose gradient is cut",
     about: "Share of response tokens beyond the limits of the loss and of the corrections.",
     names: ["policy/clip_fraction_*", "policy/ratio_cut", "policy/correction_limited"],
-    options: { unit: "share", zero: true },
+    options: { zero: true },
   },
   {
     section: "learning",
@@ -127,7 +127,7 @@ const PANELS = [
     title: "Truncated and unverified",
     about: "Responses that hit the token limit, and those whose check failed.",
     names: ["truncated/*", "unverified/*"],
-    options: { unit: "count", zero: true },
+    options: { zero: true },
   },
   ...PANELS_BELOW,
 ];

@@ -58,7 +58,7 @@ export const PANELS_BELOW = [
     title: "Diversity of answers",
     about: "Different final answers among the samples of a group, as a share.",
     names: ["dynamics/distinct_answers/*"],
-    options: { unit: "share", zero: true, common: true },
+    options: { zero: true, common: true },
   },
   {
     section: "dynamics",
@@ -66,7 +66,7 @@ export const PANELS_BELOW = [
     title: "Diversity of wording",
     about: "Different 4-grams of words among the responses of a group, as a share.",
     names: ["dynamics/distinct_text/*"],
-    options: { unit: "share", zero: true, common: true },
+    options: { zero: true, common: true },
   },
   {
     section: "dynamics",
@@ -74,7 +74,7 @@ export const PANELS_BELOW = [
     title: "Entropy of answers",
     about: "Of the final answers in a group: zero when all agree.",
     names: ["dynamics/answer_entropy/*"],
-    options: { unit: "nats", zero: true, common: true },
+    options: { zero: true, common: true },
   },
   {
     section: "dynamics",
@@ -83,7 +83,7 @@ export const PANELS_BELOW = [
     about:
       "Shares of what it wrote: problems that were valid, of these the rewarded and those unlike all others of the step; and how many of its word 3-grams the source lacks.",
     names: ["dynamics/variants_*", "dynamics/variant_novelty"],
-    options: { unit: "share", zero: true },
+    options: { zero: true },
   },
   {
     section: "dynamics",
@@ -100,7 +100,7 @@ export const PANELS_BELOW = [
     about:
       "Share of parameters that are what they were when the run began: bit for bit, as bf16 numbers, and within a tolerance.",
     names: ["dynamics/sparsity/*"],
-    options: { unit: "share" },
+    options: {},
   },
   {
     section: "dynamics",

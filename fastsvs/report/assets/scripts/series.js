@@ -2,6 +2,8 @@
 //
 // A curve is { steps, values }, gaps left out. A figure holds plots, a plot series over common steps.
 
+import { along } from "./along.js";
+
 /** The curve of one metric of one run. */
 export function curve(run, name, columns = run.metrics) {
   return dense(columns.step ?? [], columns[name] ?? []);
@@ -54,14 +56,30 @@ export function runningMean({ steps, values }, span) {
   return { steps, values: span > 1 ? values.map(around) : values };
 }
 
-/** For each shown experiment that has any of it: { arm, label, seeds: curves of its runs, mean }. */
-export function armCurves(head, shown, read) {
+/** For each experiment of the choice that has any of it: { arm, label, seeds: curves of its runs, mean }, along the
+ * axis of the choice. */
+export function armCurves(head, { arms, axis }, read) {
   return head.arms
-    .map((arm, index) => ({ arm: index, label: arm.label, seeds: arm.runs.map((run) => read(head.runs[run])) }))
-    .filter(({ arm }) => shown.has(arm))
-    .map((found) => ({ ...found, seeds: found.seeds.filter(({ steps }) => steps.length) }))
-    .filter(({ seeds }) => seeds.length)
-    .map((found) => ({ ...found, mean: found.seeds.length > 1 ? meanCurve(found.seeds) : found.seeds[0] }));
+    .map(({ label, runs }, arm) => ({ arm, label, runs: runs.map((run) => head.runs[run]) }))
+    .filter(({ arm }) => arms.has(arm))
+    .map((found) => ({ ...found, ...seedsOf(found.runs, axis, read) }))
+    .filter(({ seeds }) => seeds.length);
+}
+
+function seedsOf(runs, axis, read) {
+  const found = runs.map((run) => ({ run, curve: read(run) })).filter(({ curve: { steps } }) => steps.length);
+  const place = ({ run, curve: each }) => ({ ...along(each, [run], axis), name: run.name, run });
+  const seeds = found.map(place).filter(({ steps }) => steps.length);
+  if (seeds.length < 2) return { seeds, mean: seeds[0] };
+  const mean = meanCurve(found.map((each) => each.curve));
+  return {
+    seeds,
+    mean: along(
+      mean,
+      found.map(({ run }) => run),
+      axis,
+    ),
+  };
 }
 
 /** Series over the union of their steps: what a plot draws. */
