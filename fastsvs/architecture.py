@@ -1,13 +1,13 @@
 """What trainer and engines need to know of a Hugging Face model: shapes, rotary frequencies, and which layouts fit it.
 
-Supported: Qwen2 and Qwen2.5, Qwen3 (q/k norm), Llama 3 (its rope scaling too); tied or untied, grouped queries.
+Supported: the families of `fastsvs.families`, tied or untied, with grouped queries.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import lcm
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,22 +15,22 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from fastsvs import hub
-from fastsvs.config import PolicyConfig
 from fastsvs.errors import UserError
+from fastsvs.families import FAMILIES, Experts
 from fastsvs.shipped import elsewhere
 
-SUPPORTED = ("qwen2", "qwen3", "llama")
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 VOCABULARY_MULTIPLE = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A dense decoder with grouped-query attention, SwiGLU and RMSNorm."""
+    """A decoder with grouped-query attention, SwiGLU and RMSNorm, dense or with a mixture of experts in every layer."""
 
     layers: int
     hidden: int
     ffn: int
+    """Width of the feed-forward of a dense layer; 0 with experts, which have their own."""
     heads: int
     groups: int
     """Number of key/value heads; each serves `heads // groups` query heads."""
@@ -43,6 +43,27 @@ class Architecture:
     qk_norm: bool
     norm_epsilon: float
     initializer_range: float
+    experts: Experts | None = None
+    """Experts of each layer; None for a dense model."""
+
+    @classmethod
+    def load(cls, values: dict[str, Any]) -> Self:
+        """Return the architecture of what `dataclasses.asdict` made of it. Raises TypeError for anything else."""
+        experts = values.get("experts")
+        return cls(**values | {"experts": experts and Experts(**experts)})
+
+    @property
+    def active_ffn(self) -> int:
+        """Return the width of all feed-forwards of a layer that compute a token."""
+        experts = self.experts
+        return experts.active * experts.ffn + experts.shared_ffn if experts else self.ffn
+
+    @property
+    def tensor_sizes(self) -> dict[str, int]:
+        """Return what tensor parallelism cuts, by what it is called."""
+        width = self.experts.shared_ffn if self.experts else self.ffn
+        found = {"attention heads": self.heads, "key/value heads": self.groups}
+        return found | ({"feed-forward width": width} if width else {})
 
     def padded_vocabulary(self, tensor_parallel: int) -> int:
         """Return the number of rows of the embedding with padding: the same for all usual layouts, so that checkpoints
@@ -55,7 +76,8 @@ class Architecture:
         are targets of the head: 2 a token and weight, and attention over half the square. A backward pass takes twice
         as many."""
         attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.groups)
-        matrices = self.layers * (attention + 3 * self.hidden * self.ffn)
+        router = self.experts.count * self.hidden if self.experts else 0
+        matrices = self.layers * (attention + 3 * self.hidden * self.active_ffn + router)
         scores = self.layers * self.heads * self.head_dim * tokens
         return 2 * (tokens * (matrices + scores) + predicted * self.hidden * self.vocabulary)
 
@@ -75,66 +97,32 @@ def load_hf_config(path: str) -> PretrainedConfig:
 
 def read_architecture(hf: PretrainedConfig) -> Architecture:
     """Read the architecture. Raises UserError for a model that would be computed wrongly, or not at all."""
-    if hf.model_type not in SUPPORTED:
+    family = FAMILIES.get(hf.model_type)
+    if family is None:
         raise UserError(
-            f"{_file_of(hf)}: model type {hf.model_type!r} is not supported; supported: {', '.join(SUPPORTED)}"
+            f"{_file_of(hf)}: model type {hf.model_type!r} is not supported; supported: {', '.join(FAMILIES)}"
         )
     _reject_impossible_shapes(hf)
+    experts = family.experts(hf) if family.experts else None
+    if experts:
+        _reject_impossible_experts(hf, experts)
     _reject_unsupported_features(hf)
     return Architecture(
         layers=hf.num_hidden_layers,
         hidden=hf.hidden_size,
-        ffn=hf.intermediate_size,
+        ffn=0 if experts else hf.intermediate_size,
         heads=hf.num_attention_heads,
         groups=hf.num_key_value_heads,
         head_dim=_head_dim(hf),
         vocabulary=hf.vocab_size,
         max_positions=hf.max_position_embeddings,
         tied=bool(hf.tie_word_embeddings),
-        qkv_bias=hf.model_type == "qwen2",
-        qk_norm=hf.model_type == "qwen3",
+        qkv_bias=family.qkv_bias,
+        qk_norm=family.qk_norm,
         norm_epsilon=hf.rms_norm_eps,
         initializer_range=hf.initializer_range,
+        experts=experts,
     )
-
-
-def check_layout(architecture: Architecture, config: PolicyConfig, world_size: int | None = None) -> None:
-    """Raise UserError with every reason why the model cannot be split as `config` says, or else for a world of
-    processes over which the parts cannot be spread (None: one of any size)."""
-    tensor, pipeline = config.tensor_parallel, config.pipeline_parallel
-    faults = [
-        f"policy.{key}={parts} does not divide the model's {what} ({number}); "
-        f"possible: {', '.join(map(str, _divisors(number)))}"
-        for key, parts, what, number in (
-            ("tensor_parallel", tensor, "attention heads", architecture.heads),
-            ("tensor_parallel", tensor, "key/value heads", architecture.groups),
-            ("tensor_parallel", tensor, "feed-forward width", architecture.ffn),
-            ("pipeline_parallel", pipeline, "layers", architecture.layers),
-        )
-        if number % parts
-    ]
-    if faults:
-        raise UserError("\n".join(faults))
-    _check_recomputation(config, architecture.layers // pipeline)
-    if world_size is not None and world_size % (tensor * pipeline):
-        raise UserError(
-            f"policy.tensor_parallel={tensor} x policy.pipeline_parallel={pipeline} needs a multiple of "
-            f"{tensor * pipeline} processes, there are {world_size}: start with torchrun --nproc-per-node"
-        )
-
-
-def _check_recomputation(config: PolicyConfig, layers: int) -> None:
-    asked = config.recompute_layers
-    if config.recompute_method == "block" and asked > layers:
-        raise UserError(
-            f"policy.recompute_layers={asked} is more than the {layers} layers of a pipeline stage: with "
-            "policy.recompute_method=block it says how many of them are computed again"
-        )
-    if config.recompute_method == "uniform" and layers % asked:
-        raise UserError(
-            f"policy.recompute_layers={asked} does not divide the {layers} layers of a pipeline stage; "
-            f"possible: {', '.join(map(str, _divisors(layers)))}, or policy.recompute_method=block"
-        )
 
 
 def rotary_table(hf: PretrainedConfig, positions: int) -> Tensor:
@@ -199,6 +187,10 @@ def _reject_unsupported_features(hf: PretrainedConfig) -> None:
         faults.append("attention_bias=true (only Qwen2's bias on q, k and v)")
     if getattr(hf, "mlp_bias", False):
         faults.append("mlp_bias=true")
+    if not getattr(hf, "qkv_bias", True):
+        faults.append("qkv_bias=false (Qwen2's models with experts have it)")
+    if hf.model_type == "mixtral" and hf.sliding_window:
+        faults.append("sliding-window attention (set sliding_window to null)")
     if "sliding_attention" in (getattr(hf, "layer_types", None) or ()):
         faults.append("sliding-window attention (set use_sliding_window to false)")
     if hf.rope_parameters["rope_type"] not in STATIC_ROPE:
@@ -207,9 +199,23 @@ def _reject_unsupported_features(hf: PretrainedConfig) -> None:
         raise UserError(f"{_file_of(hf)} asks for what the trainer does not support: {'; '.join(faults)}")
 
 
+def _reject_impossible_experts(hf: PretrainedConfig, experts: Experts) -> None:
+    faults = []
+    if not all(type(size) is int and size >= 1 for size in (experts.count, experts.ffn)):
+        faults.append(f"{experts.count!r} experts of width {experts.ffn!r} (at least 1)")
+    elif type(experts.active) is not int or not 1 <= experts.active <= experts.count:
+        faults.append(f"num_experts_per_tok={experts.active!r} (1 to the {experts.count} experts of a layer)")
+    elif experts.active == 1 and experts.normalized:
+        faults.append("num_experts_per_tok=1 with weights divided by their sum (its router has no gradient)")
+    if type(experts.shared_ffn) is not int or experts.shared_ffn < 0:
+        faults.append(f"shared_expert_intermediate_size={experts.shared_ffn!r} (at least 0)")
+    if getattr(hf, "mlp_only_layers", None) or getattr(hf, "decoder_sparse_step", 1) != 1:
+        faults.append("dense layers between those with experts (mlp_only_layers, decoder_sparse_step other than 1)")
+    if getattr(hf, "router_jitter_noise", 0.0):
+        faults.append(f"router_jitter_noise={hf.router_jitter_noise} (only 0)")
+    if faults:
+        raise UserError(f"{_file_of(hf)} describes experts that the trainer does not support: {'; '.join(faults)}")
+
+
 def _file_of(hf: PretrainedConfig) -> str:
     return f"config.json of {hf.name_or_path or f'a {hf.model_type} model'}"
-
-
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]

@@ -19,7 +19,7 @@ from fastsvs.architecture import load_hf_config, read_architecture
 from fastsvs.cli import main
 from fastsvs.config import TrainJob, load
 from fastsvs.errors import UserError
-from fastsvs.policy import checkpoint
+from fastsvs.policy import Degrees, checkpoint
 from fastsvs.stored_run import checkpoints_in
 from fastsvs.training import SaveSchedule, saving
 
@@ -84,7 +84,7 @@ def test_fine_tuning_is_saved_by_time(fastsvs, tmp_path: Path, processes: int) -
     assert list(checkpoints_in(tmp_path / "run" / "checkpoints")) == [1, 2, 3]
 
 
-EACH = checkpoint.state_bytes(read_architecture(load_hf_config(str(ROOT / "models" / "tiny"))), 1)
+EACH = checkpoint.state_bytes(read_architecture(load_hf_config(str(ROOT / "models" / "tiny"))), Degrees())
 
 
 @pytest.mark.parametrize(

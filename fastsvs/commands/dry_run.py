@@ -8,13 +8,15 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers.core_model_loading import revert_weight_conversion
 
 from fastsvs import config, distributed
-from fastsvs.architecture import Architecture, check_layout, read_architecture
+from fastsvs.architecture import Architecture, read_architecture
 from fastsvs.commands import evaluate, self_improve, sft
 from fastsvs.config import EvalJob, PolicyConfig, SelfJob, SftJob, TrainJob
 from fastsvs.errors import UserError
 from fastsvs.files import free_bytes, in_words
+from fastsvs.layout_checks import check_layout
 from fastsvs.plan import (
     GIB,
     Cluster,
@@ -27,7 +29,7 @@ from fastsvs.plan import (
     total,
     total_parameters,
 )
-from fastsvs.policy import checkpoint, hf_shapes
+from fastsvs.policy import Degrees, checkpoint, hf_shapes
 from fastsvs.rollout import read_nodes
 from fastsvs.training import preflight
 
@@ -90,7 +92,9 @@ def check_tensors(hf: PretrainedConfig, architecture: Architecture) -> None:
     UserError where it does not."""
     with torch.device("meta"):
         reference = AutoModelForCausalLM.from_config(hf)
-    theirs = {name: tuple(tensor.shape) for name, tensor in reference.named_parameters()}
+    # Under the names of its files: in memory transformers stacks the experts of a layer.
+    tensors = revert_weight_conversion(reference, dict(reference.named_parameters()))
+    theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     ours = hf_shapes(architecture)
     wrong = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     if wrong:
@@ -134,7 +138,7 @@ def _memory_facts(architecture: Architecture, policy: PolicyConfig, processes: i
 
 
 def _disk_fact(job: TrainJob | SftJob | SelfJob, architecture: Architecture) -> str:
-    each, free = checkpoint.state_bytes(architecture, job.policy.tensor_parallel), free_bytes(Path(job.run.dir))
+    each, free = checkpoint.state_bytes(architecture, Degrees.of(job.policy)), free_bytes(Path(job.run.dir))
     return (
         f"disk: {in_words(each)} a checkpoint, up to {job.run.keep_checkpoints + 1} at a time; "
         f"{'an unknown number of bytes' if free is None else in_words(free)} free in run.dir as seen from here"

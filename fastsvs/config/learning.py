@@ -105,11 +105,19 @@ class PolicyConfig(Section):
     """The trained model on its devices: layout, precision, memory and optimizer."""
 
     tensor_parallel: int = Field(1, ge=1)
-    """Number of ranks that share each layer; it must divide attention heads, key/value heads and feed-forward width."""
+    """Number of ranks that share each layer; it must divide attention heads, key/value heads and feed-forward width (of
+    an expert only where it computes every token)."""
     pipeline_parallel: int = Field(1, ge=1)
     """Number of pipeline stages; it must divide the number of layers."""
     sequence_parallel: bool = True
-    """Sharding of activations along the sequence; with `tensor_parallel: 1` it has no effect."""
+    """Sharding of activations along the sequence; with `tensor_parallel: 1` it has no effect. Experts need it."""
+    expert_parallel: int = Field(1, ge=1)
+    """Number of ranks that share out the experts of each layer, of those that hold the stage; it must divide the number
+    of experts. Each token goes to the ranks of its experts and back (all-to-all). Experts are never cut:
+    `tensor_parallel` is about everything else."""
+    aux_loss_coefficient: float = Field(0.0, ge=0)
+    """Weight of the loss that evens out the experts' load (Switch Transformer; 1 is the loss of an even load), averaged
+    over layers' tokens and summed over layers; 0 turns it off. Only for models with experts."""
     dtype: Literal["bf16", "fp32"] = "bf16"
     """Precision of weights and activations: `bf16`, with fp32 master weights in the optimizer, or `fp32`."""
     recompute: Literal["none", "all_but_attention", "full"] = "full"

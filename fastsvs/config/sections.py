@@ -15,7 +15,7 @@ MATH_SUFFIX = " Please reason step by step, and put your final answer within \\b
 
 
 class ModelConfig(Section):
-    """A model: a decoder of the shape of Qwen2, Qwen2.5, Qwen3 (dense) or Llama 3."""
+    """A model: a decoder of one of the families in docs/models.md."""
 
     path: InputPath
     """Hugging Face folder or hub id with config.json, weights and tokenizer."""
@@ -27,7 +27,7 @@ class ModelConfig(Section):
 
 
 class TrainedModelConfig(ModelConfig):
-    """The policy that a run trains: a decoder of the shape of Qwen2, Qwen2.5, Qwen3 (dense) or Llama 3."""
+    """The policy that a run trains: a decoder of one of the families in docs/models.md."""
 
     from_run: InputPath | None = None
     """Run folder, for its newest checkpoint, or one checkpoint, of a model of the same shape: the run begins with its

@@ -81,9 +81,14 @@ def layer_bytes(architecture: Architecture, layout: Layout, shares_prompts: bool
     inputs = 2 * a.hidden * width / layout.sequence
     projected = (a.heads + 2 * a.groups) * a.head_dim * width / layout.tensor  # values are a view of it
     rotated = (a.heads + a.groups) * a.head_dim * width / layout.tensor
-    gated = 3 * a.ffn * width / layout.tensor
+    gated = (3 * a.active_ffn + _dispatched(a)) * width / layout.tensor
     output = _attention_output(a, layout, shares_prompts)
     return norms + inputs + projected + rotated + output + gated + _head_norms(a, layout)
+
+
+def _dispatched(a: Architecture) -> int:
+    """Return the values that the experts of a token get and give, where there are some. The load is taken as even."""
+    return 2 * a.experts.active * a.hidden if a.experts else 0
 
 
 def head_bytes(architecture: Architecture, layout: Layout, rows: int) -> float:
@@ -126,9 +131,11 @@ def _head_norms(a: Architecture, layout: Layout) -> float:
 def _gradients(a: Architecture, layout: Layout) -> float:
     """Return the bytes of gradients alive at once in a layer's backward pass, for each token: of the gated projection,
     and of its input, which is whole on every rank."""
-    return layout.width * (2 * a.ffn / layout.tensor + 2 * a.hidden)
+    return layout.width * ((2 * a.active_ffn + _dispatched(a)) / layout.tensor + 2 * a.hidden)
 
 
 def _largest(a: Architecture, layout: Layout) -> float:
     """Return the bytes of a layer's largest gradient of a weight, before it is added to the buffer."""
-    return 2 * a.ffn * a.hidden * layout.width / layout.tensor
+    expert = a.experts.ffn if a.experts else 0
+    cut = a.experts.shared_ffn if a.experts else a.ffn
+    return 2 * max(cut / layout.tensor, expert) * a.hidden * layout.width

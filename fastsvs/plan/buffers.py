@@ -8,7 +8,7 @@ from math import lcm, prod
 
 from fastsvs.architecture import Architecture
 from fastsvs.plan.layout import Layout
-from fastsvs.policy import hf_shapes, megatron_shapes
+from fastsvs.policy import Degrees, hf_shapes, megatron_shapes
 
 START, BUCKET = 64, 128
 """Multiples of values at which a parameter and a bucket begin (Megatron-core 0.16, `param_and_grad_buffer.py`)."""
@@ -24,6 +24,8 @@ class Buffers:
     """Number of the rank's parameters, without padding."""
     weights: int
     gradients: int
+    owned: int
+    """Number of values whose optimizer state is on the rank, with padding."""
     masters: int
     """Bytes of fp32 masters; 0 where the weights are fp32 and masters at once."""
     moments: int
@@ -34,19 +36,28 @@ class Buffers:
 
 
 def stage_buffers(architecture: Architecture, layout: Layout, stage: int) -> Buffers:
-    """Return the buffers of each rank of a pipeline stage."""
-    shapes = megatron_shapes(architecture, layout.tensor, layout.pipeline, stage)
+    """Return the buffers of each rank of a stage. Experts have buffers of their own, shared by fewer ranks."""
+    shapes = megatron_shapes(architecture, Degrees(layout.tensor, layout.pipeline, layout.expert), stage)
     sizes = {name: prod(shape) for name, shape in shapes.items()}
-    multiple = lcm(layout.data, BUCKET)
-    padded = sum(-(-sum(map(_started, bucket)) // multiple) * multiple for bucket in _buckets(sizes, architecture))
-    share = padded // layout.data
+    experts = {name: size for name, size in sizes.items() if ".experts." in name}
+    dense = {name: size for name, size in sizes.items() if name not in experts}
+    padded, owned = _padded(dense, architecture, layout.data)
+    more, own = _padded(experts, architecture, layout.tensor * layout.data // layout.expert) if experts else (0, 0)
     return Buffers(
         parameters=sum(sizes.values()),
-        weights=padded * layout.width,
-        gradients=padded * FP32,
-        masters=share * FP32 if layout.width < FP32 else 0,
-        moments=share * MOMENT_BYTES,
+        weights=(padded + more) * layout.width,
+        gradients=(padded + more) * FP32,
+        owned=owned + own,
+        masters=(owned + own) * FP32 if layout.width < FP32 else 0,
+        moments=(owned + own) * MOMENT_BYTES,
     )
+
+
+def _padded(sizes: dict[str, int], architecture: Architecture, ranks: int) -> tuple[int, int]:
+    """Return the values of the buffers of some parameters with padding, and those that each of `ranks` ranks owns."""
+    multiple = lcm(ranks, BUCKET)
+    padded = sum(-(-sum(map(_started, bucket)) // multiple) * multiple for bucket in _buckets(sizes, architecture))
+    return padded, padded // ranks
 
 
 def total_parameters(architecture: Architecture) -> int:
@@ -54,16 +65,23 @@ def total_parameters(architecture: Architecture) -> int:
     return sum(map(prod, hf_shapes(architecture).values()))
 
 
+def active_parameters(architecture: Architecture) -> int:
+    """Return the number of parameters that compute a token: all but those of the experts that are not its own."""
+    experts = architecture.experts
+    idle = (experts.count - experts.active) * 3 * experts.ffn if experts else 0
+    return total_parameters(architecture) - architecture.layers * architecture.hidden * idle
+
+
 def checkpoint_bytes(architecture: Architecture) -> int:
     """Return the bytes of a checkpoint's values: fp32 masters and moments of every parameter, with no padding but that
     of the vocabulary."""
-    shapes = megatron_shapes(architecture, 1, 1, 0)
+    shapes = megatron_shapes(architecture, Degrees(), 0)
     return sum(map(prod, shapes.values())) * (FP32 + MOMENT_BYTES)
 
 
 def snapshot_bytes(architecture: Architecture, layout: Layout, stage: int) -> int:
     """Return the bytes that a rank of a stage at most copies into host memory for a checkpoint."""
-    return stage_buffers(architecture, layout, stage).gradients // FP32 // layout.data * (FP32 + MOMENT_BYTES)
+    return stage_buffers(architecture, layout, stage).owned * (FP32 + MOMENT_BYTES)
 
 
 def _started(size: int) -> int:

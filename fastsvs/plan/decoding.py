@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import TrainJob
-from fastsvs.plan.buffers import total_parameters
+from fastsvs.plan.buffers import active_parameters, total_parameters
 from fastsvs.plan.engine import EngineMemory
 from fastsvs.plan.hardware import Hardware
 from fastsvs.plan.ledger import Line, assumed
@@ -46,15 +46,15 @@ def decode_curve(
     """Return the seconds of a decode step by the number of sequences in it, each with `context` tokens on average and
     `sampling` seconds of its own, and of taking in one with a prompt of `prompt` tokens."""
     a = architecture
-    parameters = total_parameters(a)
+    parameters, active = total_parameters(a), active_parameters(a)
     cache = 2 * a.layers * max(a.groups, devices) * a.head_dim * width * context
     read, multiplied = devices * hardware.hbm.value, devices * hardware.gemm.value
 
     def seconds(sequences: int) -> float:
-        products = max(parameters * width / read, sequences * 2 * parameters / multiplied)
+        products = max(parameters * width / read, sequences * 2 * active / multiplied)
         return FIXED_SECONDS + products + sequences * (cache / read + sampling)
 
-    return Curve(POINTS, tuple(map(seconds, POINTS)), admission=2 * parameters * prompt / multiplied)
+    return Curve(POINTS, tuple(map(seconds, POINTS)), admission=2 * active * prompt / multiplied)
 
 
 def decoder_of(job: TrainJob, memory: EngineMemory, servers: int, ranks: int, context: float) -> Decoder:

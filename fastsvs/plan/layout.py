@@ -66,6 +66,8 @@ class Layout:
     width: int
     """Bytes of a weight or an activation."""
     device: DeviceKind
+    expert: int = 1
+    """Number of ranks that share out the experts, of those of a stage."""
 
     @property
     def ranks(self) -> int:
@@ -92,4 +94,5 @@ def layout_of(policy: PolicyConfig, processes: int | None, device: DeviceKind) -
         shards_sequence=policy.sequence_parallel and policy.tensor_parallel > 1,
         width=BYTES[policy.dtype],
         device=device,
+        expert=policy.expert_parallel,
     )

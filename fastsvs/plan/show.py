@@ -37,6 +37,7 @@ def show(plan: JobPlan, better: Sequence[Proposal], compared: Sequence[Compared]
     layout, notes = plan.memory.layout, Notes()
     parts = [
         f"layout: TP {layout.tensor} x PP {layout.pipeline} x DP {layout.data}",
+        *_experts(plan),
         *_memory(plan, notes),
         *_time(plan, notes),
         *_findings(plan),
@@ -46,6 +47,15 @@ def show(plan: JobPlan, better: Sequence[Proposal], compared: Sequence[Compared]
         *notes.lines(),
     ]
     return "\n".join(parts)
+
+
+def _experts(plan: JobPlan) -> list[str]:
+    """Return what a model with experts is, for which parameters and those of a token are two numbers."""
+    total, active, expert = plan.parameters, plan.active_parameters, plan.memory.layout.expert
+    if active == total:
+        return []
+    shared = f"experts over EP {expert}" if expert > 1 else "all experts on every rank of a stage"
+    return [f"parameters: {total / 1e9:.2f}e9, of which {active / 1e9:.2f}e9 compute a token; {shared}"]
 
 
 def table(proposals: Sequence[Proposal]) -> str:
@@ -59,7 +69,13 @@ def as_json(plan: JobPlan, better: Sequence[Proposal], compared: Sequence[Compar
     """Return the plan in JSON values: bytes and seconds."""
     memory, time = plan.memory, plan.time
     return {
-        "layout": {"tensor": memory.layout.tensor, "pipeline": memory.layout.pipeline, "data": memory.layout.data},
+        "layout": {
+            "tensor": memory.layout.tensor,
+            "pipeline": memory.layout.pipeline,
+            "data": memory.layout.data,
+            "expert": memory.layout.expert,
+        },
+        "parameters": {"total": plan.parameters, "active": plan.active_parameters},
         "capacity": memory.capacity,
         "memory": {moment: _lines(lines) for moment, lines in memory.moments.items()},
         "ranks": [_lines(rank.learning) for rank in memory.ranks],

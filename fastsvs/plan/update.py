@@ -11,7 +11,7 @@ import numpy as np
 from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
 from fastsvs.plan.activations import recomputed_layers
-from fastsvs.plan.buffers import stage_buffers
+from fastsvs.plan.buffers import FP32, stage_buffers
 from fastsvs.plan.hardware import Hardware, Rate
 from fastsvs.plan.layout import Layout
 from fastsvs.plan.ledger import Line, assumed, calibrated, total
@@ -137,6 +137,7 @@ def pass_lines(
         Line("element-wise", sums[2], calibrated(TRAINER_RESULTS)),
         _tensor_messages(architecture, layout, machine, busiest, kind),
         _stage_messages(architecture, layout, machine, busiest, kind),
+        _expert_messages(architecture, layout, machine, busiest, kind),
         Line("head", sums[3], hardware.gemm.basis),
         Line("waiting for the host", idle * len(busiest), hardware.row.basis),
     ]
@@ -152,7 +153,7 @@ def optimizer_lines(architecture: Architecture, layout: Layout, machine: Machine
         (stage_buffers(architecture, layout, stage) for stage in range(layout.pipeline)), key=lambda b: b.weights
     )
     span = data_span(layout)
-    share = buffers.gradients / layout.data
+    share = buffers.owned * FP32
     moved = 2 * buffers.state + 3 * share + 2 * buffers.gradients  # read and written; gradients zeroed and their norm
     lines = [
         machine.message("gradients to their owners", "reduce-scatter", buffers.gradients, layout.data, span),
@@ -185,14 +186,23 @@ def _stage_messages(a: Architecture, layout: Layout, machine: Machine, rows: Seq
     return machine.message("messages between stages", "point-to-point", mean, 2, stage_span(layout), count)
 
 
+def _expert_messages(a: Architecture, layout: Layout, machine: Machine, rows: Sequence[RowWork], kind: Pass) -> Line:
+    """Return what tokens take to their experts and back, as often as the layer's products are computed. An all-to-all
+    sends as much as an all-gather of what it moves."""
+    mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * layout.width / layout.tensor
+    slots = mean * (a.experts.active if a.experts else 0)
+    count = 2 * kind.products * layout.layers(a) * len(rows)
+    return machine.message("tokens to experts and back", "all-gather", slots, layout.expert, layout.expert, count)
+
+
 def _seconds(a: Architecture, layout: Layout, machine: Machine, row: RowWork, kind: Pass) -> tuple[float, ...]:
     """Return what a row takes on the slowest stage: products, attention, element-wise, head."""
     hardware, layers = machine.hardware, layout.layers(a)
-    matrices = a.hidden * a.head_dim * (2 * a.heads + 2 * a.groups) + 3 * a.hidden * a.ffn
+    matrices = a.hidden * a.head_dim * (2 * a.heads + 2 * a.groups) + 3 * a.hidden * a.active_ffn
     products = 2 * row.tokens * matrices * layers / layout.tensor
     scores = 2 * row.squares * a.heads * a.head_dim * layers / layout.tensor
     heads = (a.heads + a.groups) * a.head_dim * (2 + 2 * a.qk_norm)
-    moved = layout.width * (10 * a.hidden / layout.sequence + (heads + 3 * a.ffn) / layout.tensor)
+    moved = layout.width * (10 * a.hidden / layout.sequence + (heads + 3 * a.active_ffn) / layout.tensor)
     logits = row.predicted * a.padded_vocabulary(layout.tensor) / layout.tensor
     return (
         kind.products * products / hardware.gemm.value,

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from fastsvs.architecture import Architecture, check_layout
+from fastsvs.architecture import Architecture
 from fastsvs.config import TrainJob
 from fastsvs.errors import UserError
+from fastsvs.layout_checks import check_layout
+from fastsvs.plan.buffers import active_parameters, total_parameters
 from fastsvs.plan.hardware import Hardware
 from fastsvs.plan.job import MemoryPlan, plan_memory
 from fastsvs.plan.layout import Cluster
@@ -44,6 +46,10 @@ class JobPlan:
     memory: MemoryPlan
     time: TimePlan
     findings: Sequence[Finding]
+    parameters: int
+    """Number of parameters of the model."""
+    active_parameters: int
+    """Number of parameters that compute a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ def plan_job(architecture: Architecture, job: TrainJob, machines: Machines, samp
     time = plan_time(architecture, job, machines.cluster, machines.machine, sampled, memory)
     servers = machines.cluster.servers(job.rollout, machines.hardware.kind)
     found = [*memory_findings(job, memory), *time_findings(job, time), *connection_findings(job, servers)]
-    return JobPlan(memory, time, found)
+    return JobPlan(memory, time, found, total_parameters(architecture), active_parameters(architecture))
 
 
 def proposals(

@@ -11,10 +11,12 @@ warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is depreca
 warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
 
 with lean_imports():
-    from fastsvs.architecture import Architecture, check_layout, load_hf_config, read_architecture
+    from fastsvs.architecture import Architecture, load_hf_config, read_architecture
+    from fastsvs.layout_checks import check_layout
     from fastsvs.policy import checkpoint
     from fastsvs.policy.bundles import Sizes, plan_rows
     from fastsvs.policy.companions import base_of, keep_base, write_companions
+    from fastsvs.policy.degrees import Degrees
     from fastsvs.policy.export import save_hf
     from fastsvs.policy.mapping import hf_shapes, megatron_shapes
     from fastsvs.policy.merge_plan import MergePlan
@@ -30,6 +32,7 @@ with lean_imports():
 __all__ = [
     "DTYPES",
     "Architecture",
+    "Degrees",
     "MergePlan",
     "Offload",
     "Policy",

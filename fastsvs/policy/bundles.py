@@ -68,13 +68,15 @@ class Sizes:
         """Return the number of tokens that a row holds for this bundle."""
         return int(self.prompts[bundle[0]] + self.responses[bundle].sum())
 
+    def kept(self, rows: Iterable[Sequence[int]]) -> int:
+        """Return the number of tokens that these rows of samples hold."""
+        return sum(self.tokens(bundle) for row in rows for bundle in self.bundles(row))
+
     def saved(self, rows: Iterable[Sequence[int]]) -> float:
         """Return the share of the tokens of whole samples that these rows of samples do without; 0 without samples."""
-        whole = kept = 0
-        for row in rows:
-            whole += int(self.prompts[row].sum() + self.responses[row].sum())
-            kept += sum(map(self.tokens, self.bundles(row)))
-        return 1 - kept / whole if whole else 0.0
+        listed = list(rows)
+        whole = sum(int(self.prompts[row].sum() + self.responses[row].sum()) for row in listed)
+        return 1 - self.kept(listed) / whole if whole else 0.0
 
 
 def plan_rows(

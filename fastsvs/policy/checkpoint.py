@@ -76,7 +76,7 @@ def verify(path: Path) -> int:
     with _damaged(path):
         manifest = read_manifest(path)
         try:
-            architecture = Architecture(**manifest.architecture)
+            architecture = Architecture.load(manifest.architecture)
         except TypeError as error:
             raise UserError(f"{MANIFEST} describes no model of this version: {error}") from error
         _open(path, manifest, architecture)
@@ -100,7 +100,7 @@ def load(policy: Policy, path: Path) -> dict[str, Any]:
 
     def plan() -> list[int]:
         index = _open(path, manifest, policy.architecture)
-        planned.append(Restoration(policy, index, manifest.tensor_parallel, manifest.updates))
+        planned.append(Restoration(policy, index, manifest.degrees, manifest.updates))
         reads = planned[0].reads
         return [sum(len(read.into) for read in reads.get(number, ())) for number in range(len(files))]
 
@@ -132,14 +132,14 @@ def open_masters(path: Path, architecture: Architecture) -> tuple[int, SavedTens
     with _damaged(path):
         index = _open(path, manifest, architecture)
     trust = _hash_in_background(path, manifest.files) if distributed.is_main() else None
-    return manifest.step, SavedTensors(index, MASTER, architecture, manifest.tensor_parallel, trust)
+    return manifest.step, SavedTensors(index, MASTER, architecture, manifest.degrees, trust)
 
 
 def _open(path: Path, manifest: Manifest, architecture: Architecture) -> PieceIndex:
     """Read the files' headers, and check that they hold the whole state."""
     check_sizes(path, manifest)
     index = PieceIndex([path / name for name in sorted(manifest.files)])
-    index.check(architecture, manifest.tensor_parallel, manifest.updates)
+    index.check(architecture, manifest.degrees, manifest.updates)
     return index
 
 

@@ -7,7 +7,7 @@ an AMD core unused. GPU runs never import this file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -81,20 +81,42 @@ def _run_backward(
 
 def _suits_onednn(left: Tensor, right: Tensor) -> bool:
     """Check whether oneDNN's operator can compute this fp32 product. The operator has no gradient of its own, so it
-    serves only the inside of autograd functions and passes without gradients."""
+    serves only the inside of autograd functions and passes without gradients; and it knows no empty ones, such as those
+    of an expert without tokens."""
     tracked = torch.is_grad_enabled() and (left.requires_grad or right.requires_grad)
     plain = left.dtype == right.dtype == torch.float32 and left.ndim >= 2 and right.ndim == 2
-    return _ONEDNN and plain and not tracked
+    return _ONEDNN and plain and not tracked and left.numel() > 0 and right.numel() > 0
 
 
 def _names_cuda(device: object) -> bool:
     return isinstance(device, int) or str(device).startswith("cuda")
 
 
+class _Stream:
+    """Stand-in for a CUDA stream and its events: on a CPU all that was asked for is done already."""
+
+    def wait_stream(self, _: _Stream) -> None: ...
+
+    def record_event(self) -> _Stream:
+        return self
+
+    def synchronize(self) -> None: ...
+
+
+def _as_on_cpu(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -> Any:
+    """Return what Megatron makes of a tensor that it moves to the CPU; it leaves one that is there already as it is."""
+    return tensor.numpy() if as_numpy and isinstance(tensor, Tensor) else tensor
+
+
 def _replacements() -> list[tuple[Any, str, Any]]:
     from megatron.core.tensor_parallel import random
+    from megatron.core.transformer.moe import token_dispatcher
 
     return [
+        (torch.cuda, "Stream", _Stream),
+        (torch.cuda, "current_stream", _Stream),
+        (torch.cuda, "stream", lambda _: nullcontext()),
+        (token_dispatcher, "maybe_move_tensor_to_cpu", _as_on_cpu),
         (torch.cuda, "current_device", lambda: "cpu"),
         (torch.cuda, "synchronize", lambda *_: None),
         (torch.cuda, "manual_seed", torch.manual_seed),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fastsvs.errors import UserError
+from fastsvs.policy.degrees import Degrees
 from fastsvs.stored_run import checkpoint_name
 
 FORMAT = 1
@@ -45,6 +46,12 @@ class Manifest(Strict):
     tensor_parallel: Annotated[int, Field(ge=1, le=LARGEST)]
     updates: Count
     files: Annotated[dict[FileName, FileFacts], Field(min_length=1)]
+
+    @property
+    def degrees(self) -> Degrees:
+        """Return the degrees of parallelism that the shards in the files depend on: neither stages nor the dealing of
+        experts do."""
+        return Degrees(self.tensor_parallel)
 
 
 def read_manifest(path: Path) -> Manifest:

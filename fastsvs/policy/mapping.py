@@ -5,6 +5,9 @@ one dimension, then merges the cuts, so that reading a checkpoint touches only w
 
     linear_qkv  rows are, per key/value group, [its query heads, key, value]; the bias alike
     linear_fc1  rows are [gate, up]
+
+Each expert is a parameter of its own. Expert parallelism deals the experts of a layer to its ranks, so that a
+checkpoint does not know of it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ import torch
 from torch import Tensor
 
 from fastsvs.architecture import Architecture
+from fastsvs.families import DENSE, NAMINGS, Experts
+from fastsvs.policy.degrees import Degrees
 
 Shape = tuple[int, ...]
 
@@ -36,14 +41,16 @@ class Entry:
     """One Megatron parameter, and the Hugging Face tensors that it is merged from."""
 
     name: str
-    """Name of the parameter, with its stage's own layer numbers."""
+    """Name of the parameter, with its stage's own numbers of layers, and its rank's own of experts."""
     stage: int
     """Pipeline stage that holds the parameter."""
     sources: tuple[str, ...]
     """Hugging Face names, in the order in which they are merged."""
     cut: int | None = None
-    """Dimension that tensor parallelism cuts; None for a replicated parameter."""
+    """Dimension that tensor parallelism cuts, of all but experts; None for a replicated parameter."""
     merge: Merge = Merge.SINGLE
+    expert_rank: int | None = None
+    """Expert-parallel rank that holds an expert's parameter, whole; None for a parameter that is no expert's."""
     copy: bool = False
     """Flag of a second place of a tensor that another entry owns: it is loaded, but never read back."""
 
@@ -65,34 +72,70 @@ def hf_shapes(architecture: Architecture) -> dict[str, Shape]:
             shapes[f"{layer}.self_attn.k_norm.weight"] = (a.head_dim,)
         shapes[f"{layer}.self_attn.o_proj.weight"] = (a.hidden, query)
         shapes[f"{layer}.post_attention_layernorm.weight"] = (a.hidden,)
-        shapes[f"{layer}.mlp.gate_proj.weight"] = (a.ffn, a.hidden)
-        shapes[f"{layer}.mlp.up_proj.weight"] = (a.ffn, a.hidden)
-        shapes[f"{layer}.mlp.down_proj.weight"] = (a.hidden, a.ffn)
+        shapes |= {f"{layer}.{name}": shape for name, shape in _feed_forward_shapes(a).items()}
     shapes["model.norm.weight"] = (a.hidden,)
     if not a.tied:
         shapes[HEAD] = (a.vocabulary, a.hidden)
     return shapes
 
 
-def entries(architecture: Architecture, pipeline_parallel: int) -> Iterator[Entry]:
-    """Yield all Megatron parameters of all stages, in the order of the network."""
-    last = pipeline_parallel - 1
+def _feed_forward_shapes(architecture: Architecture) -> dict[str, Shape]:
+    hidden, experts = architecture.hidden, architecture.experts
+
+    def gated(names: tuple[str, str, str], ffn: int) -> dict[str, Shape]:
+        return dict(zip(names, ((ffn, hidden), (ffn, hidden), (hidden, ffn)), strict=True))
+
+    if experts is None:
+        return gated(DENSE, architecture.ffn)
+    naming = NAMINGS[experts.naming]
+    shapes: dict[str, Shape] = {naming.router: (experts.count, hidden)}
+    for number in range(experts.count):
+        shapes |= gated(naming.expert(number), experts.ffn)
+    if experts.shared_ffn:
+        shapes |= gated(naming.shared(), experts.shared_ffn) | {naming.shared_gate: (1, hidden)}
+    return shapes
+
+
+def entries(architecture: Architecture, degrees: Degrees) -> Iterator[Entry]:
+    """Yield all Megatron parameters of all stages and expert-parallel ranks, in the order of the network."""
+    last = degrees.pipeline - 1
     yield Entry("embedding.word_embeddings.weight", 0, (EMBEDDING,), cut=0)
     for layer in range(architecture.layers):
-        yield from _layer_entries(architecture, layer, architecture.layers // pipeline_parallel)
+        yield from _layer_entries(architecture, layer, degrees)
     yield Entry("decoder.final_layernorm.weight", last, ("model.norm.weight",))
     if not architecture.tied:
         yield Entry("output_layer.weight", last, (HEAD,), cut=0)
-    elif pipeline_parallel > 1:
+    elif degrees.pipeline > 1:
         yield Entry("output_layer.weight", last, (EMBEDDING,), cut=0, copy=True)
 
 
-def _layer_entries(architecture: Architecture, layer: int, layers_per_stage: int) -> Iterator[Entry]:
-    stage, local = divmod(layer, layers_per_stage)
+def _layer_entries(architecture: Architecture, layer: int, degrees: Degrees) -> Iterator[Entry]:
+    stage, local = divmod(layer, architecture.layers // degrees.pipeline)
     hf, megatron = f"model.layers.{layer}", f"decoder.layers.{local}"
 
-    def entry(name: str, *sources: str, cut: int | None = None, merge: Merge = Merge.SINGLE) -> Entry:
-        return Entry(f"{megatron}.{name}", stage, tuple(f"{hf}.{s}" for s in sources), cut, merge)
+    def entry(
+        name: str,
+        *sources: str,
+        cut: int | None = None,
+        merge: Merge = Merge.SINGLE,
+        expert_rank: int | None = None,
+    ) -> Entry:
+        return Entry(f"{megatron}.{name}", stage, tuple(f"{hf}.{s}" for s in sources), cut, merge, expert_rank)
+
+    def gated(place: str, names: tuple[str, str, str], expert_rank: int | None = None) -> Iterator[Entry]:
+        gate, up, down = names
+        yield entry(f"{place}.linear_fc1.weight", gate, up, cut=0, merge=Merge.STACK, expert_rank=expert_rank)
+        yield entry(f"{place}.linear_fc2.weight", down, cut=1, expert_rank=expert_rank)
+
+    def mixture(experts: Experts) -> Iterator[Entry]:
+        naming, each = NAMINGS[experts.naming], experts.count // degrees.expert
+        yield entry("mlp.router.weight", naming.router)
+        for number in range(experts.count):
+            rank, own = divmod(number, each)
+            yield from gated(f"mlp.experts.local_experts.{own}", naming.expert(number), rank)
+        if experts.shared_ffn:
+            yield from gated("mlp.shared_experts", naming.shared())
+            yield entry("mlp.shared_experts.gate_weight", naming.shared_gate)
 
     yield entry("input_layernorm.weight", "input_layernorm.weight")
     for kind in ("weight", "bias") if architecture.qkv_bias else ("weight",):
@@ -103,18 +146,18 @@ def _layer_entries(architecture: Architecture, layer: int, layers_per_stage: int
         yield entry("self_attention.k_layernorm.weight", "self_attn.k_norm.weight")
     yield entry("self_attention.linear_proj.weight", "self_attn.o_proj.weight", cut=1)
     yield entry("pre_mlp_layernorm.weight", "post_attention_layernorm.weight")
-    yield entry("mlp.linear_fc1.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", cut=0, merge=Merge.STACK)
-    yield entry("mlp.linear_fc2.weight", "mlp.down_proj.weight", cut=1)
+    yield from gated("mlp", DENSE) if architecture.experts is None else mixture(architecture.experts)
 
 
 def cut_range(
-    architecture: Architecture, entry: Entry, source: str, shape: Shape, tensor_parallel: int, rank: int
+    architecture: Architecture, entry: Entry, source: str, shape: Shape, parts: int, rank: int
 ) -> tuple[int, int]:
-    """Return the part [start, end) of `source` along `entry.cut` that lies on `rank`; `shape` is the shape of the whole
-    tensor. For the embedding and the head the part may reach beyond the tensor, into the padding of the vocabulary."""
+    """Return the part [start, end) of `source` along `entry.cut` that lies on `rank`, of the `parts` ranks that the
+    entry is cut over; `shape` is the shape of the whole tensor. For the embedding and the head the part may reach
+    beyond the tensor, into the padding of the vocabulary."""
     assert entry.cut is not None
-    size = architecture.padded_vocabulary(tensor_parallel) if source in (EMBEDDING, HEAD) else shape[entry.cut]
-    part = size // tensor_parallel
+    size = architecture.padded_vocabulary(parts) if source in (EMBEDDING, HEAD) else shape[entry.cut]
+    part = size // parts
     return rank * part, (rank + 1) * part
 
 
@@ -192,22 +235,22 @@ def _without_padding(parts: Sequence[Tensor], rows: int) -> list[Tensor]:
     return [part[: rows - start] for start, part in zip(starts, parts, strict=True) if start < rows]
 
 
-def megatron_shapes(
-    architecture: Architecture, tensor_parallel: int, pipeline_parallel: int, stage: int
-) -> dict[str, Shape]:
-    """Return the shape of the shard of every parameter that each rank of `stage` holds, by name."""
+def megatron_shapes(architecture: Architecture, degrees: Degrees, stage: int, expert_rank: int = 0) -> dict[str, Shape]:
+    """Return the shape of the shard of every parameter that each rank of `stage` holds, by name; of the experts, those
+    of the expert-parallel `expert_rank`."""
     whole = hf_shapes(architecture)
     shapes = {}
-    for entry in entries(architecture, pipeline_parallel):
-        if entry.stage == stage:
-            cuts = [_meta_cut(architecture, entry, name, whole[name], tensor_parallel) for name in entry.sources]
+    for entry in entries(architecture, degrees):
+        if entry.stage == stage and entry.expert_rank in (None, expert_rank):
+            parts = degrees.parts(entry)
+            cuts = [_meta_cut(architecture, entry, name, whole[name], parts) for name in entry.sources]
             shapes[entry.name] = tuple(merge(entry, cuts, architecture).shape)
     return shapes
 
 
-def _meta_cut(architecture: Architecture, entry: Entry, source: str, shape: Shape, tensor_parallel: int) -> Tensor:
+def _meta_cut(architecture: Architecture, entry: Entry, source: str, shape: Shape, parts: int) -> Tensor:
     sizes = list(shape)
     if entry.cut is not None:
-        start, end = cut_range(architecture, entry, source, shape, tensor_parallel, 0)
+        start, end = cut_range(architecture, entry, source, shape, parts, 0)
         sizes[entry.cut] = end - start
     return torch.empty(sizes, device="meta")

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
+from fastsvs.policy.mixture import mixture_settings, settle_experts
 from fastsvs.policy.modules import LayerParts, PackedSequences, block_spec
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -19,7 +20,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 def transformer_config(architecture: Architecture, config: PolicyConfig) -> TransformerConfig:
     """Return Megatron's configuration for this architecture and layout."""
-    dtype = DTYPES[config.dtype]
+    dtype, experts = DTYPES[config.dtype], architecture.experts
     recompute = {
         "recompute_granularity": "full",
         "recompute_method": config.recompute_method,
@@ -28,7 +29,7 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
     return TransformerConfig(
         num_layers=architecture.layers,
         hidden_size=architecture.hidden,
-        ffn_hidden_size=architecture.ffn,
+        ffn_hidden_size=experts.ffn if experts else architecture.ffn,
         num_attention_heads=architecture.heads,
         num_query_groups=architecture.groups,
         kv_channels=architecture.head_dim,
@@ -63,6 +64,7 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
         apply_rope_fusion=False,
         persist_layer_norm=False,
         **(recompute if config.recompute != "none" else {}),
+        **(mixture_settings(experts, config) if experts else {}),
     )
 
 
@@ -73,7 +75,12 @@ class PolicyModel(GPTModel):
         tensor, pipeline = config.tensor_model_parallel_size, config.pipeline_model_parallel_size
         super().__init__(
             config=config,
-            transformer_layer_spec=block_spec(architecture.layers // pipeline, parts, qk_norm=architecture.qk_norm),
+            transformer_layer_spec=block_spec(
+                architecture.layers // pipeline,
+                parts,
+                qk_norm=architecture.qk_norm,
+                experts=architecture.experts is not None,
+            ),
             vocab_size=architecture.padded_vocabulary(tensor),
             max_sequence_length=0,
             pre_process=mpu.is_pipeline_first_stage(),
@@ -81,6 +88,8 @@ class PolicyModel(GPTModel):
             share_embeddings_and_output_weights=architecture.tied,
             position_embedding_type="none",
         )
+        if architecture.experts:
+            settle_experts(self)
 
     def forward(self, tokens: Tensor, sequences: PackedSequences, rows: Tensor) -> Tensor:
         """Return this stage's output for one packed row `tokens` [tokens] int64.

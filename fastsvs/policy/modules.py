@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from fastsvs.policy.attention import attend
 from fastsvs.policy.elementwise import rms_norm, rotate, swiglu
 from fastsvs.policy.imports import transformer_engine
+from fastsvs.policy.mixture import RoutedLayer, Routing, mixture_spec
 from fastsvs.policy.recompute import Kept, keep
 from fastsvs.policy.shared_attention import SharedPrompts, attend_shared
 
@@ -43,6 +44,8 @@ class PackedSequences(PackedSeqParams):
     """Cosine and sine at each token's position, [2, tokens, head_dim] in the model's dtype."""
     shared: SharedPrompts | None = None
     """The prompts that several of the sequences continue; None where each sequence stands for itself."""
+    routing: Routing | None = None
+    """Routing of the row's tokens to experts; None for a dense model."""
     kept: dict[int, Kept] | None = None
     """Attention of each layer that the recomputation takes from the first pass, by layer number; None where it computes
     attention again."""
@@ -58,13 +61,16 @@ class LayerParts:
     attention: type
 
 
-def block_spec(layers: int, parts: LayerParts, *, qk_norm: bool) -> TransformerBlockSubmodules:
+def block_spec(layers: int, parts: LayerParts, *, qk_norm: bool, experts: bool) -> TransformerBlockSubmodules:
     """Return the specification of one pipeline stage's decoder with `layers` layers."""
     layer = get_gpt_layer_local_spec(qk_layernorm=qk_norm, normalization="RMSNorm")
     modules, attention = layer.submodules, layer.submodules.self_attention.submodules
     modules.input_layernorm = modules.pre_mlp_layernorm = parts.norm
     projections = MLPSubmodules(linear_fc1=parts.column_parallel, linear_fc2=parts.row_parallel)
-    modules.mlp = type("SwiGLU", (SwiGLU,), {"projections": projections})
+    if experts:
+        layer.module, modules.mlp = RoutedLayer, mixture_spec(projections)
+    else:
+        modules.mlp = type("SwiGLU", (SwiGLU,), {"projections": projections})
     attention.linear_qkv, attention.linear_proj = parts.column_parallel, parts.row_parallel
     attention.core_attention = parts.attention
     if qk_norm:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fastsvs import distributed
 from fastsvs.config import OptimizerConfig, PolicyConfig
 from fastsvs.errors import UserError
+from fastsvs.policy.degrees import Degrees, here
 
 
 def megatron_device() -> AbstractContextManager[None]:
@@ -40,17 +41,16 @@ def initialize_model_parallel(config: PolicyConfig) -> None:
         mpu.initialize_model_parallel(
             config.tensor_parallel,
             config.pipeline_parallel,
+            expert_model_parallel_size=config.expert_parallel,
+            expert_tensor_parallel_size=1,
             create_gloo_process_groups=False,
             distributed_timeout_minutes=max(1, ceil(_world_timeout() / timedelta(minutes=1))),
         )
         # Nothing random happens in the model (no dropout, weights are loaded), but Megatron wants the states.
         model_parallel_cuda_manual_seed(0)
-    layout = (mpu.get_tensor_model_parallel_world_size(), mpu.get_pipeline_model_parallel_world_size())
-    if layout != (config.tensor_parallel, config.pipeline_parallel):
-        raise UserError(
-            f"this process already runs a policy with tensor_parallel={layout[0]}, pipeline_parallel={layout[1]}; "
-            f"another one cannot have {config.tensor_parallel} and {config.pipeline_parallel}"
-        )
+    has, wanted = here(), Degrees.of(config)
+    if has != wanted:
+        raise UserError(f"this process already runs a policy with {has}; another one cannot have {wanted}")
 
 
 def distribute_gradients(model: nn.Module, config: TransformerConfig) -> DistributedDataParallel:

@@ -1,6 +1,6 @@
 """The pieces in the files of a checkpoint: flat fp32 stretches of each shard, found, checked and read.
 
-A piece is called `quantity/parameter/tensor-parallel rank/start`; `training_state` says what the parts are. Only the
+A piece is called `quantity/parameter/rank among its parts/start`; `training_state` says what the parts are. Only the
 stretches that are asked for are read, whatever the layouts of writer and reader.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
 from fastsvs.policy import tensor_file
+from fastsvs.policy.degrees import Degrees
 from fastsvs.policy.mapping import Entry, Shape, entries, megatron_shapes
 from fastsvs.policy.regions import Range, Region, shard_region, spans, tensor_region, whole_shapes
 from fastsvs.policy.tensor_file import FLOAT_BYTES, Place, Read
@@ -61,12 +62,12 @@ class PieceIndex:
         for pieces in self._pieces.values():
             pieces.sort(key=lambda piece: piece.start)
 
-    def check(self, architecture: Architecture, tensor_parallel: int, updates: int) -> None:
+    def check(self, architecture: Architecture, degrees: Degrees, updates: int) -> None:
         """Check that the pieces make up all shards, and nothing else, of a policy after `updates` updates that was
-        written at this `tensor_parallel`. Reads headers alone. Raises UserError for what is missing or different."""
-        if any(n % tensor_parallel for n in (architecture.heads, architecture.groups, architecture.ffn)):
-            raise UserError(f"tensor_parallel={tensor_parallel} does not divide this model")
-        shards = dict(_shards(architecture, tensor_parallel))
+        written at these `degrees`. Reads headers alone. Raises UserError for what is missing or different."""
+        if any(size % degrees.tensor for size in architecture.tensor_sizes.values()):
+            raise UserError(f"tensor_parallel={degrees.tensor} does not divide this model")
+        shards = dict(_shards(architecture, degrees))
         quantities = (MASTER, *MOMENTS) if updates else (MASTER,)
         expected = {f"{quantity}/{shard}": shape for quantity in quantities for shard, shape in shards.items()}
         for shard in sorted(self._pieces.keys() - expected.keys()):
@@ -100,21 +101,21 @@ class PieceIndex:
 
 
 class Quantity:
-    """One quantity of a checkpoint, such as the masters, that was written at some `tensor_parallel`."""
+    """One quantity of a checkpoint, such as the masters, that was written at some degrees of parallelism."""
 
-    def __init__(self, index: PieceIndex, name: str, architecture: Architecture, tensor_parallel: int) -> None:
+    def __init__(self, index: PieceIndex, name: str, architecture: Architecture, degrees: Degrees) -> None:
         self.index = index
         self._name = name
         self._architecture = architecture
-        self._tensor_parallel = tensor_parallel
+        self._degrees = degrees
         self._shapes = whole_shapes(architecture)
 
     def reads(self, entry: Entry, region: Region, wanted: Range, into: memoryview) -> Iterator[tuple[int, Read]]:
         """Yield what to read, each with the number of its file, to bring the values `wanted` of a region to their
         places in `into`. The entry is one of the whole network."""
-        for rank in range(1 if entry.cut is None else self._tensor_parallel):
-            shape = self._shapes[entry.name]
-            source = shard_region(self._architecture, entry, shape, self._tensor_parallel, rank)
+        parts = self._degrees.parts(entry)
+        for rank in range(1 if entry.cut is None else parts):
+            source = shard_region(self._architecture, entry, self._shapes[entry.name], parts, rank)
             for here, there, count in spans(region, wanted, source):
                 place = (here - wanted[0]) * FLOAT_BYTES
                 memory = into[place : place + count * FLOAT_BYTES]
@@ -129,17 +130,17 @@ class SavedTensors:
         index: PieceIndex,
         quantity: str,
         architecture: Architecture,
-        tensor_parallel: int,
+        degrees: Degrees,
         check: Callable[[Path], None] | None = None,
     ) -> None:
         """Read the `quantity` from the files of `index`. `check` is called before a file is read, and raises an
         exception where the file must not be trusted."""
         self._name = quantity
-        self._quantity = Quantity(index, quantity, architecture, tensor_parallel)
+        self._quantity = Quantity(index, quantity, architecture, degrees)
         self._architecture = architecture
         self._check = check
         self._shapes = whole_shapes(architecture)
-        self._owners = {name: entry for entry in entries(architecture, 1) for name in entry.sources}
+        self._owners = {name: entry for entry in entries(architecture, Degrees()) for name in entry.sources}
 
     def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
         """Read a tensor or a part of it; see `WeightSource`."""
@@ -159,10 +160,10 @@ class SavedTensors:
         return values.view(-1, region.width) if len(shape) > 1 else values
 
 
-def state_bytes(architecture: Architecture, tensor_parallel: int) -> int:
-    """Return the number of bytes of masters and moments in a checkpoint that is written at `tensor_parallel`. Headers
+def state_bytes(architecture: Architecture, degrees: Degrees) -> int:
+    """Return the number of bytes of masters and moments in a checkpoint that is written at these `degrees`. Headers
     and manifest come on top."""
-    values = sum(prod(shape) for _, shape in _shards(architecture, tensor_parallel))
+    values = sum(prod(shape) for _, shape in _shards(architecture, degrees))
     return (1 + len(MOMENTS)) * values * FLOAT_BYTES
 
 
@@ -177,9 +178,10 @@ def memory_of(tensor: Tensor) -> memoryview:
     return tensor.view(torch.uint8).numpy().data
 
 
-def _shards(architecture: Architecture, tensor_parallel: int) -> Iterator[tuple[str, Shape]]:
-    """Yield `parameter/tensor-parallel rank` and shape of every shard of the whole network."""
-    shapes = megatron_shapes(architecture, tensor_parallel, 1, 0)
-    for entry in entries(architecture, 1):
-        for rank in range(1 if entry.cut is None else tensor_parallel):
+def _shards(architecture: Architecture, degrees: Degrees) -> Iterator[tuple[str, Shape]]:
+    """Yield `parameter/rank among its parts` and shape of every shard of the whole network."""
+    cut = Degrees(degrees.tensor)
+    shapes = megatron_shapes(architecture, cut, 0)
+    for entry in entries(architecture, cut):
+        for rank in range(1 if entry.cut is None else cut.parts(entry)):
             yield f"{entry.name}/{rank}", shapes[entry.name]

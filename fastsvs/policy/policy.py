@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -15,13 +14,14 @@ from torch import Tensor
 
 from fastsvs import distributed
 from fastsvs.algorithms import Batch, Metric, PolicyLoss, combine, joined
-from fastsvs.architecture import check_layout, load_hf_config, read_architecture, rotary_table
+from fastsvs.architecture import load_hf_config, read_architecture, rotary_table
 from fastsvs.buckets import Bucket, TensorSpec
 from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
 from fastsvs.errors import UserError
+from fastsvs.layout_checks import check_layout
 from fastsvs.policy.attention import chosen, shares
 from fastsvs.policy.away import Away
-from fastsvs.policy.bundles import Sizes, plan_rows
+from fastsvs.policy.bundles import Sizes
 from fastsvs.policy.export import save_hf
 from fastsvs.policy.imports import accelerators
 from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
@@ -34,7 +34,8 @@ from fastsvs.policy.parallel import (
     initialize_model_parallel,
     megatron_device,
 )
-from fastsvs.policy.row import Packer, Row
+from fastsvs.policy.passes import Pass, plan_pass
+from fastsvs.policy.row import Row
 from fastsvs.policy.shares import compared_weights
 from fastsvs.policy.step import Objective, Report, mean_logprobs, run_pipeline, token_statistics
 from fastsvs.policy.stream import stream_buckets, weight_specs
@@ -171,9 +172,9 @@ class Policy:
                     hidden_figures.update({row.samples[p]: values for p, values in zip(wanted, found, strict=True)})
             return logprobs.sum(), {}
 
-        rows, count, _ = self._rows(batch)
+        planned = self._plan(batch)
         with megatron_device():
-            run_pipeline(self.stage, rows, count, head, forward_only=True)
+            run_pipeline(self.stage, planned.rows, planned.count, head, forward_only=True)
         if distributed.world_size() > 1:
             dist.all_reduce(flat)
         found = {sample: values for part in distributed.gather(hidden_figures) for sample, values in part.items()}
@@ -224,19 +225,20 @@ class Policy:
         """Compute the gradient for `update`, reduced over all ranks, in Megatron's buffers.
 
         Returns the loss; as means over the response tokens, entropy (nats) and entropy/<kind>; the loss's metrics, each
-        reduced in its own way; and tokens_saved, the share of the tokens of prompts and responses that shared prompts
-        do without.
+        reduced in its own way; tokens_saved, the share of the tokens of prompts and responses that shared prompts do
+        without; and the load of experts (`policy.expert_load`).
         """
         objective = Objective(batch, loss, algorithm, token_weights, temperature, self.architecture.vocabulary)
-        rows, count, saved = self._rows(batch, keep_attention=self.config.recompute == "all_but_attention")
+        planned = self._plan(batch, keep_attention=self.config.recompute == "all_but_attention")
         with megatron_device():
             self.model.zero_grad_buffer()
             self.optimizer.zero_grad()
-            reports = run_pipeline(self.model, rows, count, objective, forward_only=False)
+            reports = run_pipeline(self.model, planned.rows, planned.count, objective, forward_only=False)
         whole = combine(distributed.gather(combine(reports if _speaks_for_its_row() else [])))
         metrics = {name: part.over_update() for name, part in whole.items()}
         # The weights normalise every update on its own, so that the losses of several make a mean and no sum.
-        return joined(metrics | {"loss": Metric(metrics["loss"])}, {"tokens_saved": Metric(saved)})
+        load = planned.routings.metrics() if planned.routings else {}
+        return joined(metrics | {"loss": Metric(metrics["loss"])}, {"tokens_saved": Metric(planned.saved)}, load)
 
     def hf_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield whole tensors under their Hugging Face names, layer by layer, on every rank, in the policy's dtype.
@@ -264,8 +266,8 @@ class Policy:
         dtype = DTYPES[self.config.dtype]
         save_hf(self.hf_weights(), self.hf_config, self.architecture, dtype, Path(folder), write_others)
 
-    def _rows(self, batch: Batch, *, keep_attention: bool = False) -> tuple[Iterator[Row], int, float]:
-        """Return this rank's rows, their number, and the share of tokens that the rows of all ranks save."""
+    def _plan(self, batch: Batch, *, keep_attention: bool = False) -> Pass:
+        """Return the rows of a batch. Raises UserError for a sequence that is too long."""
         sizes = Sizes.of(batch, share=self._shares_prompts)
         longest = int((sizes.prompts + sizes.responses).max())
         if longest > self.max_sequence_tokens:
@@ -275,12 +277,7 @@ class Policy:
             )
         if not sizes.prompts.all():
             raise UserError("a prompt without tokens: nothing predicts the first token of its response")
-        ranks, rank = mpu.get_data_parallel_world_size(), mpu.get_data_parallel_rank()
-        flops, budget = self.architecture.forward_flops, self.config.tokens_per_micro_batch
-        plan = plan_rows(sizes, batch.kinds, flops, budget, ranks)
-        multiple = self.config.tensor_parallel if self.transformer.sequence_parallel else 1
-        packer = Packer(batch, sizes, self._rotary, multiple, keep_attention=keep_attention)
-        return map(packer.pack, plan[rank]), len(plan[rank]), sizes.saved(chain.from_iterable(plan))
+        return plan_pass(batch, sizes, self.architecture, self.config, self._rotary, keep_attention=keep_attention)
 
 
 def _speaks_for_its_row() -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from fastsvs.architecture import Architecture
+from fastsvs.policy.degrees import Degrees
 from fastsvs.policy.mapping import EMBEDDING, HEAD, Entry, Merge, Shape, entries, hf_shapes, megatron_shapes
 
 Range = tuple[int, int]
@@ -43,26 +44,26 @@ class Region:
 
 def whole_shapes(architecture: Architecture) -> dict[str, Shape]:
     """Return the shape of every whole parameter, by its name in the whole network."""
-    tensors, shapes = hf_shapes(architecture), megatron_shapes(architecture, 1, 1, 0)
+    tensors, shapes = hf_shapes(architecture), megatron_shapes(architecture, Degrees(), 0)
     return {
         entry.name: tensors[entry.sources[0]] if entry.merge is Merge.SINGLE else shapes[entry.name]
-        for entry in entries(architecture, 1)
+        for entry in entries(architecture, Degrees())
     }
 
 
-def shard_region(architecture: Architecture, entry: Entry, whole: Shape, tensor_parallel: int, rank: int) -> Region:
-    """Return what the shard of `rank` holds of a parameter of the shape `whole`. Rows that pad a vocabulary follow the
-    region in the shard and belong to no region."""
+def shard_region(architecture: Architecture, entry: Entry, whole: Shape, parts: int, rank: int) -> Region:
+    """Return what `rank` holds, of the `parts` ranks that a parameter of the shape `whole` is cut over. Rows that pad a
+    vocabulary follow the region in the shard and belong to no region."""
     rows, columns = whole[0], _width(whole)
     if entry.cut is None:
         return Region(((0, rows),), (0, columns))
     if entry.cut == 1:
-        return Region(((0, rows),), _part(columns, tensor_parallel, rank))
+        return Region(((0, rows),), _part(columns, parts, rank))
     if entry.merge is Merge.STACK:
-        start, end = _part(rows // 2, tensor_parallel, rank)
+        start, end = _part(rows // 2, parts, rank)
         return Region(((start, end), (rows // 2 + start, rows // 2 + end)), (0, columns))
-    padded = architecture.padded_vocabulary(tensor_parallel) if entry.sources[0] in (EMBEDDING, HEAD) else rows
-    start, end = _part(padded, tensor_parallel, rank)
+    padded = architecture.padded_vocabulary(parts) if entry.sources[0] in (EMBEDDING, HEAD) else rows
+    start, end = _part(padded, parts, rank)
     return Region(((min(start, rows), min(end, rows)),), (0, columns))
 
 

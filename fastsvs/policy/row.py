@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastsvs.algorithms import Batch
 from fastsvs.policy.bundles import Bundle, Sizes
+from fastsvs.policy.expert_load import Routings
 from fastsvs.policy.modules import PackedSequences
 from fastsvs.policy.shared_attention import SharedPrompts
 
@@ -41,10 +42,18 @@ class Packer:
     """Packs samples of a batch into rows. What all rows need of the whole batch is computed once."""
 
     def __init__(
-        self, batch: Batch, sizes: Sizes, rotary: Tensor, multiple: int, *, keep_attention: bool = False
+        self,
+        batch: Batch,
+        sizes: Sizes,
+        rotary: Tensor,
+        multiple: int,
+        routings: Routings | None = None,
+        *,
+        keep_attention: bool = False,
     ) -> None:
         """Pad rows to a multiple of `multiple` tokens. `rotary` [2, positions, head_dim] lies on the device that the
-        rows go to. For `keep_attention` see `policy.recompute`."""
+        rows go to. `routings` collects their routing to experts. For `keep_attention` see `policy.recompute`."""
+        self._routings = routings
         self._batch, self._sizes, self._rotary = batch, sizes, rotary
         self._multiple, self._keep = multiple, keep_attention
         self._places = np.cumsum(sizes.responses) - sizes.responses
@@ -79,6 +88,7 @@ class Packer:
                 bounds=self._place(_bounds(lengths)),
                 rotary=self._rotary.index_select(1, self._place(_ranges(positions, lengths))),
                 shared=self._shared(shared) if shared else None,
+                routing=self._routings.of_row(int(lengths.sum() - padding)) if self._routings else None,
                 kept={} if self._keep else None,
             ),
             predictors=self._place(predictors),

@@ -21,13 +21,12 @@ from threading import Thread
 from time import monotonic, perf_counter, sleep
 from typing import Any
 
-from megatron.core import parallel_state as mpu
-
 from fastsvs import distributed
 from fastsvs.errors import UserError
 from fastsvs.files import free_bytes, in_words
 from fastsvs.policy import checkpoint_folder, tensor_file, training_state
 from fastsvs.policy.agreement import on_all, on_main
+from fastsvs.policy.degrees import here
 from fastsvs.policy.host_memory import HostMemory
 from fastsvs.policy.manifest import FileFacts, Manifest
 from fastsvs.policy.policy import Policy
@@ -100,7 +99,7 @@ class Saver:
             "step": step,
             "state": json.loads(json.dumps(dict(state))),  # as it is now
             "architecture": asdict(policy.architecture),
-            "tensor_parallel": mpu.get_tensor_model_parallel_world_size(),
+            "tensor_parallel": here().tensor,
             "updates": policy.updates,
         }
         files = on_all(lambda: tensor_file.size_of(sizes), self._failure(step))

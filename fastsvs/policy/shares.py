@@ -12,11 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
-from megatron.core import parallel_state as mpu
 from torch import Tensor
 
 from fastsvs.architecture import Architecture
-from fastsvs.policy.mapping import cut_range, entries, hf_shapes, split
+from fastsvs.policy.degrees import copies, here, holds, part
+from fastsvs.policy.mapping import Entry, cut_range, entries, hf_shapes, split
 from fastsvs.policy.weights import WeightSource
 
 READERS = 4
@@ -54,27 +54,34 @@ def compared_weights(
 
 
 def own_cuts(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[Cut]:
-    """Yield this rank's share: of the parameters of its stage, those that fall to its data-parallel rank."""
-    pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
-    tensor, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
-    shapes = hf_shapes(architecture)
-    present = [
-        entry
-        for entry in entries(architecture, pipeline)
-        if entry.stage == stage and not entry.copy and (entry.cut is not None or rank == 0)
-    ]
-    sizes = [tensors[entry.name].numel() for entry in present]
-    mine = even_shares(sizes, mpu.get_data_parallel_world_size())[mpu.get_data_parallel_rank()]
-    for entry in (present[i] for i in mine):
+    """Yield this rank's share: of the parameters that it has, those that fall to it among the ranks with the same
+    parts of them."""
+    layout, shapes = here(), hf_shapes(architecture)
+    for entry in _share(tensors, architecture):
         parts = split(entry, tensors[entry.name].detach(), architecture)
-        for name, part in zip(entry.sources, parts, strict=True):
+        for name, values in zip(entry.sources, parts, strict=True):
             if entry.cut is None:
-                yield Cut(name, part, None, 0, 0)
+                yield Cut(name, values, None, 0, 0)
             else:
                 size = shapes[name][entry.cut]
-                bounds = cut_range(architecture, entry, name, shapes[name], tensor, rank)
+                bounds = cut_range(architecture, entry, name, shapes[name], layout.parts(entry), part(entry))
                 start, end = (min(bound, size) for bound in bounds)
-                yield Cut(name, part.narrow(entry.cut, 0, end - start), entry.cut, start, end)
+                yield Cut(name, values.narrow(entry.cut, 0, end - start), entry.cut, start, end)
+
+
+def _share(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[Entry]:
+    """Yield the entries of this rank's share. Experts have other copies than the rest, and are dealt by themselves."""
+    present = [
+        entry
+        for entry in entries(architecture, here())
+        if holds(entry) and not entry.copy and (entry.cut is not None or part(entry) == 0)
+    ]
+    for expert in (False, True):
+        alike = [entry for entry in present if (entry.expert_rank is not None) == expert]
+        if alike:
+            count, own = copies(alike[0])
+            shares = even_shares([tensors[entry.name].numel() for entry in alike], count)
+            yield from (alike[i] for i in shares[own])
 
 
 def even_shares(sizes: Sequence[int], count: int) -> list[list[int]]:

@@ -1,8 +1,9 @@
 """The policy's weights as flat buckets of whole Hugging Face tensors on the main rank, in the memory of two buckets.
 
-Within the stage that owns a tensor, tensor-parallel ranks send their shards to the first of them, which lays the tensor
-out in the bucket's buffer. Stages behind the first send their part of the buffer to the main rank. What the caller does
-with one bucket (broadcast it) overlaps the gathering of the next.
+Within the stage that owns a tensor, the ranks that hold its shards send them to the first rank of the stage, which lays
+the tensor out in the bucket's buffer: tensor-parallel ranks do, and for an expert those that hold it. Stages behind the
+first send their part of the buffer to the main rank. What the caller does with one bucket (broadcast it) overlaps the
+gathering of the next.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from fastsvs.architecture import Architecture
 from fastsvs.buckets import Bucket, TensorSpec
+from fastsvs.policy.degrees import here
 from fastsvs.policy.mapping import Entry, Parts, entries, hf_parts, hf_shapes
 
 
@@ -33,19 +35,16 @@ def stream_buckets(
 ) -> Iterator[list[Tensor] | None]:
     """Yield one item for each bucket: on the main rank its pieces, each [bytes] uint8, elsewhere None.
 
-    `tensors` is what this rank's stage holds under its parameter names. Collective: every rank takes every item. A
+    `tensors` is what this rank holds under its parameter names. Collective: every rank takes every item. A
     piece that is one tensor of the first stage, and whole on the main rank, is that tensor itself. The others lie at
     their place in the bucket, in one of the two `slots` [largest bucket] uint8 that the main rank passes; the slots are
     used in turn. Pieces keep their content until the item after next is asked for. Raises ValueError for a tensor that
     does not match its spec.
     """
-    if mpu.get_data_parallel_rank():
-        yield from (None for _ in buckets)
-        return
-    pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
-    stages = {name: e.stage for e in entries(architecture, pipeline) if not e.copy for name in e.sources}
-    own = _stage_tensors(tensors, architecture, pipeline, stage)
-    if mpu.get_tensor_model_parallel_rank():
+    stage = mpu.get_pipeline_model_parallel_rank()
+    stages = {name: e.stage for e in entries(architecture, here()) if not e.copy for name in e.sources}
+    own = _stage_tensors(tensors, architecture)
+    if not _is_first():
         for bucket in buckets:
             for _ in _of_stage(bucket, stages, stage):
                 next(own)
@@ -64,27 +63,50 @@ def stream_buckets(
             yield filled
 
 
-def _stage_tensors(
-    tensors: dict[str, Tensor], architecture: Architecture, pipeline: int, stage: int
-) -> Iterator[Parts | None]:
-    """Yield the stage's whole tensors in order on the first tensor-parallel rank, and None on the others. An entry is
-    gathered when its first tensor is asked for."""
-    for entry in entries(architecture, pipeline):
-        if entry.stage == stage and not entry.copy:
-            shards = _gather_to_first(entry, tensors[entry.name].detach())
+def _stage_tensors(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[Parts | None]:
+    """Yield the stage's whole tensors in order on the stage's first rank, and None on the others. An entry is gathered
+    when its first tensor is asked for."""
+    for entry in entries(architecture, here()):
+        if entry.stage == mpu.get_pipeline_model_parallel_rank() and not entry.copy:
+            gather = _gather_to_first if entry.expert_rank is None else _gather_expert_to_first
+            shards = gather(entry, tensors)
             yield from hf_parts(entry, shards, architecture) if shards else [None] * len(entry.sources)
 
 
-def _gather_to_first(entry: Entry, shard: Tensor) -> list[Tensor]:
+def _is_first() -> bool:
+    """Check whether this is the first rank of its stage."""
+    return mpu.get_data_parallel_rank() == 0 and mpu.get_tensor_model_parallel_rank() == 0
+
+
+def _gather_to_first(entry: Entry, tensors: dict[str, Tensor]) -> list[Tensor]:
     """Return the shards of all tensor-parallel ranks (one shard of a replicated entry), or [] on the ranks that only
-    send."""
-    ranks, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
-    if entry.cut is None or ranks == 1:
-        return [] if rank else [shard]
-    shards = [] if rank else [torch.empty_like(shard) for _ in range(ranks)]
+    send, and on those that have the same as others."""
+    shard = tensors[entry.name].detach()
+    ranks, first = mpu.get_tensor_model_parallel_world_size(), _is_first()
+    if mpu.get_data_parallel_rank() or entry.cut is None or ranks == 1:
+        return [shard] if first else []
+    shards = [torch.empty_like(shard) for _ in range(ranks)] if first else []
     group = mpu.get_tensor_model_parallel_group()
     dist.gather(shard.contiguous(), shards or None, dst=dist.get_global_rank(group, 0), group=group)
     return shards
+
+
+def _gather_expert_to_first(entry: Entry, tensors: dict[str, Tensor]) -> list[Tensor]:
+    """Return an expert's parameter on the stage's first rank, and [] elsewhere. The rank that holds it sends it; ranks
+    with the same experts as others take no part."""
+    if mpu.get_expert_data_parallel_rank():
+        return []
+    assert entry.expert_rank is not None
+    own, group = tensors[entry.name].detach(), mpu.get_expert_model_parallel_group()
+    if group.rank() == 0:
+        if entry.expert_rank == 0:
+            return [own]
+        received = torch.empty_like(own)  # its own is another expert's, of the same shape
+        dist.recv(received, group=group, group_src=entry.expert_rank)
+        return [received]
+    if group.rank() == entry.expert_rank:
+        dist.send(own.contiguous(), group=group, group_dst=0)
+    return []
 
 
 def _of_stage(bucket: Bucket, stages: dict[str, int], stage: int) -> list[TensorSpec]:

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from megatron.core import parallel_state as mpu
 from torch import Tensor, nn
 
 from fastsvs.architecture import Architecture
+from fastsvs.policy.degrees import Degrees, here, holds, part
 from fastsvs.policy.mapping import Entry, entries
 from fastsvs.policy.parallel import megatron_device
 from fastsvs.policy.pieces import MASTER, MOMENTS, PieceIndex, Quantity, check_finite, memory_of
@@ -27,14 +27,13 @@ from fastsvs.policy.weights import WeightSource, stage_shards
 
 
 def pieces(policy: Policy) -> dict[str, Tensor]:
-    """Return what this rank has to store: `quantity/parameter/tensor-parallel rank/start` -> flat fp32 tensor, which
+    """Return what this rank has to store: `quantity/parameter/rank among its parts/start` -> flat fp32 tensor, which
     the optimizer goes on to use."""
     names = _stored_names(policy.architecture)
-    rank = mpu.get_tensor_model_parallel_rank()
     found = {}
     for owned in owned_by_rank(policy):
         if owned.parameter in names:
-            place = f"{names[owned.parameter]}/{rank}/{owned.start}"
+            place = f"{names[owned.parameter]}/{owned.start}"
             found[f"{MASTER}/{place}"] = owned.master.detach()
             for moment in MOMENTS if owned.state else ():
                 found[f"{moment}/{place}"] = owned.state[moment]
@@ -47,16 +46,16 @@ class Restoration:
     A frozen policy takes the weights alone.
     """
 
-    def __init__(self, policy: Policy, index: PieceIndex, tensor_parallel: int, updates: int) -> None:
-        """Plan to read what the `pieces` of all ranks hold, written at that `tensor_parallel` after that many
-        `updates`; the index must have been checked for that."""
+    def __init__(self, policy: Policy, index: PieceIndex, written: Degrees, updates: int) -> None:
+        """Plan to read what the `pieces` of all ranks hold, written at those degrees after that many `updates`; the
+        index must have been checked for that."""
         self._policy = policy
         self._updates = updates
         self._values: dict[tuple[str, str], Tensor] = {}
         self.reads: dict[int, list[Read]] = {}
         """Reads of this rank, by the number of the file in the index."""
         for quantity in (MASTER, *(MOMENTS if updates and _learns(policy) else ())):
-            self._plan(Quantity(index, quantity, policy.architecture, tensor_parallel), quantity)
+            self._plan(Quantity(index, quantity, policy.architecture, written), quantity)
 
     def check(self) -> None:
         """Raise UserError when a value that was read is not finite."""
@@ -79,11 +78,10 @@ class Restoration:
 
     def _plan(self, saved: Quantity, quantity: str) -> None:
         architecture, shapes = self._policy.architecture, whole_shapes(self._policy.architecture)
-        tensor, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
-        whole = _whole_entries(architecture)
+        layout, whole = here(), _whole_entries(architecture)
         for name, entry, (start, end) in _needed(self._policy):
             owner = whole[entry.sources]
-            region = shard_region(architecture, owner, shapes[owner.name], tensor, rank)
+            region = shard_region(architecture, owner, shapes[owner.name], layout.parts(entry), part(entry))
             values = torch.zeros(end - start)  # what pads a vocabulary is nowhere, and 0
             self._values[quantity, name] = values
             wanted = min(start, region.size), min(end, region.size)
@@ -145,21 +143,20 @@ def owned_by_rank(policy: Policy) -> Iterator[Owned]:
 
 
 def _stored_names(architecture: Architecture) -> dict[str, str]:
-    """Return the parameters that this rank stores: their name in its stage -> their name in the whole network. A copy
-    is stored by its owner, and a replicated parameter by the first tensor-parallel rank."""
-    first = mpu.get_tensor_model_parallel_rank() == 0
+    """Return the parameters that this rank stores: their name on it -> `parameter/rank among its parts`, with the name
+    in the whole network. A copy is stored by its owner, and a replicated parameter by the first rank of its parts."""
     whole = _whole_entries(architecture)
     return {
-        entry.name: whole[entry.sources].name
-        for entry in _stage_entries(architecture)
-        if not entry.copy and (entry.cut is not None or first)
+        entry.name: f"{whole[entry.sources].name}/{part(entry)}"
+        for entry in _own_entries(architecture)
+        if not entry.copy and (entry.cut is not None or part(entry) == 0)
     }
 
 
 def _needed(policy: Policy) -> Iterator[tuple[str, Entry, Range]]:
     """Yield the parameters of this rank's stage, with the stretch of the flat shard that is to be read: what the rank
     owns, or everything for a frozen policy."""
-    found = {entry.name: entry for entry in _stage_entries(policy.architecture)}
+    found = {entry.name: entry for entry in _own_entries(policy.architecture)}
     if _learns(policy):
         for owned in owned_by_rank(policy):
             yield owned.parameter, found[owned.parameter], (owned.start, owned.end)
@@ -180,12 +177,10 @@ def _learns(policy: Policy) -> bool:
     return hasattr(policy, "optimizer")
 
 
-def _stage_entries(architecture: Architecture) -> list[Entry]:
-    stage = mpu.get_pipeline_model_parallel_rank()
-    found = entries(architecture, mpu.get_pipeline_model_parallel_world_size())
-    return [entry for entry in found if entry.stage == stage]
+def _own_entries(architecture: Architecture) -> list[Entry]:
+    return [entry for entry in entries(architecture, here()) if holds(entry)]
 
 
 def _whole_entries(architecture: Architecture) -> dict[tuple[str, ...], Entry]:
     """Return the parameters of the whole network, by the Hugging Face tensors that they are made of."""
-    return {entry.sources: entry for entry in entries(architecture, 1)}
+    return {entry.sources: entry for entry in entries(architecture, Degrees())}

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import ModelConfig
+from fastsvs.policy.degrees import here, holds, part
 from fastsvs.policy.mapping import Entry, Shape, cut_range, entries, hf_shapes, join, megatron_shapes, merge
 from fastsvs.policy.safetensors_folder import SafetensorsWeights, check_local_weights
 from fastsvs.seeding import derive_seed
@@ -65,10 +66,9 @@ def check_weights(model: ModelConfig, architecture: Architecture) -> None:
 
 def load_weights(model: nn.Module, architecture: Architecture, source: WeightSource) -> None:
     """Fill this rank's stage from `source`."""
-    tensor = mpu.get_tensor_model_parallel_world_size()
-    pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
     parameters = dict(model.named_parameters())
-    expected = megatron_shapes(architecture, tensor, pipeline, stage)
+    stage, expert_rank = mpu.get_pipeline_model_parallel_rank(), mpu.get_expert_model_parallel_rank()
+    expected = megatron_shapes(architecture, here(), stage, expert_rank)
     actual = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     assert actual == expected, f"mapping and model disagree: {set(actual.items()) ^ set(expected.items())}"
     for entry, shard in stage_shards(architecture, source):
@@ -79,40 +79,37 @@ def load_weights(model: nn.Module, architecture: Architecture, source: WeightSou
 
 
 def stage_shards(architecture: Architecture, source: WeightSource) -> Iterator[tuple[Entry, Tensor]]:
-    """Yield every parameter of this rank's stage with this rank's shard of it, read from `source`."""
-    tensor, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
-    pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
-    shapes = hf_shapes(architecture)
-    for entry in entries(architecture, pipeline):
-        if entry.stage == stage:
-            cuts = [_read_cut(architecture, entry, name, shapes[name], source, tensor, rank) for name in entry.sources]
+    """Yield every parameter that this rank has with its shard of it, read from `source`."""
+    layout, shapes = here(), hf_shapes(architecture)
+    for entry in entries(architecture, layout):
+        if holds(entry):
+            place = layout.parts(entry), part(entry)
+            cuts = [_read_cut(architecture, entry, name, shapes[name], source, *place) for name in entry.sources]
             yield entry, merge(entry, cuts, architecture)
 
 
 def hf_weights(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[tuple[str, Tensor]]:
-    """Yield whole Hugging Face tensors on every rank, layer by layer. `tensors` is what each rank's stage holds under
-    its parameter names: weights or gradients. Collective. A tensor may share memory with the model: copy it to keep
-    it."""
-    pipeline, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
+    """Yield whole Hugging Face tensors on every rank, layer by layer. `tensors` is what each rank holds under its
+    parameter names: weights or gradients. Collective. A tensor may share memory with the model: copy it to keep it."""
     shapes = hf_shapes(architecture)
     example = next(iter(tensors.values()))
-    for entry in entries(architecture, pipeline):
+    for entry in entries(architecture, here()):
         if entry.copy:
             continue
-        if entry.stage == stage:
+        if holds(entry):
             whole = join(entry, _gather_to_all(entry, tensors[entry.name]), architecture)
         else:
             whole = [(name, example.new_empty(shapes[name])) for name in entry.sources]
         for name, value in whole:
-            yield name, _from_stage(value, entry.stage) if pipeline > 1 else value
+            yield name, _from_holder(value, entry)
 
 
 def _read_cut(
-    architecture: Architecture, entry: Entry, name: str, shape: Shape, source: WeightSource, tensor: int, rank: int
+    architecture: Architecture, entry: Entry, name: str, shape: Shape, source: WeightSource, parts: int, rank: int
 ) -> Tensor:
     if entry.cut is None:
         return source.read(name, None, 0, 0)
-    start, end = cut_range(architecture, entry, name, shape, tensor, rank)
+    start, end = cut_range(architecture, entry, name, shape, parts, rank)
     size = shape[entry.cut]
     part = source.read(name, entry.cut, min(start, size), min(end, size))
     padding = end - start - part.shape[entry.cut]
@@ -120,16 +117,24 @@ def _read_cut(
 
 
 def _gather_to_all(entry: Entry, shard: Tensor) -> list[Tensor]:
-    tensor_parallel = mpu.get_tensor_model_parallel_world_size()
-    if entry.cut is None or tensor_parallel == 1:
+    parts = here().parts(entry)
+    if entry.cut is None or parts == 1:
         return [shard.detach()]
-    shards = [torch.empty_like(shard) for _ in range(tensor_parallel)]
+    shards = [torch.empty_like(shard) for _ in range(parts)]
     dist.all_gather(shards, shard.detach().contiguous(), group=mpu.get_tensor_model_parallel_group())
     return shards
 
 
-def _from_stage(value: Tensor, stage: int) -> Tensor:
-    group = mpu.get_pipeline_model_parallel_group()
+def _from_holder(value: Tensor, entry: Entry) -> Tensor:
+    """Bring the value from the ranks that hold it to those of other expert-parallel ranks, then of other stages."""
+    if entry.expert_rank is not None and entry.stage == mpu.get_pipeline_model_parallel_rank():
+        value = _broadcast(value, entry.expert_rank, mpu.get_expert_model_parallel_group())
+    return _broadcast(value, entry.stage, mpu.get_pipeline_model_parallel_group())
+
+
+def _broadcast(value: Tensor, source: int, group: dist.ProcessGroup) -> Tensor:
+    if group.size() == 1:
+        return value
     value = value.contiguous()
-    dist.broadcast(value, src=dist.get_global_rank(group, stage), group=group)
+    dist.broadcast(value, src=dist.get_global_rank(group, source), group=group)
     return value

@@ -9,11 +9,12 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import distributed, fingerprints
 from fastsvs.algorithms import ADVANTAGES, REWARDS, needs_labels
-from fastsvs.architecture import check_layout, load_hf_config, read_architecture
+from fastsvs.architecture import load_hf_config, read_architecture
 from fastsvs.config import ModelConfig, PolicyConfig, TrainedModelConfig, TrainJob
 from fastsvs.data import PROMPTS
 from fastsvs.dynamics import METRICS
 from fastsvs.errors import UserError
+from fastsvs.layout_checks import check_layout
 from fastsvs.policy import check_backend, check_schedule, check_weights, checkpoint, find_checkpoint
 from fastsvs.rollout import ENGINES, check_dedicated
 from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage, Sampler, ShuffledEpochs, Stage, SvsStage, gives_spares

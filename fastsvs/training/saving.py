@@ -13,7 +13,7 @@ from fastsvs.architecture import read_architecture
 from fastsvs.config import SelfJob, SftJob, TrainJob
 from fastsvs.errors import UserError
 from fastsvs.files import free_bytes, in_words
-from fastsvs.policy import checkpoint
+from fastsvs.policy import Degrees, checkpoint
 from fastsvs.stored_run import checkpoints_in
 from fastsvs.training import checkpoint_hooks
 
@@ -60,7 +60,7 @@ def check_room(job: TrainJob | SftJob | SelfJob, checkpoints: Path, hf_config: P
     if not to_come or free is None or not distributed.is_main():
         return
     count = max(1, min(to_come, run.keep_checkpoints + 1 - len(there)))
-    each = checkpoint.state_bytes(read_architecture(hf_config), job.policy.tensor_parallel)
+    each = checkpoint.state_bytes(read_architecture(hf_config), Degrees.of(job.policy))
     free += checkpoint.abandoned_bytes(checkpoints)
     if count * each > free:
         raise UserError(

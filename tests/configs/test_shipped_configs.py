@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
-from fastsvs.architecture import check_layout, read_architecture
+from fastsvs.architecture import read_architecture
 from fastsvs.config import EvalJob, SelfJob, SftJob, TrainedModelConfig, TrainJob, load
 from fastsvs.evaluate import published_tables
+from fastsvs.layout_checks import check_layout
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PAPER_SCALE = ("qwen2.5_3b", "llama3.1_8b", "qwen2.5_32b")

@@ -19,11 +19,18 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=
 
 
 def build(
-    model: Path, dtype: str = "bf16", tensor: int = 1, pipeline: int = 1, updates: int = 20, offload: str = "none"
+    model: Path,
+    dtype: str = "bf16",
+    tensor: int = 1,
+    pipeline: int = 1,
+    updates: int = 20,
+    offload: str = "none",
+    expert: int = 1,
 ) -> Policy:
     config = PolicyConfig(
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,
+        expert_parallel=expert,
         dtype=dtype,
         tokens_per_micro_batch=256,
         recompute="none",

@@ -8,8 +8,19 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state as mpu
+from stored_names import stored
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MixtralConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 from fastsvs.algorithms import Batch, PolicyLoss, Reduction, TokenLoss, TokenMetric, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig
@@ -36,7 +47,15 @@ LLAMA3_ROPE = {
 }
 YARN_ROPE = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 
-CONFIGS: dict[str, PretrainedConfig] = {
+MIXTURE = SHAPE | {"num_hidden_layers": 2, "num_experts_per_tok": 2}
+QWEN_EXPERTS = {"num_experts": 4, "moe_intermediate_size": 32}
+
+MIXTURES: dict[str, PretrainedConfig] = {
+    "qwen3-moe": Qwen3MoeConfig(**MIXTURE | QWEN_EXPERTS, head_dim=32, norm_topk_prob=True),
+    "qwen2-moe-shared": Qwen2MoeConfig(**MIXTURE | QWEN_EXPERTS, shared_expert_intermediate_size=48),
+    "mixtral": MixtralConfig(**MIXTURE, num_local_experts=4, tie_word_embeddings=False),
+}
+CONFIGS: dict[str, PretrainedConfig] = MIXTURES | {
     "qwen2-tied": Qwen2Config(**SHAPE, tie_word_embeddings=True),
     "qwen2-untied": Qwen2Config(**SHAPE, tie_word_embeddings=False, rope_parameters=YARN_ROPE),
     "qwen3-tied": Qwen3Config(**SHAPE, head_dim=32, tie_word_embeddings=True),
@@ -130,15 +149,17 @@ def reference_gradients(
     )
     objective = (token_weights[terms.sequence] * loss(terms, algorithm).loss).sum()
     objective.backward()
-    return objective.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return objective.item(), stored(gradients, model.config.model_type)
 
 
 def hf_gradients(policy: Policy) -> dict[str, Tensor]:
     """What `accumulate_gradients` left, whole and under Hugging Face names."""
-    group, ranks = mpu.get_data_parallel_group(), mpu.get_data_parallel_world_size()
-    for buffer in policy.model.buffers if ranks > 1 else ():
-        for bucket in buffer.buckets:
-            shards = list(bucket.grad_data.chunk(ranks))
+    groups = [(policy.model.buffers, mpu.get_data_parallel_group())]
+    groups.append((policy.model.expert_parallel_buffers, mpu.get_expert_data_parallel_group()))
+    for buffers, group in groups:
+        for bucket in (bucket for buffer in buffers if group.size() > 1 for bucket in buffer.buckets):
+            shards = list(bucket.grad_data.chunk(group.size()))
             dist.all_gather(shards, shards[group.rank()].clone(), group=group)
     gradients = {name: parameter.main_grad for name, parameter in policy.stage.named_parameters()}
     return {name: value.clone() for name, value in hf_weights(gradients, policy.architecture)}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastsvs import distributed
 from fastsvs.errors import UserError
-from fastsvs.policy import Policy, checkpoint
+from fastsvs.policy import Degrees, Policy, checkpoint
 from fastsvs.policy.mapping import hf_shapes
 from fastsvs.policy.pieces import MASTER, MOMENTS, PieceIndex, SavedTensors
 
@@ -28,10 +28,9 @@ def contents(path: Path, policy: Policy) -> dict[str, Tensor]:
     """Every master and moment of a checkpoint as whole Hugging Face tensors."""
     manifest = json.loads((path / "manifest.json").read_text())
     index = PieceIndex([path / name for name in manifest["files"]])
+    degrees = Degrees(manifest["tensor_parallel"])
     return {
-        f"{quantity} of {name}": SavedTensors(index, quantity, policy.architecture, manifest["tensor_parallel"]).read(
-            name, None, 0, 0
-        )
+        f"{quantity} of {name}": SavedTensors(index, quantity, policy.architecture, degrees).read(name, None, 0, 0)
         for quantity in (MASTER, *MOMENTS)
         for name in hf_shapes(policy.architecture)
     }
@@ -80,9 +79,9 @@ def test_frozen_policy_takes_the_weights(policy, model, saved):
     assert_same(weights(frozen), weights(policy))
 
 
-def resume_elsewhere(model: str, dtype: str, tensor: int, pipeline: int, source: str, folder: str) -> None:
+def resume_elsewhere(model: str, dtype: str, layout: dict[str, int], source: str, folder: str) -> None:
     """On several ranks: save what was loaded, then where two more updates lead, alone and after another resumption."""
-    policy = build(Path(model), dtype, tensor, pipeline)
+    policy = build(Path(model), dtype, **layout)
     root = Path(folder)
     checkpoint.load(policy, Path(source))
     checkpoint.save(policy, root / "loaded", 2, {}, keep=1)
@@ -95,18 +94,23 @@ def resume_elsewhere(model: str, dtype: str, tensor: int, pipeline: int, source:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype", "ranks", "tensor", "pipeline"),
-    [("qwen2-tied", "bf16", 4, 2, 2), ("qwen3-untied", "fp32", 2, 1, 1)],
-    ids=["tp2_pp2", "dp2"],
+    ("name", "dtype", "ranks", "layout"),
+    [
+        ("qwen2-tied", "bf16", 4, {"tensor": 2, "pipeline": 2}),
+        ("qwen3-untied", "fp32", 2, {}),
+        ("qwen2-moe-shared", "bf16", 2, {"tensor": 2, "expert": 2}),
+        ("qwen3-moe", "fp32", 4, {"pipeline": 2, "expert": 2}),
+    ],
+    ids=["tp2_pp2", "dp2", "tp2_ep2", "pp2_ep2"],
 )
-def test_layouts_exchange_checkpoints_bit_for_bit(tmp_path, name, dtype, ranks, tensor, pipeline):
+def test_layouts_exchange_checkpoints_bit_for_bit(tmp_path, name, dtype, ranks, layout):
     path = save_model(name, tmp_path / "model")
     alone = build(path, dtype)
     for seed in range(2):
         update(alone, seed)
     checkpoint.save(alone, tmp_path / "here", 2, {}, keep=1)
     source = checkpoint.latest(tmp_path / "here")
-    run_ranks(resume_elsewhere, ranks, tmp_path, str(path), dtype, tensor, pipeline, str(source), str(tmp_path))
+    run_ranks(resume_elsewhere, ranks, tmp_path, str(path), dtype, layout, str(source), str(tmp_path))
 
     def read(folder: str) -> dict[str, Tensor]:
         return contents(checkpoint.latest(tmp_path / folder), alone)

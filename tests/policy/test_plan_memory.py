@@ -78,7 +78,7 @@ class Saved:
 def saved_by_forward(policy: Policy) -> tuple[int, int]:
     """Bytes that the forward pass of one row keeps on this stage without the head, and the row's tokens."""
     batch = make_batch()
-    row = next(policy._rows(batch, keep_attention=False)[0])
+    row = next(policy._plan(batch).rows)
     counted: list[int] = []
 
     def head(model: Any, row: Any, hidden: Tensor) -> tuple[Tensor, dict]:

@@ -10,26 +10,37 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_cases import CONFIGS, save_model
+from stored_names import stored
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from fastsvs.architecture import Architecture, read_architecture
-from fastsvs.policy import export
+from fastsvs.families import Experts
+from fastsvs.policy import Degrees, export
 from fastsvs.policy.mapping import cut_range, entries, hf_parts, hf_shapes, megatron_shapes, merge
 from fastsvs.policy.safetensors_folder import SafetensorsWeights
 
+EXPERTS = st.sampled_from(
+    [
+        None,
+        Experts(4, 2, 6, normalized=True),
+        Experts(8, 1, 2, False, shared_ffn=4),
+        Experts(4, 2, 4, True, 0, "mixtral"),
+    ]
+)
 
-def shard(architecture: Architecture, tensors: dict[str, Tensor], tensor: int, pipeline: int) -> list[list[Tensor]]:
-    """[entry][tensor-parallel rank] of Megatron tensors."""
+
+def shard(architecture: Architecture, tensors: dict[str, Tensor], degrees: Degrees) -> list[list[Tensor]]:
+    """[entry][rank among its parts] of Megatron tensors."""
     shards = []
-    for entry in entries(architecture, pipeline):
-        by_rank = []
-        for rank in range(tensor):
+    for entry in entries(architecture, degrees):
+        by_rank, parts = [], degrees.parts(entry)
+        for rank in range(parts):
             cuts = []
             for name in entry.sources:
                 whole = tensors[name]
                 if entry.cut is not None:
-                    start, end = cut_range(architecture, entry, name, tuple(whole.shape), tensor, rank)
+                    start, end = cut_range(architecture, entry, name, tuple(whole.shape), parts, rank)
                     size = whole.shape[entry.cut]
                     padding = whole.new_zeros(max(0, end - size) - max(0, start - size), *whole.shape[1:])
                     whole = whole.narrow(entry.cut, min(start, size), min(end, size) - min(start, size))
@@ -49,10 +60,21 @@ def shard(architecture: Architecture, tensors: dict[str, Tensor], tensor: int, p
     tied=st.booleans(),
     qkv_bias=st.booleans(),
     qk_norm=st.booleans(),
+    experts=EXPERTS,
+    expert=st.sampled_from([1, 2, 4]),
 )
 def test_any_layout_and_back_is_bit_exact(
-    tensor: int, pipeline: int, heads_per_group: int, vocabulary: int, tied: bool, qkv_bias: bool, qk_norm: bool
+    tensor: int,
+    pipeline: int,
+    heads_per_group: int,
+    vocabulary: int,
+    tied: bool,
+    qkv_bias: bool,
+    qk_norm: bool,
+    experts: Experts | None,
+    expert: int,
 ) -> None:
+    degrees = Degrees(tensor, pipeline, expert)
     architecture = Architecture(
         layers=4,
         hidden=8,
@@ -67,12 +89,13 @@ def test_any_layout_and_back_is_bit_exact(
         qk_norm=qk_norm,
         norm_epsilon=1e-6,
         initializer_range=0.02,
+        experts=experts,
     )
     tensors = {name: torch.randn(shape) for name, shape in hf_shapes(architecture).items()}
-    shards = shard(architecture, tensors, tensor, pipeline)
+    shards = shard(architecture, tensors, degrees)
     found: dict[str, Tensor] = {}
-    for entry, by_rank in zip(entries(architecture, pipeline), shards, strict=True):
-        expected = megatron_shapes(architecture, tensor, pipeline, entry.stage)[entry.name]
+    for entry, by_rank in zip(entries(architecture, degrees), shards, strict=True):
+        expected = megatron_shapes(architecture, degrees, entry.stage, entry.expert_rank or 0)[entry.name]
         assert all(tuple(part.shape) == expected for part in by_rank)
         if not entry.copy:
             whole = by_rank if entry.cut is not None else by_rank[:1]
@@ -90,6 +113,8 @@ def test_names_and_shapes_are_those_of_transformers(name: str) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(CONFIGS[name])
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    found = {name: torch.empty(shape, device="meta") for name, shape in expected.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in stored(found, CONFIGS[name].model_type).items()}
     assert hf_shapes(read_architecture(CONFIGS[name])) == expected
 
 
@@ -104,7 +129,7 @@ def test_shapes_at_32b_scale_need_no_processes() -> None:
         tie_word_embeddings=False,
     )
     architecture = read_architecture(hf)
-    stages = [megatron_shapes(architecture, 8, 4, stage) for stage in range(4)]
+    stages = [megatron_shapes(architecture, Degrees(8, 4), stage) for stage in range(4)]
     sizes = [sum(torch.Size(shape).numel() for shape in stage.values()) for stage in stages]
     whole = sum(torch.Size(shape).numel() for shape in hf_shapes(architecture).values())
     assert whole == 32_763_876_352

@@ -36,7 +36,21 @@ LAYOUTS = {
     "tp2-pp2-sp": {"tensor_parallel": 2, "pipeline_parallel": 2},
     "pp4-recompute": {"pipeline_parallel": 4, "recompute": "full"},
 }
+MIXTURE_LAYOUTS = {
+    "tp2-sp": LAYOUTS["tp2-sp"],
+    "ep2": {"expert_parallel": 2},
+    "ep2-tp2": {"expert_parallel": 2, "tensor_parallel": 2},
+    "ep4-tp2-recompute": {"expert_parallel": 4, "tensor_parallel": 2, "recompute": "full"},
+    "pp2-ep2": {"expert_parallel": 2, "pipeline_parallel": 2},
+}
 CASES = [("qwen2-tied", layout) for layout in LAYOUTS] + [("qwen3-untied", "tp2-sp"), ("qwen3-untied", "tp2-pp2-sp")]
+CASES += [
+    ("qwen3-moe", "tp2-sp"),
+    ("qwen3-moe", "ep2"),
+    ("qwen2-moe-shared", "ep2-tp2"),
+    ("mixtral", "ep4-tp2-recompute"),
+    ("qwen2-moe-shared", "pp2-ep2"),
+]
 
 
 def results_of(model: str, initialize: str, tokens_per_micro_batch: int = 200, **layout: Any) -> dict[str, Any]:
@@ -82,7 +96,7 @@ def results_of(model: str, initialize: str, tokens_per_micro_batch: int = 200, *
 def every_layout(models: dict[str, str]) -> dict[tuple[str, str], dict[str, Any]]:
     results = {}
     for name, layout in CASES:
-        results[name, layout] = results_of(models[name], "pretrained", **LAYOUTS[layout])
+        results[name, layout] = results_of(models[name], "pretrained", **(LAYOUTS | MIXTURE_LAYOUTS)[layout])
     results["random", "tp2-pp2-sp"] = results_of(models["qwen3-untied"], "random", **LAYOUTS["tp2-pp2-sp"])
     return results
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from fastsvs.algorithms import policy_loss
-from fastsvs.architecture import check_layout, read_architecture
+from fastsvs.architecture import read_architecture
 from fastsvs.config import ModelConfig, PolicyConfig
 from fastsvs.errors import UserError
+from fastsvs.layout_checks import check_layout
 from fastsvs.policy import Policy, modules
 from fastsvs.policy.recompute import Kept, keep
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_policy_mapping import shard
+from test_policy_mapping import EXPERTS, shard
 from torch import Tensor
 
 from fastsvs.architecture import Architecture
+from fastsvs.policy import Degrees
 from fastsvs.policy.mapping import entries, hf_shapes
 from fastsvs.policy.regions import shard_region, spans, tensor_region, whole_shapes
 
@@ -29,6 +30,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
         qk_norm=draw(st.booleans()),
         norm_epsilon=1e-6,
         initializer_range=0.02,
+        experts=draw(EXPERTS),
     )
 
 
@@ -42,25 +44,25 @@ def numbered(architecture: Architecture) -> dict[str, Tensor]:
     return tensors
 
 
-LAYOUTS = st.sampled_from([1, 2, 4])
+LAYOUTS = st.sampled_from([Degrees(1), Degrees(2), Degrees(4)])
 
 
 @settings(max_examples=30)
 @given(architecture=architectures(), one=LAYOUTS, other=LAYOUTS, data=st.data())
 def test_spans_bring_any_stretch_of_a_shard_from_the_shards_of_another_layout(architecture, one, other, data) -> None:
     tensors, shapes = numbered(architecture), whole_shapes(architecture)
-    here, there = (shard(architecture, tensors, tensor, 1) for tensor in (one, other))
-    for entry, targets, sources in zip(entries(architecture, 1), here, there, strict=True):
-        rank = data.draw(st.integers(0, one - 1))
+    here, there = (shard(architecture, tensors, degrees) for degrees in (one, other))
+    for entry, targets, sources in zip(entries(architecture, Degrees()), here, there, strict=True):
+        rank = data.draw(st.integers(0, one.parts(entry) - 1))
         flat, shape = targets[rank].reshape(-1), shapes[entry.name]
         start = data.draw(st.integers(0, len(flat)))
         end = data.draw(st.integers(start, len(flat)))
-        region = shard_region(architecture, entry, shape, one, rank)
+        region = shard_region(architecture, entry, shape, one.parts(entry), rank)
         wanted = min(start, region.size), min(end, region.size)
         found = torch.zeros(end - start, dtype=flat.dtype)  # beyond the region lies padding, which is 0
-        for source in range(1 if entry.cut is None else other):
+        for source in range(1 if entry.cut is None else other.parts(entry)):
             values = sources[source].reshape(-1)
-            held = shard_region(architecture, entry, shape, other, source)
+            held = shard_region(architecture, entry, shape, other.parts(entry), source)
             for place, origin, count in spans(region, wanted, held):
                 assert not found[place - start : place - start + count].any(), "no value comes twice"
                 assert origin + count <= held.size
@@ -72,8 +74,8 @@ def test_spans_bring_any_stretch_of_a_shard_from_the_shards_of_another_layout(ar
 @given(architecture=architectures(), data=st.data())
 def test_a_tensor_or_a_part_of_it_is_a_region_of_its_parameter(architecture, data) -> None:
     tensors, shapes = numbered(architecture), whole_shapes(architecture)
-    wholes = [whole for [whole] in shard(architecture, tensors, 1, 1)]
-    for entry, padded in zip(entries(architecture, 1), wholes, strict=True):
+    wholes = [whole for [whole] in shard(architecture, tensors, Degrees())]
+    for entry, padded in zip(entries(architecture, Degrees()), wholes, strict=True):
         shape = shapes[entry.name]
         whole = padded[: shape[0]].reshape(-1)
         everything = shard_region(architecture, entry, shape, 1, 0)

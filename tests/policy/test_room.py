@@ -15,7 +15,7 @@ from policy_ranks import run_ranks
 from fastsvs import distributed
 from fastsvs.errors import UserError
 from fastsvs.files import free_bytes, in_words
-from fastsvs.policy import Policy, checkpoint, checkpoint_folder, saver
+from fastsvs.policy import Degrees, Policy, checkpoint, checkpoint_folder, saver
 from fastsvs.policy.checkpoint import Saver, state_bytes
 
 
@@ -44,7 +44,7 @@ def test_the_size_is_known_beforehand(policy: Policy, tmp_path: Path) -> None:
     [file] = tmp_path.rglob("*.safetensors")
     [manifest] = tmp_path.rglob("manifest.json")
     assert 0 <= kept._size - file.stat().st_size - manifest.stat().st_size < 200
-    assert 0 < file.stat().st_size - state_bytes(policy.architecture, 1) < 200 * 3 * 40  # headers
+    assert 0 < file.stat().st_size - state_bytes(policy.architecture, Degrees()) < 200 * 3 * 40  # headers
 
 
 def test_a_save_without_room_touches_nothing(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2": {"tensor_parallel": 2},
     "pp2": {"pipeline_parallel": 2},
     "tp2-pp2": {"tensor_parallel": 2, "pipeline_parallel": 2},
+    "tp2-ep2": {"tensor_parallel": 2, "expert_parallel": 2},
 }
-MODELS = ("qwen2-tied", "qwen3-untied", "llama3-tied-mha")
+MODELS = ("qwen2-tied", "qwen3-untied", "llama3-tied-mha", "qwen2-moe-shared")
 
 
 def changed(policy: Policy) -> None:
@@ -61,12 +62,14 @@ def everything(models: dict[str, str], layouts: list[str]) -> dict[tuple[str, st
         ("qwen2-tied", "bf16", "random"),
         ("qwen3-untied", "bf16", "pretrained"),
         ("llama3-tied-mha", "bf16", "pretrained"),
+        ("qwen2-moe-shared", "bf16", "pretrained"),
     ]
     return {
         (layout, dtype, f"{model}/{initialize}"): updates_of(models[model], dtype, initialize, LAYOUTS[layout])
         for layout in layouts
         for model, dtype, initialize in cases
         if LAYOUTS[layout].get("tensor_parallel", 1) <= (4 if model == "llama3-tied-mha" else 2)
+        and ("moe" in model or "expert_parallel" not in LAYOUTS[layout])
     }
 
 

@@ -12,7 +12,17 @@ import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from stored_names import stored
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MixtralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 from fastsvs import distributed
 from fastsvs.errors import UserError
@@ -39,18 +49,23 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+QWEN_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
 CONFIGS = {
     "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=True),
     "qwen2-untied": Qwen2Config(**SIZES, tie_word_embeddings=False),
     "qwen3": Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True),
     "llama3": LlamaConfig(**SIZES, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
+    "qwen3-moe": Qwen3MoeConfig(**SIZES | QWEN_EXPERTS, head_dim=16, norm_topk_prob=True),
+    "qwen2-moe": Qwen2MoeConfig(**SIZES | QWEN_EXPERTS, shared_expert_intermediate_size=40),
+    "mixtral": MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False),
 }
 EOS = 3
 
 
 def model_of(name: str, seed: int = 0) -> PreTrainedModel:
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="eager").float().eval()
+    plain = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    return AutoModelForCausalLM.from_config(CONFIGS[name], **plain).float().eval()
 
 
 def engine_of(model: PreTrainedModel, max_sequences: int = 16, version: int = 0) -> LocalEngine:
@@ -66,7 +81,7 @@ def engine_of(model: PreTrainedModel, max_sequences: int = 16, version: int = 0)
 
 
 def hf_weights(model: PreTrainedModel) -> list[tuple[str, torch.Tensor]]:
-    return [(name, tensor.detach()) for name, tensor in model.named_parameters()]
+    return [(n, t.detach()) for n, t in stored(dict(model.named_parameters()), model.config.model_type).items()]
 
 
 def request(key: str, prompt: Sequence[int], samples: int = 1, seed: int = 0, **sampling) -> Request:

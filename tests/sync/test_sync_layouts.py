@@ -28,8 +28,14 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2-pp2": {"tensor_parallel": 2, "pipeline_parallel": 2},
     "pp4": {"pipeline_parallel": 4},
 }
+MIXTURE_LAYOUTS: dict[str, dict[str, Any]] = {
+    "tp2-ep4": {"tensor_parallel": 2, "expert_parallel": 4},
+    "pp2-ep2": {"pipeline_parallel": 2, "expert_parallel": 2},
+}
 CASES = [
     *(("qwen2-tied", layout, "fp32") for layout in LAYOUTS),
+    ("qwen2-moe-shared", "tp2-ep4", "fp32"),
+    ("qwen3-moe", "pp2-ep2", "bf16"),
     ("qwen3-untied", "tp2-pp2", "bf16"),
     ("llama3-untied", "pp2-dp2", "bf16"),
 ]
@@ -48,7 +54,7 @@ def every_layout(models: dict[str, str], folder: str) -> dict[str, Any]:
     faults = {}
     with closing(Fleet(1, 2)) if main else nullcontext() as fleet:
         for version, (name, layout, dtype) in enumerate(CASES):
-            policy = build(models[name], dtype, LAYOUTS[layout])
+            policy = build(models[name], dtype, (LAYOUTS | MIXTURE_LAYOUTS)[layout])
             expected = {key: value.clone() for key, value in policy.hf_weights()}
             with closing(BroadcastSync(policy, fleet, config)) as sync:
                 sync.publish(version)

@@ -1,4 +1,4 @@
-"""The forward pass of a Qwen2, Qwen3 or Llama decoder over the KV cache: whole prompts, then one token a sequence."""
+"""The forward pass of a decoder over the KV cache: whole prompts, then one token a sequence."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 from fastsvs.architecture import Architecture, rotary_frequencies
 from fastsvs.rollout.local.cache import KVCache, blocks
 from fastsvs.rollout.local.linear import linear
+from fastsvs.rollout.local.mixture import gated, mix
 from fastsvs.rollout.local.weights import LayerWeights, Weights
 
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -67,8 +68,11 @@ class Decoder:
             queries, keys = self._norm(queries, layer.query_norm), self._norm(keys, layer.key_norm)
         attended = attention(index, _rotate(queries, rotations), _rotate(keys, rotations), values)
         hidden += linear(attended, layer.output)
-        gate, up = linear(self._norm(hidden, layer.post_norm), layer.gate_up).chunk(2, dim=1)
-        hidden += linear(F.silu(gate).mul_(up), layer.down)
+        normed = self._norm(hidden, layer.post_norm)
+        if layer.mixture and shape.experts:
+            hidden += mix(normed, layer, layer.mixture, shape.experts)
+        elif layer.feed_forward:
+            hidden += gated(normed, layer.feed_forward)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return linear(self._norm(hidden, self.weights.norm), self.weights.head)

@@ -15,6 +15,28 @@ from torch import Tensor
 
 from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
+from fastsvs.families import DENSE, NAMINGS, Experts
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    """Parameters of a gated feed-forward."""
+
+    gate_up: Tensor
+    """[2 * ffn, hidden]"""
+    down: Tensor
+    """[hidden, ffn]"""
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureWeights:
+    """Parameters of a layer's experts."""
+
+    router: Tensor
+    """[experts, hidden]"""
+    experts: list[FeedForward]
+    shared_gate: Tensor | None
+    """[1, hidden]; None where there is no shared expert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +56,9 @@ class LayerWeights:
     """[hidden, heads * head_dim]"""
     post_norm: Tensor
     """[hidden]"""
-    gate_up: Tensor
-    """[2 * ffn, hidden]"""
-    down: Tensor
-    """[hidden, ffn]"""
+    feed_forward: FeedForward | None
+    """Feed-forward of every token; with experts the shared one, if there is one."""
+    mixture: MixtureWeights | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +90,16 @@ def allocate(shape: Architecture, dtype: torch.dtype, device: torch.device) -> W
     def empty(*size: int) -> Tensor:
         return torch.empty(size, dtype=dtype, device=device)
 
-    heads = shape.heads + 2 * shape.groups
+    def feed_forward(ffn: int) -> FeedForward:
+        return FeedForward(empty(2 * ffn, shape.hidden), empty(shape.hidden, ffn))
+
+    def mixture(experts: Experts) -> MixtureWeights:
+        each = [feed_forward(experts.ffn) for _ in range(experts.count)]
+        return MixtureWeights(
+            empty(experts.count, shape.hidden), each, empty(1, shape.hidden) if experts.shared_ffn else None
+        )
+
+    heads, common = shape.heads + 2 * shape.groups, shape.experts.shared_ffn if shape.experts else shape.ffn
     layers = [
         LayerWeights(
             input_norm=empty(shape.hidden),
@@ -79,8 +109,8 @@ def allocate(shape: Architecture, dtype: torch.dtype, device: torch.device) -> W
             key_norm=empty(shape.head_dim) if shape.qk_norm else None,
             output=empty(shape.hidden, shape.heads * shape.head_dim),
             post_norm=empty(shape.hidden),
-            gate_up=empty(2 * shape.ffn, shape.hidden),
-            down=empty(shape.hidden, shape.ffn),
+            feed_forward=feed_forward(common) if common else None,
+            mixture=mixture(shape.experts) if shape.experts else None,
         )
         for _ in range(shape.layers)
     ]
@@ -124,15 +154,11 @@ def load(places: dict[str, Destination], tensors: Iterable[tuple[str, Tensor]]) 
 
 def _layer_destinations(layer: LayerWeights, shape: Architecture) -> dict[str, Destination]:
     queries, keys = shape.heads * shape.head_dim, shape.groups * shape.head_dim
-    gate, up = layer.gate_up.chunk(2)
     places = {
         "input_layernorm.weight": _whole(layer.input_norm),
         "post_attention_layernorm.weight": _whole(layer.post_norm),
         "self_attn.o_proj.weight": _whole(layer.output),
-        "mlp.gate_proj.weight": _whole(gate),
-        "mlp.up_proj.weight": _whole(up),
-        "mlp.down_proj.weight": _whole(layer.down),
-    }
+    } | _feed_forward_destinations(layer, shape.experts)
     for kind, fused in (("weight", layer.qkv), ("bias", layer.qkv_bias)):
         if fused is not None:
             query, key, value = fused.split([queries, keys, keys])
@@ -142,6 +168,24 @@ def _layer_destinations(layer: LayerWeights, shape: Architecture) -> dict[str, D
     if layer.query_norm is not None and layer.key_norm is not None:
         places["self_attn.q_norm.weight"] = _interleaved(layer.query_norm, shape.head_dim)
         places["self_attn.k_norm.weight"] = _interleaved(layer.key_norm, shape.head_dim)
+    return places
+
+
+def _feed_forward_destinations(layer: LayerWeights, experts: Experts | None) -> dict[str, Destination]:
+    def gated(names: tuple[str, str, str], weights: FeedForward) -> dict[str, Destination]:
+        gate, up = weights.gate_up.chunk(2)
+        return dict(zip(names, map(_whole, (gate, up, weights.down)), strict=True))
+
+    if experts is None or layer.mixture is None:
+        assert layer.feed_forward is not None
+        return gated(DENSE, layer.feed_forward)
+    naming, mixture = NAMINGS[experts.naming], layer.mixture
+    places = {naming.router: _whole(mixture.router)}
+    for number, expert in enumerate(mixture.experts):
+        places |= gated(naming.expert(number), expert)
+    if layer.feed_forward is not None and mixture.shared_gate is not None:
+        places |= gated(naming.shared(), layer.feed_forward)
+        places[naming.shared_gate] = _whole(mixture.shared_gate)
     return places
 
 

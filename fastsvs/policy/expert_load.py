@@ -1,0 +1,67 @@
+"""The load of a model's experts over a pass, and what is reported of it."""
+
+from __future__ import annotations
+
+from math import log
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state as mpu
+from torch import Tensor
+
+from fastsvs import distributed
+from fastsvs.algorithms import Metric
+from fastsvs.policy.mixture import Routing
+
+
+class Routings:
+    """The routing of the rows of one rank in one pass."""
+
+    def __init__(self, layers: int, experts: int, tokens: int, device: torch.device) -> None:
+        """Prepare for a stage with `layers` layers, and a pass over `tokens` tokens on all ranks."""
+        self._shape = (layers, experts)
+        self._tokens = tokens
+        self._device = device
+        self._rows: list[Routing] = []
+
+    def of_row(self, tokens: int) -> Routing:
+        """Return the routing of the next row, which has `tokens` tokens beside padding."""
+        layers, experts = self._shape
+        row = Routing(
+            tokens=tokens,
+            share=tokens / max(self._tokens, 1),
+            counts=torch.zeros(layers, experts, dtype=torch.int64, device=self._device),
+            aux_losses=torch.zeros(layers, device=self._device),
+        )
+        self._rows.append(row)
+        return row
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return the figures of the pass, the same on every rank. Collective.
+
+        For each layer, and over all of them: `experts/entropy`, the entropy of the experts' shares of the load, where 1
+        is an even load (over all layers the mean), and `experts/largest_share`, the largest of these shares (over all
+        layers the largest). `experts/aux_loss` is the mean of the layers' auxiliary losses, where it is on.
+        """
+        stages, stage = mpu.get_pipeline_model_parallel_world_size(), mpu.get_pipeline_model_parallel_rank()
+        layers, experts = self._shape
+        sums = torch.zeros(stages, layers, experts + 1, dtype=torch.float64, device=self._device)
+        for row in self._rows:
+            sums[stage, :, :experts] += row.counts
+            sums[stage, :, experts] += row.aux_losses * row.share
+        if distributed.world_size() > 1:
+            dist.all_reduce(sums)
+        load, aux = sums.flatten(0, 1).cpu().split([experts, 1], dim=1)
+        entropy, largest = even_entropy(load), (load / load.sum(1, keepdim=True)).amax(1)
+        found = {f"experts/entropy/layer_{i}": value for i, value in enumerate(entropy.tolist())}
+        found |= {f"experts/largest_share/layer_{i}": value for i, value in enumerate(largest.tolist())}
+        found |= {"experts/entropy": entropy.mean().item(), "experts/largest_share": largest.max().item()}
+        if aux.any():
+            found["experts/aux_loss"] = aux.mean().item()
+        return {name: Metric(value) for name, value in found.items()}
+
+
+def even_entropy(load: Tensor) -> Tensor:
+    """Return the entropy of each row of `load` [layers, experts], in units of that of an even load: [layers]."""
+    shares = load / load.sum(1, keepdim=True)
+    return torch.special.entr(shares).sum(1) / log(max(load.shape[1], 2))

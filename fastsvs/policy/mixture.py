@@ -1,0 +1,139 @@
+"""Mixture of experts in Megatron's layer: its dispatcher and experts, and a router of our own on top of its router.
+
+Each row brings its `Routing`. The router writes there what it did with the row's tokens. Megatron calls a layer again
+to compute it again, maybe after other rows, so nothing about a row may lie in the router itself. No token is dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core.transformer.mlp import MLPSubmodules
+from megatron.core.transformer.moe.experts import SequentialMLP
+from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules
+from megatron.core.transformer.moe.moe_utils import (
+    MoEAuxLossAutoScaler,
+    compute_routing_scores_for_aux_loss,
+    topk_routing_with_score_function,
+)
+from megatron.core.transformer.moe.router import TopKRouter
+from megatron.core.transformer.moe.shared_experts import SharedExpertMLP
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_layer import TransformerLayer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastsvs import distributed
+from fastsvs.config import PolicyConfig
+from fastsvs.families import Experts
+
+
+@dataclass(slots=True)
+class Routing:
+    """Routing of one row's tokens to experts."""
+
+    tokens: int
+    """Number of the row's tokens without padding, which stands at the end."""
+    share: float
+    """Share of the pass's tokens that are this row's."""
+    counts: Tensor
+    """Number of tokens of the row that each expert computes, [layers, experts] int64, as this rank sees them: layers of
+    its stage, and tokens of its part of the sequence."""
+    aux_losses: Tensor
+    """Auxiliary loss of each layer without its coefficient, [layers] fp32, as this rank sees it; 0 where there is
+    none."""
+
+    def padding(self, first: int, count: int, device: torch.device) -> Tensor:
+        """Return which of the row's `count` tokens from `first` on are padding, [count] bool."""
+        return torch.arange(first, first + count, device=device) >= self.tokens
+
+
+class RoutedLayer(TransformerLayer):
+    """Transformer layer that hands its router the routing of the row."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """Run the layer on the row of `packed_seq_params`."""
+        self.mlp.router.row_routing = options["packed_seq_params"].routing
+        return super().forward(*args, **options)
+
+
+class Router(TopKRouter):
+    """Router that takes the experts with the largest logits, in fp32."""
+
+    row_routing: Routing
+
+    def gating(self, input: Tensor) -> Tensor:
+        """Return the logits [tokens, 1, experts] fp32 of `input` [tokens, 1, hidden]."""
+        return F.linear(input.float(), self.weight.float())
+
+    def routing(self, logits: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the weight of each expert for each token, [tokens, experts] fp32, and which experts compute it,
+        [tokens, experts] bool. Tokens are those of this rank's part of the sequence."""
+        logits = logits.view(-1, self.num_experts)
+        row = self.row_routing
+        first = self.tp_group.rank() * len(logits) if self.config.sequence_parallel else 0
+        padding = row.padding(first, len(logits), logits.device)
+        weights, chosen = topk_routing_with_score_function(
+            logits, self.topk, use_pre_softmax=self.config.moe_router_pre_softmax
+        )
+        row.counts[self._place] = (chosen & ~padding[:, None]).sum(0)
+        if self.config.moe_aux_loss_coeff and torch.is_grad_enabled() and row.tokens:
+            even, scores = compute_routing_scores_for_aux_loss(
+                logits, self.topk, self.score_function, padding_mask=padding
+            )
+            weights = self._apply_aux_loss(weights, scores, even, with_padding_mask=True)
+        return weights, chosen
+
+    def attach_and_log_load_balancing_loss(
+        self, activation: Tensor, aux_loss_coeff: float, aux_loss: Tensor, *_: Any, **__: Any
+    ) -> Tensor:
+        """Add the loss of the row's tokens to the objective, weighted by their share of the update's."""
+        row = self.row_routing
+        row.aux_losses[self._place] = aux_loss.detach() / aux_loss_coeff
+        return MoEAuxLossAutoScaler.apply(activation, aux_loss * row.share)
+
+    @property
+    def _place(self) -> int:
+        """Return the number of the layer in its stage."""
+        return (self.layer_number - 1) % len(self.row_routing.counts)
+
+
+def mixture_spec(projections: MLPSubmodules) -> ModuleSpec:
+    """Return the specification of a layer's experts and router, with these linear layers."""
+    return ModuleSpec(
+        module=MoELayer,
+        submodules=MoESubmodules(
+            experts=ModuleSpec(module=SequentialMLP, submodules=projections),
+            shared_experts=ModuleSpec(module=SharedExpertMLP, submodules=projections),
+            router=Router,
+        ),
+    )
+
+
+def mixture_settings(experts: Experts, config: PolicyConfig) -> dict[str, Any]:
+    """Return the part of Megatron's configuration that is about experts."""
+    return {
+        "num_moe_experts": experts.count,
+        "moe_ffn_hidden_size": experts.ffn,
+        "moe_router_topk": experts.active,
+        # Softmax over the chosen logits alone is the softmax over all of them, divided by the sum over the chosen.
+        "moe_router_pre_softmax": not experts.normalized,
+        "moe_router_load_balancing_type": "aux_loss" if config.aux_loss_coefficient else "none",
+        "moe_aux_loss_coeff": config.aux_loss_coefficient,
+        "moe_router_dtype": "fp32",
+        "moe_shared_expert_intermediate_size": experts.shared_ffn or None,
+        "moe_shared_expert_gate": True,
+        "expert_model_parallel_size": config.expert_parallel,
+        "expert_tensor_parallel_size": 1,
+    }
+
+
+def settle_experts(stage: nn.Module) -> None:
+    """Bring routers to the device, which Megatron makes on the CPU, and have the gradients of experts reduced over the
+    ranks with the same experts, which Megatron does only with expert parallelism."""
+    stage.to(distributed.device())
+    for module in stage.modules():
+        for parameter in module.parameters() if isinstance(module, SequentialMLP) else ():
+            parameter.allreduce = False  # type: ignore[attr-defined]
