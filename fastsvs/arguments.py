@@ -88,7 +88,11 @@ def _parser(summary: str) -> argparse.ArgumentParser:
     report.add_argument("--port", type=int, default=8765, help="of --serve; 0 takes a free one (%(default)s)")
     target = report.add_mutually_exclusive_group()
     target.add_argument("--out", type=Path, help="the file (RUN/report.html; of several folders: ./report.html)")
-    target.add_argument("--serve", action="store_true", help="a live page for this machine, until Ctrl-C")
+    target.add_argument(
+        "--serve",
+        action="store_true",
+        help="a live page for this machine, until Ctrl-C; of a folder of runs: their list",
+    )
     demo = commands.add_parser("demo", help="a tiny policy teaches itself on this CPU, in minutes; then its report")
     demo.add_argument("--seed", type=int, default=0, help="of the run, into runs/tiny_svs_seed<SEED> (%(default)s)")
     demo.add_argument("overrides", nargs="*", metavar="section.key=value")

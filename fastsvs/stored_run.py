@@ -196,10 +196,15 @@ class StoredRun:
 
 def open_run(path: Path) -> StoredRun:
     """Return the run in a folder. Raises UserError for a folder that holds no run."""
-    run = StoredRun(path)
-    if not any(file.is_file() for file in (run.layout.config, run.layout.metrics)):
+    if not is_run(path):
         raise UserError(f"{path} is no run folder: it has neither config.yaml nor metrics.jsonl")
-    return run
+    return StoredRun(path)
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a folder holds a run, one that has only begun included."""
+    layout = RunLayout(path)
+    return layout.config.is_file() or layout.metrics.is_file()
 
 
 def checkpoint_name(step: int) -> str:

@@ -118,6 +118,8 @@ def _source_hash(text: str) -> str:
 
 
 def _title(document: Document) -> str:
+    if "folders" in document.head:
+        return "Runs · FastSvS"
     labels = [arm["label"] for arm in document.head["arms"]] or [each["name"] for each in document.head["evaluations"]]
     noun = "experiments" if document.head["arms"] else "evaluations"
     title = f"{' and '.join(labels) if len(labels) < 3 else f'{len(labels)} {noun}'} · FastSvS"

@@ -7,90 +7,30 @@ another host than this one is refused.
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
-import threading
-from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastsvs.errors import UserError
-from fastsvs.report.document import Document, build
-from fastsvs.report.page import live_page, pack
-from fastsvs.stored_evaluation import EvaluationLayout, is_evaluation
-from fastsvs.stored_run import StoredRun
+from fastsvs.report.runs import Answer
 
 HOST = "127.0.0.1"
-NUMBER = re.compile("[0-9]{1,400}")
-"""Number of a run, step, sheet or block in a path: longer ones than a file's name has there are not."""
 SILENCE_SECONDS = 60.0
 """Longest wait for a browser to take or to send something, in seconds; then its connection is closed."""
 
 
-class Runs:
-    """The document of some run folders, built again when their files have changed."""
+class Source(Protocol):
+    """What a server answers from."""
 
-    def __init__(self, paths: Sequence[Path], samples: int) -> None:
-        self._paths, self._samples = paths, samples
-        self._lock = threading.Lock()
-        self._state: Any = None
-        self._document = self.document()
-
-    def document(self) -> Document:
-        with self._lock:
-            state = self._files()
-            if state != self._state:
-                self._document = build(self._paths, self._samples)
-                self._state = state
-            return self._document
-
-    def answer(self, path: str) -> tuple[str, bytes] | None:
-        """Return the content type and body of a known path, None for any other. Data are JSON under gzip."""
-        document = self.document()
-        if path == "/":
-            return "text/html; charset=utf-8", live_page(document).encode()
-        data = self._data(document, path.removeprefix("/data/").split("/")) if path.startswith("/data/") else None
-        return None if data is None else ("application/octet-stream", pack(data))
-
-    def _data(self, document: Document, names: Sequence[str]) -> Any:
-        match names:
-            case ["head"]:
-                return document.head
-            case ["groups", run] if NUMBER.fullmatch(run) and int(run) < len(document.groups):
-                return document.groups[int(run)]
-            case ["texts", run, step] if NUMBER.fullmatch(run) and NUMBER.fullmatch(step):
-                return document.texts.get((int(run), int(step)))
-            case ["answers", sheet] if NUMBER.fullmatch(sheet) and int(sheet) < len(document.answers):
-                return document.answers[int(sheet)].problems
-            case ["responses", sheet, block] if NUMBER.fullmatch(sheet) and NUMBER.fullmatch(block):
-                blocks = document.answers[int(sheet)].blocks if int(sheet) < len(document.answers) else []
-                return blocks[int(block)] if int(block) < len(blocks) else None
-        return None
-
-    def _files(self) -> list[tuple[str, int, int]]:
-        """Return (path, modification time, size) of every file that the document is built from, to find out what
-        changed."""
-        states = []
-        for file in (file for path in self._paths for file in _records(path)):
-            try:
-                state = file.stat()
-            except OSError:  # replaced just now
-                continue
-            states.append((str(file), state.st_mtime_ns, state.st_size))
-        return sorted(states)
+    def answer(self, path: str) -> Answer | None: ...
 
 
-def _records(path: Path) -> list[Path]:
-    return EvaluationLayout(path).records() if is_evaluation(path) else StoredRun(path).records()
-
-
-def open_server(runs: Runs, port: int) -> ThreadingHTTPServer:
+def open_server(given: Source, port: int) -> ThreadingHTTPServer:
     """Open a server on loopback; port 0 takes a free one. Raises UserError when the port is taken."""
 
     class Handler(_Handler):
-        source = runs
+        source = given
 
     try:
         return _Server((HOST, port), Handler)
@@ -107,7 +47,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    source: Runs
+    source: Source
     timeout = SILENCE_SECONDS
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "FastSvS", ""

@@ -12,7 +12,8 @@ from in_chromium import Opened, expect, figure, needs_chromium, plots
 
 from fastsvs.files import append_jsonl, write_json
 from fastsvs.report import write_report
-from fastsvs.report.server import Runs, open_server
+from fastsvs.report.runs import Runs
+from fastsvs.report.server import open_server
 
 pytestmark = needs_chromium
 

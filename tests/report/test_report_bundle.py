@@ -31,7 +31,7 @@ BROWSER = {
         "requestAnimationFrame",
     ),
     *("Event", "IntersectionObserver", "ResizeObserver", "URLSearchParams"),
-    *("fetch", "Response", "Blob", "DecompressionStream", "atob", "URL", "Path2D"),
+    *("fetch", "Response", "Blob", "DecompressionStream", "atob", "URL", "Path2D", "CSS"),
 }
 """Everything that the page takes from its browser."""
 

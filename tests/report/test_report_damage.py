@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from fastsvs.cli import main
 from fastsvs.report.document import build
 from fastsvs.report.page import page
-from fastsvs.report.server import Runs, open_server
+from fastsvs.report.runs import Runs
+from fastsvs.report.server import open_server
 
 NAN, INFINITE = float("nan"), float("inf")
 ODD = [NAN, INFINITE, -INFINITE, None, "x", [], {}, [1], {"a": 1}, 10**400, -1, True, 1.5, "\ud800"]

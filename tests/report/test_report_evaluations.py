@@ -10,7 +10,7 @@ from hand_made import answered, write, write_evaluation, write_lines, write_run
 from fastsvs.cli import main
 from fastsvs.report.document import build
 from fastsvs.report.page import page
-from fastsvs.report.server import Runs
+from fastsvs.report.runs import Runs
 
 
 def test_evaluations_have_a_sheet_for_each_set(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from hand_made import CONTEXT, metrics, write_run
 
 from fastsvs.cli import main
 from fastsvs.files import append_jsonl
-from fastsvs.report.server import Runs, _Handler, open_server
+from fastsvs.report.runs import Runs
+from fastsvs.report.server import _Handler, open_server
 
 
 @pytest.fixture

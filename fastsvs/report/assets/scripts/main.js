@@ -5,6 +5,7 @@ import { problemBrowser } from "./browser.js";
 import { byId } from "./dom.js";
 import { drawEvaluated } from "./evaluated.js";
 import { drawFacts } from "./facts.js";
+import { drawFolders } from "./folders.js";
 import { drawFigures, drawLegend, showAllArms } from "./figures.js";
 import { grouped, listed, plural } from "./format.js";
 import { drawHeadline } from "./headline.js";
@@ -23,11 +24,13 @@ async function start() {
   startTheme();
   startSections();
   const head = LIVE ? (await asked("head")).value : await get("head");
-  const browsers = [problemBrowser(state), answerBrowser()];
-  await draw(head, browsers);
-  onTheme(() => drawFigures(state.head));
+  const browsers = head.folders ? null : [problemBrowser(state), answerBrowser()];
+  const redraw = head.folders ? drawFolders : (next) => draw(next, browsers);
+  await redraw(head);
+  if (!head.folders) onTheme(() => drawFigures(state.head));
+  byId("home").hidden = !(LIVE && location.pathname.startsWith("/open/"));
   document.documentElement.dataset.ready = "true";
-  if (LIVE) follow((next) => draw(next, browsers));
+  if (LIVE) follow(redraw);
 }
 
 async function draw(head, [problems, answers]) {
