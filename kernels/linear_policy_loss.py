@@ -8,7 +8,6 @@ differentiated afterwards takes four. `policy_pass` is that pass; here are what 
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, library
 from .arguments import detached, operands
 from .dispatch import scale
 from .head import Head
+from .left_out import METRIC
 from .operators import NAMESPACE
 from .pieces import check_workspace
 from .policy_pass import PassOptions, policy_pass
@@ -57,6 +57,8 @@ def linear_policy_loss(
     weight_grad: Tensor | None = None,
     workspace_bytes: int | None = None,
     validate: bool = True,
+    exact: bool = True,
+    tau: float = 2.0**-9,
 ) -> PolicyLossResult:
     """Return the objective sum_t weights[t] * loss[t] of the policy softmax(hidden @ weight.T / temperature).
 
@@ -69,6 +71,14 @@ def linear_policy_loss(
             cannot look into it.
         weight_grad: [vocab_shard, hidden] in the accumulation dtype, e.g. Megatron's `main_grad`. The gradient of
             `weight` is added to it during this call, autograd gets none, and the upstream gradient must be 1.
+        exact: whether all tokens enter the gradients. Without it those of each piece whose gradients are least are left
+            out of the products, as long as they add up to at most a share `tau` of S, the sum over the tokens of
+            2 (|g| (1 - p_t) + |h| entropy) / temperature with g = dL/dlog p and h = dL/dentropy (`left_out`). By that
+            the gradient of the weight is off by at most tau S max_t |hidden_t| (Frobenius norm), that of the bias by
+            tau S (sum of sizes), and those of the hidden states by tau S max_v |weight_v| (sum of the tokens' norms).
+            Loss, log-probs, entropies and metrics stay as they are; the metric `left_out` is 1 for such a token. Their
+            number is waited for: `validate` must be True.
+        tau: share in [0, 1) that may be left out with `exact=False`; with 0, tokens alone that have no gradient.
 
     Returns:
         Results that are equal, bit for bit, on all ranks of `group`. The gradient of `hidden` is this rank's partial
@@ -78,12 +88,13 @@ def linear_policy_loss(
         ValueError: shapes, dtypes, devices, temperature, targets or settings do not fit.
     """
     of = operands(hidden, weight, targets, temperature, ignore_index, vocab_size, vocab_start, group)
-    _check_inputs(inputs, targets.shape, hidden.device)
+    inputs.check(targets.shape, hidden.device)
     _check_weight_grad(weight_grad, of.head.weight)
     given = inputs.in_one_row()
     leaves = of.hidden, of.head.weight, of.head.bias
     needed = [torch.is_grad_enabled() and leaf is not None and leaf.requires_grad for leaf in leaves]
     cut, workspace = truncation or Truncation(), check_workspace(workspace_bytes)
+    share_out = _share_left_out(exact, tau, validate)
     head, x = detached(of.head), of.hidden.detach()
     if isinstance(loss, PolicyLossSettings):
         check_name(loss)
@@ -109,14 +120,15 @@ def linear_policy_loss(
             of.group,
             workspace,
             validate,
+            share_out,
             *needed,
         )
-        metrics = dict(zip(metric_names(loss, given), stacked.unbind(), strict=True))
+        metrics = dict(zip(_names(loss, given, share_out), stacked.unbind(), strict=True))
         made = needed[0], needed[1] and weight_grad is None, needed[2]
         gradients = [gradient if wanted else None for gradient, wanted in zip(gradients, made, strict=True)]
     else:
         part = share(len(head.weight), of.size, of.first, of.group)
-        options = PassOptions(cut, part, workspace, validate, *needed)
+        options = PassOptions(cut, part, workspace, validate, share_out, *needed)
         passed = policy_pass(x, head, of.targets, of.inverse, given, loss, weight_grad, options)
         value, logprobs, entropy, metrics, *gradients = passed
     objective = with_gradients(*leaves, value, *gradients, weight_grad is not None)
@@ -147,6 +159,7 @@ def policy_loss(
     group: str | None,
     workspace: int | None,
     validate: bool,
+    tau: float | None,
     needs_hidden: bool,
     needs_weight: bool,
     needs_bias: bool,
@@ -158,6 +171,7 @@ def policy_loss(
         share(len(weight), size, first, group),
         workspace,
         validate,
+        tau,
         needs_hidden,
         needs_weight,
         needs_bias,
@@ -199,8 +213,8 @@ def _(
 ) -> tuple[Tensor, ...]:
     tokens, dtype = len(hidden), accumulation_dtype(hidden)
     inputs = TokenInputs(advantages, weights, old_logprobs, rollout_logprobs, reference_logprobs)
-    metrics = metric_names(PolicyLossSettings.unpacked(names, numbers), inputs)
-    needs_hidden, needs_weight, needs_bias = options[-3:]
+    tau, needs_hidden, needs_weight, needs_bias = options[-4:]
+    metrics = _names(PolicyLossSettings.unpacked(names, numbers), inputs, tau)
     shapes = (
         hidden.shape if needs_hidden else (0,),
         weight.shape if needs_weight and main_grad is None else (0,),
@@ -260,14 +274,16 @@ def scale_(values: Tensor, factor: Tensor) -> None:
     scale(values, factor)
 
 
-def _check_inputs(inputs: TokenInputs, shape: torch.Size, device: torch.device) -> None:
-    for field in fields(inputs):
-        values = getattr(inputs, field.name)
-        if values is not None and (values.shape != shape or not values.is_floating_point() or values.device != device):
-            raise ValueError(
-                f"inputs.{field.name} must be floating {list(shape)} on {device}, got {values.dtype} "
-                f"{list(values.shape)} on {values.device}"
-            )
+def _share_left_out(exact: bool, tau: float, validate: bool) -> float | None:
+    if not 0 <= tau < 1:
+        raise ValueError(f"tau must lie in [0, 1), got {tau}")
+    if not exact and not validate:
+        raise ValueError("exact=False waits for the number of tokens that it leaves out: validate must be True")
+    return None if exact else tau
+
+
+def _names(settings: PolicyLossSettings, inputs: TokenInputs, tau: float | None) -> list[str]:
+    return [*metric_names(settings, inputs), *([] if tau is None else [METRIC])]
 
 
 def _check_weight_grad(weight_grad: Tensor | None, weight: Tensor) -> None:

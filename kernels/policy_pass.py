@@ -19,6 +19,8 @@ from .dispatch import (
     write_product,
 )
 from .head import Head
+from .kept_logits import packed
+from .left_out import METRIC, gradient_bounds, that_count
 from .pieces import row_groups
 from .rows_torch import IGNORE_INDEX, accumulation_dtype
 from .settings import PolicyLossSettings
@@ -58,6 +60,8 @@ class PassOptions:
     """Bytes of logits and gradients alive at a time; None for the device's own value."""
     validate: bool
     """True to check targets and temperatures and leave out ignored rows, for which a GPU is waited for."""
+    tau: float | None
+    """Share of the gradients' size that may be left out of the products; None to leave out nothing."""
     needs_hidden: bool
     """True when the gradient of the hidden states is made."""
     needs_weight: bool
@@ -94,7 +98,7 @@ def policy_pass(
     bias_grad = torch.zeros_like(matrix[:, 0], dtype=accumulation_dtype(matrix)) if options.needs_bias else None
     with torch.cuda.device_of(hidden):  # Triton launches on the current device
         ids, warmth = pick(targets, rows), pick_if(inverse, rows)
-        policy = _Policy(x, head, ids, warmth, rows, part, inputs, loss, options.cut, bias_grad)
+        policy = _Policy(x, head, ids, warmth, rows, part, inputs, loss, options.cut, options.tau, bias_grad)
         results: list[Passed] = []
         for pieces in groups:
             fresh = main_grad is None and not results
@@ -129,6 +133,7 @@ class _Policy:
     """Inputs of all tokens."""
     loss: PolicyLossSettings | TokenLossFunction
     cut: Truncation
+    tau: float | None
     bias_grad: Tensor | None
     """Gradient of the bias [vocab_shard], to which each group adds; None where it is not needed."""
 
@@ -140,16 +145,20 @@ class _Policy:
         if that is `fresh`."""
         group, lengths = slice(pieces[0].start, pieces[-1].stop), [at.stop - at.start for at in pieces]
         if x_grad is None and weight_grad is None and self.bias_grad is None:
-            return [self._piece(at, None) for at in pieces]
+            return [self._piece(at, None)[0] for at in pieces]
         gradient = new_tile(sum(lengths), self.part.owned, self.x, operand_dtype(self.x))
-        results = [self._piece(at, part) for at, part in zip(pieces, gradient.split(lengths), strict=True)]
+        done = [self._piece(at, part) for at, part in zip(pieces, gradient.split(lengths), strict=True)]
+        results, counting = [result for result, _ in done], [counts for _, counts in done if counts is not None]
+        places = packed(gradient, torch.cat(counting)) if counting else None
+        x = pick(self.x[group], places)
+        gradient = gradient[: len(x)]
         if x_grad is not None:
             # Few tiles and many columns to add up: cuBLAS may do it in parts, and would round each of them to bf16.
-            sums = torch.empty_like(x_grad[group], dtype=accumulation_dtype(x_grad))
+            sums = torch.empty_like(x, dtype=accumulation_dtype(x_grad))
             write_product(gradient, self.head.weight[: self.part.owned], sums)
-            x_grad[group] = sums
+            x_grad[group] = spread(sums, places, sum(lengths))
         if weight_grad is not None:
-            (write_product if fresh else add_product)(gradient.t(), self.x[group], weight_grad)
+            (write_product if fresh else add_product)(gradient.t(), x, weight_grad)
         if self.bias_grad is not None:
             self.bias_grad[: self.part.owned] += gradient.sum(0, dtype=self.bias_grad.dtype)
         return results
@@ -158,10 +167,11 @@ class _Policy:
         """Return the result for no rows. It has the metrics' names, by which ranks reduce them together."""
         empty = self.x.new_zeros(0, dtype=accumulation_dtype(self.x))
         found = policy_kernels(self.x).token_gradients(self.loss, empty, empty, self.inputs, slice(0, 0))
-        return Passed(empty.sum(), empty, empty, found.metrics)
+        return Passed(empty.sum(), empty, empty, found.metrics if self.tau is None else found.metrics | {METRIC: empty})
 
-    def _piece(self, at: slice, gradient: Tensor | None) -> Passed:
-        """Compute one piece, and write the gradient of its logits into `gradient`, where that is wanted."""
+    def _piece(self, at: slice, gradient: Tensor | None) -> tuple[Passed, Tensor | None]:
+        """Compute one piece, and write the gradient of its logits into `gradient`, where that is wanted. Return the
+        results, and which rows of the gradient count (bool), or None for all; the others are 0."""
         x, targets, inverse, part = self.x[at], self.targets[at], pick_if(self.inverse, at), self.part
         logits = self.head.logits(x, slice(0, part.owned))
         if not self.cut.keeps_all:
@@ -169,13 +179,19 @@ class _Policy:
         statistics, logprobs, entropy = part.merge(part.statistics(logits, targets, inverse), targets)
         tokens = at if self.rows is None else self.rows[at]
         slopes = policy_kernels(x).token_gradients(self.loss, logprobs, entropy, self.inputs, tokens)
+        metrics, counts = slopes.metrics, None
+        if self.tau is not None:
+            bounds = gradient_bounds(logprobs, entropy, inverse, slopes.logprobs, slopes.entropy)
+            counts = that_count(bounds, self.tau)
+            metrics = metrics | {METRIC: (~counts).to(logprobs.dtype)}
+            targets = targets.masked_fill(~counts, IGNORE_INDEX)
         if gradient is not None and part.owned:
             row_kernels(logits).logits_gradient(
                 logits, statistics, targets, part.first, inverse, slopes.logprobs, slopes.entropy, None, gradient
             )
             self.head.through_softcap(gradient, logits)
         objective = (slopes.loss * self.inputs.weights[tokens]).sum()
-        return Passed(objective, logprobs, entropy, slopes.metrics)
+        return Passed(objective, logprobs, entropy, metrics), counts
 
 
 def _joined(pieces: list[Passed]) -> Passed:

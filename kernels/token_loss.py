@@ -36,6 +36,18 @@ class TokenInputs:
     reference_logprobs: Tensor | None = None
     """Log-probs of the reference model."""
 
+    def check(self, shape: torch.Size, device: torch.device) -> None:
+        """Raise ValueError for an input that is not floating, of another shape than the tokens, or elsewhere."""
+        for field in fields(self):
+            values = getattr(self, field.name)
+            if values is not None and (
+                values.shape != shape or not values.is_floating_point() or values.device != device
+            ):
+                raise ValueError(
+                    f"inputs.{field.name} must be floating {list(shape)} on {device}, got {values.dtype} "
+                    f"{list(values.shape)} on {values.device}"
+                )
+
     def in_one_row(self) -> TokenInputs:
         """Return the inputs as [tokens], whatever shape the tokens have."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -51,6 +51,10 @@ def from_logits(hidden, weight, bias, targets, inputs, **options) -> Tensor:
     return (logprobs * inputs.advantages + entropy).sum()
 
 
+def from_part_of_the_loss(*arguments, **options) -> Tensor:
+    return from_loss(*arguments, exact=False, tau=0.1, **options)
+
+
 WORKS = {"hidden": from_hidden, "loss": from_loss, "logits": from_logits}
 
 
@@ -68,6 +72,15 @@ def test_a_whole_graph_compiles_and_gives_the_same(name, validate):
     found = results(compiled, leaves, targets, inputs, **options)
     for ours, expected in zip(found, results(WORKS[name], leaves, targets, inputs, **options), strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+def test_a_graph_of_a_loss_that_leaves_tokens_out():
+    *leaves, targets, inputs = sample()
+    compiled = torch.compile(from_part_of_the_loss, fullgraph=True, backend="aot_eager")
+    found, exact = (results(work, leaves, targets, inputs) for work in (compiled, from_loss))
+    for ours, expected in zip(found, results(from_part_of_the_loss, leaves, targets, inputs), strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert not torch.equal(found[1], exact[1])
 
 
 @pytest.mark.parametrize("name", WORKS)
@@ -151,7 +164,7 @@ def test_torchs_own_checks_of_the_operators(truncation):
         library.opcheck(operator, (logits, targets, None, statistics, *slopes, VOCAB, 0), test_utils=CHECKS)
     vectors = (getattr(inputs, name) for name in TokenInputs.__slots__)
     operators = torch.ops.fastsvs__kernels
-    for main_grad in (None, torch.zeros(VOCAB, WIDTH)):
+    for main_grad, tau in ((None, 0.1), (torch.zeros(VOCAB, WIDTH), None)):
         library.opcheck(
             operators.policy_loss.default,
             (
@@ -167,6 +180,7 @@ def test_torchs_own_checks_of_the_operators(truncation):
                 *place,
                 None,
                 True,
+                tau,
                 True,
                 True,
                 True,

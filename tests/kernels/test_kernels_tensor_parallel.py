@@ -27,6 +27,7 @@ from fastsvs.kernels import (
 
 TOKENS, WIDTH, PADDED, VOCAB = 50, 16, 64, 45  # with 4 ranks the last one owns padding alone
 WORLD = 4
+CUT = {"least_rows": 5, "least_columns": 16, "together": 2}
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
@@ -112,7 +113,12 @@ def dtensor_head(weight: Tensor) -> tuple[Tensor, Tensor]:
     return weight[:43].clone(), torch.linspace(-1, 1, 43)
 
 
-def from_loss(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
+def from_part_of_the_loss(*place) -> list[Tensor]:
+    """What `from_loss` gives, and which tokens were left out of dX and dW."""
+    return from_loss(*place, exact=False, tau=0.2)
+
+
+def from_loss(size: int = 1, rank: int = 0, group=None, **choice) -> list[Tensor]:
     """[log-probs, entropy, dX, dW, loss] of this rank in one pass, dW by way of a buffer."""
     hidden, weight, targets = inputs()
     weight = weight.chunk(size)[rank].clone().requires_grad_()
@@ -127,9 +133,11 @@ def from_loss(size: int = 1, rank: int = 0, group=None) -> list[Tensor]:
         weight_grad=buffer,
         workspace_bytes=1,
         **options(group),
+        **choice,
     )
     (hidden_grad,) = torch.autograd.grad(result.loss, hidden)
-    return [result.logprobs, result.entropy, hidden_grad, buffer, result.loss.detach()]
+    left_out = [result.metrics["left_out"]] if choice else []
+    return [result.logprobs, result.entropy, hidden_grad, buffer, result.loss.detach(), *left_out]
 
 
 def from_logits(size: int = 1, rank: int = 0, group=None, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -143,7 +151,7 @@ def from_logits(size: int = 1, rank: int = 0, group=None, dtype: torch.dtype = t
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     # Several pieces, and so several all-gathers, two to a group.
-    pieces.CPU = replace(pieces.CPU, least_rows=5, least_columns=16, together=2)
+    pieces.CPU = replace(pieces.CPU, **CUT)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
     results = {}
     for size in (1, 2, 4):
@@ -154,6 +162,7 @@ def work(rank: int, folder: str) -> None:
             "logits": from_logits(*place),
             "bf16 logits": from_logits(*place, torch.bfloat16),
             "loss": from_loss(*place),
+            "part of the loss": from_part_of_the_loss(*place),
             "kept": from_kept_logits(*place),
             "uneven": from_uneven_shards(*place),
             "truncated": from_truncated(*place),
@@ -271,10 +280,16 @@ def test_dtensors_in_other_places_are_refused(results):
         assert expected in found
 
 
+@pytest.mark.parametrize("work", [from_loss, from_part_of_the_loss])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_sharding_the_loss_changes_nothing(results, size):
-    logprobs, entropy, hidden_grad, weight_grad, loss = from_loss()
-    mine = [results[rank][size]["loss"] for rank in range(size)]
+def test_sharding_the_loss_changes_nothing(results, size, work, cut):
+    cut(**CUT)  # as the ranks cut tokens, among which some are left out
+    logprobs, entropy, hidden_grad, weight_grad, loss, *left_out = work()
+    name = "part of the loss" if left_out else "loss"
+    mine = [results[rank][size][name] for rank in range(size)]
+    for part in mine:
+        assert all(torch.equal(ours, alone) for ours, alone in zip(part[5:], left_out, strict=True))
+    assert all(2 < out.sum() < 40 for out in left_out)
     close = {"atol": 2e-6, "rtol": 1e-5}
     torch.testing.assert_close(mine[0][0], logprobs, **close)
     torch.testing.assert_close(mine[0][1], entropy, **close)
