@@ -19,7 +19,7 @@ from aiohttp import web
 from torch import Tensor
 
 from bench.rehearsal.answers import Writer, answer
-from fastsvs.sync.receive import BroadcastReceiver, InitInfo, UpdateInfo
+from fastsvs.sync.receive import BroadcastReceiver, InitInfo, Seat, UpdateInfo
 
 SETTINGS = "FASTSVS_REHEARSAL"
 """Environment variable with what the server must know, as JSON."""
@@ -28,8 +28,8 @@ SETTINGS = "FASTSVS_REHEARSAL"
 class Worker:
     """A process of a server that holds weights; here it is a thread."""
 
-    def __init__(self, number: int) -> None:
-        self._number = number
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
         self._receiver: BroadcastReceiver | None = None
         self.received = 0
         """Bytes of all weights so far."""
@@ -37,7 +37,7 @@ class Worker:
     def join(self, info: dict[str, Any]) -> None:
         if self._receiver is not None:
             self._receiver.close()
-        self._receiver = BroadcastReceiver(InitInfo(**info), self._number, torch.device("cpu"))
+        self._receiver = BroadcastReceiver(InitInfo(**info), self._seat, torch.device("cpu"))
 
     def update(self, info: dict[str, Any]) -> None:
         assert self._receiver is not None, "init_weight_transfer_engine comes first"
@@ -53,7 +53,8 @@ class Server:
         self._writer = Writer.from_settings(settings)
         self._seconds_per_token: float = settings["seconds_per_token"]
         self._slots = asyncio.Semaphore(options.max_num_seqs)
-        self._workers = [Worker(number) for number in range(options.tensor_parallel_size)]
+        size = options.tensor_parallel_size
+        self._workers = [Worker(Seat(number, number, size)) for number in range(size)]
         self._version = "default"
         self._updating = False
 

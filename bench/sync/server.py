@@ -1,7 +1,8 @@
 """The receiving side: vLLM's weight routes over HTTP, its workers' receiving code, and parameters to load into.
 
-It stands for one vLLM worker without the model. Loading is one copy into memory that is there already, which is what
-vLLM does for weights that it need not repack. POST /plain takes part in a broadcast of bare bytes.
+It stands for one vLLM worker without the model, or for one of a server of several. Loading is one copy of the worker's
+part into memory that is there already, which is what vLLM does for weights that it need not repack. POST /plain takes
+part in a broadcast of bare bytes.
 """
 
 from __future__ import annotations
@@ -9,29 +10,38 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
+from fastsvs.architecture import load_hf_config, read_architecture
+from fastsvs.blocks import Block
 from fastsvs.network import local_address
 from fastsvs.sync.group import Group, join_store
-from fastsvs.sync.receive import BroadcastReceiver, InitInfo, MemoryReceiver, UpdateInfo
+from fastsvs.sync.receive import BroadcastReceiver, InitInfo, MemoryReceiver, Seat, UpdateInfo
 
 RECEIVERS = {"broadcast": BroadcastReceiver, "ipc": MemoryReceiver}
 
 
 class Worker:
-    def __init__(self, transport: str, device: torch.device) -> None:
-        self._transport, self._device = transport, device
+    def __init__(self, transport: str, device: torch.device, seat: Seat, blocks: Mapping[str, Block]) -> None:
+        self._transport, self._device, self._seat, self._blocks = transport, device, seat, blocks
         self._parameters: dict[str, Tensor] = {}
 
     def init_weight_transfer_engine(self, init_info: dict) -> None:
-        self._receiver = RECEIVERS[self._transport](InitInfo(**init_info), 0, self._device)
+        self._receiver = RECEIVERS[self._transport](InitInfo(**init_info), self._seat, self._device)
+
+    def collective_rpc(self, method: str, kwargs: dict, timeout: float) -> None:
+        assert method == "stage_weights"
+        self._receiver.stage(UpdateInfo(**kwargs["info"]))
 
     def update_weights(self, update_info: dict) -> None:
         self._receiver.receive(UpdateInfo(**update_info), self._load)
+        if self._receiver.blocks is not None:
+            self._receiver.blocks.trusted = True
         if self._device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -46,7 +56,8 @@ class Worker:
             torch.cuda.synchronize()
 
     def _load(self, tensors: list[tuple[str, Tensor]]) -> None:
-        for name, tensor in tensors:
+        for name, whole in tensors:
+            tensor = self._blocks[name].of(whole) if name in self._blocks else whole
             if name in self._parameters:
                 self._parameters[name].copy_(tensor)
             else:
@@ -76,15 +87,26 @@ class Routes(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-def main(transport: str, device: str) -> None:
+def main(
+    transport: str, device: str, host: str = "127.0.0.1", tensor_rank: str = "0", size: str = "1", model: str = ""
+) -> None:
+    """Serve one worker, which is `tensor_rank` of `size` of a server of `model`."""
     torch.set_num_threads(1)
     if device != "cpu":
         torch.cuda.set_device(torch.device(device))
-    Routes.worker = Worker(transport, torch.device(device))
-    server = HTTPServer(("127.0.0.1", 0), Routes)
+    seat = Seat(0, int(tensor_rank), int(size))
+    blocks = _blocks(model, seat) if model else {}
+    Routes.worker = Worker(transport, torch.device(device), seat, blocks)
+    server = ThreadingHTTPServer((host, 0), Routes)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_port, flush=True)
     sys.stdin.read()  # ends with the process that started this one
+
+
+def _blocks(model: str, seat: Seat) -> Mapping[str, Block]:
+    from fastsvs.policy.blocks import served_blocks
+
+    return served_blocks(read_architecture(load_hf_config(model)), seat.tensor_parallel, seat.tensor_rank)
 
 
 if __name__ == "__main__":

@@ -89,3 +89,11 @@ class SyncConfig(Section):
     """Number of attempts at an update before the run ends with a checkpoint."""
     verify: bool = False
     """Comparison of checksums of every tensor on both sides after each update."""
+    shard_to_shard: bool = True
+    """Sending by every rank of what it holds, straight to the workers that load it. That is done where no rank sends
+    then, and no worker receives, more bytes than the model has; otherwise, and when an update is tried again, the main
+    rank gathers whole tensors and broadcasts them. `false` always broadcasts."""
+    staged: bool | None = None
+    """Receiving of weights into spare memory while servers go on decoding, which then pause to load them; null does so
+    where rollouts run beside the update (`train.staleness`), and no server of `rollout.placement: colocated` does on
+    GPUs. A worker needs memory for its share of the weights once more, on the host where its GPU is short of it."""

@@ -21,6 +21,7 @@ from fastsvs.errors import UserError
 from fastsvs.layout_checks import check_layout
 from fastsvs.policy.attention import chosen, shares
 from fastsvs.policy.away import Away
+from fastsvs.policy.blocks import WeightBlocks
 from fastsvs.policy.bundles import Sizes
 from fastsvs.policy.export import save_hf
 from fastsvs.policy.imports import accelerators
@@ -259,6 +260,10 @@ class Policy:
         """Yield every bucket's pieces on the main rank, which passes two `slots`, and None elsewhere; see
         `policy.stream`."""
         return stream_buckets(dict(self.stage.named_parameters()), self.architecture, buckets, slots)
+
+    def weight_blocks(self) -> WeightBlocks:
+        """Return what this rank holds of the tensors, without a copy, and what a vLLM server's workers load of them."""
+        return WeightBlocks(dict(self.stage.named_parameters()), self.architecture)
 
     def export(self, folder: str | Path, write_others: Callable[[Path], None] = lambda draft: None) -> None:
         """Write a Hugging Face model folder (config, safetensors, and what `write_others` adds) that

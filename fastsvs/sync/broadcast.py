@@ -1,5 +1,7 @@
-"""Transfer of weights from the policy to vLLM servers: HTTP for control, and a process group of its own for the
-bytes."""
+"""Transfer of weights from the policy to vLLM servers: HTTP for control, and a process group of its own for the bytes.
+
+Every rank sends its shards to the workers that load them, or the main rank gathers whole tensors and broadcasts them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from fastsvs.buckets import Bucket, TensorSpec, plan_buckets
 from fastsvs.config import SyncConfig
 from fastsvs.sync.fleet import ServerFleet, WeightSyncError
 from fastsvs.sync.memory import device_key
-from fastsvs.sync.sender import Outcome, Sender
+from fastsvs.sync.outcome import Outcome
+from fastsvs.sync.sender import Sender
+from fastsvs.sync.shards import BlockSource, Shards
 from fastsvs.sync.transports import Slots, TransportName, slot_bytes
 
 CPU_BUCKET_BYTES = 64 << 20
@@ -30,7 +34,7 @@ def bucket_limit(config: SyncConfig, device_type: str) -> int:
 
 
 class BucketSource(Protocol):
-    """Source of weights that are sent in buckets."""
+    """Source of weights that are sent in buckets, by the main rank or by all."""
 
     def weight_specs(self) -> list[TensorSpec]:
         """Return the specs of all tensors to send, in order."""
@@ -38,6 +42,9 @@ class BucketSource(Protocol):
     def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor]) -> Iterator[list[Tensor] | None]:
         """Yield each bucket's pieces on the main rank, and None on the others. Collective. Pieces lie in one of the two
         `slots`, or stay valid for as long."""
+
+    def weight_blocks(self) -> BlockSource:
+        """Return what this rank holds of the tensors."""
 
 
 class BroadcastSync:
@@ -47,8 +54,16 @@ class BroadcastSync:
     """
 
     def __init__(
-        self, source: BucketSource, fleet: ServerFleet, config: SyncConfig, transport: TransportName = "broadcast"
+        self,
+        source: BucketSource,
+        fleet: ServerFleet,
+        config: SyncConfig,
+        transport: TransportName = "broadcast",
+        *,
+        staged: bool = False,
     ) -> None:
+        """Send from `source` to `fleet`. With `staged`, and by broadcast or from shard to shard, servers go on while
+        weights arrive, and pause to load them."""
         self._source = source
         self._config = config
         self._transport: TransportName = transport
@@ -56,7 +71,14 @@ class BroadcastSync:
         config = config.model_copy(update={"bucket_bytes": bucket_limit(config, self._device.type)})
         self._buckets = plan_buckets(source.weight_specs(), config.bucket_bytes)
         self._slots: Slots | None = None
-        self._sender = Sender(fleet, self._buckets, config, transport, self._device) if distributed.is_main() else None
+        self._shards: Shards | None = None
+        if config.shard_to_shard and transport == "broadcast" and distributed.world_size() > 1:
+            blocks, specs = source.weight_blocks(), source.weight_specs()
+            self._shards = Shards(blocks, specs, config.bucket_bytes, config.timeout_seconds, self._device)
+        self._sender: Sender | None = None
+        if distributed.is_main():
+            staged = staged and transport == "broadcast"
+            self._sender = Sender(fleet, self._buckets, config, transport, self._device, self._shards, staged)
         self._metrics: dict[str, float] = {}
 
     def publish(self, version: int) -> None:
@@ -66,7 +88,7 @@ class BroadcastSync:
         """
         begin = perf_counter()
         for attempt in range(self._config.attempts):
-            outcome = self._attempt(version)
+            outcome = self._attempt(version, retry=attempt > 0)
             if outcome.kind == "current":
                 return
             if outcome.kind == "done":
@@ -83,13 +105,20 @@ class BroadcastSync:
     def close(self) -> None:
         if self._sender is not None:
             self._sender.close()
+        if self._shards is not None:
+            self._shards.close()
         self._close_slots()
 
-    def _attempt(self, version: int) -> Outcome:
+    def _attempt(self, version: int, *, retry: bool) -> Outcome:
         if self._shares_gpus():  # a server that wakes needs the memory that the update's activations lay in
             torch.cuda.empty_cache()
             distributed.barrier()  # on every rank, before the first server wakes
-        outcome = self._told(lambda sender: sender.prepare(version))
+        outcome = self._told(lambda sender: sender.prepare(version, retry))
+        if self._shards is not None and outcome.shards:
+            outcome = self._by_shards(self._shards, version, outcome)
+            if outcome.kind != "done":
+                self._shards.close()
+            return outcome
         if outcome.kind != "ready":
             return outcome
         with self._open_slots() as slots:
@@ -104,6 +133,33 @@ class BroadcastSync:
                     assert pieces is not None
                     self._sender.send(index, pieces)
             return self._told(lambda sender: sender.finish(version))
+
+    def _by_shards(self, shards: Shards, version: int, prepared: Outcome) -> Outcome:
+        """Have every rank send what it holds."""
+        outcome, faults, invitation = prepared, [], prepared.invitation
+        if invitation is not None:
+            faults = self._on_every_rank(lambda check: shards.join(invitation, check))
+        outcome = self._told(lambda sender: sender.begin({}, faults))
+        if outcome.kind == "ready":
+            faults = self._on_every_rank(lambda check: shards.send(outcome.update, self._config.verify, check))
+            return self._told(lambda sender: sender.finish(version, faults))
+        return outcome
+
+    def _on_every_rank(self, step: Callable[[Callable[[], None]], None]) -> list[str]:
+        """Run `step` with what it must check while it waits, and return the faults of other ranks than the main rank,
+        which keeps its own. The first fault ends the update for all."""
+        fault = ""
+        if self._sender is not None:
+            with self._sender.failing():
+                step(self._sender.check)
+        else:
+            try:
+                step(lambda: None)
+            except (OSError, RuntimeError) as error:
+                fault = f"rank {distributed.rank()}: {error}"
+                assert self._shards is not None
+                self._shards.give_up(fault)
+        return [fault for fault in distributed.gather(fault) if fault]
 
     @contextmanager
     def _open_slots(self) -> Iterator[Slots]:
@@ -169,11 +225,14 @@ class BroadcastSync:
 
     def _measure(self, seconds: float, retries: int) -> None:
         if self._sender is not None:
-            nbytes = sum(bucket.nbytes for bucket in self._buckets)
+            senders, nbytes = self._sender.traffic
             self._metrics = {
                 "sync/seconds": seconds,
+                "sync/transfer_seconds": self._sender.transfer_seconds,
+                "sync/pause_seconds": self._sender.pause_seconds,
                 "sync/bytes": float(nbytes),
                 "sync/gigabytes_per_second": nbytes / seconds / 1e9,
                 "sync/servers": float(self._sender.servers),
+                "sync/senders": float(senders),
                 "sync/retries": float(retries),
             }

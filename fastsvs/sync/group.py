@@ -1,15 +1,17 @@
 """The process group for weights: gloo or NCCL for the bytes, and a store that says who has joined and who gave up.
 
-Rank 0 is the trainer's main rank, the others are rollout workers; both sides run this file.
+Rank 0 is the trainer's main rank. The others are rollout workers, behind all other ranks of the trainer where these
+send too; both sides run this file.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
@@ -20,6 +22,7 @@ from torch import Tensor
 from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
 
 from fastsvs.sync.calls import Deadline, wait_until
+from fastsvs.sync.messages import Message, Messages
 
 GIVEN_UP = "given_up"
 ABORT_SECONDS = 10.0
@@ -45,13 +48,19 @@ def join_store(address: str, port: int, timeout: float) -> TCPStore:
     return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=timeout))
 
 
-def announce(store: TCPStore, rank: int) -> None:
-    store.set(_joined(rank), "")
+def announce(store: TCPStore, rank: int, facts: object) -> None:
+    """Tell the main rank that this worker has come, and `facts` of it, which are JSON."""
+    store.set(_joined(rank), json.dumps(facts))
 
 
 def missing(store: TCPStore, size: int) -> list[int]:
-    """Return the ranks that have not announced themselves."""
+    """Return the workers of 1 to `size` - 1 that have not announced themselves."""
     return [rank for rank in range(1, size) if not store.check([_joined(rank)])]
+
+
+def announced(store: TCPStore, size: int) -> list[Any]:
+    """Return the facts that the workers of 1 to `size` - 1 announced."""
+    return [json.loads(store.get(_joined(rank))) for rank in range(1, size)]
 
 
 class Group:
@@ -59,7 +68,8 @@ class Group:
     until all ranks have joined, or raises TimeoutError after `timeout` seconds, or what `check` raises.
 
     `address` is this machine's in the group; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name an interface instead. On
-    CPUs `timeout` also limits every operation.
+    CPUs `timeout` also limits every operation. `peers` are the ranks that this one exchanges messages with; None means
+    that all take part in broadcasts. Of two peers the one with the lower rank sends.
     """
 
     def __init__(
@@ -71,14 +81,16 @@ class Group:
         timeout: float,
         device: torch.device,
         check: Callable[[], None] = lambda: None,
+        peers: Sequence[int] | None = None,
     ) -> None:
         build = _nccl if device.type == "cuda" else _gloo
         self._group: Any = build(PrefixStore("group", store), rank, size, address, timedelta(seconds=timeout))
         self._pending: list[tuple[dist.Work, Tensor]] = []
+        self._messages = Messages(self._group, device)
         self._device = device
         if device.type == "cuda":
             try:
-                connect(self._group, size, device, timeout, check)
+                connect(first_operation(self._group, rank, device, peers), size, timeout, check)
             except BaseException:
                 self.abandon()
                 raise
@@ -91,13 +103,22 @@ class Group:
         self._pending = [(w, b) for w, b in self._pending if not w.is_completed()] + [(work, buffer)]
         return work
 
+    def send(self, buffer: Tensor, to: int) -> Message:
+        """Begin to send `buffer` to one rank."""
+        return self._messages.send(buffer, to)
+
+    def receive(self, buffer: Tensor, sender: int) -> Message:
+        """Begin to fill `buffer` with the next message of one rank."""
+        return self._messages.receive(buffer, sender)
+
     def abandon(self) -> None:
         """Stop using the group, whatever is going on in it.
 
         NCCL gives up at once. This waits for it, because a process that ended earlier would be aborted. gloo cannot be
         interrupted: its last operation runs into its timeout on a thread.
         """
-        held: list[object] = [self._group, self._pending]
+        held: list[object] = [self._group, self._pending, self._messages]
+        self._messages.end()
         thread = threading.Thread(target=_let_go, args=(self._group, held), daemon=True)
         del self._group
         self._pending = []
@@ -107,27 +128,42 @@ class Group:
                 thread.join(ABORT_SECONDS)
 
 
-def connect(group: Any, size: int, device: torch.device, timeout: float, check: Callable[[], None]) -> None:
-    """Have NCCL connect the ranks of `group` now: it does so within the first operation, and waits there for ever.
+def first_operation(group: Any, rank: int, device: torch.device, peers: Sequence[int] | None) -> Callable[[], None]:
+    """Return the operation in which NCCL connects this rank: a broadcast of one number among all, or a message of one
+    number with each of `peers`. The order of the peers keeps ranks from waiting for one another in a circle."""
+    number = torch.zeros(1, device=device)
 
-    The operation, a broadcast of one number, runs on a thread. Raises TimeoutError, which says what to look at, when it
-    is not over in `timeout` seconds or by the deadline of `check`; RuntimeError when it failed; and what else `check`
-    raises meanwhile.
+    def broadcast() -> None:
+        group.broadcast([number], dist.BroadcastOptions()).wait()
+
+    def exchange() -> None:
+        for peer in sorted(peers or ()):
+            (group.send if rank < peer else group.recv)([number], peer, 0).wait()
+
+    return broadcast if peers is None else exchange
+
+
+def connect(operation: Callable[[], None], size: int, timeout: float, check: Callable[[], None]) -> None:
+    """Have NCCL connect this rank to the others of `size` now: it does so within the first operation, and waits there
+    for ever.
+
+    The operation runs on a thread. Raises TimeoutError, which says what to look at, when it is not over in `timeout`
+    seconds or by the deadline of `check`; RuntimeError when it failed; and what else `check` raises meanwhile.
     """
     outcome: Future[None] = Future()
 
-    def broadcast() -> None:
+    def run() -> None:
         try:
-            group.broadcast([torch.zeros(1, device=device)], dist.BroadcastOptions()).wait()
+            operation()
             outcome.set_result(None)
         except Exception as error:
             outcome.set_exception(RuntimeError(f"NCCL did not connect trainer and rollout workers: {error}"))
 
-    threading.Thread(target=broadcast, name="nccl-connect", daemon=True).start()
+    threading.Thread(target=run, name="nccl-connect", daemon=True).start()
     interface = os.environ.get("NCCL_SOCKET_IFNAME") or "the interface that NCCL chooses (NCCL_SOCKET_IFNAME)"
     late = (
-        f"NCCL has not connected the trainer and {size - 1} rollout worker(s) in time: do they reach one another over "
-        f"{interface}, and does the firewall let them?"
+        f"NCCL has not connected the {size} ranks of trainer and rollout workers in time: do they reach one another "
+        f"over {interface}, and does the firewall let them?"
     )
     deadline = Deadline(timeout)
 
@@ -174,18 +210,28 @@ def _let_go(group: Any, held: list[object]) -> None:
     held.clear()
 
 
+def give_up(store: TCPStore, reason: str = "") -> None:
+    """Tell all members to give the update up, and why."""
+    store.set(GIVEN_UP, reason)
+
+
 def given_up(store: TCPStore) -> Callable[[], None]:
-    """Return a check that raises ConnectionAbortedError when rank 0 has given the update up, or is gone."""
+    """Return a check that raises ConnectionAbortedError when the trainer has given the update up, or is gone."""
 
     def check() -> None:
         try:
-            aborted = store.check([GIVEN_UP])
+            reason = store.get(GIVEN_UP).decode() if store.check([GIVEN_UP]) else None
         except RuntimeError as error:
             raise ConnectionAbortedError("the trainer is gone") from error
-        if aborted:
-            raise ConnectionAbortedError("the trainer gave this update up")
+        if reason is not None:
+            raise ConnectionAbortedError(f"the trainer gave this update up{reason and f': {reason}'}")
 
     return check
+
+
+def route_key(rank: int) -> str:
+    """Return the key under which the store says what the worker `rank` gets from whom."""
+    return f"route/{rank}"
 
 
 def _joined(rank: int) -> str:

@@ -53,13 +53,13 @@ class Pool:
     it."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
         self._buffers: list[Tensor] = []
 
     def take(self, nbytes: int) -> Tensor:
         """Return a buffer [nbytes] uint8; nobody else holds a view of it."""
-        if self._device.type != "cpu":  # torch's own allocator does it
-            return torch.empty(nbytes, dtype=torch.uint8, device=self._device)
+        if self.device.type != "cpu":  # torch's own allocator does it
+            return torch.empty(nbytes, dtype=torch.uint8, device=self.device)
         free = [buffer for buffer in self._buffers if _references(buffer) == 1]
         fitting = [buffer for buffer in free if len(buffer) >= nbytes]
         if not fitting:

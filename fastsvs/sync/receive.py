@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from fastsvs.buckets import Bucket, TensorSpec, checksum, plan_buckets, read_specs
+from fastsvs.buckets import Bucket, checksum, plan_buckets, read_specs
 from fastsvs.network import local_address
+from fastsvs.sync.arrivals import Arrival, Arrivals, Blocks, Checked, Named, Whole
 from fastsvs.sync.calls import Deadline, wait_until
-from fastsvs.sync.group import Group, announce, given_up, join_store
+from fastsvs.sync.group import Group, announce, give_up, given_up, join_store, route_key
 from fastsvs.sync.memory import Pool, device_key, open_memory
+from fastsvs.sync.moves import Move, read_moves
+from fastsvs.sync.staging import Staging
 
-Load = Callable[[list[tuple[str, Tensor]]], object]
+Load = Callable[[Named], object]
+Sums = dict[str, list[tuple[str, int]]]
+"""Names and checksums by who sent the values, in the order in which they were sent."""
 MISMATCH = "checksums differ between trainer and server:"
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Place of a worker in its server, which says what part of each tensor it has."""
+
+    worker: int
+    """Number of the worker among its server's workers."""
+    tensor_rank: int = 0
+    """Rank in the server's tensor parallelism."""
+    tensor_parallel: int = 1
+    """Number of ranks of the server's tensor parallelism."""
 
 
 @dataclass(kw_only=True)
 class InitInfo:
     """The facts by which a worker finds the trainer. Its rank is `rank_offset` + its own number among its server's
-    workers."""
+    workers, in a group of the trainer's main rank and all workers."""
 
     master_address: str
     master_port: int
@@ -30,6 +49,9 @@ class InitInfo:
     world_size: int
     bucket_bytes: int
     timeout_seconds: float
+    senders: int = 1
+    """Number of the trainer's ranks. Where there are several, the store says whether all of them send, and what to this
+    worker; its rank then follows theirs."""
 
 
 @dataclass(kw_only=True)
@@ -47,69 +69,129 @@ class UpdateInfo:
 
 
 class BroadcastReceiver:
-    """A receiver of buckets by broadcast: the next one arrives while one is loaded."""
+    """A receiver of whole tensors from the trainer's main rank, or of blocks of them from all its ranks.
 
-    def __init__(self, info: InitInfo, worker: int, device: torch.device) -> None:
-        self._join(info, worker, device)
-        address = local_address(info.master_address)
-        self._group = Group(
-            self._store, self._rank, info.world_size, address, info.timeout_seconds, device, self._check
-        )
+    The next bucket arrives while one is loaded.
+    """
+
+    _staging: Staging | None = None
+
+    def __init__(self, info: InitInfo, seat: Seat, device: torch.device) -> None:
+        self._join(info, seat, device)
+        self._arrivals = self._connect()
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """Return the receiver of blocks, where this worker does not get whole tensors."""
+        return self._arrivals if isinstance(self._arrivals, Blocks) else None
 
     def receive(self, info: UpdateInfo, load: Load) -> None:
-        """Receive all buckets and load them. Raises ValueError when a tensor did not arrive as it was sent,
-        TimeoutError or ConnectionError when not all came; then the group is of no more use."""
-        specs = read_specs(info.names, info.dtype_names, info.shapes)
-        deadline = Deadline(self._info.timeout_seconds)
+        """Receive all buckets, or take those that `stage` received, and load them. Raises ValueError when a tensor did
+        not arrive as it was sent, TimeoutError or ConnectionError when not all came; then the group is of no more
+        use."""
+        buckets, check = self._cut(info), self._checks()
+        sums = load_buckets(buckets, self._buffers(info, buckets, check), load, self._checked if info.verify else None)
+        for source, found in sums.items():
+            key = f"sums/{info.update}{source}"
+            wait_until(lambda key=key: self._store.check([key]), check)  # type: ignore[misc]
+            compare(found, json.loads(self._store.get(key)))
 
-        def check() -> None:
-            deadline.check()
-            self._check()
-
-        buckets = plan_buckets(specs, self._info.bucket_bytes)
-        sums = load_buckets(buckets, self._buffers(info, buckets, check), load, info.verify)
-        if info.verify:
-            key = f"sums/{info.update}"
-            wait_until(lambda: self._store.check([key]), check)
-            compare(specs, sums, json.loads(self._store.get(key)))
+    def stage(self, info: UpdateInfo) -> None:
+        """Begin to receive all buckets into spare memory, on a thread. When that fails the trainer hears of it."""
+        arriving = self._arriving(self._cut(info), self._checks())
+        self._staging = Staging(info.update, arriving, self._device, self._give_up)
 
     def close(self) -> None:
-        self._group.abandon()
+        self._closed = True
+        self._arrivals.close()
 
-    def _join(self, info: InitInfo, worker: int, device: torch.device) -> None:
-        self._info, self._rank, self._device = info, info.rank_offset + worker, device
+    def _join(self, info: InitInfo, seat: Seat, device: torch.device) -> None:
+        self._info, self._rank, self._device = info, info.rank_offset + seat.worker, device
         self._pool = Pool(device)
         self._store = join_store(info.master_address, info.master_port, info.timeout_seconds)
-        self._check = given_up(self._store)
-        announce(self._store, self._rank)
+        self._given_up = given_up(self._store)
+        self._closed = False
+        announce(self._store, self._rank, [seat.tensor_rank, seat.tensor_parallel])
+
+    def _connect(self) -> Arrivals:
+        info, address = self._info, local_address(self._info.master_address)
+        common = (address, info.timeout_seconds, self._device, self._given_up)
+        moves = self._route()
+        if moves is None:
+            return Whole(Group(self._store, self._rank, info.world_size, *common), self._pool)
+        further = info.senders - 1
+        peers = sorted({move.sender for move in moves})
+        group = Group(self._store, self._rank + further, info.world_size + further, *common, peers=peers)
+        return Blocks(group, self._pool, moves)
+
+    def _route(self) -> list[Move] | None:
+        """Return the moves to this worker; None where the main rank sends whole tensors."""
+        if self._info.senders == 1:
+            return None
+        key = route_key(self._rank)
+        wait_until(lambda: self._store.check([key]), self._checks())
+        told = json.loads(self._store.get(key))
+        return None if told is None else read_moves(told, self._rank - 1)
 
     def _buffers(self, info: UpdateInfo, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Tensor]:
         """Yield each bucket in memory that no view is left of: an engine may keep views until it has a layer's other
         tensors."""
-        incoming = self._begin(buckets[0])
-        for following in [*buckets[1:], None]:
-            works, buffer = incoming
-            if following is not None:
-                incoming = self._begin(following)
-            for work in works:
-                wait_until(work.is_completed, check)
-                work.wait()
-            yield buffer
+        staging, self._staging = self._staging, None
+        staged = staging is not None and staging.update == info.update
+        for arrival in staging.arrived(check) if staging and staged else self._arriving(buckets, check):
+            yield arrival.lay_out()
 
-    def _begin(self, bucket: Bucket) -> tuple[list[torch.distributed.Work], Tensor]:
-        buffer = self._pool.take(bucket.nbytes)
-        places = buffer.split([piece.nbytes for piece in bucket.pieces()])
-        return [self._group.broadcast(place) for place in places], buffer
+    def _arriving(self, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Arrival]:
+        """Yield each bucket when it has arrived; the next one is on its way then."""
+        self._arrivals.prepare(buckets)
+        check()
+        incoming = self._arrivals.begin(0)
+        for following in [*range(1, len(buckets)), None]:
+            arrival = incoming
+            check()
+            if following is not None:
+                incoming = self._arrivals.begin(following)
+            _settle(arrival, check)
+            yield arrival
+
+    def _cut(self, info: UpdateInfo) -> list[Bucket]:
+        return plan_buckets(read_specs(info.names, info.dtype_names, info.shapes), self._info.bucket_bytes)
+
+    def _checks(self) -> Callable[[], None]:
+        """Return a check for an operation that begins now."""
+        deadline = Deadline(self._info.timeout_seconds)
+
+        def check() -> None:
+            deadline.check()
+            self._given_up()
+            if self._closed:
+                raise ConnectionAbortedError("the worker has left the group")
+
+        return check
+
+    def _give_up(self, reason: str) -> None:
+        with suppress(RuntimeError):  # the trainer is gone
+            give_up(self._store, f"worker {self._rank}: {reason}")
+
+    def _checked(self, index: int, tensors: Named) -> Iterator[Checked]:
+        return self._arrivals.checked(index, tensors)
 
 
 class MemoryReceiver(BroadcastReceiver):
     """A receiver of buckets in memory that the trainer shares: on the same GPU, or on CPUs on the same machine."""
 
-    def __init__(self, info: InitInfo, worker: int, device: torch.device) -> None:
-        self._join(info, worker, device)
+    def __init__(self, info: InitInfo, seat: Seat, device: torch.device) -> None:
+        self._join(info, seat, device)
+
+    @property
+    def blocks(self) -> None:
+        return None
 
     def close(self) -> None:
         pass
+
+    def _checked(self, index: int, tensors: Named) -> Iterator[Checked]:
+        return (Checked("", name, tensor) for name, tensor in tensors)
 
     def _buffers(self, info: UpdateInfo, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Tensor]:
         key = device_key(self._device)
@@ -127,19 +209,31 @@ class MemoryReceiver(BroadcastReceiver):
             yield buffer
 
 
-def load_buckets(buckets: Sequence[Bucket], buffers: Iterator[Tensor], load: Load, verify: bool) -> list[int]:
-    """Hand the tensors of each bucket to `load`, and return their checksums if `verify`, else []."""
-    sums = []
-    for bucket, buffer in zip(buckets, buffers, strict=True):
+def load_buckets(
+    buckets: Sequence[Bucket],
+    buffers: Iterator[Tensor],
+    load: Load,
+    checked: Callable[[int, Named], Iterator[Checked]] | None,
+) -> Sums:
+    """Hand the tensors of each bucket to `load`, and return the checksums of what `checked` yields of them."""
+    sums: Sums = defaultdict(list)
+    for index, (bucket, buffer) in enumerate(zip(buckets, buffers, strict=True)):
         tensors = bucket.views(buffer)
-        sums += [checksum(tensor) for _, tensor in tensors] if verify else []
+        for part in checked(index, tensors) if checked else ():
+            sums[part.source].append((part.name, checksum(part.values)))
         load(tensors)
     return sums
 
 
-def compare(specs: Sequence[TensorSpec], found: Sequence[int], expected: Sequence[int]) -> None:
+def compare(found: Sequence[tuple[str, int]], expected: Sequence[int]) -> None:
     """Raise ValueError with the names of the tensors whose checksums differ."""
-    differing = [spec.name for spec, a, b in zip(specs, found, expected, strict=True) if a != b]
+    differing = list(dict.fromkeys(name for (name, a), b in zip(found, expected, strict=True) if a != b))
     if differing:
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise ValueError(f"{MISMATCH} {', '.join(differing[:5])}{more}")
+
+
+def _settle(arrival: Arrival, check: Callable[[], None]) -> None:
+    for work in arrival.works:
+        wait_until(work.is_completed, check)
+        work.wait()

@@ -10,17 +10,23 @@ from typing import Any
 
 import torch
 from torch import nn
+from vllm.distributed.parallel_state import get_tp_group
 from vllm.distributed.weight_transfer.base import WeightTransferEngine
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from fastsvs.sync.receive import BroadcastReceiver, InitInfo, MemoryReceiver, UpdateInfo
+from fastsvs.sync.receive import BroadcastReceiver, InitInfo, MemoryReceiver, Seat, UpdateInfo
 
 
 class Extension:
-    """Empty class that vLLM mixes into its workers; the import of this file is what matters."""
+    """Class that vLLM mixes into its workers."""
+
+    def stage_weights(self, info: dict[str, Any]) -> None:
+        """Begin to receive an update while the engine goes on. `/collective_rpc` calls it."""
+        engine = self.weight_transfer_engine  # type: ignore[attr-defined]
+        engine.stage(engine.parse_update_info(info))
 
 
 class BroadcastEngine(WeightTransferEngine):
@@ -36,7 +42,15 @@ class BroadcastEngine(WeightTransferEngine):
         self.shutdown()
         parallel = self.parallel_config
         worker = parallel.data_parallel_index * parallel.world_size + parallel.rank
-        self._receiver = self.receiver_cls(init_info, worker, self.device)
+        tensor = get_tp_group()
+        self._receiver = self.receiver_cls(
+            init_info, Seat(worker, tensor.rank_in_group, tensor.world_size), self.device
+        )
+
+    def stage(self, update_info: UpdateInfo) -> None:
+        if self._receiver is None:
+            raise RuntimeError("init_weight_transfer_engine comes first")
+        self._receiver.stage(update_info)
 
     def start_weight_update(self) -> None:
         if self._reloading:  # an update that was given up left layers half loaded
@@ -64,11 +78,24 @@ class BroadcastEngine(WeightTransferEngine):
         self._reloading = False
         if self.device.type == "cpu":
             _pack_heads(self.model)
+        self._check_blocks()
 
     def shutdown(self) -> None:
         if self._receiver is not None:
             self._receiver.close()
             self._receiver = None
+
+    def _check_blocks(self) -> None:
+        """Check, after the first update of a group, that the model took no more than what was sent to this worker.
+        Raises ValueError where it did."""
+        blocks = self._receiver.blocks if self._receiver is not None else None
+        if blocks is None or blocks.trusted:
+            return
+        for name, parameter in self.model.named_parameters():
+            if parameter.is_floating_point() and parameter.element_size() > 1 and parameter.isnan().any():
+                self.shutdown()
+                raise ValueError(f"{name} is NaN: the server takes more of it than its share, or the policy is NaN")
+        blocks.trusted = True
 
 
 class MemoryEngine(BroadcastEngine):

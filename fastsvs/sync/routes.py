@@ -71,6 +71,11 @@ class Routes:
     def resume(self, timeout: float) -> None:
         self._call("POST", "/resume", timeout)
 
+    def stage(self, info: Mapping[str, Any], timeout: float) -> None:
+        """Have all workers begin to receive the tensors that `info` describes, while requests go on."""
+        body = {"method": "stage_weights", "kwargs": {"info": info}, "timeout": timeout}
+        self._call("POST", "/collective_rpc", timeout, body)
+
     def start_update(self, timeout: float) -> None:
         """Begin an update, also where an earlier one was begun and never brought to an end."""
         try:

@@ -1,6 +1,7 @@
 """The main rank's half of an update: which servers lack the weights, and how they get them.
 
-pause -> start -> (update call of every server, while buckets are sent) -> finish with the version's number -> resume
+pause -> start -> (update call of every server, while buckets are sent) -> finish with the version's number -> resume;
+staged: (buckets are sent to servers that go on) -> pause -> start -> update call -> finish -> resume
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -22,8 +22,11 @@ from fastsvs.errors import EngineFailure
 from fastsvs.network import local_address
 from fastsvs.sync.calls import Calls, Deadline, ServersFailedError
 from fastsvs.sync.fleet import Endpoint, ServerFleet
+from fastsvs.sync.moves import Move, busiest
+from fastsvs.sync.outcome import Outcome
 from fastsvs.sync.receive import MISMATCH
 from fastsvs.sync.routes import RefusedError, Routes, UnreachableError
+from fastsvs.sync.shards import Invitation, Shards
 from fastsvs.sync.transports import TRANSPORTS, BroadcastTransport, MemoryTransport, TransportName
 
 GRACE_SECONDS = 30.0
@@ -33,16 +36,9 @@ PROBE_SECONDS = 3.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Outcome of a step of the main rank, for the ranks that only take part."""
-
-    kind: Literal["current", "ready", "done", "failed", "fatal"]
-    reason: str = ""
-
-
 class Sender:
-    """Sender of one update at a time: call `prepare`, `begin`, `send` for every bucket, and `finish`.
+    """Sender of one update at a time: call `prepare`, `begin`, `send` for every bucket, and `finish`. Where `prepare`
+    says that all ranks send, they join the group before `begin`, and send what is theirs instead of `send`.
 
     What a server or the network does is no exception but an outcome. After a failure `send` does nothing, so that the
     other ranks' pass over the weights can run to its end.
@@ -55,9 +51,16 @@ class Sender:
         config: SyncConfig,
         transport: TransportName,
         device: torch.device,
+        shards: Shards | None = None,
+        staged: bool = False,
     ) -> None:
+        """Send `buckets` from this rank, or what `shards` plans from all ranks; `staged` to servers that go on."""
         self._fleet = fleet
         self._buckets = buckets
+        self._shards = shards
+        self._moves: Sequence[Move] | None = None
+        self._fallen_back = False
+        self._staged = staged
         self._config = config
         self._transport_name: TransportName = transport
         self._device = device
@@ -68,9 +71,11 @@ class Sender:
         self._calls: Calls[Any] | None = None
         self._failure: Outcome | None = None
         self.servers = 0
+        self.transfer_seconds = self.pause_seconds = 0.0
 
-    def prepare(self, version: int) -> Outcome:
-        """Connect to the servers that lack this version; the outcome is "current" when there are none."""
+    def prepare(self, version: int, retry: bool) -> Outcome:
+        """Connect to the servers that lack this version; the outcome is "current" when there are none. A `retry` does
+        without shards."""
         self._failure = self._calls = None
         endpoints = self._fleet.endpoints(self._config.timeout_seconds)
         lacking = [e for e in endpoints if self._held.get(_key(e)) != version]
@@ -80,85 +85,134 @@ class Sender:
             return Outcome("current")
         self._receivers = [Routes(endpoint) for endpoint in lacking]
         self._deadline = Deadline(self._config.timeout_seconds)  # restarts of servers have their own limit
-        with self._failing():
-            if [_key(endpoint) for endpoint in lacking] != self._members:
-                self._connect(lacking)
-        return self._failure or Outcome("ready")
+        invitation = None
+        with self.failing():
+            if [_key(endpoint) for endpoint in lacking] != self._members or (self._fallen_back and not retry):
+                invitation = self._connect(lacking, retry)
+        return self._failure or Outcome("ready", shards=self._moves is not None, invitation=invitation)
 
-    def begin(self, handles: Mapping[str, list[dict[str, Any]]]) -> Outcome:
-        """Pause the servers and begin the update. `handles` are those of the slots that workers can open, by device."""
+    def begin(self, handles: Mapping[str, list[dict[str, Any]]], faults: Sequence[str] = ()) -> Outcome:
+        """Begin the update, unless other ranks have `faults`: servers pause, or receive while they go on. `handles` are
+        those of the slots that workers can open, by device."""
         self._sums: list[int] = []
-        with self._failing():
-            self._everywhere(lambda server, left: server.pause("keep", left))
-            self._everywhere(lambda server, left: server.start_update(left))
-            info = self._update_info(handles)
-            self._calls = Calls(self._receivers, lambda server: server.update(info, self._deadline.left()))
-        return self._failure or Outcome("ready")
+        update = 0
+        if self._failure is None:
+            with self.failing():
+                self._settle_joining(faults)
+                update = self._open.number_update()
+                self._info = self._update_info(update, handles)
+                self._began = time.monotonic()
+                if self._staged:
+                    self._everywhere(lambda server, left: server.stage(self._info, left))
+                else:
+                    self._calls = self._pause()
+        return self._failure or Outcome("ready", update=update)
 
     def send(self, index: int, pieces: Sequence[Tensor]) -> None:
         """Begin to send a bucket; when this returns, all workers have the bucket before it."""
         if self._failure is None:
-            with self._failing():
+            with self.failing():
                 self._open.begin(index, pieces)
                 if self._config.verify:
                     self._sums += _checksums(self._buckets[index], pieces)
-                self._open.wait(self._check, under_way=1)
+                self._open.wait(self.check, under_way=1)
 
-    def finish(self, version: int) -> Outcome:
+    def finish(self, version: int, faults: Sequence[str] = ()) -> Outcome:
+        """Wait for the servers to have all, and have them go on, unless other ranks have `faults`."""
         if self._failure is None:
-            with self._failing():
-                self._open.wait(self._check, under_way=0)
-                if self._config.verify:
+            with self.failing():
+                _raise(faults)
+                self._open.wait(self.check, under_way=0)
+                if self._config.verify and self._moves is None:
                     self._open.send_sums(self._sums)
-                assert self._calls is not None
-                self._calls.results(self._deadline)
+                sent = time.monotonic()
+                calls = self._calls = self._calls or self._pause()
+                calls.results(self._deadline)
+                loaded = time.monotonic()
                 self._everywhere(lambda server, left: server.finish_update(version, left))
                 self._everywhere(lambda server, left: server.resume(left))
+                self.transfer_seconds = (sent if self._staged else loaded) - self._began
+                self.pause_seconds = time.monotonic() - self._paused
                 self._held |= dict.fromkeys(self._members, version)
                 self.servers = len(self._members)
                 self._fleet.weights_loaded([name for name, _ in self._members], version)
         return self._failure or Outcome("done")
 
+    def _pause(self) -> Calls[None]:
+        """Pause the servers, and have them load what comes or has come."""
+        self._paused = time.monotonic()
+        self._everywhere(lambda server, left: server.pause("keep", left))
+        self._everywhere(lambda server, left: server.start_update(left))
+        return Calls(self._receivers, lambda server: server.update(self._info, self._deadline.left()))
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Return the number of sending ranks, and the bytes that go through the busiest card."""
+        if self._moves is None or self._shards is None:
+            return 1, sum(bucket.nbytes for bucket in self._buckets)
+        return len({move.sender for move in self._moves}), busiest(self._moves, self._shards.specs)
+
+    def check(self) -> None:
+        """Raise what must end the update: a deadline that passed, a server or a rank that failed."""
+        self._deadline.check()
+        if self._transport is not None:
+            self._transport.check()
+        if self._calls is not None:
+            self._calls.check()
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
-        self._transport, self._members = None, []
+        self._transport, self._members, self._moves = None, [], None
 
     @property
     def _open(self) -> BroadcastTransport | MemoryTransport:
         assert self._transport is not None
         return self._transport
 
-    def _check(self) -> None:
-        self._deadline.check()
-        if self._calls is not None:
-            self._calls.check()
-
-    def _connect(self, endpoints: Sequence[Endpoint]) -> None:
-        """Form a group with all workers of these servers, whose ranks follow the order of the servers."""
+    def _connect(self, endpoints: Sequence[Endpoint], retry: bool) -> Invitation | None:
+        """Form a group with all workers of these servers, whose ranks follow the order of the servers; or invite all
+        ranks to one."""
         self.close()
         counts = self._everywhere(lambda server, left: server.workers(left))
         offsets = {e.name: 1 + sum(counts[:index]) for index, e in enumerate(endpoints)}
+        further = [] if self._shards is None else self._shards.addresses
         transport = TRANSPORTS[self._transport_name](
-            _address(endpoints), sum(counts), self._config.timeout_seconds, self._device
+            _address(endpoints, further), sum(counts), self._config.timeout_seconds, self._device
         )
         self._transport = transport
-        info = transport.init_info() | {"bucket_bytes": self._config.bucket_bytes}
+        info = transport.init_info() | {"bucket_bytes": self._config.bucket_bytes, "senders": max(1, len(further))}
 
         def join(server: Routes) -> None:
             server.init_transfer(info | {"rank_offset": offsets[server.endpoint.name]}, self._deadline.left())
 
         self._calls = Calls(self._receivers, join)
-        transport.join(self._check)
-        self._calls.results(self._deadline)
-        self._calls = None
+        seats = transport.seats(self.check)
         self._members = [_key(endpoint) for endpoint in endpoints]
+        self._fallen_back = self._shards is not None and retry
+        if self._shards is not None:
+            self._moves = None if retry else self._shards.plan(seats)
+            transport.tell_routes(self._moves)
+            if self._moves is not None:
+                return Invitation(transport.address, transport.port, len(further) + len(seats), self._moves)
+        transport.join(self.check)
+        self._settle_joining(())
+        return None
 
-    def _update_info(self, handles: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    def _settle_joining(self, faults: Sequence[str]) -> None:
+        """Wait for the servers' workers to have joined the group, where they are about to."""
+        _raise(faults)
+        if self._calls is not None:
+            self._calls.results(self._deadline)
+            self._calls = None
+
+    def _update_info(self, update: int, handles: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
         specs = [spec for bucket in self._buckets for spec in bucket.tensors]
+        if self._moves is not None and self._shards is not None:
+            specs = self._shards.specs
         return {
             **describe(specs),
-            "update": self._open.number_update(),
+            "update": update,
             "verify": self._config.verify,
             "handles": handles,
         }
@@ -168,7 +222,7 @@ class Sender:
         return calls.results(self._deadline)
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
+    def failing(self) -> Iterator[None]:
         """Turn what a server or the network can cause into a failure of the update, which does not end the run."""
         try:
             yield
@@ -213,6 +267,11 @@ class Sender:
             time.sleep(PROBE_SECONDS / 10)
 
 
+def _raise(faults: Sequence[str]) -> None:
+    if faults:
+        raise ConnectionError("; ".join(faults))
+
+
 def _checksums(bucket: Bucket, pieces: Sequence[Tensor]) -> list[int]:
     cut = bucket.pieces()
     return [checksum(t) for piece, data in zip(cut, pieces, strict=True) for _, t in piece.views(data)]
@@ -222,8 +281,9 @@ def _key(endpoint: Endpoint) -> tuple[str, int]:
     return endpoint.name, endpoint.incarnation
 
 
-def _address(endpoints: Sequence[Endpoint]) -> str:
-    """Return this machine's address that all servers reach: a private interface's as soon as one of them is on another
-    machine."""
-    addresses = [local_address(urlsplit(endpoint.url).hostname or "127.0.0.1") for endpoint in endpoints]
+def _address(endpoints: Sequence[Endpoint], further: Sequence[str]) -> str:
+    """Return this machine's address that all servers and the addresses `further` reach: a private interface's as soon
+    as one of them is on another machine."""
+    hosts = [urlsplit(endpoint.url).hostname or "127.0.0.1" for endpoint in endpoints]
+    addresses = [local_address(host) for host in (*hosts, *further)]
     return next((address for address in addresses if not address.startswith("127.")), addresses[0])

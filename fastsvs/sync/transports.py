@@ -13,8 +13,9 @@ from torch import Tensor
 
 from fastsvs.buckets import Bucket
 from fastsvs.sync.calls import wait_until
-from fastsvs.sync.group import GIVEN_UP, Group, missing, serve_store
+from fastsvs.sync.group import Group, announced, give_up, given_up, missing, route_key, serve_store
 from fastsvs.sync.memory import SharedMemory
+from fastsvs.sync.moves import Move, describe_moves
 
 TransportName = Literal["broadcast", "ipc"]
 Check = Callable[[], None]
@@ -29,7 +30,7 @@ class Transport(Protocol):
         """Return what workers need to join, except for their ranks."""
 
     def join(self, check: Check) -> None:
-        """Wait until the workers, which have been told to join, have joined."""
+        """Wait until the workers, which have announced themselves, have joined."""
 
     def begin(self, index: int, pieces: Sequence[Tensor]) -> None:
         """Start to send bucket `index`; its pieces must stay as they are until all workers have it."""
@@ -47,20 +48,37 @@ class _Store:
     """Base of both transports: the store that workers join."""
 
     def __init__(self, address: str, workers: int, timeout: float, device: torch.device) -> None:
-        self._address, self._size, self._timeout, self._device = address, workers + 1, timeout, device
-        self._store, self._port = serve_store(address, timeout)
+        self.address, self._size, self._timeout, self._device = address, workers + 1, timeout, device
+        self._store, self.port = serve_store(address, timeout)
+        self._given_up = given_up(self._store)
         self._update = 0
 
     def init_info(self) -> dict[str, Any]:
         return {
-            "master_address": self._address,
-            "master_port": self._port,
+            "master_address": self.address,
+            "master_port": self.port,
             "world_size": self._size,
             "timeout_seconds": self._timeout,
         }
 
-    def join(self, check: Check) -> None:
+    def seats(self, check: Check) -> list[tuple[int, int]]:
+        """Wait until all workers have come, and return the (rank, size) in tensor parallelism of each. Raises
+        ValueError where one tells what is none."""
         wait_until(lambda: not missing(self._store, self._size), check)
+        seats = [tuple(facts) for facts in announced(self._store, self._size)]
+        for seat in seats:
+            if len(seat) != 2 or not all(isinstance(n, int) for n in seat) or not 0 <= seat[0] < seat[1]:
+                raise ValueError(f"a worker cannot be rank and size {seat} of tensor parallelism")
+        return seats
+
+    def tell_routes(self, moves: Sequence[Move] | None) -> None:
+        """Tell each worker what it gets from whom: its share of `moves`, or None for whole tensors."""
+        for worker in range(self._size - 1):
+            own = None if moves is None else describe_moves([move for move in moves if move.worker == worker])
+            self._store.set(route_key(worker + 1), json.dumps(own))
+
+    def join(self, check: Check) -> None:
+        pass
 
     def number_update(self) -> int:
         """Return a new number for the update that begins."""
@@ -68,11 +86,15 @@ class _Store:
         self._update += 1
         return self._update
 
+    def check(self) -> None:
+        """Raise ConnectionAbortedError where a worker or a rank has given the update up."""
+        self._given_up()
+
     def send_sums(self, sums: Sequence[int]) -> None:
         self._store.set(f"sums/{self._update}", json.dumps(list(sums)))
 
     def close(self) -> None:
-        self._store.set(GIVEN_UP, "")
+        give_up(self._store)
 
 
 class BroadcastTransport(_Store):
@@ -84,8 +106,7 @@ class BroadcastTransport(_Store):
         self._works: deque[list[dist.Work]] = deque()
 
     def join(self, check: Check) -> None:
-        super().join(check)
-        self._group = Group(self._store, 0, self._size, self._address, self._timeout, self._device, check)
+        self._group = Group(self._store, 0, self._size, self.address, self._timeout, self._device, check)
 
     def begin(self, index: int, pieces: Sequence[Tensor]) -> None:
         assert self._group is not None

@@ -277,4 +277,7 @@ def training_spec(job: TrainJob, hf_config: PretrainedConfig, stop: Sequence[int
 def build_sync(policy: Policy, engine: Engine, job: TrainJob) -> WeightSync:
     if engine.fleet is None:
         return LocalSync(policy, engine)
-    return BroadcastSync(policy, engine.fleet, job.sync, transport_for(job.rollout.placement, distributed.device()))
+    transport = transport_for(job.rollout.placement, distributed.device())
+    beside = job.train.staleness > 0
+    staged = beside if job.sync.staged is None else job.sync.staged
+    return BroadcastSync(policy, engine.fleet, job.sync, transport, staged=staged)

@@ -3,7 +3,8 @@
 `serve` is for a process of its own: it tells its port and serves until it is killed or whoever started it is gone.
 GET /tensors/PATH saves what it holds to PATH.
 POST /misbehave?how= makes updates go wrong: `corrupt:NAME`, `die` or `stall` (in the second bucket), `refuse`,
-`refuse_start` (once). Like vLLM it starts no update before the last one has ended or failed.
+`refuse_start` (once), `leave` (the group, while weights are staged). Like vLLM it starts no update before the last one
+has ended or failed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import torch
 from torch import Tensor
 
-from fastsvs.sync.receive import BroadcastReceiver, InitInfo, MemoryReceiver, UpdateInfo
+from fastsvs.sync.receive import BroadcastReceiver, InitInfo, MemoryReceiver, Seat, UpdateInfo
 
 KINDS = {"broadcast": BroadcastReceiver, "ipc": MemoryReceiver}
 
@@ -28,14 +29,20 @@ KINDS = {"broadcast": BroadcastReceiver, "ipc": MemoryReceiver}
 class Worker:
     """One of the server's processes (here: threads) that hold weights."""
 
-    def __init__(self, kind: str, number: int) -> None:
-        self.kind, self.number = kind, number
+    def __init__(self, kind: str, seat: Seat) -> None:
+        self.kind, self.seat = kind, seat
         self.receiver: BroadcastReceiver | None = None
         self.tensors: dict[str, Tensor] = {}
         self.fault = ""
 
     def init(self, info: dict) -> None:
-        self.receiver = KINDS[self.kind](InitInfo(**info), self.number, torch.device("cpu"))
+        self.receiver = KINDS[self.kind](InitInfo(**info), self.seat, torch.device("cpu"))
+
+    def stage(self, info: dict) -> None:
+        assert self.receiver is not None
+        self.receiver.stage(UpdateInfo(**info))
+        if self.fault == "leave":
+            self.receiver.close()
 
     def update(self, info: dict) -> None:
         assert self.receiver is not None
@@ -92,6 +99,9 @@ class Server(BaseHTTPRequestHandler):
                 worker.fault = query["how"][0]
         elif route == "/init_weight_transfer_engine":
             self.on_all(Worker.init, body["init_info"])
+        elif route == "/collective_rpc":
+            assert body["method"] == "stage_weights"
+            self.on_all(Worker.stage, body["kwargs"]["info"])
         elif route == "/start_weight_update":
             assert not self.updating, "an update is already active"
             if self.workers[0].fault == "refuse_start":
@@ -121,7 +131,7 @@ class Server(BaseHTTPRequestHandler):
 
             original = receive.load_buckets
 
-            def flipping(buckets, buffers, load, verify):  # type: ignore[no-untyped-def]
+            def flipping(buckets, buffers, load, checked):  # type: ignore[no-untyped-def]
                 def spoiled():  # type: ignore[no-untyped-def]
                     for bucket, buffer in zip(buckets, buffers, strict=True):
                         for other, view in bucket.views(buffer):
@@ -129,7 +139,7 @@ class Server(BaseHTTPRequestHandler):
                                 view.view(-1).view(torch.uint8)[-1] ^= 1
                         yield buffer
 
-                return original(buckets, spoiled(), load, verify)
+                return original(buckets, spoiled(), load, checked)
 
             receive.load_buckets = flipping
 
@@ -161,7 +171,7 @@ class Server(BaseHTTPRequestHandler):
 
 
 def serve(kind: str, workers: int, key: str, line: Connection) -> None:
-    Server.workers = [Worker(kind, number) for number in range(workers)]
+    Server.workers = [Worker(kind, Seat(number, number, workers)) for number in range(workers)]
     Server.key, Server.calls = key, []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=_end_with, args=(line,), daemon=True).start()

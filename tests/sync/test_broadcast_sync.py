@@ -93,6 +93,42 @@ def test_all_workers_of_all_servers_get_every_version_once(
         assert metrics["sync/retries"] == 0
 
 
+def test_servers_go_on_until_all_weights_are_there(source: Tensors, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"verify": True})
+    with closing(Fleet(1, 2)) as fleet, closing(BroadcastSync(source, fleet, config, staged=True)) as sync:
+        sync.publish(1)
+        source.train()
+        sync.publish(2)
+        assert_holds(fleet, source, tmp_path)
+        swap = ["/pause?mode=keep&clear_cache=true", "/start_weight_update", "/update_weights"]
+        update = ["/collective_rpc", *swap, "/finish_weight_update", "/resume"]
+        assert fleet.calls("server 1") == ["/init_weight_transfer_engine", *update, *update]
+        assert fleet.version("server 1") == "2"
+        metrics = sync.metrics()
+        assert metrics["sync/pause_seconds"] + metrics["sync/transfer_seconds"] <= metrics["sync/seconds"]
+
+
+def test_a_server_that_loses_what_arrives_goes_on_with_the_weights_that_it_has(source: Tensors, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"attempts": 1})
+    with closing(Fleet(1, 1)) as fleet, closing(BroadcastSync(source, fleet, config, staged=True)) as sync:
+        sync.publish(1)
+        before = fleet.tensors("server 0", tmp_path)
+        calls = {name: len(fleet.calls(name)) for name in fleet.running}
+        source.train()
+        fleet.misbehave("server 0", "leave")
+        with pytest.raises(WeightSyncError, match=r"worker 1: ConnectionAbortedError: the worker has left the group"):
+            sync.publish(2)
+        for name, count in calls.items():
+            assert "/pause?mode=keep&clear_cache=true" not in fleet.calls(name)[count:]
+            assert fleet.version(name) == "1"
+            (worker,) = fleet.tensors(name, tmp_path)
+            assert all(torch.equal(worker[tensor], before[0][tensor]) for tensor in NAMES)
+        assert not fleet.failures, "they are healthy"
+        fleet.misbehave("server 0", "no more")
+        sync.publish(2)
+        assert_holds(fleet, source, tmp_path)
+
+
 def test_a_restarted_server_gets_the_weights_alone(source: Tensors, tmp_path: Path) -> None:
     with closing(Fleet(1, 1)) as fleet, closing(BroadcastSync(source, fleet, CONFIG)) as sync:
         sync.publish(1)
@@ -107,15 +143,15 @@ def test_a_restarted_server_gets_the_weights_alone(source: Tensors, tmp_path: Pa
         assert_holds(fleet, source, tmp_path)
 
 
-@pytest.mark.parametrize("transport", ["broadcast", "ipc"])
+@pytest.mark.parametrize(("transport", "staged"), [("broadcast", False), ("broadcast", True), ("ipc", False)])
 @pytest.mark.parametrize("fault", ["die", "stall"])
 def test_a_server_lost_amid_the_broadcast_is_replaced(
-    fault: str, transport: TransportName, source: Tensors, tmp_path: Path
+    fault: str, transport: TransportName, staged: bool, source: Tensors, tmp_path: Path
 ) -> None:
     config = CONFIG.model_copy(update={"timeout_seconds": 2.0})
     with (
         closing(Fleet(2, 1, kind=transport)) as fleet,
-        closing(BroadcastSync(source, fleet, config, transport)) as sync,
+        closing(BroadcastSync(source, fleet, config, transport, staged=staged)) as sync,
     ):
         sync.publish(1)
         source.train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import HashStore, ProcessGroupGloo
 
-from fastsvs.sync.group import connect, serve_store
+from fastsvs.sync.group import connect, first_operation, serve_store
 
 CPU = torch.device("cpu")
 
@@ -27,6 +28,10 @@ class Broken:
         raise RuntimeError("unhandled system error")
 
 
+def operation(group: object) -> Callable[[], None]:
+    return first_operation(group, 0, CPU, None)
+
+
 def test_the_store_of_weights_listens_on_its_address_alone() -> None:
     store, port = serve_store("127.0.0.1", 5)
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
@@ -38,9 +43,9 @@ def test_the_store_of_weights_listens_on_its_address_alone() -> None:
 def test_ranks_that_do_not_come_are_waited_for_no_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "=mgmt0")
     with pytest.raises(
-        TimeoutError, match=r"trainer and 8 rollout worker\(s\) in time: .* over =mgmt0, and does the fire"
+        TimeoutError, match=r"the 9 ranks of trainer and rollout workers in time: .* over =mgmt0, and does the fire"
     ):
-        connect(Never(), 9, CPU, 0.1, lambda: None)
+        connect(operation(Never()), 9, 0.1, lambda: None)
 
 
 def test_the_deadline_of_the_whole_update_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +55,7 @@ def test_the_deadline_of_the_whole_update_says_the_same(monkeypatch: pytest.Monk
         raise TimeoutError("the update took too long")
 
     with pytest.raises(TimeoutError, match="over the interface that NCCL chooses"):
-        connect(Never(), 2, CPU, 60, late)
+        connect(operation(Never()), 2, 60, late)
 
 
 def test_a_server_that_fails_meanwhile_ends_the_wait() -> None:
@@ -58,24 +63,29 @@ def test_a_server_that_fails_meanwhile_ends_the_wait() -> None:
         raise ConnectionAbortedError("server-1 is dead")
 
     with pytest.raises(ConnectionAbortedError, match="server-1"):
-        connect(Never(), 2, CPU, 60, failed)
+        connect(operation(Never()), 2, 60, failed)
 
 
 def test_what_nccl_says_is_told() -> None:
     with pytest.raises(RuntimeError, match="did not connect trainer and rollout workers: unhandled system error"):
-        connect(Broken(), 2, CPU, 60, lambda: None)
+        connect(operation(Broken()), 2, 60, lambda: None)
 
 
-def test_ranks_that_come_are_connected() -> None:
-    store, groups = HashStore(), {}
+@pytest.mark.parametrize("peers", [None, {0: [2, 3], 1: [2, 3], 2: [0, 1], 3: [0, 1]}])
+def test_ranks_that_come_are_connected(peers: dict[int, list[int]] | None) -> None:
+    """All with all, or two senders with two receivers each."""
+    store, groups, connected = HashStore(), {}, []
 
     def join(rank: int) -> None:
         options = ProcessGroupGloo._Options()
         options._devices = [ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-        groups[rank] = ProcessGroupGloo(store, rank, 2, options)
-        connect(groups[rank], 2, CPU, 60, lambda: None)
+        groups[rank] = ProcessGroupGloo(store, rank, 4, options)
+        connect(first_operation(groups[rank], rank, CPU, peers and peers[rank]), 4, 60, lambda: None)
+        connected.append(rank)
 
-    other = threading.Thread(target=join, args=(1,))
-    other.start()
-    join(0)
-    other.join()
+    ranks = [threading.Thread(target=join, args=(rank,)) for rank in range(4)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert sorted(connected) == [0, 1, 2, 3]

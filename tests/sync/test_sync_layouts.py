@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ def both(models: dict[str, str], folder: str) -> tuple[dict[str, Any], dict[str,
 
 
 def every_layout(models: dict[str, str], folder: str) -> dict[str, Any]:
-    """What went wrong on this rank, by case; nothing where all is well."""
+    """What went wrong on this rank, by case and way; nothing where all is well."""
     config = SyncConfig(bucket_bytes=BUCKET_BYTES, timeout_seconds=30.0, verify=True)
     main = distributed.is_main()
     faults = {}
@@ -56,15 +58,21 @@ def every_layout(models: dict[str, str], folder: str) -> dict[str, Any]:
         for version, (name, layout, dtype) in enumerate(CASES):
             policy = build(models[name], dtype, (LAYOUTS | MIXTURE_LAYOUTS)[layout])
             expected = {key: value.clone() for key, value in policy.hf_weights()}
-            with closing(BroadcastSync(policy, fleet, config)) as sync:
-                sync.publish(version)
-            faults[name, layout, dtype] = differences(fleet, expected, Path(folder)) if main else []
+            for shards in (True, False):
+                chosen = config.model_copy(update={"shard_to_shard": shards})
+                with closing(BroadcastSync(policy, fleet, chosen, staged=version % 2 == 1)) as sync:
+                    sync.publish(version)
+                found = differences(fleet, policy, expected, Path(folder)) if main else []
+                if main and (sync.metrics()["sync/senders"] > 1) is not shards:
+                    found.append(f"{sync.metrics()['sync/senders']} ranks sent")
+                faults[name, layout, dtype, shards] = found
             mpu.destroy_model_parallel()
     return faults
 
 
 def failures_in_lockstep(model: str, folder: str) -> dict[str, Any]:
-    """A server dies amid the broadcast of two stages; then one refuses the weights for good."""
+    """A server dies while two stages send, then a sender's connections are cut; then one refuses the weights for
+    good."""
     config = SyncConfig(bucket_bytes=BUCKET_BYTES, timeout_seconds=20.0, attempts=2)
     main = distributed.is_main()
     with closing(Fleet(1, 1)) if main else nullcontext() as fleet:
@@ -75,16 +83,59 @@ def failures_in_lockstep(model: str, folder: str) -> dict[str, Any]:
             if fleet is not None:
                 fleet.misbehave("server 0", "die")
             sync.publish(2)
-            result: dict[str, Any] = {"faults": differences(fleet, expected, Path(folder)) if main else []}
-            result["retries"] = sync.metrics().get("sync/retries")
+            result: dict[str, Any] = {"faults": differences(fleet, policy, expected, Path(folder)) if main else []}
+            result["retries"] = [sync.metrics().get("sync/retries")]
+            if distributed.rank() == 3:
+                cut_at_second_bucket(sync)
+            sync.publish(3)
+            result["faults"] += differences(fleet, policy, expected, Path(folder)) if main else []
+            result["retries"].append(sync.metrics().get("sync/retries"))
+            result["senders"] = [sync.metrics().get("sync/senders")]
+            sync.publish(4)
+            result["faults"] += differences(fleet, policy, expected, Path(folder)) if main else []
+            result["senders"].append(sync.metrics().get("sync/senders"))
             if fleet is not None:
                 fleet.misbehave("server 1", "refuse")
             try:
-                sync.publish(3)
+                sync.publish(5)
             except WeightSyncError as error:
                 result["error"] = str(error)
         mpu.destroy_model_parallel()
     return result
+
+
+def cut_at_second_bucket(sync: BroadcastSync) -> None:
+    """Reset this rank's connections to all members once, as the loss of its link would, when it has sent one bucket."""
+    shards = sync._shards
+    assert shards is not None
+    begin, join = shards._begin, shards.join
+
+    def joining(*arguments: Any) -> None:
+        shards.join = join  # type: ignore[method-assign]
+        before = open_sockets()
+        join(*arguments)
+        opened = open_sockets().keys() - before
+        buckets = iter([False, True])
+
+        def beginning(*bucket: Any) -> Any:
+            if next(buckets, False):
+                shards._begin = begin  # type: ignore[method-assign]
+                for name in opened & open_sockets().keys():
+                    with closing(socket.socket(fileno=os.dup(open_sockets()[name]))) as connection, suppress(OSError):
+                        if not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                            connection.shutdown(socket.SHUT_RDWR)
+            return begin(*bucket)
+
+        shards._begin = beginning  # type: ignore[method-assign]
+
+    shards.close()
+    shards.join = joining  # type: ignore[method-assign]
+
+
+def open_sockets() -> dict[str, int]:
+    """The files of this process that are sockets, by a name that no later one gets."""
+    names = {os.readlink(link): int(link.name) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+    return {name: number for name, number in names.items() if name.startswith("socket:")}
 
 
 def build(path: str, dtype: str, layout: dict[str, Any]) -> Policy:
@@ -92,14 +143,16 @@ def build(path: str, dtype: str, layout: dict[str, Any]) -> Policy:
     return Policy(ModelConfig(path=path), config, seed=0, total_updates=0, max_sequence_tokens=64)
 
 
-def differences(fleet: Fleet | None, expected: dict[str, torch.Tensor], folder: Path) -> list[str]:
+def differences(fleet: Fleet | None, policy: Policy, expected: dict[str, torch.Tensor], folder: Path) -> list[str]:
+    """The tensors of which a worker does not hold its block as it is."""
     assert fleet is not None
+    served = policy.weight_blocks().served
     return [
         f"{server}: {name}"
-        for server in fleet.running
-        for worker in fleet.tensors(server, folder)
-        for name in expected.keys() | worker.keys()
-        if name not in expected or name not in worker or not torch.equal(expected[name], worker[name])
+        for server, count in fleet.workers.items()
+        for rank, worker in enumerate(fleet.tensors(server, folder))
+        for name, block in served(count, rank).items()
+        if name not in worker or not torch.equal(block.of(expected[name]), block.of(worker[name]))
     ]
 
 
@@ -116,11 +169,12 @@ def by_rank(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_every_layout_sends_whole_hugging_face_tensors(by_rank: list[tuple[dict, dict]]) -> None:
     faults, _ = by_rank[0]
-    assert faults == {case: [] for case in CASES}
+    assert faults == {(*case, shards): [] for case in CASES for shards in (True, False)}
 
 
 def test_all_ranks_retry_and_fail_together(by_rank: list[tuple[dict, dict]]) -> None:
     results = [failures for _, failures in by_rank]
     assert results[0]["faults"] == []
-    assert results[0]["retries"] == 1
-    assert all("version 3" in result["error"] and "no parameter" in result["error"] for result in results)
+    assert results[0]["retries"] == [1, 1]
+    assert results[0]["senders"] == [1, 4], "the main rank alone when it is tried again, and all the next time"
+    assert all("version 5" in result["error"] and "no parameter" in result["error"] for result in results)

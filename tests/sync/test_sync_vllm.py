@@ -30,10 +30,11 @@ pytestmark = pytest.mark.vllm
 MODEL = str(Path(__file__).parents[2] / "models" / "tiny")
 SYNC = SyncConfig(bucket_bytes=400_000, timeout_seconds=180.0, verify=True)  # a server that was killed is back by then
 GREEDY = SamplingParams(temperature=1.0, top_k=1, max_tokens=24)
+LONG = SamplingParams(temperature=1.0, max_tokens=110)
 PROMPTS = [(1, 20 + i, 31, 7 * i + 5, 44) for i in range(8)]
 
 
-def open_engine(policy: Policy, servers: int, folder: str) -> Any:
+def open_engine(policy: Policy, servers: int, folder: str, tensor_parallel: int = 1) -> Any:
     from fastsvs.rollout import VllmEngine
 
     return VllmEngine.build(
@@ -42,7 +43,11 @@ def open_engine(policy: Policy, servers: int, folder: str) -> Any:
             dtype=torch.float32,
             device=torch.device("cpu"),
             eos_token_ids=[3],
-            rollout=RolloutConfig(engine="vllm", max_sequences=16, server=ServerConfig(count=servers)),
+            rollout=RolloutConfig(
+                engine="vllm",
+                max_sequences=16,
+                server=ServerConfig(count=servers, tensor_parallel=tensor_parallel),
+            ),
             max_sequence_tokens=128,
             folder=Path(folder),
             server_arguments=server_arguments(),
@@ -133,6 +138,36 @@ def whole_life(folder: str) -> dict[str, Any]:
     return facts
 
 
+def two_workers(folder: str) -> dict[str, Any]:
+    """One server of two workers: trainer TP2, a real update, and PP2."""
+    os.environ["LOCAL_WORLD_SIZE"] = os.environ["WORLD_SIZE"]
+    facts: dict[str, Any] = {}
+    policy = build(tensor_parallel=2)
+    with closing(open_engine(policy, 1, folder, tensor_parallel=2)) as engine:
+        with closing(BroadcastSync(policy, engine, SYNC)) as sync:
+            sync.publish(1)
+            batch = as_batch(sample(engine, 1, SamplingParams(max_tokens=24)))
+            policy.update(batch, policy_loss(GSPO), GSPO, torch.full((len(batch),), 1e-2), 1.0)
+            sync.publish(2)
+            facts["tp2"] = held_to_the_trainer(policy, engine, 2)
+            facts["senders"] = [sync.metrics().get("sync/senders")]
+        mpu.destroy_model_parallel()
+        policy = build(pipeline_parallel=2)
+        with closing(BroadcastSync(policy, engine, SYNC, staged=True)) as sync:
+            if distributed.is_main():
+                engine.submit([Request(f"{i}", ids, 2, LONG, seed=i) for i, ids in enumerate(PROMPTS)])
+            sync.publish(3)
+            groups = dict(drain(engine)) if distributed.is_main() else {}
+            facts["under way"] = [rollout for group in groups.values() for rollout in group]
+            distributed.barrier()
+            facts["pp2"] = held_to_the_trainer(policy, engine, 3)
+            facts["staged"] = sync.metrics()
+            facts["senders"].append(sync.metrics().get("sync/senders"))
+            facts["retries"] = sync.metrics().get("sync/retries")
+    mpu.destroy_model_parallel()
+    return facts
+
+
 def kill_at_second_bucket(sync: BroadcastSync, engine: Any) -> str:
     """From now on: kill -9 the process that holds the second server's weights once, amid a broadcast."""
     sender = sync._sender
@@ -183,6 +218,21 @@ def test_vllm_computes_with_the_trainers_weights_after_every_update(tmp_path: Pa
     assert facts["retries"] == 1
     assert facts["servers"] == 2
     for state in ("tp2", "tp2 after an update", "pp2", "pp2 after a kill"):
+        differences = facts[state]
+        assert differences.pop("greedy responses that differ") == 0, state
+        assert max(differences.values()) < 1e-4, (state, differences)
+
+
+def test_each_worker_of_a_server_computes_with_the_blocks_that_it_got(tmp_path: Path) -> None:
+    pytest.importorskip("vllm", reason="needs vLLM: make test-vllm")
+    facts, _ = run_ranks(two_workers, 2, tmp_path, str(tmp_path / "servers"), timeout=500, patience=300)
+    print(facts)
+    assert facts["senders"] == [2, 2]
+    assert facts["retries"] == 0
+    under_way = facts["under way"]
+    assert {rollout.weight_version for rollout in under_way} <= {2, 3}
+    assert all(rollout.weight_version == 2 for rollout in under_way if rollout.mixed_versions)
+    for state in ("tp2", "pp2"):
         differences = facts[state]
         assert differences.pop("greedy responses that differ") == 0, state
         assert max(differences.values()) < 1e-4, (state, differences)
