@@ -53,8 +53,9 @@ DEV = [
 
 # `kernels/` stands alone at the top of the repository but installs as fastsvs.kernels: a top-level
 # distribution package of that name would overwrite Hugging Face's own `kernels`. What is not code, `configs/` and the
-# tiny model, installs under fastsvs/share, where fastsvs/shipped.py looks for it.
-FOLDERS = {path.parent.relative_to(HERE).as_posix() for path in HERE.glob("configs/**/*.yaml")} | {"models/tiny"}
+# tiny models, installs under fastsvs/share, where fastsvs/shipped.py looks for it.
+CONFIGURATIONS = {path.parent.relative_to(HERE).as_posix() for path in HERE.glob("configs/**/*.yaml")}
+FOLDERS = {*CONFIGURATIONS, "models/tiny", "models/tiny_moe"}
 SHIPPED = {f"fastsvs.share.{folder.replace('/', '.')}": folder for folder in sorted(FOLDERS)}
 setup(
     name="fastsvs",

@@ -1,0 +1,57 @@
+"""Runs of the tiny model with experts on two ranks, each with half of them: SFT, export, and SvS with a kill in it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from forking import Run
+from safetensors import safe_open
+from test_kill_and_resume import assert_same_end
+from whole_runs import ROOT, SMALL
+
+from fastsvs.files import read_jsonl
+
+EXPERTS = "policy.expert_parallel=2"
+SFT = (
+    *("sft", "configs/tiny_moe_sft.yaml", EXPERTS, "data.limit=16", "policy.optimizer.warmup_steps=0"),
+    *("run.prompts_per_step=8", "run.steps=2", "run.save_every=2"),
+)
+
+
+@pytest.fixture(scope="module")
+def base(fastsvs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two steps of SFT export."""
+    folder = tmp_path_factory.mktemp("mixture")
+    result = fastsvs(*SFT, f"run.dir={folder / 'sft'}", f"export={folder / 'base'}", processes=2)
+    assert result.returncode == 0, result.stderr
+    return folder / "base"
+
+
+def test_sft_exports_whole_experts(base: Path) -> None:
+    shape = json.loads((ROOT / "models" / "tiny_moe" / "config.json").read_text())
+    with safe_open(base / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+    for layer in range(shape["num_hidden_layers"]):
+        for expert in range(shape["num_experts"]):
+            assert f"model.layers.{layer}.mlp.experts.{expert}.down_proj.weight" in names
+    rows = read_jsonl(base.parent / "sft" / "metrics.jsonl")
+    assert all(0 < row["experts/entropy"] <= 1 and 1 / 8 <= row["experts/largest_share"] <= 1 / 2 for row in rows)
+
+
+def test_killed_svs_ends_as_one_left_alone(fastsvs, base: Path, tmp_path: Path) -> None:
+    words = ["train", "configs/tiny_moe_svs.yaml", *SMALL, EXPERTS, f"model.path={base}", "evaluation.path=null"]
+    words += ["run.steps=2", "rollout.max_response_tokens=48"]
+    assert fastsvs(*words, f"run.dir={tmp_path / 'alone'}", processes=2).returncode == 0
+    killed = tmp_path / "killed"
+    session = Run(*words, f"run.dir={killed}", processes=2)
+    while not (killed / "checkpoints" / "step_00000001").exists():
+        assert session.poll() is None
+        time.sleep(0.02)
+    session.kill()
+    assert session.wait(60) != 0
+    result = fastsvs(*words, f"run.dir={killed}", processes=2)
+    assert result.returncode == 0, result.stderr
+    assert_same_end(fastsvs, tmp_path / "alone", killed)
