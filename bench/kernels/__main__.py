@@ -1,6 +1,6 @@
 """Command line: run a suite, print each case as it ends, keep one JSON file up to date.
 
-python -m bench.kernels --suite h200|smoke --out DIR
+python -m bench.kernels --suite h200|smoke|simulated --out DIR
 """
 
 from __future__ import annotations
@@ -19,39 +19,48 @@ from bench.kernels.accuracy import errors
 from bench.kernels.budget import Budget
 from bench.kernels.cases import run_case
 from bench.kernels.ceilings import Ceilings
+from bench.kernels.checks import checks, is_broken
 from bench.kernels.measure import NO_ROOM, attempt, free
 from bench.kernels.parts import parts
 from bench.kernels.providers import providers
-from bench.kernels.suites import BYTES, FLOP, SUITES, Case, Suite
+from bench.kernels.simulated import simulate
+from bench.kernels.suites import BYTES, CHECK_SECONDS, SUITES, Case, Suite, flop_of
 from bench.kernels.targets import OURS, verdicts
 from bench.report import Row
+
+SIMULATED = "simulated"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__)
-    parser.add_argument("--suite", choices=sorted(SUITES), required=True)
+    parser.add_argument("--suite", choices=[*sorted(SUITES), SIMULATED], required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
     parser.add_argument("--without", nargs="+", default=[], help="names of providers to leave out, e.g. one that hangs")
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="end sooner or later than the suite would")
     chosen = parser.parse_args(arguments)
+    if chosen.suite == SIMULATED:
+        report.introduce(SIMULATED, needs_gpu=False)
+        report.keep(f"kernels-{SIMULATED}", map(show, simulate()), chosen.out)
+        return
     suite = SUITES[chosen.suite]
     suite = replace(suite, limit_seconds=chosen.limit or suite.limit_seconds)
     report.introduce(chosen.suite, suite.needs_gpu)
     if not suite.needs_gpu:
         print("smoke: tiny shapes, to see that the benchmark runs; its figures say nothing about speed on a GPU")
-    print(f"{FLOP}\n{BYTES}")
+    print(f"{flop_of()}\n{BYTES}")
 
     rows = report.keep(f"kernels-{chosen.suite}", run(suite, chosen.without), chosen.out)
     report.write(f"kernels-{chosen.suite}", [*rows, *verdicts(rows)], chosen.out)
     failed = (row for row in rows if row.metric == "measured" and row.note != NO_ROOM)
-    if any(row.provider.startswith(OURS) for row in failed):
+    if any(row.provider.startswith(OURS) for row in failed) or any(map(is_broken, rows)):
         sys.exit("fastsvs itself failed: see above")
 
 
 def run(suite: Suite, without: Collection[str]) -> Iterator[list[Row]]:
     """Yield the rows of case after case, as far as the time allows.
 
-    The first case of an operator is followed by its errors to float64, the first policy loss by its parts too.
+    The first case of an operator is followed by its errors to float64, the first policy loss by its parts too. On a GPU
+    the checks come last.
     """
     device = torch.device("cuda" if suite.needs_gpu else "cpu")
     budget, ceilings = Budget(suite), Ceilings(suite.needs_gpu)
@@ -68,6 +77,9 @@ def run(suite: Suite, without: Collection[str]) -> Iterator[list[Row]]:
         if case.operator not in seen:
             seen.add(case.operator)
             yield from first_of_operator(case, ceilings, device, without)
+    if suite.needs_gpu:
+        print()
+        yield list(checks(CHECK_SECONDS))
     print(f"\n{budget.elapsed():.0f} s in all")
 
 

@@ -30,7 +30,7 @@ def errors(case: Case, contenders: Sequence[Provider], device: torch.device) -> 
     for peaked in (False, True):
         name = f"{case.operator}/{case.shape.name}/error, {'peaked' if peaked else 'flat'} rows"
         inputs = make(small, device, torch.bfloat16, peaked=peaked, seed=1)
-        exact = _exact(small, inputs)
+        exact = exact_results(small, inputs)
         for provider, work in works.items():
             found, _ = attempt(provider, partial(_results, work, inputs))
             if found is not None:
@@ -56,7 +56,9 @@ def _compare(
             yield Row(case, provider, f"{label}, largest", float(difference.max()), "nats")
 
 
-def _exact(case: Case, inputs: Inputs) -> list[Tensor]:
+def exact_results(case: Case, inputs: Inputs) -> list[Tensor]:
+    """Return the results of the case, and their gradients, in float64."""
+
     def wide(values: Tensor) -> Tensor:
         return values.detach().double().requires_grad_(values.requires_grad)
 

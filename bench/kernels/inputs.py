@@ -28,8 +28,16 @@ class Inputs:
         return 1 / len(self.targets)
 
 
-def make(case: Case, device: torch.device, logits_dtype: torch.dtype, *, peaked: bool = True, seed: int = 0) -> Inputs:
-    """Return a case's inputs, bf16 on a GPU and fp32 on a CPU.
+def make(
+    case: Case,
+    device: torch.device,
+    logits_dtype: torch.dtype,
+    *,
+    peaked: bool = True,
+    seed: int = 0,
+    model_dtype: torch.dtype | None = None,
+) -> Inputs:
+    """Return a case's inputs, with states and weight in `model_dtype` (None: bf16 on a GPU and fp32 on a CPU).
 
     All logits have a standard deviation of 1. With `peaked`, one entry of each row stands out and gets between 1% and
     99.9% of the probability, and targets fall on it as often as it would be drawn. That is a trained model's mixture of
@@ -37,7 +45,7 @@ def make(case: Case, device: torch.device, logits_dtype: torch.dtype, *, peaked:
     rollout: ratios are about exp(0.1 x normal).
     """
     generator = torch.Generator(device).manual_seed(seed)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = model_dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     tokens, shape = case.tokens, case.shape
 
     def normal(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -16,10 +16,10 @@ from typing import Any
 from bench.kernels import roofline
 from bench.kernels.peers import PEERS
 from bench.kernels.providers import complete_providers
-from bench.kernels.suites import BYTES, FLOP
+from bench.kernels.suites import BOTH, BYTES, flop_of
 from bench.kernels.targets import OURS
 
-SUITE = "kernels-h200"
+SUITE, SIMULATED = "kernels-h200", "kernels-simulated"
 MISSING = (
     "No GPU has run this suite yet: there is no figure of these kernels' speed in this repository. The command that "
     "makes them is in [README.md](README.md)."
@@ -40,16 +40,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the page; its pictures are written beside it")
     parser.add_argument("--suite", default=SUITE)
     chosen = parser.parse_args(arguments)
-    files = sorted(chosen.results.glob(f"{chosen.suite}-*.json"), key=lambda file: file.stem[-10:])
+    result, without_gpu = (newest(chosen.results, suite) for suite in (chosen.suite, SIMULATED))
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    if not files:
+    if result is None:
         chosen.out.write_text(f"# Kernels, measured\n\n{MISSING}\n", encoding="utf-8")
         return
-    result = json.loads(files[-1].read_text(encoding="utf-8"))
     bars, rates = (chosen.out.with_name(f"{chosen.out.stem}{ending}.png") for ending in ("", "-roofline"))
     draw(result["rows"], bars)
     roofline.draw(result["rows"], rates)
-    chosen.out.write_text("\n".join(page(result, bars.name, rates.name)) + "\n", encoding="utf-8")
+    lines = [*page(result, bars.name, rates.name), *(simulated(without_gpu) if without_gpu else [])]
+    chosen.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def newest(folder: Path, suite: str) -> dict[str, Any] | None:
+    """Return what the newest file of this suite holds, or None where there is none."""
+    files = sorted(folder.glob(f"{suite}-*.json"), key=lambda file: file.stem[-10:])
+    return json.loads(files[-1].read_text(encoding="utf-8")) if files else None
+
+
+def simulated(result: dict[str, Any]) -> Iterator[str]:
+    yield from ["", "## Simulated", ""]
+    yield f"Without a GPU: {result['machine']}, {result['date']}, by `{result['command']}`. How many tokens"
+    yield "`exact=False` leaves out, drawn with the entropies that are published of Qwen3-8B's reasoning (half of them"
+    yield "below 0.01 nats, a fifth above 0.672), and the errors to float64 of the forms that are not exact. No times:"
+    yield "those need a GPU."
+    for case, of_case in groupby(result["rows"], key=lambda row: row["case"]):
+        yield from ["", f"### {case.partition('/')[2].capitalize()}", ""]
+        yield from errors(list(of_case))
 
 
 def page(result: dict[str, Any], bars: str, rates: str) -> Iterator[str]:
@@ -63,7 +80,7 @@ def page(result: dict[str, Any], bars: str, rates: str) -> Iterator[str]:
     yield ""
     yield "Times are medians, with the 20th and 80th percentile, of calls in turn with the caches emptied before each."
     yield "The floor is what the products or the bytes of the work take at the rates measured in the same process:"
-    yield f"{FLOP}; {BYTES}."
+    yield f"{flop_of(products_of_logprobs(result['rows']))}; {BYTES}."
     yield "Peak memory is what a forward and backward pass takes beyond its inputs, results and gradients included."
     yield f"Like for like with a peer's is that of `{OURS}, dX and dW`, which makes both gradients as peers do; the"
     yield "other rows of ours add dW to a buffer that is there already, and do not count it."
@@ -76,6 +93,15 @@ def page(result: dict[str, Any], bars: str, rates: str) -> Iterator[str]:
     for case, of_case in groupby(rows, key=lambda row: row["case"]):
         yield from ["", f"## {case[0].upper()}{case[1:]}", ""]
         yield from section(case, list(of_case))
+
+
+def products_of_logprobs(rows: Sequence[Row]) -> int:
+    """Return how many products the file's floors count for log-probs forward and backward."""
+    for case, of_case in groupby(rows, key=lambda row: row["case"]):
+        floors = {row["metric"]: row["limit"] for row in of_case if row.get("limit")}
+        if case.startswith("linear_logprob_entropy") and {"forward, median", "both, median"} <= set(floors):
+            return round(floors["both, median"] / floors["forward, median"])
+    return BOTH
 
 
 def pinned() -> str:

@@ -36,7 +36,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
 
     panels = {
         "linear_policy_loss": ("policy loss, three products", "TFLOP/s"),
-        "linear_logprob_entropy": ("log-probs and entropy: 1 product forward, 3 backward", "TFLOP/s"),
+        "linear_logprob_entropy": ("log-probs and entropy", "TFLOP/s"),
         "logprob_entropy": ("log-probs and entropy of bf16 logits", "TB/s"),
     }
     figure, all_axes = pyplot.subplots(1, 3, figsize=(15, 4.6), layout="constrained")

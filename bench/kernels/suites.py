@@ -8,6 +8,9 @@ from typing import Literal
 Operator = Literal["logprob_entropy", "linear_logprob_entropy", "linear_policy_loss"]
 Mode = Literal["forward", "backward", "both"]
 
+CHECK_SECONDS = 80.0
+"""Time limit of the checks after the cases."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -33,13 +36,13 @@ class Case:
     def flop(self, mode: Mode) -> float:
         """Return the FLOP of the matrix products that the work cannot do without.
 
-        That is one product forward, and three with backward where the gradient can be taken while the logits are there.
-        A backward that must make the logits again has three of its own.
+        That is one product forward and two backward, which takes the gradient of logits that are there still. A
+        backward that makes the logits again has three.
         """
         if self.operator == "logprob_entropy":
             return 0.0
         product = 2.0 * self.tokens * self.shape.hidden * self.shape.vocabulary
-        products = {"forward": 1, "backward": 3, "both": 3 if self.operator == "linear_policy_loss" else 4}
+        products = {"forward": 1, "backward": BOTH - 1, "both": BOTH}
         return products[mode] * product
 
     def nbytes(self, mode: Mode, itemsize: int) -> float:
@@ -56,14 +59,26 @@ class Suite:
     cases: tuple[Case, ...]
     needs_gpu: bool
     limit_seconds: float
-    """Time limit in seconds since the start: a case that is expected to end later is not started."""
+    """Time limit of the cases in seconds since the start: one that is expected to end later is not started. On a GPU
+    `CHECK_SECONDS` follow."""
     rounds: int
     """Number of timed calls of each provider in a case, in turn; fewer where they would take longer than
     `case_seconds`."""
     case_seconds: float
 
 
-FLOP = "a product is 2 x tokens x hidden x vocabulary FLOP: forward 1, policy loss 3, forward + backward of log-probs 4"
+BOTH = 3
+"""Number of matrix products forward and backward."""
+
+
+def flop_of(logprobs: int = BOTH) -> str:
+    """Return how FLOP are counted, where `logprobs` products are those of log-probs forward and backward."""
+    return (
+        "a product is 2 x tokens x hidden x vocabulary FLOP: forward 1, policy loss 3, forward + backward of log-probs "
+        f"{logprobs}"
+    )
+
+
 BYTES = "logits are tokens x vocabulary x bytes of an element: forward reads them once, backward reads and writes once"
 
 SMALL, MIDDLE, LARGE = Shape("3B", 2048, 151936), Shape("7B", 3584, 152064), Shape("32B", 5120, 152064)
@@ -94,7 +109,7 @@ H200 = (
 TINY = Shape("tiny", 32, 500)
 
 SUITES = {
-    "h200": Suite(H200, needs_gpu=True, limit_seconds=520, rounds=20, case_seconds=15),
+    "h200": Suite(H200, needs_gpu=True, limit_seconds=440, rounds=20, case_seconds=15),
     "smoke": Suite(
         (
             Case("linear_policy_loss", TINY, 64, ("both",)),

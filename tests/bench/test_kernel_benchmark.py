@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from bench.kernels import __main__ as command
-from bench.kernels import cases, measure, peers
+from bench.kernels import cases, checks, measure, peers, simulated, small
 from bench.kernels.budget import PASSES_BEFORE, UNKNOWN_OVERHEAD, Budget
 from bench.kernels.ceilings import Ceilings
 from bench.kernels.inputs import make
 from bench.kernels.measure import NO_ROOM, Contender, attempt, differentiate
 from bench.kernels.parts import parts
 from bench.kernels.providers import Provider, providers, trl, verl
+from bench.kernels.providers.fastsvs import PART
 from bench.kernels.suites import SUITES, Case, Shape
 from bench.kernels.targets import complete_peers
 from bench.report import Row
@@ -62,7 +63,10 @@ def test_providers_of_the_same_work_agree(case: Case):
         for ours, theirs in zip(
             found or (), expected, strict=False
         ):  # into a buffer there is no gradient of the weight
-            torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-4, msg=name)
+            if name == PART:
+                assert (ours - theirs).norm() <= 1e-2 * theirs.norm()
+            else:
+                torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-4, msg=name)
 
 
 def _results(work, inputs):
@@ -210,6 +214,41 @@ def test_peaked_rows_are_as_a_rollout_left_them():
         assert (chosen - inputs.old_logprobs).abs().max() < 0.6
         assert (entropy < 4) == peaked
         assert (chosen.median() > -1) == peaked
+
+
+def test_the_small_cases_are_of_every_kernel_and_finite():
+    found = list(small.run(torch.device("cpu")))
+    names = {name for name, _ in found}
+    for wanted in ("keep_logits=True", "keep_logits=False", "sapo, exact=False", "ppo, exact=True", "torch.float32"):
+        assert any(wanted in name for name in names)
+    assert all(value.isfinite().all() for _, values in found for value in values)
+
+
+@pytest.mark.parametrize(("status", "passes"), [(0, 1.0), (9, 0.0)])
+def test_memcheck_says_what_the_sanitizer_says(status, passes, tmp_path, capsys, monkeypatch):
+    """With a stand-in for it that runs nothing: what the command runs on a GPU is tested above."""
+    tool = tmp_path / checks.SANITIZER
+    tool.write_text(f'#!/bin/sh\necho "$@"\necho "ERROR SUMMARY: some"\nexit {status}\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    row = checks.memcheck(30)
+    assert row.value == passes
+    assert checks.is_broken(row) == (status != 0)
+    assert status == 0 or "-m bench.kernels.small / ERROR SUMMARY: some" in (row.note or "")
+    monkeypatch.setenv("PATH", "/nowhere")
+    absent = checks.memcheck(30)
+    assert "is not installed" in (absent.note or "") or absent.value
+    assert not checks.is_broken(absent)
+
+
+def test_entropies_are_drawn_as_published():
+    torch.manual_seed(0)
+    tokens = simulated.draw(20_000)
+    assert (tokens.entropy < 0.01).double().mean() == pytest.approx(0.5064, abs=0.02)
+    assert (tokens.entropy > 0.672).double().mean() == pytest.approx(0.2, abs=0.02)
+    assert tokens.hit.double().mean() == pytest.approx(float(tokens.likely.mean()), abs=0.02)
+    shares = [1 - float(simulated.that_count(tokens, tau).double().mean()) for tau in simulated.SHARES.values()]
+    assert 0.3 < shares[0] < shares[1] < shares[2] < 0.95
 
 
 def test_the_budget_scales_what_a_case_took():

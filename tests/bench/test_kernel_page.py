@@ -19,7 +19,8 @@ def test_floors_are_the_products_or_the_bytes():
     for operator, mode, expected in (
         ("linear_policy_loss", "both", 3 * product),
         ("linear_logprob_entropy", "forward", product),
-        ("linear_logprob_entropy", "both", 4 * product),
+        ("linear_logprob_entropy", "backward", 2 * product),
+        ("linear_logprob_entropy", "both", 3 * product),
         ("logprob_entropy", "forward", 10 * 1000 * 2 / 1e9 * 1e3),
         ("logprob_entropy", "backward", 2 * 10 * 1000 * 2 / 1e9 * 1e3),
     ):
@@ -46,8 +47,37 @@ def test_verdicts_compare_with_floor_and_best_peers(capsys):
     assert found["fastsvs", f"{case}: memory of verl over ours"] == pytest.approx(0.5)
     assert found["fastsvs, dX and dW", f"{case}: speed over torch eager"] == pytest.approx(1.25)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["PASS", "BELOW", "PASS", "PASS", "BELOW", "PASS", "BELOW"]
+    assert [line.split()[0] for line in lines] == ["PASS", "PASS", "BELOW", "PASS", "PASS", "BELOW", "PASS", "BELOW"]
     assert ("fastsvs, dX and dW", f"{case}: speed over verl") not in found  # torch eager needs no more memory either
+
+
+def test_times_are_held_to_the_aims_in_milliseconds(capsys):
+    times = {
+        ("linear_logprob_entropy", "fastsvs"): 64.0,
+        ("linear_policy_loss", "fastsvs"): 58.0,
+        ("linear_policy_loss", "fastsvs, exact=False"): 40.0,
+        ("linear_policy_loss", "torch eager"): 90.0,
+    }
+    rows = [Row(f"{operator}/32B/8192", whose, "both, median", ms, "ms") for (operator, whose), ms in times.items()]
+    rows += [Row("linear_policy_loss/32B/8192", whose, "peak memory", 4.0, "GiB") for _, whose in list(times)[1:]]
+    found = {row.metric: row.value for row in verdicts(rows) if "ms over ours" in row.metric}
+    assert found == {
+        "linear_logprob_entropy/32B/8192: 60 ms over ours": pytest.approx(60 / 64),
+        "linear_policy_loss/32B/8192: 58.3 ms over ours": pytest.approx(58.3 / 58),
+        "linear_policy_loss/32B/8192: 45 ms over ours": pytest.approx(45 / 40),
+    }
+    assert not any("exact=False" in row.provider and "speed" in row.metric for row in verdicts(rows))
+
+
+def test_the_page_counts_the_products_that_the_file_counted():
+    case = {"case": "linear_logprob_entropy/3B/8", "provider": "fastsvs"}
+    for products in (3, 4):
+        rows = [
+            case | {"metric": "forward, median", "value": 2.0, "limit": 1.5},
+            case | {"metric": "both, median", "value": 9.0, "limit": 1.5 * products},
+        ]
+        assert page.products_of_logprobs(rows) == products
+    assert page.products_of_logprobs([]) == 3
 
 
 def test_the_page_shows_what_the_file_holds(tmp_path):
@@ -76,8 +106,14 @@ def test_the_page_shows_what_the_file_holds(tmp_path):
         ],
     }
     (tmp_path / "kernels-h200-some-gpu-2026-01-02.json").write_text(json.dumps(result))
+    row = {"case": "simulated/tokens left out", "provider": "fastsvs, exact=False, tau=2^-9", "metric": "tokens"}
+    without_gpu = {key: result[key] for key in ("date", "command")} | {"machine": "Some CPU"}
+    without_gpu["rows"] = [row | {"value": 61.0, "unit": "%", "note": "simulated"}]
+    (tmp_path / "kernels-simulated-some-cpu-2026-01-02.json").write_text(json.dumps(without_gpu))
     page.main(["--results", str(tmp_path), "--out", str(out)])
     text = out.read_text()
+    assert "## Simulated\n\nWithout a GPU: Some CPU" in text
+    assert "| fastsvs, exact=False, tau=2^-9 | 61 |" in text
     assert "| torch | copy | 4.25 TB/s |  |" in text
     assert "a product is 2 x tokens x hidden x vocabulary FLOP" in text
     assert "| fastsvs | both | 2 [1.9, 2.1] | 75% | 3.25 |  | yes | no dW |" in text

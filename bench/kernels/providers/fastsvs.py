@@ -11,6 +11,7 @@ from bench.kernels.ours import kernels
 from bench.kernels.providers.base import SETTINGS, Outputs, Provider, Work
 from bench.kernels.suites import Operator
 
+PART = "fastsvs, exact=False"
 WORKSPACES = {"1.8": 1800 << 20, "7.2": 7200 << 20}
 """Workspaces that are measured besides the default of 3600 MiB, in bytes."""
 
@@ -23,11 +24,15 @@ def providers(operator: Operator, gpu: bool) -> Iterator[Provider]:
         yield Provider("fastsvs, fp32 logits", lambda: _from_logits(False), logits_dtype=wide)
         yield Provider("fastsvs, fp32 logits, in place", lambda: _from_logits(True), logits_dtype=wide, overwrites=True)
     elif operator == "linear_logprob_entropy":
-        yield Provider("fastsvs", lambda: _from_hidden, complete=True)
+        yield Provider("fastsvs", lambda: _from_hidden(True), complete=True)
+        note = "four products: keep_logits=False"
+        yield Provider("fastsvs, logits made again", lambda: _from_hidden(False), unequal=note, complete=True)
     else:
         note = "adds dW to an fp32 buffer that is there already, as Megatron's is, and gives no bf16 dW"
         yield Provider("fastsvs", lambda: _policy_loss(True, None), unequal=note)
         yield Provider("fastsvs, dX and dW", lambda: _policy_loss(False, None), complete=True)
+        part = "tokens that add least left out of dX and dW: tau=2^-9"
+        yield Provider(PART, lambda: _policy_loss(False, None, exact=False), unequal=part, complete=True)
         for name, size in WORKSPACES.items() if gpu else ():
             work = _policy_loss(True, size)
             yield Provider(f"fastsvs, {name} GB workspace", lambda work=work: work, unequal=note)
@@ -41,11 +46,11 @@ def _from_logits(inplace: bool) -> Work:
     return work
 
 
-def _from_hidden(inputs: Inputs) -> Outputs:
-    return kernels.linear_logprob_entropy(inputs.hidden, inputs.weight, inputs.targets)
+def _from_hidden(keep: bool) -> Work:
+    return lambda inputs: kernels.linear_logprob_entropy(inputs.hidden, inputs.weight, inputs.targets, keep_logits=keep)
 
 
-def _policy_loss(into_buffer: bool, workspace: int | None) -> Work:
+def _policy_loss(into_buffer: bool, workspace: int | None, exact: bool = True) -> Work:
     """Return the work of the policy loss. With `into_buffer` the weight's gradient is added to an fp32 buffer that is
     there anyway, as Megatron's is."""
     buffers: dict[torch.Size, torch.Tensor] = {}
@@ -68,6 +73,7 @@ def _policy_loss(into_buffer: bool, workspace: int | None) -> Work:
             SETTINGS,
             weight_grad=buffer,
             workspace_bytes=workspace,
+            exact=exact,
         )
         return (result.loss,)
 
