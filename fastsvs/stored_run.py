@@ -59,8 +59,13 @@ class RunLayout:
 
     @property
     def curves(self) -> Path:
-        """Return the picture of the run."""
+        """Return the picture of the run for light pages."""
         return self.root / "curves.png"
+
+    @property
+    def curves_dark(self) -> Path:
+        """Return the picture of the run for dark pages."""
+        return self.root / "curves-dark.png"
 
     @property
     def checkpoints(self) -> Path:

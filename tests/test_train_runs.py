@@ -36,7 +36,15 @@ def test_a_run_leaves_its_record(finished: Path) -> None:
             estimate = summary[moment][name]
             assert 0 <= estimate["low"] <= estimate["mean"] <= estimate["high"] <= 1
     assert {path.name for path in finished.iterdir()} >= {
-        *("config.yaml", "environment.json", "plan.json", "metrics.jsonl", "curves.png", "summary.json"),
+        *(
+            "config.yaml",
+            "environment.json",
+            "plan.json",
+            "metrics.jsonl",
+            "curves.png",
+            "curves-dark.png",
+            "summary.json",
+        ),
         *("samples", "checkpoints"),
     }
     assert len(list((finished / "checkpoints").iterdir())) == 2

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from bench.compare.measure import SOLVE_RATE
 from bench.compare.plan import CERTAINTY, CONFIGS, COVO, MAJORITY, RLVR, SVS, Comparison
 from bench.compare.results import Results
-from bench.experiments.figure import Theme, draw_themes
 from bench.experiments.plan import BASE
+from fastsvs.telemetry import Theme, draw_themes
 
 LINES: Mapping[str, tuple[str, Any]] = {
     RLVR: ("blue", "--"),

@@ -16,8 +16,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from bench.experiments.figure import Theme, draw_themes
 from fastsvs.plan import GIB, JobPlan, Line
+from fastsvs.telemetry import Theme, draw_themes
 
 Colour = tuple[float, float, float]
 PARTS: Mapping[str, tuple[str, float]] = {

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from bench.experiments.figure import Theme, draw_themes
 from bench.reproduce.claims import SOME_K
 from bench.reproduce.plan import AGAIN, ON_POLICY, RLVR, SVS, SVS_UNFILTERED, UNFILTERED, Reproduction
 from bench.reproduce.results import Results
+from fastsvs.telemetry import Theme, draw_themes
 
 LINES = {
     ON_POLICY: ("green", "-"),

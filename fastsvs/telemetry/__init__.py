@@ -5,6 +5,7 @@ from fastsvs.telemetry.loggers import LOGGERS, Logger, check_loggers
 from fastsvs.telemetry.memory import give_back, peak_memory
 from fastsvs.telemetry.progress import StepProgress, Tally, training_facts
 from fastsvs.telemetry.run_folder import RunFolder
+from fastsvs.telemetry.themes import Theme, draw_themes
 
 __all__ = [
     "LOGGERS",
@@ -12,8 +13,10 @@ __all__ = [
     "RunFolder",
     "StepProgress",
     "Tally",
+    "Theme",
     "check_loggers",
     "draw_curves",
+    "draw_themes",
     "give_back",
     "peak_memory",
     "training_facts",

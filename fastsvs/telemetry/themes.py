@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from fastsvs.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class Theme:
+    """Colours of one kind of page."""
+
     ending: str
     """End of the file's name."""
     ink: str
@@ -36,17 +43,36 @@ DARK = Theme(
 def draw_themes(
     path: Path, size: tuple[float, float], paint: Callable[[Figure, Theme], None], about: str | None = None
 ) -> list[Path]:
-    """Draw `path` for light pages and `<stem>-dark.png` for dark ones, and return both paths. `about` stands inside the
-    files, as their description."""
+    """Draw `path` for light pages and `<stem>-dark.png` for dark ones, in inches of 90 pixels, and return both paths.
+    `about` stands inside the files, as their description."""
+    from matplotlib.figure import Figure  # takes most of a second, and one rank of a run needs it once
+
     written = []
     for theme in (LIGHT, DARK):
         figure = Figure(figsize=size, layout="constrained", facecolor=theme.paper)
         paint(figure, theme)
         for axes in figure.axes:
             _dress(axes, theme)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=90, metadata={"Description": about} if about else None)
         written.append(path.with_name(path.stem + theme.ending))
-        figure.savefig(written[-1], dpi=90, metadata={"Description": about} if about else None)
+        write_atomic(written[-1], picture.getvalue())
     return written
+
+
+def legend_above(axes: Axes, theme: Theme) -> None:
+    """Draw the axes' legend, if they have any, between them and their title, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.set_title(axes.get_title(), pad=24)
+        axes.legend(
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            ncols=len(labels),
+            labelcolor=theme.ink,
+            frameon=False,
+            fontsize=9,
+        )
 
 
 def _dress(axes: Axes, theme: Theme) -> None:
@@ -54,7 +80,7 @@ def _dress(axes: Axes, theme: Theme) -> None:
     axes.set_facecolor(theme.paper)
     axes.tick_params(colors=theme.ink)
     axes.grid(alpha=0.25, color=theme.ink)
-    for text in (axes.title, axes.xaxis.label):
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
         text.set_color(theme.ink)
     for spine in axes.spines.values():
         spine.set_color(theme.ink)
