@@ -19,9 +19,13 @@ TOKENS, WIDTH, VOCABULARY = 70, 64, 5003
 def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name, values in run(device):
-        if not all(bool(value.isfinite().all()) for value in values):
+        if not finite(values):
             raise SystemExit(f"{name}: a result is not finite")
         print(name)
+
+
+def finite(values: list[Tensor]) -> bool:
+    return all(bool(value.isfinite().all()) for value in values)
 
 
 def run(device: torch.device) -> Iterator[tuple[str, list[Tensor]]]:
