@@ -42,7 +42,7 @@ def _mixture_faults(config: PolicyConfig) -> list[str]:
 
 
 def _dense_faults(config: PolicyConfig) -> list[str]:
-    neutral = {"expert_parallel": 1, "aux_loss_coefficient": 0.0}
+    neutral = {"expert_parallel": 1, "aux_loss_coefficient": 0.0, "router_replay": "none"}
     return [
         f"policy.{key}={getattr(config, key)}: the model has no experts, leave the key out"
         for key, value in neutral.items()

@@ -1,4 +1,4 @@
-"""Runs of the tiny model with experts on two ranks, each with half of them: SFT, export, and SvS with a kill in it."""
+"""Runs of the tiny model with experts on two ranks, each with half of them: SFT, export, and RL with a kill in it."""
 
 from __future__ import annotations
 
@@ -41,9 +41,11 @@ def test_sft_exports_whole_experts(base: Path) -> None:
     assert all(0 < row["experts/entropy"] <= 1 and 1 / 8 <= row["experts/largest_share"] <= 1 / 2 for row in rows)
 
 
-def test_killed_svs_ends_as_one_left_alone(fastsvs, base: Path, tmp_path: Path) -> None:
+def test_killed_run_ends_as_one_left_alone(fastsvs, base: Path, tmp_path: Path) -> None:
+    """With a reward that needs no right answers, of which this base gives none."""
     words = ["train", "configs/tiny_moe_svs.yaml", *SMALL, EXPERTS, f"model.path={base}", "evaluation.path=null"]
-    words += ["run.steps=2", "rollout.max_response_tokens=48"]
+    words += ["run.steps=2", "rollout.max_response_tokens=48", "policy.router_replay=rollout"]
+    words += ["selfplay.stage=none", "algorithm.reward=log_prob"]
     assert fastsvs(*words, f"run.dir={tmp_path / 'alone'}", processes=2).returncode == 0
     killed = tmp_path / "killed"
     session = Run(*words, f"run.dir={killed}", processes=2)
@@ -55,3 +57,6 @@ def test_killed_svs_ends_as_one_left_alone(fastsvs, base: Path, tmp_path: Path) 
     result = fastsvs(*words, f"run.dir={killed}", processes=2)
     assert result.returncode == 0, result.stderr
     assert_same_end(fastsvs, tmp_path / "alone", killed)
+    rows = read_jsonl(killed / "metrics.jsonl")
+    assert [row["policy/updates"] for row in rows] == [1, 1]
+    assert all(row["policy/rollout_mismatch_max"] < 1e-3 for row in rows), "experts are those of the rollout"

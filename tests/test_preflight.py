@@ -16,6 +16,10 @@ from fastsvs.selfplay import PlainStage
 
 PLAIN = (*TRAIN, "selfplay.stage=none")
 UNLABELLED = (*PLAIN, "algorithm.reward=majority")
+REPLAYED = (
+    *("model.path=models/tiny_moe", "model.tokenizer=models/tiny", "model.initialize=random"),
+    "policy.router_replay=rollout",
+)
 SERVERS = (*TRAIN, "rollout.engine=vllm")
 EVAL = ("eval", "configs/tiny_eval.yaml", "sets.heldout.data.limit=8")
 SELF = ("self", "configs/tiny_self.yaml", "model.path=models/tiny", "data.limit=8", "evolution.replay=null")
@@ -112,6 +116,10 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         # layout and schedule
         ((*TRAIN, "policy.tensor_parallel=4"), "does not divide the model's attention heads (6); possible: 1, 2, 3, 6"),
         ((*TRAIN, "policy.pipeline_parallel=3"), "does not divide the model's layers (4); possible: 1, 2, 4"),
+        ((*TRAIN, "policy.expert_parallel=2"), "policy.expert_parallel=2: the model has no experts, leave the key out"),
+        ((*TRAIN, "policy.router_replay=rollout"), "policy.router_replay=rollout: the model has no experts"),
+        ((*SFT, *REPLAYED), "and nothing is sampled here: set it to none"),
+        ((*SERVERS, *REPLAYED), "and rollout.engine=vllm does not say them: set it to none"),
         ((*TRAIN, "policy.optimizer.warmup_steps=99"), "warmup_steps=99 must be less than the run's 3 updates"),
         ((*TRAIN, "policy.optimizer.min_learning_rate=1"), "min_learning_rate=1.0 must not exceed learning_rate="),
         # servers
@@ -182,6 +190,10 @@ def test_a_dry_run_without_torchrun_leaves_the_number_of_processes_open(refuse: 
         ((*TRAIN, "policy.pipeline_parallel=4"), "needs a multiple of 4 processes, there are 2"),
         ((*SERVERS, "rollout.placement=dedicated"), "rollout.nodes=1 of the job's 1 node(s) would run servers"),
         ((*UNLABELLED, "sampler.name=adaptive_resampling"), "sampler.name=adaptive_resampling goes by which responses"),
+        ((*TRAIN, "policy.expert_parallel=2"), "policy.expert_parallel=2: the model has no experts, leave the key out"),
+        ((*TRAIN, "policy.router_replay=rollout"), "policy.router_replay=rollout: the model has no experts"),
+        ((*SFT, *REPLAYED), "and nothing is sampled here: set it to none"),
+        ((*SERVERS, *REPLAYED), "and rollout.engine=vllm does not say them: set it to none"),
         ((*TRAIN, "policy.optimizer.warmup_steps=99"), "warmup_steps=99 must be less than the run's 3 updates"),
         ((*SFT, "policy.pipeline_parallel=4"), "needs a multiple of 4 processes, there are 2"),
     ],

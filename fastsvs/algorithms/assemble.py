@@ -14,6 +14,7 @@ from fastsvs.algorithms.batch import Batch, LeftOut
 from fastsvs.errors import UserError
 
 if TYPE_CHECKING:  # who only computes losses need not import engines and verifiers
+    from fastsvs.rollout import Rollout
     from fastsvs.selfplay import Group
 
 
@@ -41,11 +42,18 @@ def make_batch(groups: Sequence[Group], discarded: Sequence[Group] = ()) -> Batc
             [logprob for _, _, rollout in samples for logprob in rollout.logprobs], dtype=torch.float32
         ),
         penalties=_penalties(groups),
+        experts=_experts([rollout for _, _, rollout in samples]),
         left_out=LeftOut(
             sum(len(group.rollouts) for group in discarded),
             sum(len(rollout.response_ids) for group in discarded for rollout in group.rollouts),
         ),
     )
+
+
+def _experts(rollouts: Sequence[Rollout]) -> list[np.ndarray] | None:
+    """Return the experts of each rollout, or None where the engine does not say."""
+    found = [rollout.experts for rollout in rollouts if rollout.experts is not None]
+    return found if found and len(found) == len(rollouts) else None
 
 
 def _penalties(groups: Sequence[Group]) -> Tensor | None:

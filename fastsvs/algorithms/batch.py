@@ -48,6 +48,9 @@ class Batch:
     penalties: Tensor | None = None
     """Number to add to each reward before advantages are taken, [samples] fp32, 0 or less; None where lengths cost
     nothing."""
+    experts: Sequence[np.ndarray] | None = None
+    """Experts that computed each token of prompt and response but the last when it was sampled, [samples] arrays
+    [tokens - 1, layers, active] int16; None where the engine does not say."""
     left_out: LeftOut = LeftOut()
     """Responses of the step that the filters left out of the batch."""
 
@@ -78,6 +81,7 @@ class Batch:
             rewards=self.rewards[index],
             penalties=None if self.penalties is None else self.penalties[index],
             advantages=self.advantages[tokens],
+            experts=None if self.experts is None else [self.experts[i] for i in samples],
             rollout_logprobs=self.rollout_logprobs[tokens],
             old_logprobs=pick(self.old_logprobs),
             reference_logprobs=pick(self.reference_logprobs),

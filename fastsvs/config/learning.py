@@ -118,6 +118,10 @@ class PolicyConfig(Section):
     aux_loss_coefficient: float = Field(0.0, ge=0)
     """Weight of the loss that evens out the experts' load (Switch Transformer; 1 is the loss of an even load), averaged
     over layers' tokens and summed over layers; 0 turns it off. Only for models with experts."""
+    router_replay: Literal["none", "rollout"] = "none"
+    """Experts that compute a token in log-prob and training passes: `none` takes those of the policy's own router;
+    `rollout` those with which the engine sampled it, weighted by the policy's router, which goes on to learn. Only for
+    models with experts, `fastsvs train` and `rollout.engine: local`."""
     dtype: Literal["bf16", "fp32"] = "bf16"
     """Precision of weights and activations: `bf16`, with fp32 master weights in the optimizer, or `fp32`."""
     recompute: Literal["none", "all_but_attention", "full"] = "full"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import lcm, prod
 
 from fastsvs.architecture import Architecture
@@ -35,6 +36,7 @@ class Buffers:
         return self.masters + self.moments
 
 
+@cache
 def stage_buffers(architecture: Architecture, layout: Layout, stage: int) -> Buffers:
     """Return the buffers of each rank of a stage. Experts have buffers of their own, shared by fewer ranks."""
     shapes = megatron_shapes(architecture, Degrees(layout.tensor, layout.pipeline, layout.expert), stage)
@@ -60,6 +62,7 @@ def _padded(sizes: dict[str, int], architecture: Architecture, ranks: int) -> tu
     return padded, padded // ranks
 
 
+@cache
 def total_parameters(architecture: Architecture) -> int:
     """Return the number of parameters of the whole model."""
     return sum(map(prod, hf_shapes(architecture).values()))

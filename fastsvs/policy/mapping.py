@@ -239,12 +239,22 @@ def megatron_shapes(architecture: Architecture, degrees: Degrees, stage: int, ex
     """Return the shape of the shard of every parameter that each rank of `stage` holds, by name; of the experts, those
     of the expert-parallel `expert_rank`."""
     whole = hf_shapes(architecture)
-    shapes = {}
+    shapes, alike = {}, {}
     for entry in entries(architecture, degrees):
         if entry.stage == stage and entry.expert_rank in (None, expert_rank):
             parts = degrees.parts(entry)
-            cuts = [_meta_cut(architecture, entry, name, whole[name], parts) for name in entry.sources]
-            shapes[entry.name] = tuple(merge(entry, cuts, architecture).shape)
+            # Thousands of experts have one shape, which is worked out once.
+            kind = (
+                parts,
+                entry.cut,
+                entry.merge,
+                entry.sources[0] in (EMBEDDING, HEAD),
+                *map(whole.get, entry.sources),
+            )
+            if kind not in alike:
+                cuts = [_meta_cut(architecture, entry, name, whole[name], parts) for name in entry.sources]
+                alike[kind] = tuple(merge(entry, cuts, architecture).shape)
+            shapes[entry.name] = alike[kind]
     return shapes
 
 

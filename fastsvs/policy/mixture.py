@@ -44,6 +44,9 @@ class Routing:
     aux_losses: Tensor
     """Auxiliary loss of each layer without its coefficient, [layers] fp32, as this rank sees it; 0 where there is
     none."""
+    replay: Tensor | None = None
+    """Experts that are to compute the tokens of the whole row, [layers, tokens, active] int64, -1 where the router
+    chooses; None where it always does."""
 
     def padding(self, first: int, count: int, device: torch.device) -> Tensor:
         """Return which of the row's `count` tokens from `first` on are padding, [count] bool."""
@@ -75,8 +78,9 @@ class Router(TopKRouter):
         row = self.row_routing
         first = self.tp_group.rank() * len(logits) if self.config.sequence_parallel else 0
         padding = row.padding(first, len(logits), logits.device)
+        given = None if row.replay is None else Given(row.replay[self._place, first : first + len(logits)])
         weights, chosen = topk_routing_with_score_function(
-            logits, self.topk, use_pre_softmax=self.config.moe_router_pre_softmax
+            logits, self.topk, use_pre_softmax=self.config.moe_router_pre_softmax, router_replay=given
         )
         row.counts[self._place] = (chosen & ~padding[:, None]).sum(0)
         if self.config.moe_aux_loss_coeff and torch.is_grad_enabled() and row.tokens:
@@ -98,6 +102,24 @@ class Router(TopKRouter):
     def _place(self) -> int:
         """Return the number of the layer in its stage."""
         return (self.layer_number - 1) % len(self.row_routing.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Experts that are given, where Megatron's routing asks for the largest scores. Their weights are made of the
+    router's own scores, so that it goes on to learn. Megatron's `RouterReplay` does the same with lists that are kept
+    beside the passes, in their order."""
+
+    experts: Tensor
+    """Numbers of the experts, [tokens, active] int64, -1 where the largest scores are taken."""
+
+    def get_replay_topk(
+        self, scores: Tensor, topk: int, num_groups: None, group_topk: None, largest: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return scores and numbers of each token's experts, [tokens, active], of the `scores` [tokens, experts]."""
+        _, own = largest(scores, topk, num_groups, group_topk)
+        experts = self.experts.where(self.experts >= 0, own)
+        return scores.gather(1, experts), experts
 
 
 def mixture_spec(projections: MLPSubmodules) -> ModuleSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -118,7 +118,8 @@ class Policy:
             return "policy: norms, linear layers and attention of Transformer Engine, AdamW of torch"
         attention = chosen(*self._attention)
         unused = f"; {' and '.join(found)} not used, though installed" if (found := accelerators()) else ""
-        return f"policy: own layers, attention {attention}, AdamW of torch{unused}"
+        experts = ", experts one after another" if self.architecture.experts else ""
+        return f"policy: own layers{experts}, attention {attention}, AdamW of torch{unused}"
 
     @property
     def _shares_prompts(self) -> bool:
@@ -273,6 +274,8 @@ class Policy:
 
     def _plan(self, batch: Batch, *, keep_attention: bool = False) -> Pass:
         """Return the rows of a batch. Raises UserError for a sequence that is too long."""
+        if self.config.router_replay == "none":
+            batch = replace(batch, experts=None)
         sizes = Sizes.of(batch, share=self._shares_prompts)
         longest = int((sizes.prompts + sizes.responses).max())
         if longest > self.max_sequence_tokens:

@@ -14,6 +14,7 @@ from torch import Tensor
 from fastsvs.algorithms import Batch
 from fastsvs.policy.bundles import Bundle, Sizes
 from fastsvs.policy.expert_load import Routings
+from fastsvs.policy.mixture import Routing
 from fastsvs.policy.modules import PackedSequences
 from fastsvs.policy.shared_attention import SharedPrompts
 
@@ -88,7 +89,7 @@ class Packer:
                 bounds=self._place(_bounds(lengths)),
                 rotary=self._rotary.index_select(1, self._place(_ranges(positions, lengths))),
                 shared=self._shared(shared) if shared else None,
-                routing=self._routings.of_row(int(lengths.sum() - padding)) if self._routings else None,
+                routing=self._routing(shared, alone, int(lengths.sum()), int(padding)),
                 kept={} if self._keep else None,
             ),
             predictors=self._place(predictors),
@@ -112,6 +113,30 @@ class Packer:
         yield from (prompt_ids[bundle[0]] for bundle in shared)
         yield from (response_ids[i] for bundle in shared for i in bundle)
         yield from chain.from_iterable((prompt_ids[i], response_ids[i]) for i in alone)
+
+    def _routing(self, shared: Sequence[Bundle], alone: Bundle, tokens: int, padding: int) -> Routing | None:
+        """Return the routing of a row of `tokens` tokens, padding included. Experts are given where the batch has those
+        of the rollout: for all but the padding, and the last token of each response, whose output nothing reads."""
+        if self._routings is None:
+            return None
+        experts = self._batch.experts
+        if experts is None or not (shared or alone):
+            return self._routings.of_row(tokens - padding)
+        replay = np.full((tokens, *experts[0].shape[1:]), -1, dtype=np.int16)
+        start = 0
+        for first, last, sample in self._pieces(shared, alone):
+            known = experts[sample][first:last]
+            replay[start : start + len(known)] = known
+            start += last - first
+        return self._routings.of_row(tokens - padding, torch.from_numpy(replay))
+
+    def _pieces(self, shared: Sequence[Bundle], alone: Bundle) -> Iterator[tuple[int, int, int]]:
+        """Yield the row's pieces in order, as in `_tokens`: positions [first, last) of a sample's prompt and
+        response."""
+        prompts, ends = self._sizes.prompts, self._sizes.prompts + self._sizes.responses
+        yield from ((0, int(prompts[bundle[0]]), bundle[0]) for bundle in shared)
+        yield from ((int(prompts[i]), int(ends[i]), i) for bundle in shared for i in bundle)
+        yield from ((0, int(ends[i]), i) for i in alone)
 
     def _shared(self, bundles: Sequence[Bundle]) -> SharedPrompts:
         prompts = self._sizes.prompts[[bundle[0] for bundle in bundles]]

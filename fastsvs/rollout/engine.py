@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from fastsvs.sync import ServerFleet
@@ -55,6 +56,9 @@ class Rollout:
     """Version of the weights that sampled the first token."""
     mixed_versions: bool = False
     """True where later tokens come from newer weights."""
+    experts: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """Numbers of the experts that computed each token of prompt and response but the last, [tokens - 1, layers, active]
+    int16; None where the engine does not say."""
 
 
 class Inference(Protocol):

@@ -33,6 +33,8 @@ class EngineSpec:
     weights."""
     server_arguments: Sequence[str] = ()
     """Further vLLM options, which servers need to receive weights."""
+    tells_experts: bool = False
+    """True where rollouts are to say which experts computed their tokens."""
 
 
 def engine_spec(
@@ -42,6 +44,8 @@ def engine_spec(
     dtype: torch.dtype,
     max_sequence_tokens: int,
     folder: Path,
+    *,
+    tells_experts: bool = False,
 ) -> EngineSpec:
     """Return the specification of an engine that gets its weights from this job's processes."""
     return EngineSpec(
@@ -52,6 +56,7 @@ def engine_spec(
         rollout=rollout,
         max_sequence_tokens=max_sequence_tokens,
         folder=folder,
+        tells_experts=tells_experts,
         server_arguments=server_arguments(transport_for(rollout.placement, distributed.device())),
     )
 

@@ -151,7 +151,8 @@ def learn(session: Session, learning: Learning, credited: credit.Credited, step:
     learning.credits.append(credited.metrics)
     learning.tokens += int(batch.response_lengths.sum())
     if session.reference and len(batch):
-        batch = replace(batch, reference_logprobs=session.reference.log_probs(batch, temperature))
+        own_routing = replace(batch, experts=None)  # the reference is what it is by its own router
+        batch = replace(batch, reference_logprobs=session.reference.log_probs(own_routing, temperature))
     seed = derive_seed(session.job.run.seed, "updates", step * session.job.train.waves + wave)
     updates = updates_of(batch, algorithm, session.job.rollout.max_response_tokens, seed)
     if batch.old_logprobs is None:

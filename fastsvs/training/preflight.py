@@ -73,7 +73,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     check_waves(job)
     check_group_size(job)
     loss = policy_loss(job.algorithm)
-    hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
+    hf_config = check_policy(job.model, job.policy, processes, job.run.steps, job.rollout.engine)
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
     check_resumption(folder.checkpoints, job.model, hf_config)
     if at_disk:

@@ -271,7 +271,9 @@ def build_saver(job: TrainJob | SftJob, folder: RunFolder) -> checkpoint.Saver:
 
 def training_spec(job: TrainJob, hf_config: PretrainedConfig, stop: Sequence[int]) -> EngineSpec:
     folder = RunLayout(Path(job.run.dir)).servers
-    return engine_spec(job.rollout, hf_config, stop, DTYPES[job.policy.dtype], longest_request(job), folder)
+    replays = job.policy.router_replay == "rollout"
+    dtype, longest = DTYPES[job.policy.dtype], longest_request(job)
+    return engine_spec(job.rollout, hf_config, stop, dtype, longest, folder, tells_experts=replays)
 
 
 def build_sync(policy: Policy, engine: Engine, job: TrainJob) -> WeightSync:

@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -14,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fastsvs.rollout.engine import Rollout, SamplingParams
 from fastsvs.rollout.local.cache import KVCache, blocks
 from fastsvs.rollout.local.decoder import Decoder
+from fastsvs.rollout.local.routes import RouteBook
 from fastsvs.rollout.local.sampling import sample, uniforms
 from fastsvs.rollout.local.slots import Slots
 from fastsvs.seeding import derive_seed
@@ -49,7 +52,9 @@ class Job:
 
 
 class ContinuousBatch:
-    def __init__(self, decoder: Decoder, eos_token_ids: Sequence[int], max_sequences: int) -> None:
+    def __init__(
+        self, decoder: Decoder, eos_token_ids: Sequence[int], max_sequences: int, *, tells_experts: bool = False
+    ) -> None:
         embedding = decoder.weights.embedding
         self._decoder = decoder
         self._max_sequences = max_sequences
@@ -57,6 +62,7 @@ class ContinuousBatch:
         self._eos_ids = torch.tensor(sorted(self._eos), dtype=torch.int64, device=embedding.device)
         self._cache = KVCache(decoder.shape, embedding.dtype, embedding.device)
         self._slots = Slots(blocks(max_sequences), decoder.shape.vocabulary, embedding.device)
+        self._routes = RouteBook(decoder.shape, embedding.device) if tells_experts else None
         self._waiting: deque[Job] = deque()
         self._owners: list[tuple[Job, int]] = []
         """Job and sample number of each slot in use."""
@@ -126,14 +132,20 @@ class ContinuousBatch:
             [seed for job in jobs for seed in job.sample_seeds()],
             [job.sampling for job in jobs for _ in job.samples],
         )
-        logits = self._decoder.prefill(prompts, lengths, owners, self._cache, first)
+        logits, routes = self._decoder.prefill(prompts, lengths, owners, self._cache, first)
+        if self._routes:
+            self._routes.reserve(blocks(len(self._owners)), max(job.length for job in jobs))
+            self._routes.begin(first, routes, owners)
         self._choose(logits[owners], slice(first, len(self._owners)))
 
     def _decode(self) -> None:
         active = len(self._owners)
         rows = slice(blocks(active))
         slots = self._slots
-        logits = self._decoder.decode(slots.tokens[rows], slots.positions[rows], slots.longest(active), self._cache)
+        positions = slots.positions[rows]
+        logits, routes = self._decoder.decode(slots.tokens[rows], positions, slots.longest(active), self._cache)
+        if self._routes:
+            self._routes.append(positions, routes)
         self._choose(logits[:active], slice(active))
 
     def _choose(self, logits: Tensor, rows: slice) -> None:
@@ -146,7 +158,10 @@ class ContinuousBatch:
         rows = self._slots.done(len(self._owners), self._eos_ids)
         if not rows:
             return []
-        finished = [self._finish(*self._owners[row], *response, version) for row, response in self._responses(rows)]
+        finished = [
+            self._finish(*self._owners[row], *response, version, self._experts(row, response[0]))
+            for row, response in self._responses(rows)
+        ]
         self._vacate(rows)
         return finished
 
@@ -164,18 +179,28 @@ class ContinuousBatch:
             index = torch.tensor([sources, targets], device=self._eos_ids.device)
             self._cache.move(index[0], index[1], self._slots.longest(active))
             self._slots.move(index[0], index[1])
+            if self._routes:
+                self._routes.move(index[0], index[1])
+
+    def _experts(self, row: int, ids: Sequence[int]) -> np.ndarray | None:
+        """Return the experts of all tokens of a finished sequence but the last, which was never read."""
+        job, _ = self._owners[row]
+        return self._routes.read(row, len(job.prompt_ids) + len(ids) - 1) if self._routes else None
 
     def _responses(self, rows: list[int]) -> Iterator[tuple[int, tuple[list[int], list[float]]]]:
         return zip(rows, self._slots.responses(rows), strict=True)
 
-    def _finish(self, job: Job, sample: int, ids: list[int], logprobs: list[float], version: int) -> Finished:
+    def _finish(
+        self, job: Job, sample: int, ids: list[int], logprobs: list[float], version: int, experts: np.ndarray | None
+    ) -> Finished:
         if not all(map(isfinite, logprobs)):
             raise FloatingPointError(
                 f"the model's logits for request {job.key!r} are not finite: the weights of version {version} have "
                 "diverged; lower policy.optimizer.learning_rate or go back to an earlier checkpoint"
             )
         stopped = ids[-1] in self._eos
-        return job.key, sample, Rollout(tuple(ids), tuple(logprobs), "stop" if stopped else "length", version)
+        reason: Literal["stop", "length"] = "stop" if stopped else "length"
+        return job.key, sample, Rollout(tuple(ids), tuple(logprobs), reason, version, experts=experts)
 
 
 def _prefill_groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:

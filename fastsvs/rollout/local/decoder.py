@@ -30,9 +30,11 @@ class Decoder:
     rotations: Tensor
     """Rotary factors [max_positions, head_dim / 2] complex64."""
 
-    def prefill(self, prompts: Tensor, lengths: Tensor, owners: Tensor, cache: KVCache, first_slot: int) -> Tensor:
+    def prefill(
+        self, prompts: Tensor, lengths: Tensor, owners: Tensor, cache: KVCache, first_slot: int
+    ) -> tuple[Tensor, list[Tensor]]:
         """Read `prompts`, store their keys and values, and return logits [prompts, vocabulary] for the token after each
-        prompt.
+        prompt, and the experts of all tokens, [prompts * longest, active] int64 of each layer that has some.
 
         `prompts` is [prompts, longest] int64, padded on the right; `lengths` [prompts] counts the tokens without
         padding. Slot `first_slot + i` is a continuation of prompt `owners[i]`.
@@ -40,26 +42,34 @@ class Decoder:
         count, longest = prompts.shape
         positions = torch.arange(longest, device=prompts.device).repeat(count)
         attention = _prompt_attention(cache, first_slot, owners, count)
-        hidden = self._forward(prompts.flatten(), positions, attention).unflatten(0, (count, longest))
-        return self._logits(hidden[torch.arange(count, device=prompts.device), lengths - 1])
+        flat, routes = self._forward(prompts.flatten(), positions, attention)
+        hidden = flat.unflatten(0, (count, longest))
+        return self._logits(hidden[torch.arange(count, device=prompts.device), lengths - 1]), routes
 
-    def decode(self, tokens: Tensor, positions: Tensor, length: int, cache: KVCache) -> Tensor:
-        """Return logits [slots, vocabulary] after one more token in each of the first `slots` slots.
+    def decode(self, tokens: Tensor, positions: Tensor, length: int, cache: KVCache) -> tuple[Tensor, list[Tensor]]:
+        """Return logits [slots, vocabulary] after one more token in each of the first `slots` slots, and the experts of
+        these tokens, [slots, active] int64 of each layer that has some.
 
         `tokens` and `positions` are [slots] int64; `length` is greater than every position.
         """
-        return self._logits(self._forward(tokens, positions, _cached_attention(cache, positions, length)))
+        hidden, routes = self._forward(tokens, positions, _cached_attention(cache, positions, length))
+        return self._logits(hidden), routes
 
-    def _forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        """Return hidden states [tokens, hidden] before the last norm; `tokens` and `positions` are [tokens]."""
+    def _forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> tuple[Tensor, list[Tensor]]:
+        """Return hidden states [tokens, hidden] before the last norm, and the experts of each layer with some; `tokens`
+        and `positions` are [tokens]."""
+        routes: list[Tensor] = []
         hidden = F.embedding(tokens, self.weights.embedding)
         rotations = self.rotations[positions].unsqueeze(1)
         for index, layer in enumerate(self.weights.layers):
-            self._layer(hidden, index, layer, rotations, attention)
-        return hidden
+            chosen = self._layer(hidden, index, layer, rotations, attention)
+            routes += [] if chosen is None else [chosen]
+        return hidden, routes
 
-    def _layer(self, hidden: Tensor, index: int, layer: LayerWeights, rotations: Tensor, attention: Attention) -> None:
-        """Add the layer's two branches to `hidden` in place."""
+    def _layer(
+        self, hidden: Tensor, index: int, layer: LayerWeights, rotations: Tensor, attention: Attention
+    ) -> Tensor | None:
+        """Add the layer's two branches to `hidden` in place, and return the experts of each token, if there are any."""
         shape = self.shape
         qkv = linear(self._norm(hidden, layer.input_norm), layer.qkv, layer.qkv_bias)
         qkv = qkv.unflatten(1, (shape.heads + 2 * shape.groups, shape.head_dim))
@@ -70,9 +80,12 @@ class Decoder:
         hidden += linear(attended, layer.output)
         normed = self._norm(hidden, layer.post_norm)
         if layer.mixture and shape.experts:
-            hidden += mix(normed, layer, layer.mixture, shape.experts)
-        elif layer.feed_forward:
+            mixed, chosen = mix(normed, layer, layer.mixture, shape.experts)
+            hidden += mixed
+            return chosen
+        if layer.feed_forward:
             hidden += gated(normed, layer.feed_forward)
+        return None
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return linear(self._norm(hidden, self.weights.norm), self.weights.head)

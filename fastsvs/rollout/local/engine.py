@@ -46,9 +46,10 @@ class LocalEngine:
         device: torch.device,
         eos_token_ids: Sequence[int],
         max_sequences: int,
+        tells_experts: bool = False,
     ) -> None:
-        """Build an engine that decodes `max_sequences` at a time on each rank. Raises UserError for a model that is not
-        supported."""
+        """Build an engine that decodes `max_sequences` at a time on each rank. `tells_experts` is about the rollouts of
+        a model with experts. Raises UserError for a model that is not supported."""
         self._shape = read_architecture(hf_config)
         check_vocabulary(eos_token_ids, self._shape.vocabulary)
         parameters = weights.allocate(self._shape, dtype, device)
@@ -61,7 +62,7 @@ class LocalEngine:
             temperature=lambda temperature: temperature >= 0,
             temperatures="be at least 0",
         )
-        self._batch = ContinuousBatch(decoder, eos_token_ids, max_sequences)
+        self._batch = ContinuousBatch(decoder, eos_token_ids, max_sequences, tells_experts=tells_experts)
         self._version: int | None = None
         self._submitted: list[Request] = []
         self._open: dict[str, _Open] = {}
@@ -88,6 +89,7 @@ class LocalEngine:
             device=spec.device,
             eos_token_ids=spec.eos_token_ids,
             max_sequences=spec.rollout.max_sequences,
+            tells_experts=spec.tells_experts,
         )
 
     def submit(self, requests: Sequence[Request]) -> None:

@@ -17,8 +17,9 @@ def gated(x: Tensor, weights: FeedForward) -> Tensor:
     return linear(F.silu(gate).mul_(up), weights.down)
 
 
-def mix(x: Tensor, layer: LayerWeights, mixture: MixtureWeights, experts: Experts) -> Tensor:
-    """Return what the experts of each token, and the shared one, make of `x` [tokens, hidden]."""
+def mix(x: Tensor, layer: LayerWeights, mixture: MixtureWeights, experts: Experts) -> tuple[Tensor, Tensor]:
+    """Return what the experts of each token, and the shared one, make of `x` [tokens, hidden], and their numbers
+    [tokens, active] int64."""
     weights, chosen = route(x, mixture.router, experts)
     mixed = torch.zeros_like(x)
     for number, expert in enumerate(mixture.experts):
@@ -27,7 +28,7 @@ def mix(x: Tensor, layer: LayerWeights, mixture: MixtureWeights, experts: Expert
             mixed.index_add_(0, tokens, (gated(x[tokens], expert) * weights[tokens, places, None]).to(x.dtype))
     if layer.feed_forward is not None and mixture.shared_gate is not None:
         mixed += F.linear(x, mixture.shared_gate).sigmoid() * gated(x, layer.feed_forward)
-    return mixed
+    return mixed, chosen
 
 
 def route(x: Tensor, router: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:
