@@ -6,7 +6,8 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install
 SEED ?= 0
 
-.PHONY: demo reproduce-tiny reproduce-headroom compare-tiny smollm2 test test-slow test-vllm test-install lint docs codegen kernel-hub install lock clean
+.PHONY: demo reproduce-tiny reproduce-headroom compare-tiny smollm2 test test-slow test-vllm test-install lint docs pictures \
+  codegen kernel-hub install lock clean
 
 demo: install
 	$(BIN)/fastsvs demo --seed $(SEED)
@@ -57,6 +58,10 @@ lint: install
 # The tables of docs/configuration.md, from the docstrings in fastsvs/config.
 docs: install
 	$(BIN)/python docs/configuration.py
+
+# The pictures of the report in docs/, from the six runs of `python -m bench.demo`, in Chromium.
+pictures: install
+	$(BIN)/python docs/pictures.py
 
 # The kernels compiled for GPUs that need not be there: for five architectures by the Triton that the locked torch brings,
 # and for sm_90a by torch 2.11's, which made the measured times.

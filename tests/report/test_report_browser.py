@@ -397,3 +397,41 @@ def test_a_live_page_follows_its_run(visit: Callable[..., Opened], tmp_path: Pat
             opened.page.close()
             server.shutdown()
             thread.join()
+
+
+def test_the_tree_of_a_family_leads_to_its_parts(visit: Callable[..., Opened], single: Path) -> None:
+    opened = visit(single)
+    opened.page.locator(".row").first.click()
+    tree = opened.page.locator(".tree button")
+    said = [" ".join(each.inner_text().split()) for each in tree.all()]
+    assert [said[0][:15], said[0][-10:]] == ["original: Let $", "1/3, 33.3%"]
+    assert said[1] == "written from response 2 2 problems, 1 valid, 1 rewarded"
+    assert [said[2][:19], said[2][-10:]] == ["variant 2: A pair of"[:19], "1/2, 50.0%"]
+    assert tree.first.get_attribute("aria-current") == "true"
+    tree.nth(2).focus()
+    opened.page.keyboard.press("Enter")
+    expect(opened.page.locator('[data-group="0/1/000000/001/001"]')).to_be_focused()
+    assert opened.page.locator(".tree b").count() == 0  # what a policy wrote is text here too
+
+
+def test_a_problem_is_followed_over_the_steps(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    for step, right in ((1, 0), (2, 1), (3, 4)):
+        verdicts = ["correct"] * right + ["wrong"] * (4 - right)
+        rows = [group(step, "000000", "original", "What is $1 + 1$?", ["."] * 4, verdicts=verdicts, problem="again")]
+        write_lines(folder / "samples" / f"step_{step}.jsonl", rows)
+    opened = visit(write_report([folder], None, 100))
+    opened.page.locator("#search").fill("again")
+    opened.page.locator(".row").nth(1).click()
+    shown = opened.page.locator("#family .over-steps button")
+    assert [" ".join(each.inner_text().split()) for each in shown.all()] == [
+        *("0.0% step 1", "25.0% step 2", "100.0% step 3"),
+    ]
+    assert [each.get_attribute("aria-current") for each in shown.all()] == [None, "true", None]
+    shown.nth(2).focus()
+    opened.page.keyboard.press("Enter")
+    expect(opened.page.locator(".trail")).to_contain_text("step 3")
+    opened.page.locator("#search").fill("")
+    opened.page.locator(".row", has_text="step 4").first.click()
+    expect(opened.page.locator(".trail")).to_contain_text("step 4")
+    assert opened.page.locator("#family .over-steps").count() == 0

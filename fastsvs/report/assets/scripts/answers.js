@@ -4,10 +4,11 @@ import { pairControls, pairTable } from "./answer_parts.js";
 import { copyButton } from "./copy.js";
 import { byId, h } from "./dom.js";
 import { inMaths, strip } from "./family.js";
-import { grouped, plural, show } from "./format.js";
+import { grouped, plural } from "./format.js";
 import { startKeys } from "./keys.js";
 import { virtualList } from "./list.js";
 import { mathsText, pieces, rendered } from "./maths.js";
+import { overSteps } from "./over_steps.js";
 import { gainOf, nameOf, pair, TURNS } from "./pairs.js";
 import { addressed, missing, onAddress, setAddress } from "./permalink.js";
 import { get } from "./source.js";
@@ -127,18 +128,14 @@ export function answerBrowser() {
         problem: (await answersOf(index)).find((each) => nameOf(each) === id),
       })),
     );
-    const shares = points
-      .filter(({ problem }) => problem)
-      .map(({ step, problem }) => [step, problem.verdicts.split("c").length - 1, problem.verdicts.length]);
-    return h(
-      "section",
-      { class: "answered" },
-      h("h4", {}, "Over the training"),
-      h(
-        "ol",
-        { class: "over-steps" },
-        shares.map(([step, correct, samples]) => stepOf(step, correct, samples)),
-      ),
+    const found = points.filter(({ problem }) => problem);
+    return overSteps(
+      "Over the training",
+      found.map(({ step, problem: { verdicts } }) => ({
+        label: `step ${step}`,
+        correct: verdicts.split("c").length - 1,
+        samples: verdicts.length,
+      })),
     );
   }
 
@@ -239,16 +236,4 @@ function sentence(words) {
 
 function marks({ verdicts }) {
   return [...verdicts].map((letter) => ({ c: "✓", w: "✗", u: "?" })[letter]).join("");
-}
-
-/** A bar as high as the share of correct samples, over its step. */
-function stepOf(step, correct, samples) {
-  const share = samples ? correct / samples : 0;
-  return h(
-    "li",
-    { title: `step ${step}: ${correct} of ${samples} correct` },
-    h("span", { class: "column", style: { "--share": share } }, h("i", {})),
-    h("b", {}, show(share, "share")),
-    h("small", {}, `step ${step}`),
-  );
 }

@@ -8,6 +8,7 @@ import { grouped, plural } from "./format.js";
 import { startKeys } from "./keys.js";
 import { virtualList } from "./list.js";
 import { pieces, rendered } from "./maths.js";
+import { overSteps } from "./over_steps.js";
 import { addressed, missing, onAddress, setAddress } from "./permalink.js";
 import { get } from "./source.js";
 
@@ -49,7 +50,10 @@ export function problemBrowser(state) {
     const found = await texts(group.run, group.step);
     if (opened !== group) return;
     const scroll = pane.scrollTop;
-    pane.replaceChildren(parts.back, familyView(state.head, rootOf(group), group, found ?? {}));
+    pane.replaceChildren(
+      parts.back,
+      familyView(state.head, rootOf(group), group, found ?? {}, followed(rootOf(group))),
+    );
     pane.classList.add("filled");
     if (stay) pane.scrollTop = scroll;
     else revealIn(pane, pane.querySelector("[data-focus]"));
@@ -57,6 +61,21 @@ export function problemBrowser(state) {
       parts.root().classList.add("open");
       pane.querySelector("[data-focus]")?.focus({ preventScroll: true });
     }
+  }
+
+  /** The problem of `root` at all steps that asked it, of all runs; nothing when there is but one. */
+  function followed(root) {
+    const same = groups.filter(({ kind, problem }) => kind === root.kind && problem && problem === root.problem);
+    if (same.length < 2 || root.kind !== "original") return null;
+    const several = new Set(same.map(({ run }) => run)).size > 1;
+    const point = (each) => ({
+      label: several ? `${state.head.runs[each.run].name}, step ${each.step}` : `step ${each.step}`,
+      correct: each.correct,
+      samples: each.verified,
+      current: each === root,
+      open: () => open(each, true).then(() => refresh(true)),
+    });
+    return overSteps("This problem over the steps", same.sort((a, b) => a.run - b.run || a.step - b.step).map(point));
   }
 
   /** Opens what the address names, or says that it is not here. */

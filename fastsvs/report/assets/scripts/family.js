@@ -6,6 +6,7 @@ import { h } from "./dom.js";
 import { grouped, plural, show } from "./format.js";
 import { mathsText } from "./maths.js";
 import { kindColor } from "./theme.js";
+import { treeOf } from "./tree.js";
 
 export const VERDICT = {
   c: { mark: "✓", word: "correct", class: "correct" },
@@ -23,8 +24,9 @@ const REJECTIONS = {
   too_long: "too long",
 };
 
-/** The family of `root`; `texts` gives the responses of a group by its key, `focus` is the group that was chosen. */
-export function familyView(head, root, focus, texts) {
+/** The family of `root`; `texts` gives the responses of a group by its key, `focus` is the group that was chosen, and
+ * `again` what shows the same problem at other steps. */
+export function familyView(head, root, focus, texts, again) {
   const element = h(
     "article",
     { class: "family", "aria-label": "Family of the problem" },
@@ -36,6 +38,12 @@ export function familyView(head, root, focus, texts) {
       copyButton("address", () => location.href, "Copy address"),
     ),
     h("p", { class: "flow" }, flow(root)),
+    treeOf(root, focus, (group) => {
+      const card = element.querySelector(`[data-group="${CSS.escape(group.id)}"]`);
+      card.scrollIntoView({ block: "start" });
+      card.focus({ preventScroll: true });
+    }),
+    again,
     problemCard(root, texts, focus),
   );
   return element;
