@@ -118,10 +118,10 @@ def taken(browser: Any, report: Path, theme: str, act: Callable[[Any], None]) ->
 
 
 def write(path: Path, png: bytes) -> None:
-    """Write a picture in 256 colours, with the digest of what drew it as its description."""
+    """Write a picture in the 256 colours that cover its own best, with the digest of what drew it as description."""
     about = PngInfo()
     about.add_text("Description", digest())
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
         path, optimize=True, pnginfo=about
     )
 
