@@ -14,6 +14,7 @@ import torch
 
 from bench import report
 from bench.report import Row
+from bench.sync import links
 from bench.sync.measure import (
     QWEN_0_5B,
     SMOKE,
@@ -49,13 +50,25 @@ SUITES = {
     "smoke": Suite(0, ("broadcast", "ipc"), 4 << 20, "a copy within memory", smoke=True),
 }
 
+LINKS = ("links", "links-smoke", "nccl-shards")
+"""Suites of several ranks and workers (`bench.sync.links`): with a shaped link each, or with a GPU each."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.sync", description=__doc__)
-    parser.add_argument("--suite", choices=sorted(SUITES), required=True)
+    parser.add_argument("--suite", choices=sorted({*SUITES, *LINKS}), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds of each provider, in turn")
+    parser.add_argument("--megabits", type=float, default=200.0, help="speed of a card's link (suite links)")
     chosen = parser.parse_args(arguments)
+    if chosen.suite in LINKS:
+        smoke = chosen.suite == "links-smoke"
+        shaped = chosen.suite != "nccl-shards"
+        rows = (
+            links.measure_links(chosen.rounds, chosen.megabits, smoke) if shaped else links.measure_gpus(chosen.rounds)
+        )
+        print(f"written: {report.write(f'sync-{chosen.suite}', rows, chosen.out)}")
+        return
     suite = SUITES[chosen.suite]
     if torch.cuda.device_count() < suite.gpus or (not suite.gpus and torch.cuda.is_available()):
         needed = f"{suite.gpus} GPU(s)" if suite.gpus else "no GPU in sight (CUDA_VISIBLE_DEVICES=)"

@@ -1,0 +1,161 @@
+"""Publishing over links of a set speed: four ranks of a trainer (tensor parallelism of 2, two replicas) to four
+workers, with a card each. From shard to shard, and from one sender."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+from transformers import Qwen2Config
+
+from bench import report
+from bench.report import Row
+from bench.sync.measure import QWEN_0_5B, link_bytes_per_second
+from bench.sync.network import Card, cards, environment
+from fastsvs.config import PolicyConfig
+from fastsvs.plan.memory import sync_bytes
+from fastsvs.policy import read_architecture
+
+RANKS = WORKERS = 4
+SHARE, PAUSE_SHARE = 0.8, 0.05
+"""Share of the links' bound to reach, and of the transfer to pause for at most, as the issue that asked for this
+benchmark says."""
+MODEL = Qwen2Config(
+    **QWEN_0_5B.to_dict()
+    | {"hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 4, "layer_types": None}
+)
+"""A model of the size of Qwen2.5-0.5B whose heads four workers can share."""
+SMOKE = Qwen2Config(**MODEL.to_dict() | {"num_hidden_layers": 2, "vocab_size": 5000, "layer_types": None})
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Servers on the four workers."""
+
+    servers: int
+
+    @property
+    def name(self) -> str:
+        each = WORKERS // self.servers
+        return f"{self.servers} server{'s' * (self.servers > 1)} of {each} workers"
+
+    def bound(self, nbytes: int, rate: float) -> float:
+        """Return the seconds that the links take: the busiest card, at `rate` bytes per second."""
+        return max(self.servers * nbytes / RANKS, nbytes / (WORKERS // self.servers)) / rate
+
+
+FLEETS = (Fleet(1), Fleet(2))
+
+
+def run(rounds: int, places: Sequence[Card], rate: float, note: str, smoke: bool) -> Iterator[Row]:
+    """Measure with the ranks and then the workers at `places`, between which a link passes `rate` bytes per second each
+    way, and yield the rows."""
+    model = SMOKE if smoke else MODEL
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        model.save_pretrained(folder)
+        workers = list(enumerate(places[RANKS:]))
+        started = {
+            fleet.name: [(card, _start_worker(stack, card, n, fleet, folder)) for n, card in workers]
+            for fleet in FLEETS
+        }
+        cases = [{"name": name, "urls": [_url(*worker) for worker in of_fleet]} for name, of_fleet in started.items()]
+        ranks = [_start_rank(stack, places, rank, folder, rounds, cases) for rank in range(RANKS)]
+        found = defaultdict(list)
+        assert ranks[0].stdout is not None
+        for line in ranks[0].stdout:
+            metrics = json.loads(line)
+            found[metrics["case"], metrics["shards"]].append(metrics)
+            way = "shards" if metrics["shards"] else "one sender"
+            print(f"{metrics['case']}, {way}: {metrics['sync/seconds']:.2f} s", flush=True)
+        if any(rank.wait(60) for rank in ranks):
+            sys.exit("a rank of the trainer failed: nothing was measured")
+    nbytes = sync_bytes(read_architecture(model), PolicyConfig(dtype="bf16"))
+    for fleet in FLEETS:
+        yield from rows(fleet, found, nbytes, rate, note)
+
+
+def rows(fleet: Fleet, found: dict[tuple[str, bool], list[dict]], nbytes: int, rate: float, note: str) -> Iterator[Row]:
+    """Yield the figures of one fleet, of `found` by its name and way."""
+    seconds = {way: median(m["sync/seconds"] for m in found[fleet.name, way]) for way in (True, False)}
+    bound = fleet.bound(nbytes, rate)
+    for way, name, limit in ((True, "shard to shard", bound), (False, "one sender", nbytes / rate)):
+        yield Row(fleet.name, name, "seconds", seconds[way], "s", limit, note)
+        busiest = found[fleet.name, way][0]["sync/bytes"]
+        yield Row(fleet.name, name, "through the busiest card", busiest / 1e9, "GB", limit * rate / 1e9)
+    shards = found[fleet.name, True]
+    transfer, pause = (median(m[f"sync/{part}_seconds"] for m in shards) for part in ("transfer", "pause"))
+    yield Row(fleet.name, "shard to shard", "transfer", transfer, "s", bound)
+    yield Row(fleet.name, "shard to shard", "pause", pause, "s", PAUSE_SHARE * transfer)
+    yield Row(fleet.name, "shard to shard", "share of the links' bound", bound / transfer, "ratio", SHARE)
+    yield Row(fleet.name, "shard to shard", "speed against one sender", seconds[False] / seconds[True], "ratio")
+    yield Row(
+        fleet.name, "shard to shard", "speed against the bound of one sender", nbytes / rate / seconds[True], "ratio"
+    )
+
+
+def _start_worker(stack: ExitStack, card: Card, number: int, fleet: Fleet, model: str) -> subprocess.Popen[str]:
+    """Start a worker, which has HTTP routes of its own and prints their port."""
+    size = WORKERS // fleet.servers
+    program = [sys.executable, "-m", "bench.sync.server", "broadcast", card.device, card.address]
+    place = [str(number % size), str(size), model]
+    process = stack.enter_context(_program(card, [*program, *place], stdin=subprocess.PIPE))
+    stack.callback(process.kill)
+    return process
+
+
+def _url(card: Card, worker: subprocess.Popen[str]) -> str:
+    assert worker.stdout is not None
+    return f"http://{card.address}:{int(worker.stdout.readline())}"
+
+
+def _start_rank(
+    stack: ExitStack, places: Sequence[Card], rank: int, model: str, rounds: int, cases: list[dict]
+) -> subprocess.Popen[str]:
+    told = json.dumps({"model": model, "rounds": rounds, "cases": cases})
+    settings = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
+    settings |= {"MASTER_ADDR": places[0].address, "MASTER_PORT": "29500"}
+    process = stack.enter_context(_program(places[rank], [sys.executable, "-m", "bench.sync.rank", told], **settings))
+    stack.callback(process.kill)
+    return process
+
+
+def _program(card: Card, command: list[str], stdin: int | None = None, **settings: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*card.prefix, *command], env=environment(card, **settings), stdin=stdin, stdout=subprocess.PIPE, text=True
+    )
+
+
+def measure_links(rounds: int, megabits: float, smoke: bool) -> list[Row]:
+    """Measure between shaped links, and print. Exits with a message where the system does not permit them."""
+    note = f"{megabits:g} Mbit/s a card and direction"
+    print(f"device: {report.machine()}; links of {note}")
+    try:
+        with cards(RANKS + WORKERS, megabits) as places:
+            return _shown(run(rounds, places, megabits * 1e6 / 8, note, smoke))
+    except OSError as error:
+        sys.exit(f"no shaped links here, so nothing was measured (they take root, ip and tc): {error}")
+
+
+def measure_gpus(rounds: int) -> list[Row]:
+    """Measure between the GPUs of this machine, and print. Exits with a message where there are too few."""
+    if torch.cuda.device_count() < RANKS + WORKERS:
+        sys.exit(f"this takes {RANKS + WORKERS} GPUs, torch sees {torch.cuda.device_count()}: nothing was measured")
+    first, second = torch.device("cuda", 0), torch.device("cuda", RANKS)
+    rate = link_bytes_per_second(first, second, 1 << 30)
+    places = [Card("", "127.0.0.1", f"cuda:{number}") for number in range(RANKS + WORKERS)]
+    return _shown(run(rounds, places, rate, f"{rate / 1e9:.0f} GB/s from GPU to GPU, as a copy takes", smoke=False))
+
+
+def _shown(rows: Iterator[Row]) -> list[Row]:
+    found = list(rows)
+    for row in found:
+        report.show(row)
+    return found
