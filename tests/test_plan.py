@@ -182,6 +182,17 @@ def test_verdicts_are_waited_for_where_decoding_does_not_hide_them(plan32) -> No
     assert few[0].amount == many[0].amount
 
 
+def test_weights_take_the_time_of_the_busiest_card(plan32) -> None:
+    """16 trainers of 32 GPUs, and 4 servers of 4: each rank sends, and each worker gets, a quarter."""
+    changes = ("rollout.placement=dedicated", "rollout.nodes=2", "rollout.server.tensor_parallel=4")
+    one = plan32(*changes, "sync.shard_to_shard=false").time.phases["sync"]
+    shards = plan32(*changes).time.phases["sync"]
+    assert (one[0].name, shards[0].name) == ("weights to the servers", "weights from shard to shard")
+    assert shards[0].amount == pytest.approx(one[0].amount / 4)
+    few = plan32("rollout.placement=dedicated", "rollout.nodes=2", "rollout.server.tensor_parallel=1", nodes=3)
+    assert few.time.phases["sync"][0].name == "weights to the servers", "8 ranks would send 16 times the model"
+
+
 def test_a_checkpoint_that_is_not_written_in_time_holds_up_the_next(plan32) -> None:
     seldom, often = (plan32(f"run.save_every={every}").time for every in (600, 1))
     waits = [{line.name: line.amount for line in time.phases["save"]} for time in (seldom, often)]

@@ -35,6 +35,8 @@ from fastsvs.selfplay import ORIGINAL, Task
 
 NEMO = "https://github.com/NVIDIA-NeMo/RL/blob/r0.5.0/docs/about/performance-summary.md"
 PRIME = "https://github.com/PrimeIntellect-ai/prime-rl/tree/main/benchmarks/baselines"
+ONE_SENDER = "sync.shard_to_shard=false"
+"""Change with which one rank sends the weights, as theirs did in these measurements."""
 VERL = "https://github.com/verl-project/verl/issues/7060, 2026-07-20"
 NEMO_TOKENS = 3251
 """Mean number of tokens of a prompt and its response there."""
@@ -62,7 +64,8 @@ class Point:
 
 def points() -> list[Point]:
     """Return the published figures that the plan is held against."""
-    turns, beside = _nemo("qwen2.5_32b_svs_colocated", 4), _nemo("qwen2.5_32b_svs", 8, "rollout.nodes=4")
+    turns = _nemo("qwen2.5_32b_svs_colocated", 4)
+    beside = _nemo("qwen2.5_32b_svs", 8, "rollout.nodes=4", ONE_SENDER)
     return [
         *_nemo_points("GRPO of Qwen3-32B on 32 H100, on policy", turns, 376, 571, 32),
         *_nemo_points("GRPO of Qwen3-32B on 64 H100, one step off", beside, 200, 538, 64),
@@ -189,7 +192,7 @@ def _syncs() -> Iterator[Point]:
 
 @cache
 def _dedicated() -> JobPlan:
-    job = load(TrainJob, CONFIGS / "qwen2.5_32b_svs.yaml", ["run.prompts_per_step=16"])
+    job = load(TrainJob, CONFIGS / "qwen2.5_32b_svs.yaml", ["run.prompts_per_step=16", ONE_SENDER])
     plain = replace(_nemo_step(job), limit=job.rollout.max_response_tokens)
     machines = Machines(Cluster(4, 8), read_hardware("h100"))
     return plan_job(architecture_of(job.model.path), job, machines, plain)

@@ -6,6 +6,7 @@ from fastsvs.architecture import Architecture
 from fastsvs.config import TrainJob
 from fastsvs.plan.buffers import stage_buffers
 from fastsvs.plan.job import MemoryPlan
+from fastsvs.plan.layout import Cluster
 from fastsvs.plan.ledger import Line, calibrated
 from fastsvs.plan.links import Machine, stage_span
 from fastsvs.plan.memory import sync_bytes
@@ -17,28 +18,50 @@ PAUSE_SECONDS = 0.29
 """Time in which servers wake or pause and go on, whatever the model (PAUSE_RESULTS: weights of 3 MB)."""
 
 
-def publish_time(architecture: Architecture, job: TrainJob, machine: Machine, memory: MemoryPlan) -> list[Line]:
-    """Return the lines of `time/sync`. Buckets are gathered from the policy's ranks while the one before is on its way,
-    so the slower of the two ways counts."""
-    hardware, layout = machine.hardware, memory.layout
+def publish_time(
+    architecture: Architecture, job: TrainJob, cluster: Cluster, machine: Machine, memory: MemoryPlan
+) -> list[Line]:
+    """Return the lines of `time/sync`."""
+    hardware = machine.hardware
     nbytes = sync_bytes(architecture, job.policy)
     if job.rollout.engine == "local":
         return [Line("weights to the engine", nbytes / hardware.hbm.value, hardware.hbm.basis)]
+    servers = cluster.servers(job.rollout, hardware.kind)
+    through = busiest_bytes(nbytes, memory.layout.ranks, servers, job.rollout.server.tensor_parallel)
+    if memory.beside or not job.sync.shard_to_shard or memory.layout.ranks == 1 or through > nbytes:
+        sent = _one_sender(job, machine, memory, nbytes)
+    else:
+        name = "weights from shard to shard"
+        sent = machine.message(name, "point-to-point", through, 2, _apart(machine))
+    pause = Line("servers pause and go on", PAUSE_SECONDS, calibrated(PAUSE_RESULTS))
+    return [sent, pause, *_offloads(architecture, job, machine, memory)]
+
+
+def busiest_bytes(nbytes: float, ranks: int, servers: int, tensor_parallel: int) -> float:
+    """Return the bytes that go through the busiest card where `ranks` send what they hold of `nbytes` to `servers` of
+    `tensor_parallel` workers each: what a rank sends, or what a worker gets. Ranks hold equal parts."""
+    return max(servers * nbytes / ranks, nbytes / tensor_parallel)
+
+
+def _one_sender(job: TrainJob, machine: Machine, memory: MemoryPlan, nbytes: float) -> Line:
+    """Return the time of a broadcast. Buckets are gathered from the policy's ranks while the one before is on its way,
+    so the slower of the two ways counts."""
+    layout = memory.layout
     bucket = min(job.sync.bucket_bytes, nbytes)
     gathered = machine.message("", "all-gather", bucket, layout.tensor, layout.tensor).amount
     collected = machine.message("", "point-to-point", bucket, 2, stage_span(layout)).amount
     collected *= (layout.pipeline - 1) / layout.pipeline
-    if memory.beside and hardware.kind == "cuda":
+    if memory.beside and machine.hardware.kind == "cuda":
         sent = Line("weights to the servers", bucket / IPC_RATE, calibrated(IPC_RESULTS))
     else:
-        apart = 1 if machine.hardware.kind == "cpu" else machine.gpus + 1  # another node
-        sent = machine.message("weights to the servers", "broadcast", bucket, 2, apart)
+        sent = machine.message("weights to the servers", "broadcast", bucket, 2, _apart(machine))
     slower = max(sent.amount, gathered + collected)
-    lines = [
-        Line(sent.name, slower * nbytes / bucket, sent.basis, between=True),
-        Line("servers pause and go on", PAUSE_SECONDS, calibrated(PAUSE_RESULTS)),
-    ]
-    return [*lines, *_offloads(architecture, job, machine, memory)]
+    return Line(sent.name, slower * nbytes / bucket, sent.basis, between=True)
+
+
+def _apart(machine: Machine) -> int:
+    """Return among how many successive ranks trainer and servers lie: on different nodes, but for CPUs."""
+    return 1 if machine.hardware.kind == "cpu" else machine.gpus + 1
 
 
 def _offloads(architecture: Architecture, job: TrainJob, machine: Machine, memory: MemoryPlan) -> list[Line]:

@@ -87,7 +87,7 @@ def plan_time(
 ) -> TimePlan:
     """Return the time of a step of the job whose memory is planned."""
     credit, update = _learning(architecture, job, machine, sampled, memory)
-    publishing = publish_time(architecture, job, machine, memory)
+    publishing = publish_time(architecture, job, cluster, machine, memory)
     rollout, evaluation = _decoding(architecture, job, cluster, machine.hardware, sampled, memory, total(publishing))
     disk = machine.disk(cluster.nodes)
     write = Line("checkpoint to the disk", checkpoint_bytes(architecture) / disk.value, disk.basis)
