@@ -114,9 +114,10 @@ class Group:
     def abandon(self) -> None:
         """Stop using the group, whatever is going on in it.
 
-        NCCL gives up at once. This waits for it, because a process that ended earlier would be aborted. gloo cannot be
-        interrupted: its last operation runs into its timeout on a thread.
+        NCCL gives up at once. This waits for it, because a process that ended earlier would be aborted; and for gloo
+        where nothing is going on. gloo cannot be interrupted: its last operation runs into its timeout on a thread.
         """
+        busy = self._messages.busy or not all(work.is_completed() for work, _ in self._pending)
         held: list[object] = [self._group, self._pending, self._messages]
         self._messages.end()
         thread = threading.Thread(target=_let_go, args=(self._group, held), daemon=True)
@@ -124,7 +125,7 @@ class Group:
         self._pending = []
         if not sys.is_finalizing():  # no thread starts then
             thread.start()
-            if self._device.type == "cuda":
+            if self._device.type == "cuda" or not busy:
                 thread.join(ABORT_SECONDS)
 
 

@@ -32,6 +32,11 @@ class Messages:
         self._under_way: list[_Awaited] = []
         self._queue: SimpleQueue[_Awaited | None] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Return True where gloo has messages under way."""
+        return not all(message.is_completed() for message in self._under_way)
+
     def send(self, buffer: Tensor, to: int) -> Message:
         return self._followed(self._group.send([buffer], to, 0), buffer)
 
