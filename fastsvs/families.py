@@ -68,7 +68,7 @@ NAMINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What a family has beyond the decoder that all of them share."""
+    """A family, by what it has beyond the decoder that all of them share."""
 
     qkv_bias: bool = False
     """True where queries, keys and values have a bias."""

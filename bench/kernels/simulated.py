@@ -1,4 +1,4 @@
-"""What can be said of the approximate forms without a GPU: how many tokens go, and how large the errors are. No times.
+"""Simulation of the approximate forms without a GPU: how many tokens go, and how large the errors are. No times.
 
 Tokens left out: entropies are drawn from a log-normal distribution through the two points that are published of
 Qwen3-8B's reasoning (arXiv 2506.01939, section 3: 50.64% of the tokens below 0.01 nats, 20% above 0.672). A row has

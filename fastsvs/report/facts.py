@@ -1,4 +1,4 @@
-"""What a single run or evaluation was: model, data, date, commit, hardware and machines, command."""
+"""Facts of a single run or evaluation: model, data, date, commit, hardware and machines, command."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SILENCE_SECONDS = 60.0
 
 
 class Source(Protocol):
-    """What a server answers from."""
+    """Source of a server's answers."""
 
     def answer(self, path: str) -> Answer | None: ...
 

@@ -41,7 +41,7 @@ class EvaluationFiles:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a file of answers holds."""
+    """Contents of a file of answers."""
 
     problems: list[dict[str, Any]]
     """Problems with verdicts, in the order of their keys. `block` is the number of the block that has the responses,

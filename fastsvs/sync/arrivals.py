@@ -1,4 +1,4 @@
-"""What arrives at a rollout worker: whole buckets by broadcast, or the worker's blocks of them from several ranks."""
+"""Arrivals at a rollout worker: whole buckets by broadcast, or the worker's blocks of them from several ranks."""
 
 from __future__ import annotations
 

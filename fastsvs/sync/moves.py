@@ -123,7 +123,7 @@ def read_moves(told: Sequence[Sequence[int]], worker: int) -> list[Move]:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """What a rank sends to a worker of one bucket, in one message: blocks, packed end to end."""
+    """One message with what a rank sends to a worker of one bucket: blocks, packed end to end."""
 
     sender: int
     worker: int

@@ -1,4 +1,4 @@
-"""What comes of a step of the main rank in an update."""
+"""Outcome of a step of the main rank in an update."""
 
 from __future__ import annotations
 
