@@ -160,7 +160,7 @@ def test_bad_paths_are_named(tmp_path: Path) -> None:
         load_problems(DataConfig(path=str(tmp_path / "nowhere.jsonl")))
     with pytest.raises(UserError, match=r"unknown tiny data 'tiny:valid'.*tiny:train, tiny:validation, tiny:heldout"):
         load_problems(DataConfig(path="tiny:valid"))
-    with pytest.raises(UserError, match=r"known are tiny:sft, tiny:skills, tiny:azr_sft, tiny:train$"):
+    with pytest.raises(UserError, match=r"known are tiny:sft, tiny:misled_sft, tiny:skills, tiny:azr_sft, tiny:train$"):
         load_dialogues(SftDataConfig(path="tiny:heldout"))
 
 

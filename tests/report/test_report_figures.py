@@ -114,6 +114,8 @@ def test_a_figure_can_be_enlarged_by_keyboard(visit: Callable[..., Opened], repo
     drawn = opened.run("document.querySelector('#figure-entropy canvas').getBoundingClientRect().height")
     assert drawn == pytest.approx(large["height"], abs=2)
     opened.page.keyboard.press("Enter")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    canvas.wait_for()  # it is drawn anew
     assert canvas.bounding_box() == pytest.approx(small)
 
 
