@@ -73,7 +73,7 @@ def every_layout(models: dict[str, str], folder: str) -> dict[str, Any]:
 def failures_in_lockstep(model: str, folder: str) -> dict[str, Any]:
     """A server dies while two stages send, then a sender's connections are cut; then one refuses the weights for
     good."""
-    config = SyncConfig(bucket_bytes=BUCKET_BYTES, timeout_seconds=60.0, attempts=2)
+    config = SyncConfig(bucket_bytes=BUCKET_BYTES, timeout_seconds=30.0, attempts=2)
     main = distributed.is_main()
     with closing(Fleet(1, 1)) if main else nullcontext() as fleet:
         policy = build(model, "fp32", LAYOUTS["tp2-pp2"])
@@ -164,7 +164,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def by_rank(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict, dict]]:
     folder = tmp_path_factory.mktemp("ranks")
-    return run_ranks(both, 4, folder, models, str(folder), timeout=300.0)
+    return run_ranks(both, 4, folder, models, str(folder), timeout=300.0, patience=150.0)
 
 
 def test_every_layout_sends_whole_hugging_face_tensors(by_rank: list[tuple[dict, dict]]) -> None:
