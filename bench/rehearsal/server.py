@@ -39,9 +39,16 @@ class Worker:
             self._receiver.close()
         self._receiver = BroadcastReceiver(InitInfo(**info), self._seat, torch.device("cpu"))
 
+    def stage(self, info: dict[str, Any]) -> None:
+        self._joined.stage(UpdateInfo(**info))
+
     def update(self, info: dict[str, Any]) -> None:
+        self._joined.receive(UpdateInfo(**info), self._load)
+
+    @property
+    def _joined(self) -> BroadcastReceiver:
         assert self._receiver is not None, "init_weight_transfer_engine comes first"
-        self._receiver.receive(UpdateInfo(**info), self._load)
+        return self._receiver
 
     def _load(self, tensors: list[tuple[str, Tensor]]) -> None:
         self.received += sum(tensor.nbytes for _, tensor in tensors)
@@ -68,6 +75,7 @@ class Server:
         app.router.add_get("/weight_info", self._weight_info)
         app.router.add_post("/inference/v1/generate", self._generate)
         app.router.add_post("/init_weight_transfer_engine", self._join)
+        app.router.add_post("/collective_rpc", self._stage)
         app.router.add_post("/start_weight_update", self._start)
         app.router.add_post("/update_weights", self._update)
         app.router.add_post("/finish_weight_update", self._finish)
@@ -100,6 +108,13 @@ class Server:
 
     async def _join(self, request: web.Request) -> web.Response:
         await self._on_all(Worker.join, (await request.json())["init_info"])
+        return web.json_response({})
+
+    async def _stage(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if body["method"] != "stage_weights":
+            raise ValueError(f"no method {body['method']!r}")
+        await self._on_all(Worker.stage, body["kwargs"]["info"])
         return web.json_response({})
 
     async def _start(self, _: web.Request) -> web.Response:
