@@ -43,7 +43,7 @@ class BlockSource(Protocol):
 
 @dataclass(frozen=True)
 class Invitation:
-    """What a rank needs to join the group of an update from shard to shard."""
+    """Facts by which a rank joins the group of an update from shard to shard."""
 
     address: str
     port: int

@@ -227,7 +227,7 @@ def test_the_small_cases_are_of_every_kernel_and_finite():
 
 @pytest.mark.parametrize(("status", "passes"), [(0, 1.0), (9, 0.0)])
 def test_memcheck_says_what_the_sanitizer_says(status, passes, tmp_path, capsys, monkeypatch):
-    """With a stand-in for it that runs nothing: what the command runs on a GPU is tested above."""
+    """A stand-in for it runs nothing: what the command runs on a GPU is tested above."""
     tool = tmp_path / checks.SANITIZER
     tool.write_text(f'#!/bin/sh\necho "$@"\necho "ERROR SUMMARY: some"\nexit {status}\n')
     tool.chmod(0o755)

@@ -26,7 +26,7 @@ ROOMY = {"workspace_bytes": 1 << 30}
 )
 @settings(max_examples=60, deadline=None)
 def test_each_entry_of_the_gradient_is_as_near_as_is_stated(spread, offset, temperature, h, seed):
-    """From ties to rows whose tail lies beyond fp16: p is off by a factor of e^(2^-11 |d|) at most."""
+    """Rows from ties to tails beyond fp16 have p off by a factor of e^(2^-11 |d|) at most."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(4, 200, generator=generator) * spread + offset
     targets, inverse = torch.randint(200, (4,), generator=generator), torch.full((4,), 1 / temperature)
@@ -80,7 +80,7 @@ def error(found: Tensor, true: Tensor) -> float:
 
 
 def errors(found: list[Tensor], hidden: Tensor, weight: Tensor, targets: Tensor) -> list[float]:
-    """Of dX and dW, to float64."""
+    """Errors of dX and dW, to float64."""
     x, w = (leaf.detach().double() for leaf in (hidden, weight))
     g = exact.logits_gradient(x @ w.t(), targets, *slopes(len(x), x.device))
     return [error(ours, true) for ours, true in zip(found[2:], (g @ w, g.t() @ x), strict=True)]

@@ -114,7 +114,7 @@ def dtensor_head(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def from_part_of_the_loss(*place) -> list[Tensor]:
-    """What `from_loss` gives, and which tokens were left out of dX and dW."""
+    """The result of `from_loss`, and the tokens that were left out of dX and dW."""
     return from_loss(*place, exact=False, tau=0.2)
 
 

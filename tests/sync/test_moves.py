@@ -50,7 +50,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
 
 @st.composite
 def held(draw: st.DrawFn, architecture: Architecture) -> list[Blocks]:
-    """What every rank of a trainer holds, in Megatron's order: tensor, data, pipeline parallelism; experts are dealt to
+    """Blocks of every rank of a trainer, in Megatron's order: tensor, data, pipeline parallelism; experts are dealt to
     neighbours of a stage."""
     tensor, data, pipeline = draw(st.sampled_from([1, 2, 4])), draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 4]))
     dealt = [degree for degree in (1, 2, 4) if tensor * data % degree == 0]

@@ -50,7 +50,7 @@ def both(models: dict[str, str], folder: str) -> tuple[dict[str, Any], dict[str,
 
 
 def every_layout(models: dict[str, str], folder: str) -> dict[str, Any]:
-    """What went wrong on this rank, by case and way; nothing where all is well."""
+    """Faults on this rank, by case and way; nothing where all is well."""
     config = SyncConfig(bucket_bytes=BUCKET_BYTES, timeout_seconds=120.0, verify=True)
     main = distributed.is_main()
     faults = {}
