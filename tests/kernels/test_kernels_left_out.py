@@ -102,7 +102,7 @@ def run(leaves, targets, inputs, **options):
 @given(tau=st.sampled_from([0.0, 2**-9, 0.03, 0.3]), temperature=st.sampled_from([1.0, 0.6]), seed=st.integers(0, 99))
 @settings(max_examples=10, deadline=None)
 def test_the_error_is_within_what_is_stated(tau, temperature, seed):
-    """All is in float64, so that there is no other error: entropy and KL terms included, in several groups of pieces."""
+    """All is in float64, so that there is no other error: with entropy and KL terms, in several groups of pieces."""
     leaves, targets, inputs = sample(torch.float64, seed=seed)
     whole, true = run(leaves, targets, inputs, temperature=temperature)
     part, found = run(leaves, targets, inputs, temperature=temperature, exact=False, tau=tau, workspace_bytes=1)
