@@ -23,7 +23,7 @@ SFT = (
 
 @pytest.fixture(scope="module")
 def base(fastsvs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two steps of SFT export."""
+    """Folder that two steps of SFT export."""
     folder = tmp_path_factory.mktemp("mixture")
     result = fastsvs(*SFT, f"run.dir={folder / 'sft'}", f"export={folder / 'base'}", processes=2)
     assert result.returncode == 0, result.stderr
@@ -42,7 +42,7 @@ def test_sft_exports_whole_experts(base: Path) -> None:
 
 
 def test_killed_run_ends_as_one_left_alone(fastsvs, base: Path, tmp_path: Path) -> None:
-    """With a reward that needs no right answers, of which this base gives none."""
+    """The reward needs no right answers, of which this base gives none."""
     words = ["train", "configs/tiny_moe_svs.yaml", *SMALL, EXPERTS, f"model.path={base}", "evaluation.path=null"]
     words += ["run.steps=2", "rollout.max_response_tokens=48", "policy.router_replay=rollout"]
     words += ["selfplay.stage=none", "algorithm.reward=log_prob"]
