@@ -11,8 +11,9 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -84,13 +85,15 @@ class Group:
         peers: Sequence[int] | None = None,
     ) -> None:
         build = _nccl if device.type == "cuda" else _gloo
-        self._group: Any = build(PrefixStore("group", store), rank, size, address, timedelta(seconds=timeout))
+        group = build(PrefixStore("group", store), rank, size, address, timedelta(seconds=timeout))
+        self._group: Any = group
+        self._lock = threading.Lock()
         self._pending: list[tuple[dist.Work, Tensor]] = []
-        self._messages = Messages(self._group, device)
+        self._messages = Messages(group, device)
         self._device = device
         if device.type == "cuda":
             try:
-                connect(first_operation(self._group, rank, device, peers), size, timeout, check)
+                connect(first_operation(group, rank, device, peers), size, timeout, check)
             except BaseException:
                 self.abandon()
                 raise
@@ -99,34 +102,49 @@ class Group:
         """Begin to send `buffer` (rank 0) or to fill it (the others)."""
         options = dist.BroadcastOptions()
         options.asyncOp = True
-        work = self._group.broadcast([buffer], options)
-        self._pending = [(w, b) for w, b in self._pending if not w.is_completed()] + [(work, buffer)]
+        with self._in_use() as group:
+            work = group.broadcast([buffer], options)
+            self._pending = [(w, b) for w, b in self._pending if not w.is_completed()] + [(work, buffer)]
         return work
 
     def send(self, buffer: Tensor, to: int) -> Message:
         """Begin to send `buffer` to one rank."""
-        return self._messages.send(buffer, to)
+        with self._in_use():
+            return self._messages.send(buffer, to)
 
     def receive(self, buffer: Tensor, sender: int) -> Message:
         """Begin to fill `buffer` with the next message of one rank."""
-        return self._messages.receive(buffer, sender)
+        with self._in_use():
+            return self._messages.receive(buffer, sender)
 
     def abandon(self) -> None:
-        """Stop using the group, whatever is going on in it.
+        """Stop using the group, whatever is going on in it. An operation that begins later, on whatever thread, raises
+        ConnectionAbortedError.
 
         NCCL gives up at once. This waits for it, because a process that ended earlier would be aborted; and for gloo
         where nothing is going on. gloo cannot be interrupted: its last operation runs into its timeout on a thread.
         """
-        busy = self._messages.busy or not all(work.is_completed() for work, _ in self._pending)
-        held: list[object] = [self._group, self._pending, self._messages]
-        self._messages.end()
-        thread = threading.Thread(target=_let_go, args=(self._group, held), daemon=True)
-        del self._group
-        self._pending = []
+        with self._lock:
+            if self._group is None:
+                return
+            busy = self._messages.busy or not all(work.is_completed() for work, _ in self._pending)
+            held: list[object] = [self._group, self._pending, self._messages]
+            self._messages.end()
+            thread = threading.Thread(target=_let_go, args=(self._group, held), daemon=True)
+            self._group = None
+            self._pending = []
         if not sys.is_finalizing():  # no thread starts then
             thread.start()
             if self._device.type == "cuda" or not busy:
                 thread.join(ABORT_SECONDS)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[Any]:
+        """Yield the process group, which nothing abandons meanwhile."""
+        with self._lock:
+            if self._group is None:
+                raise ConnectionAbortedError("this rank has left the group")
+            yield self._group
 
 
 def first_operation(group: Any, rank: int, device: torch.device, peers: Sequence[int] | None) -> Callable[[], None]:

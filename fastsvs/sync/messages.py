@@ -7,6 +7,7 @@ NCCL's works can be asked.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -14,13 +15,27 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fastsvs.sync.calls import wait_until
+
 
 class Message(Protocol):
-    """A message under way. It fails with RuntimeError in `wait`."""
+    """A message, or a broadcast, under way. It fails with RuntimeError in `wait`."""
 
     def is_completed(self) -> bool: ...
 
     def wait(self) -> object: ...
+
+
+def settle(works: Iterable[Message], check: Callable[[], None]) -> None:
+    """Wait for the end of all operations. Raises what `check` raises, which knows why a group was given up, and
+    RuntimeError where an operation failed for another reason."""
+    for work in works:
+        wait_until(work.is_completed, check)
+        try:
+            work.wait()
+        except RuntimeError:
+            check()
+            raise
 
 
 class Messages:

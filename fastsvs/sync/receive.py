@@ -17,6 +17,7 @@ from fastsvs.sync.arrivals import Arrival, Arrivals, Blocks, Checked, Named, Who
 from fastsvs.sync.calls import Deadline, wait_until
 from fastsvs.sync.group import Group, announce, give_up, given_up, join_store, route_key
 from fastsvs.sync.memory import Pool, device_key, open_memory
+from fastsvs.sync.messages import settle
 from fastsvs.sync.moves import Move, read_moves
 from fastsvs.sync.staging import Staging
 
@@ -151,7 +152,7 @@ class BroadcastReceiver:
             check()
             if following is not None:
                 incoming = self._arrivals.begin(following)
-            _settle(arrival, check)
+            settle(arrival.works, check)
             yield arrival
 
     def _cut(self, info: UpdateInfo) -> list[Bucket]:
@@ -165,7 +166,7 @@ class BroadcastReceiver:
             deadline.check()
             self._given_up()
             if self._closed:
-                raise ConnectionAbortedError("the worker has left the group")
+                raise ConnectionAbortedError("this rank has left the group")
 
         return check
 
@@ -231,9 +232,3 @@ def compare(found: Sequence[tuple[str, int]], expected: Sequence[int]) -> None:
     if differing:
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise ValueError(f"{MISMATCH} {', '.join(differing[:5])}{more}")
-
-
-def _settle(arrival: Arrival, check: Callable[[], None]) -> None:
-    for work in arrival.works:
-        wait_until(work.is_completed, check)
-        work.wait()

@@ -19,10 +19,10 @@ from fastsvs import distributed
 from fastsvs.blocks import Block
 from fastsvs.buckets import Bucket, TensorSpec, checksum, plan_buckets
 from fastsvs.network import local_address
-from fastsvs.sync.calls import Deadline, wait_until
+from fastsvs.sync.calls import Deadline
 from fastsvs.sync.group import Group, give_up, given_up, join_store
 from fastsvs.sync.memory import Pool
-from fastsvs.sync.messages import Message
+from fastsvs.sync.messages import Message, settle
 from fastsvs.sync.moves import Blocks, Move, Packet, packet_bytes, packets, pays, pieces, plan_moves, spread_order
 
 Check = Callable[[], None]
@@ -100,8 +100,8 @@ class Shards:
         for bucket, of_bucket in zip(self.buckets, self._packets, strict=True):
             under_way.append(self._begin(bucket, of_bucket, sums if verify else None))
             while len(under_way) > 1:
-                _settle(under_way.popleft(), check)
-        _settle(under_way.popleft(), check)
+                settle(under_way.popleft(), check)
+        settle(under_way.popleft(), check)
         assert self._store is not None
         for worker, found in sums.items():
             self._store.delete_key(_sums(update - 1, worker))
@@ -145,12 +145,6 @@ class Shards:
             self._given_up()
 
         return all_checks
-
-
-def _settle(works: Sequence[Message], check: Check) -> None:
-    for work in works:
-        wait_until(work.is_completed, check)
-        work.wait()
 
 
 def _sums(update: int, worker: int) -> str:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from fastsvs.buckets import Bucket
 from fastsvs.sync.calls import wait_until
 from fastsvs.sync.group import Group, announced, give_up, given_up, missing, route_key, serve_store
 from fastsvs.sync.memory import SharedMemory
+from fastsvs.sync.messages import Message, settle
 from fastsvs.sync.moves import Move, describe_moves
 
 TransportName = Literal["broadcast", "ipc"]
@@ -103,7 +103,7 @@ class BroadcastTransport(_Store):
     def __init__(self, address: str, workers: int, timeout: float, device: torch.device) -> None:
         super().__init__(address, workers, timeout, device)
         self._group: Group | None = None
-        self._works: deque[list[dist.Work]] = deque()
+        self._works: deque[list[Message]] = deque()
 
     def join(self, check: Check) -> None:
         self._group = Group(self._store, 0, self._size, self.address, self._timeout, self._device, check)
@@ -114,9 +114,7 @@ class BroadcastTransport(_Store):
 
     def wait(self, check: Check, under_way: int) -> None:
         while len(self._works) > under_way:
-            for work in self._works[0]:
-                wait_until(work.is_completed, check)
-                work.wait()
+            settle(self._works[0], check)
             self._works.popleft()
 
     def close(self) -> None:

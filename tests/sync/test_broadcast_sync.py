@@ -116,7 +116,7 @@ def test_a_server_that_loses_what_arrives_goes_on_with_the_weights_that_it_has(s
         calls = {name: len(fleet.calls(name)) for name in fleet.running}
         source.train()
         fleet.misbehave("server 0", "leave")
-        with pytest.raises(WeightSyncError, match=r"worker 1: ConnectionAbortedError: the worker has left the group"):
+        with pytest.raises(WeightSyncError, match=r"worker 1: ConnectionAbortedError: this rank has left the group"):
             sync.publish(2)
         for name, count in calls.items():
             assert "/pause?mode=keep&clear_cache=true" not in fleet.calls(name)[count:]

@@ -1,4 +1,4 @@
-"""The first operation of a group, in which NCCL connects and would wait for ever."""
+"""The process group for weights: the first operation, in which NCCL connects and would wait for ever, and the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import HashStore, ProcessGroupGloo
 
-from fastsvs.sync.group import connect, first_operation, serve_store
+from fastsvs.sync.group import Group, connect, first_operation, serve_store
+from fastsvs.sync.messages import settle
 
 CPU = torch.device("cpu")
 
@@ -89,3 +90,47 @@ def test_ranks_that_come_are_connected(peers: dict[int, list[int]] | None) -> No
     for rank in ranks:
         rank.join()
     assert sorted(connected) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "begin", [lambda g, t: g.broadcast(t), lambda g, t: g.send(t, 1), lambda g, t: g.receive(t, 1)]
+)
+def test_nothing_begins_in_a_group_that_was_left(begin: Callable[[Group, torch.Tensor], object]) -> None:
+    store, groups = HashStore(), {}
+
+    def join(rank: int) -> None:
+        groups[rank] = Group(store, rank, 2, "127.0.0.1", 60, CPU)
+
+    ranks = [threading.Thread(target=join, args=(rank,)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    under_way = begin(groups[0], torch.zeros(3))
+    for _ in range(2):
+        groups[0].abandon()
+        with pytest.raises(ConnectionAbortedError, match="left the group"):
+            begin(groups[0], torch.zeros(3))
+    groups[1].abandon()
+    del under_way
+
+
+def test_an_operation_that_fails_because_the_group_was_given_up_says_so() -> None:
+    class Failed:
+        def is_completed(self) -> bool:
+            return True
+
+        def wait(self) -> None:
+            raise RuntimeError("connection closed by peer")
+
+    given_up: list[str] = []
+
+    def check() -> None:
+        if given_up:
+            raise ConnectionAbortedError(given_up[0])
+
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        settle([Failed()], check)
+    given_up.append("worker 1: no space left")
+    with pytest.raises(ConnectionAbortedError, match="no space left"):
+        settle([Failed()], check)
