@@ -12,6 +12,7 @@ from bench.experiments.jobs import finish
 from bench.experiments.plan import Plan
 from bench.experiments.results import Results
 from bench.report import write
+from bench.usage import exits_on_errors
 from fastsvs.errors import UserError
 from fastsvs.files import write_atomic
 
@@ -48,7 +49,7 @@ def main(experiment: Experiment[P, R], description: str | None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--shared", action="store_true", help="the machine did other work: note it, quote no times")
     options = parser.parse_args()
-    try:
+    with exits_on_errors(parser):
         plan = _at(experiment.plans[options.suite], options.seeds)
         experiment.check(_text(options.page))
         finish(plan.phases(options.runs), options.workers)
@@ -57,8 +58,6 @@ def main(experiment: Experiment[P, R], description: str | None) -> None:
         pictures = experiment.draw(options.page.with_suffix(".png"), plan, results)
         names, earlier = [picture.name for picture in pictures], _text(options.page)  # edited meanwhile, perhaps
         write_atomic(options.page, experiment.render(plan, results, source.name, names, earlier))
-    except UserError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"wrote {options.page}, {source} and {', '.join(map(str, pictures))}")
 
 

@@ -1,4 +1,4 @@
-"""A base that a reproduction trains for itself, and the bounds that it must keep before anything is trained from it."""
+"""The base of a reproduction: a folder, or a base that it trains for itself within bounds that are set beforehand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Protocol
 
 from bench.experiments.jobs import Phase
 from bench.experiments.plan import CONFIGS, HELD_OUT, Plan, Run, powers
@@ -39,8 +40,55 @@ HEADROOM = {SOLVED: Bounds(0.80, 0.92), RIGHT: Bounds(least=0.90), LUCKY: Bounds
 """Bounds of a base that has something to learn which sampling shows rarely, and that writes problems to learn from."""
 
 
+class Base(Protocol):
+    """The model that all methods of a reproduction start from."""
+
+    @property
+    def name(self) -> str:
+        """Return what a page calls the base, in Markdown."""
+
+    @property
+    def bounds(self) -> Mapping[str, Bounds]:
+        """Return the bounds of the figures of the base."""
+
+    def model(self, root: Path) -> Path:
+        """Return the folder of the base, in a reproduction that is kept in `root`."""
+
+    def phases(self, root: Path) -> Iterator[Phase]:
+        """Yield the work before any method can start from the base."""
+
+    def figures(self, root: Path) -> Mapping[str, float]:
+        """Return the shares that the bounds are about. The work is finished."""
+
+
+@dataclass(frozen=True)
+class GivenBase:
+    """A base that is there beforehand."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return f"`{self.path}`"
+
+    @property
+    def bounds(self) -> Mapping[str, Bounds]:
+        return {}
+
+    def model(self, _root: Path) -> Path:
+        return self.path
+
+    def phases(self, _root: Path) -> Iterator[Phase]:
+        yield from ()
+
+    def figures(self, _root: Path) -> Mapping[str, float]:
+        return {}
+
+
 @dataclass(frozen=True)
 class GatedBase:
+    """A base that the reproduction trains, and tries before it trains anything from it."""
+
     config: Path
     """Configuration of the supervised training that makes the base."""
     bounds: Mapping[str, Bounds]
@@ -51,8 +99,11 @@ class GatedBase:
     samples: int = 64
     """Number of responses to each held-out problem."""
 
+    @property
+    def name(self) -> str:
+        return f"the base of `{self.config}`"
+
     def model(self, root: Path) -> Path:
-        """Return the folder of the base."""
         return _Training(self.config, root).model
 
     def phases(self, root: Path) -> Iterator[Phase]:
@@ -69,7 +120,6 @@ class GatedBase:
             raise UserError(f"{self.model(root)} is not the base that the experiment is about. {'; '.join(missed)}")
 
     def figures(self, root: Path) -> dict[str, float]:
-        """Return the shares that the bounds are about. The trial is finished."""
         trial = self._trial(root)
         held_out = trial.of_base(_folder(root), self.seed).figures(HELD_OUT)
         [run] = trial.runs(_folder(root))

@@ -19,7 +19,6 @@ from bench.experiments.statistics import by_seed, chance, difference
 from bench.report import Row
 from bench.reproduce import plan as plans
 from bench.reproduce.claims import claims
-from bench.reproduce.gates import GatedBase
 from bench.reproduce.plan import SELF_PLAY, SFT, Reproduction
 from bench.reproduce.regimes import VALIDATION as VALIDATION_SET
 from bench.reproduce.results import GAP, GATES, KEPT, PILOT, TRAIN, VALIDATION, WRITTEN, Results, Side
@@ -91,9 +90,8 @@ def _one_try(evaluated: Evaluated, name: str) -> float:
 
 
 def _gates(plan: Reproduction, root: Path) -> Iterator[Row]:
-    if isinstance(plan.regime.base, GatedBase):
-        for name, share in plan.regime.base.figures(root).items():
-            yield Row(GATES, BASE, name, share, "share")
+    for name, share in plan.regime.base.figures(root).items():
+        yield Row(GATES, BASE, name, share, "share")
 
 
 def _pilot(plan: Reproduction, root: Path) -> Iterator[Row]:

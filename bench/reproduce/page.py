@@ -12,7 +12,6 @@ from string import Template
 from bench.experiments.page import interval, reading, scale_of, spread, table
 from bench.experiments.plan import BASE, CONFIGS
 from bench.reproduce.claims import SOME_K, Claim, claims, corrected, judge, same_cost
-from bench.reproduce.gates import GatedBase
 from bench.reproduce.plan import RLVR, SFT, Reproduction
 from bench.reproduce.results import GAP, KEPT, TRAIN, WRITTEN, Results, Side
 from fastsvs.config import TrainJob, load
@@ -38,7 +37,7 @@ def render(plan: Reproduction, results: Results, source: str, pictures: Sequence
         light=pictures[0],
         dark=pictures[1],
         title=TITLES[plan.regime.name],
-        base=_base(plan),
+        base=plan.regime.base.name,
         hypotheses=_text(f"hypotheses_{plan.regime.name}"),
         pilot=_pilot(results),
         verdicts=_verdicts(plan, results),
@@ -51,18 +50,11 @@ def render(plan: Reproduction, results: Results, source: str, pictures: Sequence
     )
 
 
-def _base(plan: Reproduction) -> str:
-    base = plan.regime.base
-    return f"the base of `{base.config}`" if isinstance(base, GatedBase) else f"`{base}`"
-
-
 def _gates(plan: Reproduction, results: Results) -> str:
     """Return the table of what the base had to be before anything was trained from it; "" where nothing was asked."""
-    base, found = plan.regime.base, results.gates()
-    if not isinstance(base, GatedBase):
-        return ""
-    cells = [[name, str(bounds), f"{100 * found[name]:.1f}%"] for name, bounds in base.bounds.items()]
-    return table(["", "asked", "found"], cells)
+    bounds, found = plan.regime.base.bounds, results.gates()
+    cells = [[name, str(bound), f"{100 * found[name]:.1f}%"] for name, bound in bounds.items()]
+    return table(["", "asked", "found"], cells) if cells else ""
 
 
 def _text(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.experiments.jobs import Phase
 from bench.experiments.plan import CONFIGS, HELD_OUT, Plan, Run, file_name
-from bench.reproduce.gates import HEADROOM, GatedBase
+from bench.reproduce.gates import HEADROOM, GatedBase, GivenBase
 from bench.reproduce.regimes import VALIDATION, VALIDATION_SAMPLES, Regime
 
 SVS, ON_POLICY, SVS_UNFILTERED, SVS_BUDGET = "SvS", "SvS on-policy", "SvS unfiltered", "SvS budget"
@@ -77,7 +77,7 @@ def _steps(self_play: int, rlvr: int, writing: Sequence[str] = SELF_PLAY) -> dic
     }
 
 
-A = Regime("a", base=Path("models/tiny"), problems=256, rates=(2e-4, 3e-4, 5e-4))
+A = Regime("a", base=GivenBase(Path("models/tiny")), problems=256, rates=(2e-4, 3e-4, 5e-4))
 B = replace(A, name="b", base=GatedBase(Path("configs/tiny_misled_sft.yaml"), HEADROOM, A.spare_seed, A.problems))
 _SMALL = ("run.prompts_per_step=4", "run.save_every=1")
 _SMALL_ROLLOUTS = (*_SMALL, "rollout.samples_per_prompt=4", "selfplay.variants_per_context=2")

