@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
 from fastsvs.errors import UserError
@@ -21,12 +23,27 @@ def check_layout(architecture: Architecture, config: PolicyConfig, world_size: i
         for key, parts, what, number in cuts
         if number % parts
     ]
+    if not faults:
+        faults += _context_faults(architecture, config)
     faults += _mixture_faults(config) if architecture.experts else _dense_faults(config)
     if faults:
         raise UserError("\n".join(faults))
     _check_recomputation(config, architecture.layers // pipeline)
     if world_size is not None:
         _check_world_size(config, world_size)
+
+
+def _context_faults(architecture: Architecture, config: PolicyConfig) -> list[str]:
+    """Return why the heads of a tensor-parallel rank cannot be dealt to its context-parallel ranks."""
+    ranks, tensor = config.context_parallel, config.tensor_parallel
+    heads, groups = architecture.heads // tensor, architecture.groups // tensor
+    suitable = [number for number in _divisors(heads) if number % groups == 0 or groups % number == 0]
+    if ranks in suitable:
+        return []
+    return [
+        f"policy.context_parallel={ranks} does not suit the {heads} attention heads and {groups} key/value heads of a "
+        f"tensor-parallel rank; possible: {', '.join(map(str, suitable))}"
+    ]
 
 
 def _mixture_faults(config: PolicyConfig) -> list[str]:
@@ -51,12 +68,15 @@ def _dense_faults(config: PolicyConfig) -> list[str]:
 
 
 def _check_world_size(config: PolicyConfig, world_size: int) -> None:
-    for key in ("tensor_parallel", "expert_parallel"):
-        degree, pipeline = getattr(config, key), config.pipeline_parallel
-        if world_size % (degree * pipeline):
+    for keys in (("tensor_parallel", "context_parallel"), ("expert_parallel",)):
+        degrees = {key: getattr(config, key) for key in (*keys, "pipeline_parallel")}
+        if world_size % prod(degrees.values()):
+            product = " x ".join(
+                f"policy.{key}={degree}" for key, degree in degrees.items() if key != "context_parallel" or degree > 1
+            )
             raise UserError(
-                f"policy.{key}={degree} x policy.pipeline_parallel={pipeline} needs a multiple of "
-                f"{degree * pipeline} processes, there are {world_size}: start with torchrun --nproc-per-node"
+                f"{product} needs a multiple of {prod(degrees.values())} processes, there are {world_size}: start with "
+                "torchrun --nproc-per-node"
             )
 
 

@@ -109,6 +109,10 @@ class PolicyConfig(Section):
     an expert only where it computes every token)."""
     pipeline_parallel: int = Field(1, ge=1)
     """Number of pipeline stages; it must divide the number of layers."""
+    context_parallel: int = Field(1, ge=1)
+    """Number of ranks that share out the tokens of each packed row, and the heads in attention, for sequences that are
+    too long for one. It must divide the attention heads of a tensor-parallel rank, and divide or be a multiple of its
+    key/value heads. `tokens_per_micro_batch` are those of a row, of all its ranks together. `backend: local` only."""
     sequence_parallel: bool = True
     """Sharding of activations along the sequence; with `tensor_parallel: 1` it has no effect. Experts need it."""
     expert_parallel: int = Field(1, ge=1)
@@ -160,4 +164,6 @@ class PolicyConfig(Section):
             )
         if self.backend == "te" and (self.dtype != "bf16" or self.recompute == "all_but_attention"):
             raise ValueError("backend: te needs dtype: bf16, and recompute: full or none")
+        if self.backend == "te" and self.context_parallel > 1:
+            raise ValueError("context_parallel is served by backend: local alone")
         return self

@@ -33,11 +33,13 @@ class Degrees:
     tensor: int = 1
     pipeline: int = 1
     expert: int = 1
+    context: int = 1
+    """Number of ranks that share out a row's tokens; they have the same parameters, as data-parallel ranks do."""
 
     @classmethod
     def of(cls, config: PolicyConfig) -> Degrees:
         """Return the degrees that a configuration asks for."""
-        return cls(config.tensor_parallel, config.pipeline_parallel, config.expert_parallel)
+        return cls(config.tensor_parallel, config.pipeline_parallel, config.expert_parallel, config.context_parallel)
 
     def parts(self, entry: Placed) -> int:
         """Return the number of ranks that a parameter is cut over, if it is cut."""
@@ -50,6 +52,7 @@ def here() -> Degrees:
         mpu.get_tensor_model_parallel_world_size(),
         mpu.get_pipeline_model_parallel_world_size(),
         mpu.get_expert_model_parallel_world_size(),
+        mpu.get_context_parallel_world_size(),
     )
 
 
@@ -64,8 +67,16 @@ def part(entry: Placed) -> int:
     return mpu.get_tensor_model_parallel_rank() if entry.expert_rank is None else 0
 
 
+def replicas() -> tuple[int, int]:
+    """Return the number of ranks with the same part of every dense parameter, and this rank's number among them."""
+    return (
+        mpu.get_data_parallel_world_size(with_context_parallel=True),
+        mpu.get_data_parallel_rank(with_context_parallel=True),
+    )
+
+
 def copies(entry: Placed) -> tuple[int, int]:
     """Return the number of ranks that have the same part of a parameter, and this rank's number among them."""
     if entry.expert_rank is None:
-        return mpu.get_data_parallel_world_size(), mpu.get_data_parallel_rank()
+        return replicas()
     return mpu.get_expert_data_parallel_world_size(), mpu.get_expert_data_parallel_rank()

@@ -24,16 +24,17 @@ class Routings:
         self._device = device
         self._rows: list[Routing] = []
 
-    def of_row(self, tokens: int, replay: Tensor | None = None) -> Routing:
-        """Return the routing of the next row, which has `tokens` tokens beside padding. `replay` has the experts that
-        are to compute them, [tokens with padding, layers of all stages, active] int16, -1 where the router chooses."""
+    def of_row(self, tokens: int, whole: int, replay: Tensor | None = None) -> Routing:
+        """Return the routing of the next row, which has `whole` tokens beside padding; `tokens` of them are this
+        rank's. `replay` has the experts that are to compute these, [tokens with padding, layers of all stages, active]
+        int16, -1 where the router chooses."""
         layers, experts = self._shape
         if replay is not None:
             first = mpu.get_pipeline_model_parallel_rank() * layers
             replay = replay[:, first : first + layers].transpose(0, 1).to(self._device, torch.int64)
         row = Routing(
             tokens=tokens,
-            share=tokens / max(self._tokens, 1),
+            share=whole / max(self._tokens, 1),
             counts=torch.zeros(layers, experts, dtype=torch.int64, device=self._device),
             aux_losses=torch.zeros(layers, device=self._device),
             replay=replay,

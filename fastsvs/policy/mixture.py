@@ -32,12 +32,12 @@ from fastsvs.families import Experts
 
 @dataclass(slots=True)
 class Routing:
-    """Routing of one row's tokens to experts."""
+    """Routing of this rank's tokens of one row to experts: of all of them without context parallelism."""
 
     tokens: int
-    """Number of the row's tokens without padding, which stands at the end."""
+    """Number of the tokens without padding, which stands at the end."""
     share: float
-    """Share of the pass's tokens that are this row's."""
+    """Share of the pass's tokens that are the whole row's."""
     counts: Tensor
     """Number of tokens of the row that each expert computes, [layers, experts] int64, as this rank sees them: layers of
     its stage, and tokens of its part of the sequence."""
@@ -45,11 +45,11 @@ class Routing:
     """Auxiliary loss of each layer without its coefficient, [layers] fp32, as this rank sees it; 0 where there is
     none."""
     replay: Tensor | None = None
-    """Experts that are to compute the tokens of the whole row, [layers, tokens, active] int64, -1 where the router
+    """Experts that are to compute the tokens, [layers, tokens, active] int64, -1 where the router
     chooses; None where it always does."""
 
     def padding(self, first: int, count: int, device: torch.device) -> Tensor:
-        """Return which of the row's `count` tokens from `first` on are padding, [count] bool."""
+        """Return which of the `count` tokens from `first` on are padding, [count] bool."""
         return torch.arange(first, first + count, device=device) >= self.tokens
 
 
@@ -83,7 +83,7 @@ class Router(TopKRouter):
             logits, self.topk, use_pre_softmax=self.config.moe_router_pre_softmax, router_replay=given
         )
         row.counts[self._place] = (chosen & ~padding[:, None]).sum(0)
-        if self.config.moe_aux_loss_coeff and torch.is_grad_enabled() and row.tokens:
+        if self.config.moe_aux_loss_coeff and torch.is_grad_enabled() and row.share:  # or no rank has tokens
             even, scores = compute_routing_scores_for_aux_loss(
                 logits, self.topk, self.score_function, padding_mask=padding
             )

@@ -45,6 +45,7 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
         tensor_model_parallel_size=config.tensor_parallel,
         pipeline_model_parallel_size=config.pipeline_parallel,
         sequence_parallel=config.sequence_parallel and config.tensor_parallel > 1,
+        context_parallel_size=config.context_parallel,
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=config.dtype == "bf16",
@@ -92,9 +93,9 @@ class PolicyModel(GPTModel):
             settle_experts(self)
 
     def forward(self, tokens: Tensor, sequences: PackedSequences, rows: Tensor) -> Tensor:
-        """Return this stage's output for one packed row `tokens` [tokens] int64.
+        """Return this stage's output for this rank's `tokens` [tokens] int64 of one packed row.
 
-        The last stage returns the normed hidden states at `rows` as [rows, hidden]. They are equal on every
+        The last stage returns the normed hidden states at `rows` of them as [rows, hidden]. They are equal on every
         tensor-parallel rank, and their gradient is summed over these ranks. Other stages return the input of the next
         one.
         """

@@ -23,6 +23,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
 from fastsvs.policy.attention import attend
+from fastsvs.policy.context import to_heads, to_tokens
 from fastsvs.policy.elementwise import rms_norm, rotate, swiglu
 from fastsvs.policy.imports import transformer_engine
 from fastsvs.policy.mixture import RoutedLayer, Routing, mixture_spec
@@ -32,7 +33,8 @@ from fastsvs.policy.shared_attention import SharedPrompts, attend_shared
 
 @dataclass
 class PackedSequences(PackedSeqParams):
-    """The sequences of a packed row of `tokens` tokens, and the rotary angles of its tokens."""
+    """The sequences of a packed row, and the rotary angles of this rank's tokens of it, which are all without context
+    parallelism."""
 
     qkv_format: str = "thd"
     lengths: Sequence[int] = ()
@@ -41,7 +43,7 @@ class PackedSequences(PackedSeqParams):
     bounds: Tensor = None  # type: ignore[assignment]
     """Start of each sequence in the row, then the end of the row, [sequences + 1] int32."""
     rotary: Tensor = None  # type: ignore[assignment]
-    """Cosine and sine at each token's position, [2, tokens, head_dim] in the model's dtype."""
+    """Cosine and sine at the position of each of this rank's tokens, [2, tokens, head_dim] in the model's dtype."""
     shared: SharedPrompts | None = None
     """The prompts that several of the sequences continue; None where each sequence stands for itself."""
     routing: Routing | None = None
@@ -134,13 +136,13 @@ class RotaryPackedAttention(nn.Module):
         **_: Any,
     ) -> Tensor:
         """Return the attention output [tokens, heads * head_dim] of `query` [tokens, heads, head_dim] and of `key` and
-        `value` [tokens, groups, head_dim]."""
+        `value` [tokens, groups, head_dim], for this rank's tokens."""
         sequences = packed_seq_params
-        query, key = rotate(query, key, sequences.rotary)
+        inputs = to_heads(*rotate(query, key, sequences.rotary), value)
         attention = partial(attend_shared if sequences.shared else attend, packing=sequences)
         if sequences.kept is None:
-            return attention(query, key, value).flatten(1)
-        return keep(attention, (query, key, value), sequences.kept, self.layer_number).flatten(1)
+            return to_tokens(attention(*inputs)).flatten(1)
+        return to_tokens(keep(attention, inputs, sequences.kept, self.layer_number)).flatten(1)
 
 
 class RotaryEngineAttention(nn.Module):

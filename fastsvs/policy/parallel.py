@@ -41,6 +41,7 @@ def initialize_model_parallel(config: PolicyConfig) -> None:
         mpu.initialize_model_parallel(
             config.tensor_parallel,
             config.pipeline_parallel,
+            context_parallel_size=config.context_parallel,
             expert_model_parallel_size=config.expert_parallel,
             expert_tensor_parallel_size=1,
             create_gloo_process_groups=False,

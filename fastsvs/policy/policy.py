@@ -167,10 +167,11 @@ class Policy:
             if certainty:
                 means = mean_logprobs(model, row, hidden, logprobs, temperature, vocabulary)
             if _speaks_for_its_row():
-                flat[:, row.places] = torch.stack([logprobs, entropy, means]).cpu()
+                flat[:, row.own.places] = torch.stack([logprobs, entropy, means]).cpu()
                 wanted = [place for place, sample in enumerate(row.samples) if sample in samples]
                 if wanted and look:
-                    found = look([hidden[row.sequence == place] for place in wanted])
+                    states = row.gather(hidden)
+                    found = look([states[row.whole.sequence == place] for place in wanted])
                     hidden_figures.update({row.samples[p]: values for p, values in zip(wanted, found, strict=True)})
             return logprobs.sum(), {}
 
@@ -289,6 +290,5 @@ class Policy:
 
 
 def _speaks_for_its_row() -> bool:
-    """Check whether this rank reports its row. One does per row, as every tensor-parallel rank of the last stage has
-    the same results."""
+    """Check whether this rank reports its tokens. Every tensor-parallel rank of the last stage has the same results."""
     return mpu.is_pipeline_last_stage() and mpu.get_tensor_model_parallel_rank() == 0

@@ -9,10 +9,12 @@ from itertools import chain
 
 import numpy as np
 import torch
+from megatron.core import parallel_state as mpu
 from torch import Tensor
 
 from fastsvs.algorithms import Batch
 from fastsvs.policy.bundles import Bundle, Sizes
+from fastsvs.policy.context import Gather
 from fastsvs.policy.expert_load import Routings
 from fastsvs.policy.mixture import Routing
 from fastsvs.policy.modules import PackedSequences
@@ -20,8 +22,24 @@ from fastsvs.policy.shared_attention import SharedPrompts
 
 
 @dataclass(frozen=True, slots=True)
+class ResponseTokens:
+    """Response tokens of a row."""
+
+    places: Tensor
+    """Place of each token in the batch's flat tensors, [response_tokens] int64, on the CPU."""
+    sequence: Tensor
+    """Index in the row's samples of each token's sample, [response_tokens] int64, on the policy's device."""
+    counts: Sequence[int]
+    """Number of the tokens of each of the row's samples."""
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One packed row. All tensors but `places` are on the policy's device."""
+    """This rank's tokens of one packed row: all of them without context parallelism. The tensors are on the policy's
+    device."""
 
     samples: list[int]
     """Indices of the samples in the batch, in row order."""
@@ -30,13 +48,16 @@ class Row:
     padding."""
     sequences: PackedSequences
     predictors: Tensor
-    """Place in the row of the token before each response token, [response_tokens] int64."""
+    """Place in `tokens` of the token before each response token, [response_tokens] int64. The rank that has it has the
+    response token too."""
     targets: Tensor
     """Ids of the response tokens, [response_tokens] int64."""
-    places: Tensor
-    """Place of each response token in the batch's flat tensors, [response_tokens] int64, on the CPU."""
-    sequence: Tensor
-    """Index in `samples` of the sample of each response token, [response_tokens] int64."""
+    own: ResponseTokens
+    """Response tokens of this rank."""
+    whole: ResponseTokens
+    """Response tokens of the whole row."""
+    gather: Gather
+    """Gathering of what all ranks compute of their response tokens."""
 
 
 class Packer:
@@ -52,11 +73,12 @@ class Packer:
         *,
         keep_attention: bool = False,
     ) -> None:
-        """Pad rows to a multiple of `multiple` tokens. `rotary` [2, positions, head_dim] lies on the device that the
-        rows go to. `routings` collects their routing to experts. For `keep_attention` see `policy.recompute`."""
+        """Pad each rank's tokens to a multiple of `multiple`. `rotary` [2, positions, head_dim] lies on the device that
+        the rows go to. `routings` collects their routing to experts. For `keep_attention` see `policy.recompute`."""
         self._routings = routings
         self._batch, self._sizes, self._rotary = batch, sizes, rotary
-        self._multiple, self._keep = multiple, keep_attention
+        self._ranks, self._rank = mpu.get_context_parallel_world_size(), mpu.get_context_parallel_rank()
+        self._multiple, self._keep = multiple * self._ranks, keep_attention
         self._places = np.cumsum(sizes.responses) - sizes.responses
 
     def pack(self, samples: Sequence[int]) -> Row:
@@ -80,22 +102,31 @@ class Packer:
         firsts = np.cumsum(responses) - responses
         sizes = [len(bundle) for bundle in shared]
         predictors[firsts[: sum(sizes)]] = np.repeat(np.cumsum(self._sizes.prompts[heads]) - 1, sizes)
-        answers = [self._batch.response_ids[i] for i in order]
+        tokens = np.concatenate([*self._tokens(shared, alone), np.zeros(padding, dtype=np.int64)])
+        answers = np.concatenate([np.zeros(0, dtype=np.int64), *(self._batch.response_ids[i] for i in order)])
+        places, sequence = _ranges(self._places[order], responses), np.repeat(np.arange(len(order)), responses)
+        # Ranks of context parallelism have equal parts of the row, and the response tokens that follow on their tokens.
+        count = len(tokens) // self._ranks
+        part = slice(self._rank * count, (self._rank + 1) * count)
+        owners = predictors // count
+        own = np.flatnonzero(owners == self._rank)
+        everything = self._response_tokens(places, sequence, len(order))
         return Row(
             samples=order.tolist(),
-            tokens=self._place(np.concatenate([*self._tokens(shared, alone), np.zeros(padding, dtype=np.int64)])),
+            tokens=self._place(tokens[part]),
             sequences=PackedSequences(
                 lengths=lengths.tolist(),
                 bounds=self._place(_bounds(lengths)),
-                rotary=self._rotary.index_select(1, self._place(_ranges(positions, lengths))),
+                rotary=self._rotary.index_select(1, self._place(_ranges(positions, lengths)[part])),
                 shared=self._shared(shared) if shared else None,
-                routing=self._routing(shared, alone, int(lengths.sum()), int(padding)),
+                routing=self._routing(shared, alone, len(tokens) - int(padding), part),
                 kept={} if self._keep else None,
             ),
-            predictors=self._place(predictors),
-            targets=self._place(np.concatenate([np.zeros(0, dtype=np.int64), *answers])),
-            places=torch.from_numpy(_ranges(self._places[order], responses)),
-            sequence=self._place(np.repeat(np.arange(len(order)), responses)),
+            predictors=self._place(predictors[own] - part.start),
+            targets=self._place(answers[own]),
+            own=everything if self._ranks == 1 else self._response_tokens(places[own], sequence[own], len(order)),
+            whole=everything,
+            gather=Gather.of(owners, self._rotary.device),
         )
 
     def _by_length(self, samples: Sequence[int]) -> tuple[list[Bundle], Bundle]:
@@ -114,21 +145,26 @@ class Packer:
         yield from (response_ids[i] for bundle in shared for i in bundle)
         yield from chain.from_iterable((prompt_ids[i], response_ids[i]) for i in alone)
 
-    def _routing(self, shared: Sequence[Bundle], alone: Bundle, tokens: int, padding: int) -> Routing | None:
-        """Return the routing of a row of `tokens` tokens, padding included. Experts are given where the batch has those
-        of the rollout: for all but the padding, and the last token of each response, whose output nothing reads."""
+    def _response_tokens(self, places: np.ndarray, sequence: np.ndarray, samples: int) -> ResponseTokens:
+        counts = np.bincount(sequence, minlength=samples).tolist()
+        return ResponseTokens(torch.from_numpy(places), self._place(sequence), counts)
+
+    def _routing(self, shared: Sequence[Bundle], alone: Bundle, tokens: int, part: slice) -> Routing | None:
+        """Return the routing of this rank's part of a row of `tokens` tokens, which padding follows. Experts are given
+        where the batch has those of the rollout: for all but the padding, and the last token of each response, whose
+        output nothing reads."""
         if self._routings is None:
             return None
-        experts = self._batch.experts
+        own, experts = min(max(tokens - part.start, 0), part.stop - part.start), self._batch.experts
         if experts is None or not (shared or alone):
-            return self._routings.of_row(tokens - padding)
-        replay = np.full((tokens, *experts[0].shape[1:]), -1, dtype=np.int16)
+            return self._routings.of_row(own, tokens)
+        replay = np.full((self._ranks * (part.stop - part.start), *experts[0].shape[1:]), -1, dtype=np.int16)
         start = 0
         for first, last, sample in self._pieces(shared, alone):
             known = experts[sample][first:last]
             replay[start : start + len(known)] = known
             start += last - first
-        return self._routings.of_row(tokens - padding, torch.from_numpy(replay))
+        return self._routings.of_row(own, tokens, torch.from_numpy(replay[part]))
 
     def _pieces(self, shared: Sequence[Bundle], alone: Bundle) -> Iterator[tuple[int, int, int]]:
         """Yield the row's pieces in order, as in `_tokens`: positions [first, last) of a sample's prompt and

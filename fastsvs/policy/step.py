@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from megatron.core import parallel_state as mpu
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ from fastsvs.kernels import (
 )
 from fastsvs.kernels.token_loss import clamped_log_ratio
 from fastsvs.policy.model import PolicyModel
-from fastsvs.policy.row import Row
+from fastsvs.policy.row import ResponseTokens, Row
 
 Report = dict[str, PartialMetric]
 """Metrics over the tokens of one row, by name."""
@@ -66,27 +67,32 @@ class Objective:
     def __call__(self, model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, Report]:
         """Return the row's part of the objective, and what to report of its tokens: loss, entropy, entropy/<kind>, the
         difference to the engine and the loss's metrics. Raises UserError for a metric of a name that is taken."""
-        if not row.samples:
+        if is_token_level(self.loss):
+            tokens, take, reports = row.own, self._in_one_pass, True
+        else:  # by all ranks of a row alike
+            tokens, take, reports = row.whole, self._by_way_of_logprobs, mpu.get_context_parallel_rank() == 0
+        if not len(tokens):
             return hidden.sum(), {}
-        take = self._in_one_pass if is_token_level(self.loss) else self._by_way_of_logprobs
         objective, logprobs, entropy, metrics = take(model, row, hidden)
+        if not reports:
+            return objective, {}
         own = {"entropy": TokenMetric(entropy)}
         if mismatch := metrics.get("rollout_mismatch"):
             own["rollout_mismatch_max"] = TokenMetric(mismatch.values, Reduction.MAXIMUM)
-            own["rollout_kl"] = TokenMetric(self._rollout_kl(row, logprobs))
+            own["rollout_kl"] = TokenMetric(self._rollout_kl(tokens, logprobs))
         report = {name: PartialMetric.of(metric) for name, metric in joined(own, metrics).items()}
         loss = PartialMetric(objective.detach(), len(entropy), Reduction.SUM)
-        return objective, joined({"loss": loss}, self._entropy_by_kind(row, entropy), report)
+        return objective, joined({"loss": loss}, self._entropy_by_kind(row, tokens, entropy), report)
 
     def _in_one_pass(self, model: PolicyModel, row: Row, hidden: Tensor) -> Evaluated:
         """Evaluate a loss that looks at each token alone, together with its gradient. The head's gradient goes straight
         into Megatron's buffer, where there is one."""
         inputs = TokenInputs(
-            advantages=self._pick(self.batch.advantages, row),
-            weights=self._weights(row),
-            old_logprobs=self._pick_if(self.batch.old_logprobs, row),
-            rollout_logprobs=self._pick(self.batch.rollout_logprobs, row),
-            reference_logprobs=self._pick_if(self.batch.reference_logprobs, row),
+            advantages=self._pick(self.batch.advantages, row.own),
+            weights=self._weights(row, row.own),
+            old_logprobs=self._pick_if(self.batch.old_logprobs, row.own),
+            rollout_logprobs=self._pick(self.batch.rollout_logprobs, row.own),
+            reference_logprobs=self._pick_if(self.batch.reference_logprobs, row.own),
         )
         reductions: dict[str, Reduction] = {}
         result = linear_policy_loss(
@@ -112,7 +118,7 @@ class Objective:
             return loss_settings(self.algorithm)
 
         def loss(logprobs: Tensor, entropy: Tensor, tokens: slice | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            result = self.loss(self._terms(row, logprobs, entropy, tokens), self.algorithm)
+            result = self.loss(self._terms(row, row.own, logprobs, entropy, tokens), self.algorithm)
             metrics = token_metrics(result.metrics, len(logprobs))
             reductions.update({name: metric.reduction for name, metric in metrics.items()})
             return result.loss, {name: metric.values for name, metric in metrics.items()}
@@ -121,54 +127,57 @@ class Objective:
 
     def _by_way_of_logprobs(self, model: PolicyModel, row: Row, hidden: Tensor) -> Evaluated:
         """Evaluate a loss of whole sequences on differentiable log-probs."""
-        logprobs, entropy = token_statistics(model, row, hidden, self.temperature, self.vocabulary)
-        result = self.loss(self._terms(row, logprobs, entropy, slice(None)), self.algorithm)
-        objective = (self._weights(row) * result.loss).sum()
+        statistics = token_statistics(model, row, hidden, self.temperature, self.vocabulary)
+        logprobs, entropy = row.gather(torch.stack(statistics, dim=1)).unbind(1)
+        result = self.loss(self._terms(row, row.whole, logprobs, entropy, slice(None)), self.algorithm)
+        objective = (self._weights(row, row.whole) * result.loss).sum()
         return objective, logprobs.detach(), entropy.detach(), token_metrics(result.metrics, len(logprobs))
 
-    def _rollout_kl(self, row: Row, logprobs: Tensor) -> Tensor:
+    def _rollout_kl(self, tokens: ResponseTokens, logprobs: Tensor) -> Tensor:
         """Return the k3 estimate of KL(engine, policy before the update), [response_tokens]. Where the old log-probs
         are the engine's own, the policy is that before this very update."""
         engines = self.algorithm.old_logprobs == "engine"
-        old = None if engines else self._pick_if(self.batch.old_logprobs, row)
-        log_ratio = clamped_log_ratio(logprobs if old is None else old, self._pick(self.batch.rollout_logprobs, row))
+        old = None if engines else self._pick_if(self.batch.old_logprobs, tokens)
+        log_ratio = clamped_log_ratio(logprobs if old is None else old, self._pick(self.batch.rollout_logprobs, tokens))
         return torch.expm1(log_ratio) - log_ratio
 
-    def _terms(self, row: Row, logprobs: Tensor, entropy: Tensor, tokens: slice | Tensor) -> TokenTerms:
-        """Return what the loss gets for `tokens`, some of the row's response tokens."""
-        old = self._pick_if(self.batch.old_logprobs, row)
-        reference = self._pick_if(self.batch.reference_logprobs, row)
+    def _terms(
+        self, row: Row, tokens: ResponseTokens, logprobs: Tensor, entropy: Tensor, chosen: slice | Tensor
+    ) -> TokenTerms:
+        """Return what the loss gets for the `chosen` ones of some of the row's response tokens."""
+        old = self._pick_if(self.batch.old_logprobs, tokens)
+        reference = self._pick_if(self.batch.reference_logprobs, tokens)
         return TokenTerms(
             logprobs=logprobs,
             entropy=entropy,
-            old_logprobs=logprobs.detach() if old is None else old[tokens],
-            rollout_logprobs=self._pick(self.batch.rollout_logprobs, row)[tokens],
-            reference_logprobs=None if reference is None else reference[tokens],
-            advantages=self._pick(self.batch.advantages, row)[tokens],
-            sequence=row.sequence[tokens],
+            old_logprobs=logprobs.detach() if old is None else old[chosen],
+            rollout_logprobs=self._pick(self.batch.rollout_logprobs, tokens)[chosen],
+            reference_logprobs=None if reference is None else reference[chosen],
+            advantages=self._pick(self.batch.advantages, tokens)[chosen],
+            sequence=tokens.sequence[chosen],
             sequences=len(row.samples),
         )
 
-    def _weights(self, row: Row) -> Tensor:
-        """Return the weights of the row's response tokens in the objective, [response_tokens]."""
-        return self.token_weights[row.samples].to(row.sequence.device)[row.sequence]
+    def _weights(self, row: Row, tokens: ResponseTokens) -> Tensor:
+        """Return the weights of response tokens of the row in the objective, [response_tokens]."""
+        return self.token_weights[row.samples].to(tokens.sequence.device)[tokens.sequence]
 
-    def _pick(self, flat: Tensor, row: Row) -> Tensor:
-        """Return the row's part of a tensor over all response tokens, on the row's device."""
-        return flat[row.places].to(row.sequence.device)
+    def _pick(self, flat: Tensor, tokens: ResponseTokens) -> Tensor:
+        """Return the part of these tokens of a tensor over all response tokens, on the row's device."""
+        return flat[tokens.places].to(tokens.sequence.device)
 
-    def _pick_if(self, flat: Tensor | None, row: Row) -> Tensor | None:
-        return None if flat is None else self._pick(flat, row)
+    def _pick_if(self, flat: Tensor | None, tokens: ResponseTokens) -> Tensor | None:
+        return None if flat is None else self._pick(flat, tokens)
 
-    def _entropy_by_kind(self, row: Row, entropy: Tensor) -> Report:
-        per_sample = entropy.new_zeros(len(row.samples)).index_add(0, row.sequence, entropy)
+    def _entropy_by_kind(self, row: Row, tokens: ResponseTokens, entropy: Tensor) -> Report:
+        per_sample = entropy.new_zeros(len(row.samples)).index_add(0, tokens.sequence, entropy)
         places: dict[str, list[int]] = {}
         for place, sample in enumerate(row.samples):
             places.setdefault(self.batch.kinds[sample], []).append(place)
         return {
             f"entropy/{kind}": PartialMetric(
                 per_sample[chosen].sum(),
-                sum(len(self.batch.response_ids[row.samples[place]]) for place in chosen),
+                sum(tokens.counts[place] for place in chosen),
                 Reduction.MEAN,
             )
             for kind, chosen in places.items()

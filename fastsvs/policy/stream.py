@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastsvs.architecture import Architecture
 from fastsvs.buckets import Bucket, TensorSpec
-from fastsvs.policy.degrees import here
+from fastsvs.policy.degrees import here, replicas
 from fastsvs.policy.mapping import Entry, Parts, entries, hf_parts, hf_shapes
 
 
@@ -75,7 +75,7 @@ def _stage_tensors(tensors: dict[str, Tensor], architecture: Architecture) -> It
 
 def _is_first() -> bool:
     """Check whether this is the first rank of its stage."""
-    return mpu.get_data_parallel_rank() == 0 and mpu.get_tensor_model_parallel_rank() == 0
+    return replicas()[1] == 0 and mpu.get_tensor_model_parallel_rank() == 0
 
 
 def _gather_to_first(entry: Entry, tensors: dict[str, Tensor]) -> list[Tensor]:
@@ -83,7 +83,7 @@ def _gather_to_first(entry: Entry, tensors: dict[str, Tensor]) -> list[Tensor]:
     send, and on those that have the same as others."""
     shard = tensors[entry.name].detach()
     ranks, first = mpu.get_tensor_model_parallel_world_size(), _is_first()
-    if mpu.get_data_parallel_rank() or entry.cut is None or ranks == 1:
+    if replicas()[1] or entry.cut is None or ranks == 1:
         return [shard] if first else []
     shards = [torch.empty_like(shard) for _ in range(ranks)] if first else []
     group = mpu.get_tensor_model_parallel_group()

@@ -155,7 +155,7 @@ def reference_gradients(
 
 def hf_gradients(policy: Policy) -> dict[str, Tensor]:
     """What `accumulate_gradients` left, whole and under Hugging Face names."""
-    groups = [(policy.model.buffers, mpu.get_data_parallel_group())]
+    groups = [(policy.model.buffers, mpu.get_data_parallel_group(with_context_parallel=True))]
     groups.append((policy.model.expert_parallel_buffers, mpu.get_expert_data_parallel_group()))
     for buffers, group in groups:
         for bucket in (bucket for buffer in buffers if group.size() > 1 for bucket in buffer.buckets):

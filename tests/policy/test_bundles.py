@@ -73,10 +73,10 @@ def test_a_row_holds_what_precedes_each_response(sizes_of_groups, seed, multiple
         for place, sample in enumerate(row.samples):
             prompt, response = batch.prompt_ids[sample], batch.response_ids[sample]
             assert contexts[place].tolist() == [*prompt, *response]
-            mine = row.predictors[row.sequence == place]
+            mine = row.predictors[row.own.sequence == place]
             assert row.tokens[mine].tolist() == [*prompt, *response][len(prompt) - 1 : -1]
             assert positions[mine].tolist() == list(range(len(prompt) - 1, len(prompt) + len(response) - 1))
-            assert row.targets[row.sequence == place].tolist() == response.tolist()
+            assert row.targets[row.own.sequence == place].tolist() == response.tolist()
 
 
 def test_without_groups_nothing_changes():

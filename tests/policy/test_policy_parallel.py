@@ -35,6 +35,10 @@ LAYOUTS = {
     },
     "tp2-pp2-sp": {"tensor_parallel": 2, "pipeline_parallel": 2},
     "pp4-recompute": {"pipeline_parallel": 4, "recompute": "full"},
+    "cp2": {"context_parallel": 2},
+    "cp4-recompute": {"context_parallel": 4, "recompute": "all_but_attention"},
+    "cp2-tp2-sp": {"context_parallel": 2, "tensor_parallel": 2},
+    "cp2-pp2": {"context_parallel": 2, "pipeline_parallel": 2},
 }
 MIXTURE_LAYOUTS = {
     "tp2-sp": LAYOUTS["tp2-sp"],
@@ -42,14 +46,19 @@ MIXTURE_LAYOUTS = {
     "ep2-tp2": {"expert_parallel": 2, "tensor_parallel": 2},
     "ep4-tp2-recompute": {"expert_parallel": 4, "tensor_parallel": 2, "recompute": "full"},
     "pp2-ep2": {"expert_parallel": 2, "pipeline_parallel": 2},
+    "cp2-ep2": {"context_parallel": 2, "expert_parallel": 2},
+    "cp2-tp2-ep4": {"context_parallel": 2, "tensor_parallel": 2, "expert_parallel": 4},
 }
 CASES = [("qwen2-tied", layout) for layout in LAYOUTS] + [("qwen3-untied", "tp2-sp"), ("qwen3-untied", "tp2-pp2-sp")]
+CASES += [("qwen3-untied", "cp4-recompute")]
 CASES += [
     ("qwen3-moe", "tp2-sp"),
     ("qwen3-moe", "ep2"),
     ("qwen2-moe-shared", "ep2-tp2"),
     ("mixtral", "ep4-tp2-recompute"),
     ("qwen2-moe-shared", "pp2-ep2"),
+    ("qwen3-moe", "cp2-ep2"),
+    ("mixtral", "cp2-tp2-ep4"),
 ]
 
 
