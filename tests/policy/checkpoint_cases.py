@@ -26,11 +26,13 @@ def build(
     updates: int = 20,
     offload: str = "none",
     expert: int = 1,
+    context: int = 1,
 ) -> Policy:
     config = PolicyConfig(
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,
         expert_parallel=expert,
+        context_parallel=context,
         dtype=dtype,
         tokens_per_micro_batch=256,
         recompute="none",

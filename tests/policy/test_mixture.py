@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from megatron.core import parallel_state as mpu
 from policy_cases import (
     CONFIGS,
     MIXTURES,
@@ -20,6 +21,7 @@ from policy_cases import (
     relative_error,
     save_model,
 )
+from policy_ranks import run_ranks
 from stored_names import stored
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3MoeConfig
@@ -84,6 +86,26 @@ def test_auxiliary_loss_adds_its_gradient(folder: Path) -> None:
         assert relative_error(gradient, expected[name]) < 1e-4, name
 
 
+def with_aux_loss(folder: str, layout: dict[str, int]) -> tuple[float, dict[str, Tensor]]:
+    policy = build(Path(folder), FP32.model_copy(update={"aux_loss_coefficient": COEFFICIENT, **layout}))
+    metrics = policy.accumulate_gradients(make_batch(), policy_loss(PPO), PPO, torch.linspace(1e-3, 5e-3, 12), 0.7)
+    gradients = hf_gradients(policy)
+    mpu.destroy_model_parallel()
+    return metrics["experts/aux_loss"], gradients
+
+
+def shared_out(folder: str) -> list[tuple[float, dict[str, Tensor]]]:
+    return [with_aux_loss(folder, {key: 2}) for key in ("tensor_parallel", "context_parallel")]
+
+
+def test_auxiliary_loss_of_a_row_that_ranks_share_out(folder: Path, tmp_path: Path) -> None:
+    loss, gradients = with_aux_loss(str(folder), {})
+    for found, theirs in run_ranks(shared_out, 2, tmp_path, str(folder))[1]:
+        assert found == pytest.approx(loss, rel=1e-5)
+        for name, gradient in gradients.items():
+            assert relative_error(theirs[name], gradient) < 1e-4, name
+
+
 def test_load_is_that_of_the_router(folder: Path) -> None:
     batch = make_batch()
     policy = build(folder)
@@ -112,6 +134,19 @@ def test_load_is_that_of_the_router(folder: Path) -> None:
         ("mixtral", {"expert_parallel": 2, "pipeline_parallel": 2}, 2, "needs a multiple of 4 processes, there are 2"),
         ("mixtral", {"tensor_parallel": 2, "sequence_parallel": False}, 2, "sequence_parallel=false: with experts"),
         ("mixtral", {"backend": "te", "dtype": "bf16"}, 1, "experts are computed by policy.backend=local alone"),
+        (
+            "qwen2-tied",
+            {"context_parallel": 3},
+            3,
+            "context_parallel=3 does not suit the 4 .*: 1, 2, 4",
+        ),
+        (
+            "qwen2-tied",
+            {"context_parallel": 4, "tensor_parallel": 2},
+            8,
+            "the 2 attention heads and 1 .*: 1, 2",
+        ),
+        ("qwen2-tied", {"context_parallel": 2, "tensor_parallel": 2}, 6, "context_parallel=2 x .* a multiple of 4"),
         ("qwen2-tied", {"expert_parallel": 2}, 2, "expert_parallel=2: the model has no experts, leave the key out"),
         ("qwen2-tied", {"aux_loss_coefficient": 0.1}, 1, "aux_loss_coefficient=0.1: the model has no experts"),
     ],

@@ -151,6 +151,7 @@ def test_layouts_replay_alike_and_the_router_learns(folder: Path, policy: Policy
     gradients = hf_gradients(whole)
     assert all(gradients[f"model.layers.{layer}.mlp.gate.weight"].any() for layer in range(2))
     layouts = [{"expert_parallel": 2}, {"tensor_parallel": 2, "expert_parallel": 2}, {"pipeline_parallel": 2}]
+    layouts += [{"context_parallel": 2}]
     for logprobs, found in run_ranks(in_turn, 2, tmp_path, str(folder), batch, layouts)[0]:
         assert (logprobs - expected).abs().max() < 1e-5
         for name, gradient in gradients.items():

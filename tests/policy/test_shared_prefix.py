@@ -37,6 +37,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2-sp": {"tensor_parallel": 2},
     "pp2": {"pipeline_parallel": 2},
     "tp2-pp2-recompute": {"tensor_parallel": 2, "pipeline_parallel": 2, "recompute": "all_but_attention"},
+    "cp4": {"context_parallel": 4},
+    "cp2-tp2-recompute": {"context_parallel": 2, "tensor_parallel": 2, "recompute": "all_but_attention"},
 }
 
 

@@ -29,6 +29,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "pp2-dp2": {"pipeline_parallel": 2},
     "tp2-pp2": {"tensor_parallel": 2, "pipeline_parallel": 2},
     "pp4": {"pipeline_parallel": 4},
+    "cp2-tp2": {"context_parallel": 2, "tensor_parallel": 2},
 }
 MIXTURE_LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2-ep4": {"tensor_parallel": 2, "expert_parallel": 4},
