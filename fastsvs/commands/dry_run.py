@@ -21,8 +21,9 @@ from fastsvs.plan import (
     GIB,
     Cluster,
     DeviceKind,
-    Row,
+    Layout,
     device_memory,
+    largest_row,
     layout_of,
     snapshot_bytes,
     stage_buffers,
@@ -78,11 +79,13 @@ def describe_model(job: TrainJob | SftJob | SelfJob, hf: PretrainedConfig, proce
     """Describe the model's size and layout, and the memory that each of the training `processes` needs (None: as many
     as the layout takes). Raises UserError where the trainer would not know the model's tensors."""
     architecture, policy = read_architecture(hf), job.policy
+    device: DeviceKind = "cuda" if torch.cuda.is_available() or policy.dtype == "bf16" else "cpu"
+    layout = layout_of(policy, processes, device)
     check_tensors(hf, architecture)
     return [
         f"{job.model.path}: {hf.model_type}, {total_parameters(architecture) / 1e6:,.1f} M parameters, "
-        f"TP {policy.tensor_parallel} x PP {policy.pipeline_parallel}",
-        *_memory_facts(architecture, policy, processes),
+        f"{layout.degrees}",
+        *_memory_facts(architecture, policy, layout, processes),
         _disk_fact(job, architecture),
     ]
 
@@ -106,19 +109,17 @@ def _report(facts: Sequence[str], job: TrainJob | SftJob | SelfJob | EvalJob) ->
     return "\n".join([*(f"# {fact}" for fact in facts), config.dump(job)])
 
 
-def _memory_facts(architecture: Architecture, policy: PolicyConfig, processes: int | None) -> list[str]:
+def _memory_facts(architecture: Architecture, policy: PolicyConfig, layout: Layout, processes: int | None) -> list[str]:
     """Return the memory of the rank that takes the most, as `fastsvs plan` counts it."""
-    device: DeviceKind = "cuda" if torch.cuda.is_available() or policy.dtype == "bf16" else "cpu"
-    layout = layout_of(policy, processes, device)
-    tokens = policy.tokens_per_micro_batch
-    ranks = device_memory(architecture, policy, layout, Row(tokens, tokens), layout.pipeline)
+    row = largest_row(policy, layout)
+    ranks = device_memory(architecture, policy, layout, row, layout.pipeline)
     rank = max(ranks, key=lambda rank: total(rank.learning))
     buffers = stage_buffers(architecture, layout, rank.stage)
     parts = {
         "weights": buffers.weights,
         "gradients": buffers.gradients,
         "optimizer": buffers.state,
-        f"activations of {tokens} tokens": total(rank.update),
+        f"activations of {row.tokens} tokens": total(rank.update),
         "CUDA and fragments": total(rank.runtime),
     }
     shown = " + ".join(f"{size / GIB:.2f} {name}" for name, size in parts.items() if size)

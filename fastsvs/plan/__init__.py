@@ -1,7 +1,7 @@
 """Needs and duration of a job, from its configuration, the model's config.json and a description of the
 machines: pure functions over dataclasses, whose amounts say what they rest on."""
 
-from fastsvs.plan.activations import Row, activations
+from fastsvs.plan.activations import Row, activations, largest_row
 from fastsvs.plan.buffers import checkpoint_bytes, snapshot_bytes, stage_buffers, total_parameters
 from fastsvs.plan.hardware import Hardware, known_hardware, name_of_device, read_hardware
 from fastsvs.plan.hosts import CHECK_SECONDS
@@ -60,6 +60,7 @@ __all__ = [
     "every_layout",
     "figures",
     "known_hardware",
+    "largest_row",
     "layout_of",
     "memory_findings",
     "name_of_device",

@@ -7,6 +7,7 @@ layers); tests hold them to what autograd's hooks see on a CPU.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
@@ -18,12 +19,18 @@ FP32, INDEX = 4, 8
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One micro-batch."""
+    """A rank's tokens of one micro-batch."""
 
     tokens: int
     predicted: int
     """Number of its tokens that are targets of the head."""
     shares_prompts: bool = False
+
+
+def largest_row(policy: PolicyConfig, layout: Layout, *, shares_prompts: bool = False) -> Row:
+    """Return a rank's share of the largest micro-batch, with all of it taken as targets."""
+    tokens = ceil(policy.tokens_per_micro_batch / layout.context)
+    return Row(tokens, tokens, shares_prompts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +86,20 @@ def layer_bytes(architecture: Architecture, layout: Layout, shares_prompts: bool
     a, width = architecture, layout.width
     norms = 2 * (a.hidden * width + FP32) / layout.sequence
     inputs = 2 * a.hidden * width / layout.sequence
-    projected = (a.heads + 2 * a.groups) * a.head_dim * width / layout.tensor  # values are a view of it
-    rotated = (a.heads + a.groups) * a.head_dim * width / layout.tensor
     gated = (3 * a.active_ffn + _dispatched(a)) * width / layout.tensor
     output = _attention_output(a, layout, shares_prompts)
-    return norms + inputs + projected + rotated + output + gated + _head_norms(a, layout)
+    return norms + inputs + _attention_inputs(a, layout) + output + gated + _head_norms(a, layout)
+
+
+def _attention_inputs(a: Architecture, layout: Layout) -> float:
+    """Return the bytes of what was projected and of queries, keys and values, for each token. Context-parallel ranks
+    change from tokens to heads in between, of which each needs one of keys and values."""
+    projected = a.heads + 2 * a.groups
+    if layout.context == 1:
+        held = projected + a.heads + a.groups  # values are a view of what was projected
+    else:
+        held = a.heads + 2 * max(a.groups, layout.tensor * layout.context) + (projected if a.qk_norm else 0)
+    return held * a.head_dim * layout.width / layout.tensor
 
 
 def _dispatched(a: Architecture) -> int:
@@ -113,9 +129,10 @@ def statistics_bytes(architecture: Architecture, layout: Layout, rows: int) -> f
 
 
 def _attention_output(a: Architecture, layout: Layout, shares_prompts: bool) -> float:
-    """Return the bytes of attention's output and log-sum-exps for each token. On a CPU rows without shared prompts are
-    put together from parts, which are kept too."""
-    twice = layout.device == "cpu" and not shares_prompts
+    """Return the bytes of attention's output and log-sum-exps for each token. What follows on attention keeps another
+    output where context-parallel ranks change from heads to tokens in between, and on a CPU, where rows without shared
+    prompts are put together from parts."""
+    twice = layout.context > 1 or (layout.device == "cpu" and not shares_prompts)
     return a.heads * (a.head_dim * layout.width * (1 + twice) + FP32) / layout.tensor
 
 

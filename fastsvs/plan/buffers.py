@@ -43,8 +43,8 @@ def stage_buffers(architecture: Architecture, layout: Layout, stage: int) -> Buf
     sizes = {name: prod(shape) for name, shape in shapes.items()}
     experts = {name: size for name, size in sizes.items() if ".experts." in name}
     dense = {name: size for name, size in sizes.items() if name not in experts}
-    padded, owned = _padded(dense, architecture, layout.data)
-    more, own = _padded(experts, architecture, layout.tensor * layout.data // layout.expert) if experts else (0, 0)
+    padded, owned = _padded(dense, architecture, layout.replicas)
+    more, own = _padded(experts, architecture, layout.tensor * layout.replicas // layout.expert) if experts else (0, 0)
     return Buffers(
         parameters=sum(sizes.values()),
         weights=(padded + more) * layout.width,

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import TrainJob
-from fastsvs.plan.activations import Row
+from fastsvs.plan.activations import largest_row
 from fastsvs.plan.engine import EngineMemory, local_memory, server_memory
 from fastsvs.plan.layout import Cluster, DeviceKind, Layout, layout_of
 from fastsvs.plan.ledger import Line, total
@@ -61,13 +61,12 @@ def plan_memory(
     """Return the memory that a job takes. The layout must suit the model and the cluster, as `check_layout` says."""
     trainers = cluster.trainers(job.rollout)
     layout = layout_of(job.policy, trainers, device.kind)
-    tokens = job.policy.tokens_per_micro_batch
     shares = device.kind == "cpu" and job.policy.shared_prefix is not False
     ranks = device_memory(
         architecture,
         job.policy,
         layout,
-        Row(tokens, tokens, shares_prompts=shares),
+        largest_row(job.policy, layout, shares_prompts=shares),
         micro_batches=layout.pipeline,
         publish=lambda stage: publish_lines(architecture, job, layout, stage),
         frozen=1 if job.algorithm.kl_coefficient else 0,

@@ -68,15 +68,28 @@ class Layout:
     device: DeviceKind
     expert: int = 1
     """Number of ranks that share out the experts, of those of a stage."""
+    context: int = 1
+    """Number of ranks that share out the tokens of a row."""
 
     @property
     def ranks(self) -> int:
-        return self.tensor * self.pipeline * self.data
+        return self.tensor * self.pipeline * self.replicas
+
+    @property
+    def replicas(self) -> int:
+        """Return the number of ranks with the same part of every dense parameter."""
+        return self.context * self.data
 
     @property
     def sequence(self) -> int:
         """Return the number of parts of an activation between layers."""
         return self.tensor if self.shards_sequence else 1
+
+    @property
+    def degrees(self) -> str:
+        """Return the degrees of parallelism beside data parallelism, as text."""
+        context = f"CP {self.context} x " if self.context > 1 else ""
+        return f"TP {self.tensor} x {context}PP {self.pipeline}"
 
     def layers(self, architecture: Architecture) -> int:
         """Return the number of layers of a stage."""
@@ -86,7 +99,7 @@ class Layout:
 def layout_of(policy: PolicyConfig, processes: int | None, device: DeviceKind) -> Layout:
     """Return the layout of a policy on `processes` training processes (None: on the fewest that hold it). The number
     must suit the policy, as `check_layout` says."""
-    model_parallel = policy.tensor_parallel * policy.pipeline_parallel
+    model_parallel = policy.tensor_parallel * policy.context_parallel * policy.pipeline_parallel
     return Layout(
         tensor=policy.tensor_parallel,
         pipeline=policy.pipeline_parallel,
@@ -95,4 +108,5 @@ def layout_of(policy: PolicyConfig, processes: int | None, device: DeviceKind) -
         width=BYTES[policy.dtype],
         device=device,
         expert=policy.expert_parallel,
+        context=policy.context_parallel,
     )

@@ -45,11 +45,11 @@ class Machine:
 
 
 def data_span(layout: Layout) -> int:
-    """Return among how many successive ranks a data parallel group lies. Megatron numbers ranks over tensor, data and
-    pipeline parallelism, in this order."""
-    return layout.tensor * layout.data if layout.data > 1 else 1
+    """Return among how many successive ranks a data parallel group lies. Megatron numbers ranks over tensor, context,
+    data and pipeline parallelism, in this order."""
+    return layout.tensor * layout.replicas if layout.replicas > 1 else 1
 
 
 def stage_span(layout: Layout) -> int:
     """Return among how many successive ranks two neighbours of a pipeline lie."""
-    return 2 * layout.tensor * layout.data if layout.pipeline > 1 else 1
+    return 2 * layout.tensor * layout.replicas if layout.pipeline > 1 else 1

@@ -51,8 +51,8 @@ def memory_findings(job: TrainJob, plan: MemoryPlan, host: float | None = None) 
     """Return what does not fit: devices, the engine's cache, and where it is known the `host` memory of a node, in
     bytes. The room for checkpoints is checked by the run itself, which knows those that are there."""
     cures = {
-        "update": "more policy.tensor_parallel or pipeline_parallel, more nodes, policy.recompute=full, or fewer "
-        "policy.tokens_per_micro_batch",
+        "update": "more policy.tensor_parallel, context_parallel or pipeline_parallel, more nodes, "
+        "policy.recompute=full, or fewer policy.tokens_per_micro_batch",
         "publish": "a smaller sync.bucket_bytes, or more policy.tensor_parallel",
         "rollout": "a smaller gpu-memory-utilization in rollout.server.arguments, or policy.offload=optimizer",
         "serving": "more rollout.server.tensor_parallel, or a smaller gpu-memory-utilization",

@@ -36,7 +36,7 @@ def show(plan: JobPlan, better: Sequence[Proposal], compared: Sequence[Compared]
     """Return the plan as text. `better` are other layouts, the fastest first."""
     layout, notes = plan.memory.layout, Notes()
     parts = [
-        f"layout: TP {layout.tensor} x PP {layout.pipeline} x DP {layout.data}",
+        f"layout: {layout.degrees} x DP {layout.data}",
         *_experts(plan),
         *_memory(plan, notes),
         *_time(plan, notes),
@@ -74,6 +74,7 @@ def as_json(plan: JobPlan, better: Sequence[Proposal], compared: Sequence[Compar
             "pipeline": memory.layout.pipeline,
             "data": memory.layout.data,
             "expert": memory.layout.expert,
+            "context": memory.layout.context,
         },
         "parameters": {"total": plan.parameters, "active": plan.active_parameters},
         "capacity": memory.capacity,

@@ -35,13 +35,17 @@ HAND_COUNTED = assumed("bytes counted by hand, at the rate of a copy")
 
 @dataclass(frozen=True, slots=True)
 class RowWork:
-    """The contents of a packed row."""
+    """The contents of a packed row, or a rank's share of them."""
 
-    tokens: int
-    predicted: int
+    tokens: float
+    predicted: float
     squares: float
     """Sum of the squares of its sequences' lengths."""
-    sequences: int
+    sequences: float
+
+    def share(self, ranks: int) -> RowWork:
+        """Return the share of one of several ranks, with responses taken as even over the row."""
+        return RowWork(self.tokens / ranks, self.predicted / ranks, self.squares / ranks, self.sequences / ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,13 @@ class Pass:
     messages: float
     """Gathered or scattered activations of each layer."""
     head: float
+    exchanges: float
+    """Changes of attention from tokens to heads and back."""
     ways: int
     """Number of messages between stages for each row: activations, and gradients."""
 
 
-FORWARD = Pass(products=1, attention=1, elementwise=1, messages=4, head=1, ways=1)
+FORWARD = Pass(products=1, attention=1, elementwise=1, messages=4, head=1, exchanges=1, ways=1)
 
 
 @lru_cache(maxsize=256)
@@ -104,6 +110,7 @@ def update_pass(policy: PolicyConfig, layers: int) -> Pass:
         elementwise=3 + again,
         messages=10 + 4 * again,
         head=3,
+        exchanges=2 + again,
         ways=2,
     )
 
@@ -125,6 +132,7 @@ def pass_lines(
     architecture: Architecture, layout: Layout, machine: Machine, rows: Sequence[Sequence[RowWork]], kind: Pass
 ) -> list[Line]:
     """Return the seconds of a pass over the rows of the busiest data-parallel rank, by what they are spent on."""
+    rows = [[row.share(layout.context) for row in rank] for rank in rows]
     taken = [np.array([_seconds(architecture, layout, machine, row, kind) for row in rank]) for rank in rows]
     busiest, parts = max(zip(rows, taken, strict=True), key=lambda pair: pair[1].sum())
     sums = parts.sum(0).tolist()
@@ -136,6 +144,7 @@ def pass_lines(
         Line("attention", sums[1], attention.basis),
         Line("element-wise", sums[2], calibrated(TRAINER_RESULTS)),
         _tensor_messages(architecture, layout, machine, busiest, kind),
+        _context_messages(architecture, layout, machine, busiest, kind),
         _stage_messages(architecture, layout, machine, busiest, kind),
         _expert_messages(architecture, layout, machine, busiest, kind),
         Line("head", sums[3], hardware.gemm.basis),
@@ -156,9 +165,9 @@ def optimizer_lines(architecture: Architecture, layout: Layout, machine: Machine
     share = buffers.owned * FP32
     moved = 2 * buffers.state + 3 * share + 2 * buffers.gradients  # read and written; gradients zeroed and their norm
     lines = [
-        machine.message("gradients to their owners", "reduce-scatter", buffers.gradients, layout.data, span),
+        machine.message("gradients to their owners", "reduce-scatter", buffers.gradients, layout.replicas, span),
         Line("optimizer", moved / machine.hardware.hbm.value, HAND_COUNTED),
-        machine.message("new weights to all ranks", "all-gather", buffers.weights, layout.data, span),
+        machine.message("new weights to all ranks", "all-gather", buffers.weights, layout.replicas, span),
     ]
     return [line for line in lines if line.amount]
 
@@ -176,6 +185,16 @@ def _tensor_messages(a: Architecture, layout: Layout, machine: Machine, rows: Se
     each = kind.messages if layout.shards_sequence else kind.messages / 2
     count = each * layout.layers(a) * len(rows)
     return machine.message("tensor parallel messages", operation, mean, layout.tensor, layout.tensor, count)
+
+
+def _context_messages(a: Architecture, layout: Layout, machine: Machine, rows: Sequence[RowWork], kind: Pass) -> Line:
+    """Return what queries, keys, values and outputs take between the ranks that share out a row. An all-to-all sends as
+    much as an all-gather of what it moves."""
+    groups = max(a.groups, layout.tensor * layout.context)
+    each = 2 * (a.heads + groups) * a.head_dim * layout.width / layout.tensor
+    mean = sum(row.tokens for row in rows) / len(rows) * each
+    count, span = kind.exchanges * layout.layers(a) * len(rows), layout.tensor * layout.context
+    return machine.message("context parallel messages", "all-gather", mean, layout.context, span, count)
 
 
 def _stage_messages(a: Architecture, layout: Layout, machine: Machine, rows: Sequence[RowWork], kind: Pass) -> Line:

@@ -101,6 +101,7 @@ def neighbours(job: TrainJob) -> Iterator[dict[str, Any]]:
     for key, value in (
         ("policy.tensor_parallel", job.policy.tensor_parallel),
         ("policy.pipeline_parallel", job.policy.pipeline_parallel),
+        ("policy.context_parallel", job.policy.context_parallel),
         ("rollout.server.tensor_parallel", job.rollout.server.tensor_parallel),
     ):
         if key.startswith("policy") or job.rollout.engine != "local":

@@ -31,6 +31,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "pp2": {"pipeline_parallel": 2},
     "tp2-pp2": {"tensor_parallel": 2, "pipeline_parallel": 2},
     "pp4": {"pipeline_parallel": 4},
+    "cp2": {"context_parallel": 2},
+    "cp2-tp2": {"context_parallel": 2, "tensor_parallel": 2},
 }
 MODELS = ("qwen2-tied", "qwen3-untied", "llama3-tied-mha")
 CASES = [("qwen2-tied", layout, "bf16") for layout in LAYOUTS] + [
