@@ -123,9 +123,9 @@ def test_export_loads_in_transformers_and_differs_from_the_base(finished: Path, 
     assert all(changed)
 
 
-@pytest.mark.parametrize("other", ["pipeline_parallel", "context_parallel"])
+@pytest.mark.parametrize("other", ["tensor_parallel", "context_parallel"])
 def test_four_processes_learn_what_one_does(finished: Path, fastsvs, tmp_path: Path, other: str) -> None:
-    layout = ["policy.tensor_parallel=2", f"policy.{other}=2"]
+    layout = ["policy.pipeline_parallel=2", f"policy.{other}=2"]
     result = fastsvs(
         "train", "configs/tiny_svs.yaml", *SMALL, *layout, "run.steps=1", f"run.dir={tmp_path}/four", processes=4
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 from bench.plan import published
@@ -19,6 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "plan.md"
 RESULTS = Path(__file__).parents[1] / "results" / "plan-amd-epyc-2-cores-2026-11-27.json"
 PICTURES = {"memory": "plan-memory.png", "time": "plan-time.png"}
 SHOWN = ("qwen2.5_3b_svs", "llama3.1_8b_svs", "qwen2.5_32b_svs", "qwen2.5_32b_svs_colocated")
+LONG = "qwen3_8b_32k_svs"
 MARKED = re.compile(r"<!-- python -m bench\.plan\.page: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 SOURCES = re.compile(r"\n\n\[1\] .*", re.DOTALL)
 
@@ -35,6 +37,7 @@ def main() -> None:
 def document(page: str) -> str:
     """Return the page with all that stands between marks made anew."""
     parts = {"example": example, "shipped": shipped_table, "errors": error_table, "published": published_table}
+    parts["long"] = long_table
     begin, end = "<!-- python -m bench.plan.page: {} -->", "<!-- end -->"
     return MARKED.sub(lambda found: f"{begin.format(found[1])}\n{parts[found[1]]()}\n{end}", page)
 
@@ -64,6 +67,20 @@ def shipped_table() -> str:
     heads = ["configuration", "machines", "update", "rollout or server", "host of a node", "disk"]
     heads += ["a step", "the run", "largest", "nearest better change"]
     return "\n" + table(heads, [_row(shipped(name)) for name in SHOWN]) + "\n"
+
+
+def long_table() -> str:
+    """Return what long rows take with and without context parallelism."""
+    one, rows = shipped(LONG), []
+    for tokens, context in product((32_768, 65_536, 131_072), (1, 2, 4)):
+        changes = {"policy.context_parallel": context, "policy.tokens_per_micro_batch": tokens}
+        changes["rollout.max_response_tokens"] = tokens - one.job.data.max_prompt_tokens
+        plan = one.plan(**changes)
+        update, capacity = total(plan.memory.moments["update"]) / GIB, plan.memory.capacity / GIB
+        seconds = f"{total(plan.time.phases['update']):,.0f} s"
+        degrees = f"{plan.memory.layout.degrees} x DP {plan.memory.layout.data}"
+        rows.append([f"{tokens:,}", degrees, f"{update:.1f} GiB", seconds if update <= capacity else "does not fit"])
+    return "\n" + table(["tokens of a row", "layout", "a GPU in an update", "all updates of a step"], rows) + "\n"
 
 
 def error_table() -> str:
@@ -141,8 +158,7 @@ def _row(one: Shipped) -> list[str]:
 
 def _where(one: Shipped) -> str:
     layout = one.plan().memory.layout
-    policy = f"TP {layout.tensor} x PP {layout.pipeline} x DP {layout.data}"
-    return f"{one.cluster.nodes} x {one.cluster.gpus} H100, {policy}"
+    return f"{one.cluster.nodes} x {one.cluster.gpus} H100, {layout.degrees} x DP {layout.data}"
 
 
 def _amount(value: float, unit: str) -> str:

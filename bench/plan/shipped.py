@@ -14,7 +14,7 @@ from transformers import AutoConfig
 
 from fastsvs.architecture import Architecture, read_architecture
 from fastsvs.config import TrainJob, load
-from fastsvs.plan import Cluster, JobPlan, Machines, assumed_step, plan_job, read_hardware
+from fastsvs.plan import Cluster, JobPlan, Machines, assumed_step, changed, plan_job, read_hardware
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QWEN25 = {
@@ -32,6 +32,21 @@ QWEN25 = {
     "sliding_window": 32768,
     "torch_dtype": "bfloat16",
     "use_sliding_window": False,
+}
+QWEN3 = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "attention_bias": False,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "max_position_embeddings": 40960,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_sliding_window": False,
+    "vocab_size": 151936,
 }
 MODELS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen2.5-3B-Instruct": QWEN25
@@ -83,25 +98,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "vocab_size": 152064,
     },
-    "Qwen/Qwen3-32B": {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
-        "attention_bias": False,
-        "head_dim": 128,
-        "hidden_act": "silu",
-        "hidden_size": 5120,
-        "intermediate_size": 25600,
-        "max_position_embeddings": 40960,
-        "num_attention_heads": 64,
-        "num_hidden_layers": 64,
-        "num_key_value_heads": 8,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1000000.0,
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        "use_sliding_window": False,
-        "vocab_size": 151936,
-    },
+    "Qwen/Qwen3-8B": QWEN3
+    | {"hidden_size": 4096, "intermediate_size": 12288, "num_attention_heads": 32, "num_hidden_layers": 36},
+    "Qwen/Qwen3-32B": QWEN3
+    | {"hidden_size": 5120, "intermediate_size": 25600, "num_attention_heads": 64, "num_hidden_layers": 64},
     "meta-llama/Llama-3.1-8B-Instruct": {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -151,9 +151,9 @@ class Shipped:
         return load(TrainJob, self.path)
 
     @cache  # noqa: B019
-    def plan(self) -> JobPlan:
-        """Return the plan of the job under the assumed lengths."""
-        job = self.job
+    def plan(self, **changes: Any) -> JobPlan:
+        """Return the plan of the job with other values of some keys, under the assumed lengths."""
+        job = changed(self.job, changes)
         machines = Machines(self.cluster, read_hardware("h100"))
         return plan_job(architecture_of(job.model.path), job, machines, assumed_step(job))
 
