@@ -28,7 +28,7 @@ ATTENTION = [
     "flash-attn-4>=4.0.0b36,<5",  # FlashAttention for Hopper and Blackwell
 ]
 VLLM = [
-    "vllm>=0.32,<0.33",  # rollout servers on GPUs; on a CPU: requirements/vllm-cpu.txt
+    "vllm>=0.32,<0.34",  # rollout servers on GPUs; on a CPU: requirements/vllm-cpu.txt
 ]
 LOGGERS = {
     "tensorboard": ["tensorboard>=2.20,<3"],

@@ -1,10 +1,12 @@
 """`python docs/terminal.py`: record the demo in terminals of 80, 120 and 200 columns, as docs/terminal-COLUMNS.svg.
 
-It needs tmux, in which the demo runs as in anybody's terminal. A picture is taken in the middle of a step.
+It needs tmux, in which the demo runs as in anybody's terminal. A picture is taken in the middle of a step. It ends with
+the digest of what draws it, so that a test can say when it is stale.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from rich.console import Console
 from rich.text import Text
 
 DOCS = Path(__file__).parent
+DRAWN_BY = (DOCS.parent / "fastsvs" / "telemetry" / "progress.py", Path(__file__))
+"""Files whose change makes the pictures stale."""
 COLUMNS = (80, 120, 200)
 LINES = 24
 TAKEN = re.compile(r"step 6/\d+ .*\n(?s:.*)update \d")
@@ -53,7 +57,12 @@ def drawn(shown: str, columns: int) -> str:
     console = Console(record=True, width=columns, file=StringIO(), legacy_windows=False)
     console.print(Text.from_ansi(shown.rstrip()), soft_wrap=True)
     svg = console.export_svg(title=f"fastsvs demo, {columns} columns", unique_id=f"terminal-{columns}")
-    return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL) + f"<!-- {digest()} -->\n"
+
+
+def digest() -> str:
+    """Return the digest of what draws the pictures."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in DRAWN_BY)).hexdigest()
 
 
 def tmux(*arguments: str) -> str:

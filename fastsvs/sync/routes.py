@@ -1,4 +1,4 @@
-"""vLLM 0.32's HTTP routes for weights, and nothing else: the one place that knows them.
+"""vLLM's HTTP routes for weights (0.32 and 0.33), and nothing else: the one place that knows them.
 
 They exist with VLLM_SERVER_DEV_MODE=1 alone. vLLM asks for no key there, which is why `fastsvs.vllm_guard` does. Every
 call has a time limit; proxies of the environment are not asked.

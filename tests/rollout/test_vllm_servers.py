@@ -271,7 +271,10 @@ def test_servers_that_somebody_else_runs(engine: VllmEngine, prompts: list[tuple
 ROUTES = """
 import json, sys
 from vllm.entrypoints.launchers.app import build_app
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
+try:
+    from vllm.entrypoints.common.cli_args import make_arg_parser
+except ImportError:  # vLLM 0.32
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", sys.argv[1], "--tokens-only"])
 routes = build_app(arguments, ("generate",)).routes
