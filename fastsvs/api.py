@@ -13,7 +13,6 @@ every process makes the same calls. What is wrong outside the program raises `fa
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from fastsvs import config, startup
 from fastsvs.errors import UserError
 from fastsvs.files import read_jsonl, write_jsonl
 from fastsvs.stored_run import StoredRun, open_run
+from fastsvs.variables import whole_number
 
 if TYPE_CHECKING:
     from fastsvs.policy import Policy
@@ -148,7 +148,7 @@ def evaluate(
     folder, and a repeated call goes on where it stopped. Raises UserError for what cannot be read or evaluated, and
     without `output` under torchrun, whose processes need one folder.
     """
-    if output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if output is None and whole_number("WORLD_SIZE", 1, least=1) > 1:
         raise UserError("evaluate: name an `output` folder that all processes of torchrun see")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(output if output is not None else f"{scratch}/evaluation")

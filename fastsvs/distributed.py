@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from fastsvs import network
 from fastsvs.errors import UserError
+from fastsvs.variables import whole_number
 
 T = TypeVar("T")
 AGENT_SECONDS = 10.0
@@ -33,13 +34,13 @@ def initialize(timeout_seconds: float = 1800.0, trainers: int | None = None) -> 
     if dist.is_initialized():
         return
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(whole_number("LOCAL_RANK", 0))
     choose_network()
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         timeout=timedelta(seconds=timeout_seconds),
         store=dist.PrefixStore("trainers", store()),
-        rank=int(os.environ.get("RANK", "0")),
+        rank=whole_number("RANK", 0),
         world_size=trainers or launched_world_size() or 1,
     )
 
@@ -82,7 +83,7 @@ def store() -> dist.Store:
     if launched_world_size() is None:
         return dist.HashStore()
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        _check_agent(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        _check_agent(os.environ["MASTER_ADDR"], whole_number("MASTER_PORT", 0))
     shared, _rank, _world_size = next(dist.rendezvous("env://", timeout=timedelta(minutes=30)))
     return shared
 
@@ -125,7 +126,7 @@ def world_size() -> int:
 
 def launched_world_size() -> int | None:
     """Return the number of processes that torchrun started, even before they have joined; None for a plain start."""
-    return int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None
+    return whole_number("WORLD_SIZE", 1, least=1) if "WORLD_SIZE" in os.environ else None
 
 
 def is_main() -> bool:

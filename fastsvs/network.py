@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from fastsvs.variables import whole_number
+
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 SIOCGIFCONF = 0x8912
 """Number of the request for the IPv4 addresses of all interfaces (Linux)."""
@@ -54,13 +56,13 @@ class Place:
 
 
 def read_place(environment: Mapping[str, str]) -> Place | None:
-    """Return the place of this process, or None where one node does all or torchrun did not start the job."""
-    try:
-        world, local, node, rank = (
-            int(environment[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK")
-        )
-    except KeyError:
+    """Return the place of this process, or None where one node does all or torchrun did not start the job. Raises
+    UserError for a variable of torchrun's that is no number."""
+    sizes, places = ("WORLD_SIZE", "LOCAL_WORLD_SIZE"), ("GROUP_RANK", "LOCAL_RANK")
+    if not environment.keys() >= {*sizes, *places}:
         return None
+    world, local = (whole_number(name, 1, least=1, environment=environment) for name in sizes)
+    node, rank = (whole_number(name, 0, environment=environment) for name in places)
     return Place(node, world // local, rank == 0, environment["MASTER_ADDR"]) if world > local else None
 
 

@@ -22,6 +22,7 @@ from fastsvs import distributed
 from fastsvs.commands.doctor import Finding, report
 from fastsvs.files import check_folder
 from fastsvs.speeds import Operation, Scope, Speed, write_speeds
+from fastsvs.variables import whole_number
 
 PACKAGES = ("fastsvs", "torch", "megatron-core", "transformers", "vllm")
 LARGEST_SKEW = 1.0
@@ -217,4 +218,4 @@ def installed(package: str) -> str | None:
 
 
 def local_world() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return whole_number("LOCAL_WORLD_SIZE", 1, least=1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import RolloutConfig
+from fastsvs.errors import UserError
 from fastsvs.plan.buffers import total_parameters
 from fastsvs.plan.layout import Layout
 from fastsvs.plan.ledger import GIB, Line, assumed, total
@@ -45,8 +46,7 @@ def server_memory(
     whatever the model, and the cache gets what the model leaves; on a CPU the cache has a size of its own."""
     tensor = rollout.server.tensor_parallel
     on_cpu = layout.device == "cpu"
-    given = rollout.server.arguments.get("gpu-memory-utilization")
-    share = device_bytes * float(given or UTILIZATION)
+    share = device_bytes * utilization(rollout)
     weights = total_parameters(architecture) * layout.width / tensor
     graphs = 0 if on_cpu or rollout.server.arguments.get("enforce-eager") else GRAPH_BYTES
     a_token = 2 * architecture.layers * max(1, architecture.groups // tensor) * architecture.head_dim * layout.width
@@ -59,6 +59,18 @@ def server_memory(
     ]
     asleep = [Line("server, asleep", ASLEEP_BYTES, assumed("3 GiB of context, graphs and NCCL"))]
     return EngineMemory(lines, max(0.0, cache / a_token), rollout.max_sequences * mean_context, asleep)
+
+
+def utilization(rollout: RolloutConfig) -> float:
+    """Return the share of a GPU's memory that a server takes. Raises UserError where the configuration names none."""
+    given = rollout.server.arguments.get("gpu-memory-utilization", UTILIZATION)
+    try:
+        share = float(given)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise UserError(f"rollout.server.arguments: gpu-memory-utilization={given} must be a number above 0, at most 1")
+    return share
 
 
 def local_memory(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fastsvs.config import RolloutConfig
 from fastsvs.distributed import launched_world_size
 from fastsvs.errors import UserError
+from fastsvs.variables import whole_number
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -50,7 +51,7 @@ def read_nodes(rollout: RolloutConfig) -> Nodes:
     """Read the nodes of the job that torchrun started (a plain start is one node with one process). Raises UserError
     when it has too few nodes for the placement, or nodes of unequal size."""
     check_dedicated(rollout)
-    world, local = launched_world_size() or 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    world, local = launched_world_size() or 1, whole_number("LOCAL_WORLD_SIZE", 1, least=1)
     serving = rollout.nodes if rollout.placement == "dedicated" else 0
     if world % local:
         raise UserError(f"every node must have the same --nproc-per-node: {world} processes, {local} on this node")
@@ -66,5 +67,5 @@ def read_nodes(rollout: RolloutConfig) -> Nodes:
             f"rollout.server.host: {rollout.server.host} cannot be reached from the job's other nodes: set it to auto, "
             "or to the address of a private interface"
         )
-    own, leads = int(os.environ.get("GROUP_RANK", "0")), os.environ.get("LOCAL_RANK", "0") == "0"
+    own, leads = whole_number("GROUP_RANK", 0), os.environ.get("LOCAL_RANK", "0") == "0"
     return Nodes(count, own, local, serving, leads)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastsvs.config import VerifierConfig
+from fastsvs.variables import whole_number
 from fastsvs.workers import Attempt
 
 FEWEST_WORKERS, MOST_WORKERS = 2, 16
@@ -34,5 +35,5 @@ def workers_of_machine() -> int:
     """Return half of this rank's share of the cores of its node, between FEWEST_WORKERS and MOST_WORKERS. The other
     cores are the engine's and the trainer's."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    ranks = whole_number("LOCAL_WORLD_SIZE", 1, least=1)
     return min(max(cores // ranks // 2, FEWEST_WORKERS), MOST_WORKERS)

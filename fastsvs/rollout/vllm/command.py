@@ -14,6 +14,7 @@ from fastsvs.accelerator import TRAINER_VARIABLES
 from fastsvs.errors import UserError
 from fastsvs.network import local_address
 from fastsvs.sync import SERVER_ENVIRONMENT
+from fastsvs.variables import whole_number
 from fastsvs.vllm_guard import KEY_VARIABLE
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -116,10 +117,11 @@ def environment(launch: Launch, index: int, inherited: Mapping[str, str], folder
     return defaults | kept | own
 
 
-def cpu_cache_gib(inherited: Mapping[str, str]) -> float:
-    """Return the size of the cache that a server on a CPU gets in this environment, in GiB."""
+def cpu_cache_gib(inherited: Mapping[str, str]) -> int:
+    """Return the size of the cache that a server on a CPU gets in this environment, in GiB. Raises UserError where the
+    environment names none that vLLM takes."""
     [(name, default)] = CPU_CACHE.items()
-    return float(inherited.get(name, default))
+    return whole_number(name, int(default), least=1, environment=inherited)
 
 
 def bound_cores(cores: Sequence[int], index: int, servers: int, tensor_parallel: int) -> str:

@@ -17,7 +17,7 @@ from fastsvs.errors import UserError
 from fastsvs.open_files import check_connections
 from fastsvs.rollout.nodes import Nodes, read_nodes
 from fastsvs.rollout.registry import ENGINES, EngineSpec
-from fastsvs.rollout.vllm.command import Launch, private_address
+from fastsvs.rollout.vllm.command import Launch, cpu_cache_gib, private_address
 from fastsvs.rollout.vllm.key import key_from, own_key, shared_key
 from fastsvs.rollout.vllm.remote import API_KEY, MAIN, Control, heartbeat, serve
 from fastsvs.rollout.vllm.server import ExternalServer, LocalServer, Server
@@ -100,6 +100,8 @@ def check_servers(rollout: RolloutConfig, here: bool) -> None:
     if starts:
         private_address(config.host)
         count_servers(config, node_devices())
+        if not node_devices():
+            cpu_cache_gib(os.environ)
         check_files(rollout, 1)
     if nodes.own == MAIN:
         per_node = config.count or max(1, node_devices() // config.tensor_parallel)
