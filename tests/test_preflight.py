@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from forking import Run
 from whole_runs import ROOT, SFT, TRAIN, Refuse
 
@@ -118,8 +119,11 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         ((*TRAIN, "policy.pipeline_parallel=3"), "does not divide the model's layers (4); possible: 1, 2, 4"),
         ((*TRAIN, "policy.expert_parallel=2"), "policy.expert_parallel=2: the model has no experts, leave the key out"),
         ((*TRAIN, "policy.router_replay=rollout"), "policy.router_replay=rollout: the model has no experts"),
-        ((*SFT, *REPLAYED), "and nothing is sampled here: set it to none"),
-        ((*SERVERS, *REPLAYED), "and rollout.engine=vllm does not say them: set it to none"),
+        ((*SFT, *REPLAYED), "and nothing that is learned from is sampled here"),
+        (
+            (*SERVERS, *REPLAYED, "rollout.server.arguments={no-enable-prefix-caching: true}"),
+            "policy.router_replay=rollout needs vLLM's prefix cache",
+        ),
         ((*TRAIN, "policy.optimizer.warmup_steps=99"), "warmup_steps=99 must be less than the run's 3 updates"),
         ((*TRAIN, "policy.optimizer.min_learning_rate=1"), "min_learning_rate=1.0 must not exceed learning_rate="),
         # servers
@@ -184,6 +188,12 @@ def test_a_dry_run_without_torchrun_leaves_the_number_of_processes_open(refuse: 
         assert main([*SERVERS, job, f"run.dir={tmp_path}/run", "--dry-run"]) == 0
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="servers run on the GPU")
+def test_a_dry_run_without_torchrun_does_not_know_where_servers_will_run(refuse: Refuse, tmp_path: Path) -> None:
+    assert "vLLM 0.32 says the experts of tokens only where Triton runs" in refuse(*SERVERS, *REPLAYED, dry=False)
+    assert main([*SERVERS, *REPLAYED, f"run.dir={tmp_path}/run", "--dry-run"]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -192,8 +202,7 @@ def test_a_dry_run_without_torchrun_leaves_the_number_of_processes_open(refuse: 
         ((*UNLABELLED, "sampler.name=adaptive_resampling"), "sampler.name=adaptive_resampling goes by which responses"),
         ((*TRAIN, "policy.expert_parallel=2"), "policy.expert_parallel=2: the model has no experts, leave the key out"),
         ((*TRAIN, "policy.router_replay=rollout"), "policy.router_replay=rollout: the model has no experts"),
-        ((*SFT, *REPLAYED), "and nothing is sampled here: set it to none"),
-        ((*SERVERS, *REPLAYED), "and rollout.engine=vllm does not say them: set it to none"),
+        ((*SFT, *REPLAYED), "and nothing that is learned from is sampled here"),
         ((*TRAIN, "policy.optimizer.warmup_steps=99"), "warmup_steps=99 must be less than the run's 3 updates"),
         ((*SFT, "policy.pipeline_parallel=4"), "needs a multiple of 4 processes, there are 2"),
     ],

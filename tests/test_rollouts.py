@@ -52,7 +52,7 @@ class Weights:
         self.servers.restarted.clear()
 
 
-def made() -> Made:
+def made(*, experts: bool) -> Made:
     batch = Batch(
         prompt_ids=[np.arange(5), np.arange(5), np.array([7])],
         response_ids=[np.array([1, 2, 3]), np.array([2**31 - 1]), np.array([9, 8])],
@@ -62,6 +62,8 @@ def made() -> Made:
         advantages=torch.zeros(6),  # they are found later, on every rank
         rollout_logprobs=torch.linspace(-7, 0, 6),
         penalties=torch.tensor([0.0, -0.5, 0.0]),
+        # Of all tokens of prompt and response but the last.
+        experts=[np.full((n, 2, 4), n, np.int16) for n in (7, 5, 2)] if experts else None,
     )
     return Made(Experience([], {}), batch, plugin_state={})
 
@@ -70,7 +72,8 @@ def plainly(value: Any) -> Any:
     """Batches compared by their bits."""
     if isinstance(value, Batch):
         fields = (value.groups, value.rewards, value.advantages, value.rollout_logprobs, value.penalties)
-        ids = [[(row.dtype, row.tolist()) for row in rows] for rows in (value.prompt_ids, value.response_ids)]
+        arrays = (value.prompt_ids, value.response_ids, value.experts or [])
+        ids = [[(row.dtype, row.tolist()) for row in rows] for rows in arrays]
         return [ids, list(value.kinds), [(tensor.dtype, tensor.tolist()) for tensor in fields]]
     return value
 
@@ -80,9 +83,12 @@ def waits_longer_than_the_timeout(servers: Servers, weights: Weights, rollouts: 
     return running.result(version=3), weights.published
 
 
-def brings_the_batch_to_all(servers: Servers, weights: Weights, rollouts: Rollouts) -> Any:
-    result = rollouts.start(lambda engine, cancelled: made()).result(version=0)
-    return result is not None, plainly(share(result, servers))
+def _shares(experts: bool) -> Callable[..., Any]:
+    def scenario(servers: Servers, weights: Weights, rollouts: Rollouts) -> Any:
+        result = rollouts.start(lambda engine, cancelled: made(experts=experts)).result(version=0)
+        return result is not None, plainly(share(result, servers))
+
+    return scenario
 
 
 def refreshes_a_restarted_server(servers: Servers, weights: Weights, rollouts: Rollouts) -> Any:
@@ -135,7 +141,8 @@ def _until(engine: Inference, cancelled: Callable[[], bool]) -> None:
 
 SCENARIOS = {
     "waits": (waits_longer_than_the_timeout, [("done", []), (None, [])]),
-    "shares": (brings_the_batch_to_all, [(True, plainly(made().batch)), (False, plainly(made().batch))]),
+    "shares": (_shares(experts=False), [(main, plainly(made(experts=False).batch)) for main in (True, False)]),
+    "shares experts": (_shares(experts=True), [(main, plainly(made(experts=True).batch)) for main in (True, False)]),
     "refreshes": (refreshes_a_restarted_server, [("done", [7]), (None, [7])]),
     "overlaps": (works_beside_the_ranks_own_collectives, [(2.0, False, True), (2.0, False, None)]),
     "user": (_raises(UserError("it failed too often")), [("EngineFailure", "it failed too often")] * 2),

@@ -8,7 +8,7 @@ from fastsvs.client.answer import Expected, excerpt, read_samples
 from fastsvs.client.faults import AbortedError, ClientLostError, NonsenseError, UnreachableError
 from fastsvs.client.files import with_files
 from fastsvs.client.http import open_session, read_whole, send
-from fastsvs.client.messages import Ask, Sample, Setup
+from fastsvs.client.messages import Ask, ExpertShape, Sample, Setup
 from fastsvs.client.pool import ClientPool
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ClientLostError",
     "ClientPool",
     "Expected",
+    "ExpertShape",
     "NonsenseError",
     "Sample",
     "Setup",

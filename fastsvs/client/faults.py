@@ -21,6 +21,12 @@ class ClientLostError(Exception):
     """The client process died over the request, which no server is to be blamed for."""
 
 
+def demand(holds: bool, fault: str) -> None:
+    """Raise NonsenseError, which names the `fault`, unless the condition holds."""
+    if not holds:
+        raise NonsenseError(f"answered nonsense: {fault}")
+
+
 TOLD: dict[str, type[Exception]] = {
     error.__name__: error
     for error in (UnreachableError, NonsenseError, AbortedError, EngineFailure, FloatingPointError, RuntimeError)

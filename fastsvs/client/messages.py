@@ -12,6 +12,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -20,9 +21,20 @@ from numpy.typing import NDArray
 FRAME_BYTES = 1 << 24
 """Bytes of frames that are read ahead."""
 LENGTHS = struct.Struct("<QI")
-IDS, LOGPROBS = np.dtype("<i4"), np.dtype("<f8")
+IDS, LOGPROBS, EXPERTS = np.dtype("<i4"), np.dtype("<f8"), np.dtype("<i2")
 
 Header = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertShape:
+    """Shape of what a server says of the experts that computed a token."""
+
+    layers: int
+    active: int
+    """Number of experts that compute a token in a layer."""
+    count: int
+    """Number of experts of a layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,8 @@ class Setup:
     own_weights: bool
     connections: int
     """Largest number of requests to one server at a time."""
+    experts: ExpertShape | None = None
+    """Shape of the experts that servers must say of every token; None where nobody asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,9 @@ class Sample:
     """Version of the first token's weights."""
     mixed: bool
     """True where later tokens come from newer weights."""
+    experts: NDArray[np.int16] | None = None
+    """Experts of each token of prompt and response but the last, [tokens - 1, layers, active]; None where nobody asked
+    for them."""
 
 
 def pack(header: Header, *arrays: NDArray[Any]) -> bytes:
@@ -87,7 +104,8 @@ def pack_setup(setup: Setup) -> bytes:
 
 
 def read_setup(header: Header) -> Setup:
-    return Setup(**header | {"stop_token_ids": tuple(header["stop_token_ids"])})
+    experts = header["experts"] and ExpertShape(**header["experts"])
+    return Setup(**header | {"stop_token_ids": tuple(header["stop_token_ids"]), "experts": experts})
 
 
 def pack_ask(number: int, ask: Ask) -> bytes:
@@ -104,18 +122,33 @@ def pack_cancel(number: int) -> bytes:
 
 
 def pack_samples(number: int, samples: Sequence[Sample]) -> bytes:
+    experts = [sample.experts for sample in samples if sample.experts is not None]
     facts = [[len(sample.ids), sample.finish_reason, sample.version, sample.mixed] for sample in samples]
+    header = {"number": number, "samples": facts, "experts": [array.shape for array in experts]}
     ids = np.concatenate([sample.ids for sample in samples])
     logprobs = np.concatenate([sample.logprobs for sample in samples])
-    return pack({"number": number, "samples": facts}, ids.astype(IDS), logprobs.astype(LOGPROBS))
+    return pack(
+        header, ids.astype(IDS), logprobs.astype(LOGPROBS), *(array.astype(EXPERTS, copy=False) for array in experts)
+    )
 
 
 def read_samples(header: Header, arrays: memoryview) -> list[Sample]:
-    ends = np.cumsum([facts[0] for facts in header["samples"]])
-    split = IDS.itemsize * int(ends[-1])
-    ids = np.split(np.frombuffer(arrays[:split], dtype=IDS), ends[:-1])
-    logprobs = np.split(np.frombuffer(arrays[split:], dtype=LOGPROBS), ends[:-1])
+    facts = header["samples"]
+    shapes = [(tokens,) for tokens, *_ in facts]
+    ids, arrays = _cut(arrays, IDS, shapes)
+    logprobs, arrays = _cut(arrays, LOGPROBS, shapes)
+    experts, _ = _cut(arrays, EXPERTS, header["experts"])
     return [
-        Sample(ids[index], logprobs[index], reason, version, mixed)
-        for index, (_, reason, version, mixed) in enumerate(header["samples"])
+        Sample(ids[index], logprobs[index], reason, version, mixed, experts[index] if experts else None)
+        for index, (_, reason, version, mixed) in enumerate(facts)
     ]
+
+
+def _cut(
+    arrays: memoryview, dtype: np.dtype[Any], shapes: Sequence[Sequence[int]]
+) -> tuple[list[NDArray[Any]], memoryview]:
+    """Return the first arrays, of these shapes, without a copy, and what comes after them."""
+    sizes = [prod(shape) for shape in shapes]
+    split = dtype.itemsize * sum(sizes)
+    flat = np.split(np.frombuffer(arrays[:split], dtype=dtype), np.cumsum(sizes)[:-1])
+    return [part.reshape(shape) for part, shape in zip(flat, shapes, strict=False)], arrays[split:]

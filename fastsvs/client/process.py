@@ -19,6 +19,7 @@ import aiohttp
 from fastsvs import open_files
 from fastsvs.client import messages
 from fastsvs.client.answer import Expected, excerpt, read_samples
+from fastsvs.client.experts import answer_bytes
 from fastsvs.client.faults import TOLD, NonsenseError
 from fastsvs.client.http import open_session, read_whole, send
 from fastsvs.client.messages import FRAME_BYTES, Ask, Sample, Setup
@@ -27,7 +28,7 @@ from fastsvs.errors import EngineFailure
 GENERATE = "/inference/v1/generate"
 CONNECT_SECONDS = 10.0
 BYTES_PER_TOKEN = 512
-"""Upper bound on the bytes of an answer per token."""
+"""Upper bound on the bytes of an answer per token, without its experts."""
 BEAT_SECONDS = 1.0
 YOUNG_OBJECTS = 100_000
 """Number of new objects before the garbage collector looks at them: an answer has thousands, and none is garbage."""
@@ -93,15 +94,21 @@ async def generate(session: aiohttp.ClientSession, setup: Setup, ask: Ask) -> li
     Raises UnreachableError; NonsenseError; AbortedError; EngineFailure for a request that the server finds wrong;
     FloatingPointError when the model has diverged.
     """
-    samples, limit = ask.sampling["n"], ask.sampling["max_tokens"]
+    samples, limit, prompt = ask.sampling["n"], ask.sampling["max_tokens"], len(ask.prompt_ids)
     body = {"token_ids": ask.prompt_ids, "sampling_params": ask.sampling, "priority": ask.priority}
-    status, answer = await post(session, ask, body, (samples * limit + 64) * BYTES_PER_TOKEN)
+    largest = (samples * limit + 64) * BYTES_PER_TOKEN
+    if setup.experts is not None:
+        largest += samples * (prompt + limit) * answer_bytes(setup.experts)
+    status, answer = await post(session, ask, body, largest)
     if status in (400, 422):
         raise EngineFailure(f"{ask.url} refuses request {ask.key!r}: {excerpt(answer)}")
     if status != 200:
         raise NonsenseError(f"answered with status {status}: {excerpt(answer)}")
     stop = frozenset(setup.stop_token_ids)
-    return read_samples(answer, Expected(samples, limit, stop, setup.vocabulary, ask.version, setup.own_weights))
+    return read_samples(
+        answer,
+        Expected(samples, limit, stop, setup.vocabulary, ask.version, setup.own_weights, prompt, setup.experts),
+    )
 
 
 async def post(session: aiohttp.ClientSession, ask: Ask, body: object, largest: int) -> tuple[int, bytes]:

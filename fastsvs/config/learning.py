@@ -125,7 +125,7 @@ class PolicyConfig(Section):
     router_replay: Literal["none", "rollout"] = "none"
     """Experts that compute a token in log-prob and training passes: `none` takes those of the policy's own router;
     `rollout` those with which the engine sampled it, weighted by the policy's router, which goes on to learn. Only for
-    models with experts, `fastsvs train` and `rollout.engine: local`."""
+    models with experts and `fastsvs train`; vLLM servers say the experts on GPUs (docs/models.md)."""
     dtype: Literal["bf16", "fp32"] = "bf16"
     """Precision of weights and activations: `bf16`, with fp32 master weights in the optimizer, or `fp32`."""
     recompute: Literal["none", "all_but_attention", "full"] = "full"

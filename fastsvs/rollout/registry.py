@@ -35,6 +35,8 @@ class EnginePlan:
     here: bool
     """True where this process runs on a machine of the job; False for a dry run that leaves the number of processes
     open."""
+    tells_experts: bool = False
+    """True where rollouts are to say which experts computed their tokens."""
 
 
 class EngineFactory(Protocol):

@@ -55,20 +55,19 @@ def check_overlong(job: TrainJob) -> None:
 
 
 def check_policy(
-    model: ModelConfig, policy: PolicyConfig, processes: int | None, updates: int, engine: str | None = None
+    model: ModelConfig, policy: PolicyConfig, processes: int | None, updates: int, *, samples: bool = False
 ) -> PretrainedConfig:
     """Return the model's configuration. Raises UserError where no policy can be built: for the model or the weights of
     it that are on this machine, for its layout on `processes` processes (None: on as many as it takes, wherever they
-    are), for a schedule of `updates` updates, with its backend here, or for what it learns from: rollouts of the named
-    `engine`, or none."""
+    are), for a schedule of `updates` updates, with its backend here, or for what it learns from, which is its own
+    `samples` or not."""
     hf_config = load_hf_config(model.path)
     architecture = read_architecture(hf_config)
     check_layout(architecture, policy, processes)
-    if policy.router_replay == "rollout" and engine != "local":
-        sampled = "nothing is sampled here" if engine is None else f"rollout.engine={engine} does not say them"
+    if policy.router_replay == "rollout" and not samples:
         raise UserError(
-            f"policy.router_replay=rollout takes the experts that computed each token of a rollout, and {sampled}: "
-            "set it to none, or use `fastsvs train` with rollout.engine=local"
+            "policy.router_replay=rollout takes the experts that computed each token of a rollout, and nothing that is "
+            "learned from is sampled here: set it to none, or use `fastsvs train`"
         )
     check_schedule(policy.optimizer, updates)
     check_weights(model, architecture)

@@ -13,6 +13,7 @@ import torch
 
 from fastsvs import distributed
 from fastsvs.algorithms import Batch, LeftOut, make_batch, needs_labels, penalized
+from fastsvs.errors import UserError
 from fastsvs.rollout import Engine, Inference, Running
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import (
@@ -105,7 +106,13 @@ def made_of(session: Session, experience: Experience) -> Made:
     experience = session.sampler.observe(experience)
     experience = penalized(experience, session.job.algorithm, session.job.rollout.max_response_tokens)
     plugin_state = {"stage": session.stage.state_dict(), "sampler": session.sampler.state_dict()}
-    return Made(experience, make_batch(experience.groups, experience.discarded), plugin_state)
+    batch = make_batch(experience.groups, experience.discarded)
+    if session.job.policy.router_replay == "rollout" and len(batch) and batch.experts is None:
+        raise UserError(
+            f"policy.router_replay=rollout, and rollout.engine={session.job.rollout.engine} does not say which experts "
+            "computed the tokens of its responses: set the former to none"
+        )
+    return Made(experience, batch, plugin_state)
 
 
 def together(session: Session, waves: Sequence[Made]) -> Made:
@@ -207,6 +214,7 @@ class _Packed:
     rewards: np.ndarray
     rollout_logprobs: np.ndarray
     penalties: np.ndarray | None
+    experts: np.ndarray | None
     left_out: LeftOut
 
     @classmethod
@@ -225,14 +233,17 @@ class _Packed:
             batch.rewards.numpy(),
             batch.rollout_logprobs.numpy(),
             None if batch.penalties is None else batch.penalties.numpy(),
+            np.concatenate(batch.experts) if batch.experts else None,
             batch.left_out,
         )
 
     def batch(self) -> Batch:
         prompts = _split(self.prompts, self.prompt_lengths)
         groups = self.groups.astype(np.int64)
+        prompt_ids = [prompts[group] for group in np.unique(groups, return_inverse=True)[1]]
+        ends = np.cumsum([len(prompt) for prompt in prompt_ids] + self.response_lengths - 1)
         return Batch(
-            prompt_ids=[prompts[group] for group in np.unique(groups, return_inverse=True)[1]],
+            prompt_ids=prompt_ids,
             response_ids=_split(self.responses, self.response_lengths),
             kinds=self.kinds,
             groups=torch.from_numpy(groups),
@@ -240,6 +251,7 @@ class _Packed:
             advantages=torch.zeros(len(self.rollout_logprobs)),
             rollout_logprobs=torch.from_numpy(self.rollout_logprobs),
             penalties=None if self.penalties is None else torch.from_numpy(self.penalties),
+            experts=None if self.experts is None else np.split(self.experts, ends[:-1]),
             left_out=self.left_out,
         )
 

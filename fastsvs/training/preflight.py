@@ -73,7 +73,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     check_waves(job)
     check_group_size(job)
     loss = policy_loss(job.algorithm)
-    hf_config = check_policy(job.model, job.policy, processes, job.run.steps, job.rollout.engine)
+    hf_config = check_policy(job.model, job.policy, processes, job.run.steps, samples=True)
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
     check_resumption(folder.checkpoints, job.model, hf_config)
     if at_disk:
@@ -92,7 +92,8 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     sampler = build_sampler(job, inputs)
     check_refills(job, stage, sampler, len(inputs.problems))
     asked = requests(job, inputs)
-    plan = EnginePlan(hf_config, stop, job.rollout, asked, here=processes is not None)
+    replays = job.policy.router_replay == "rollout"
+    plan = EnginePlan(hf_config, stop, job.rollout, asked, here=processes is not None, tells_experts=replays)
     ENGINES.get(job.rollout.engine).check(plan)
     tight = check_machine(read_architecture(hf_config), job) if processes is not None else []
     return Checked(inputs, hf_config, stop, loss, stage, sampler, folder, [*advice(job), *tight])

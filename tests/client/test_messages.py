@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsvs.client import Ask, Sample, messages
+from fastsvs.client import Ask, ExpertShape, Sample, messages
 from fastsvs.client.messages import Setup
 
 TOKENS = st.lists(
@@ -36,11 +36,23 @@ def through(*frames: bytes) -> list[tuple[dict[str, Any], memoryview]]:
 
 
 @given(
-    st.lists(st.tuples(TOKENS, st.sampled_from(["stop", "length"]), st.integers(0, 2**40), st.booleans()), min_size=1)
+    st.lists(st.tuples(TOKENS, st.sampled_from(["stop", "length"]), st.integers(0, 2**40), st.booleans()), min_size=1),
+    st.none() | st.tuples(st.integers(0, 5), st.integers(1, 3), st.integers(1, 3)),
 )
-def test_samples_arrive_bit_for_bit(made: list[tuple[list[tuple[int, float]], Any, int, bool]]) -> None:
+def test_samples_arrive_bit_for_bit(
+    made: list[tuple[list[tuple[int, float]], Any, int, bool]], experts: tuple[int, int, int] | None
+) -> None:
+    """Experts are those of so many prompt tokens, layers and experts a layer, or none."""
+    dice = np.random.default_rng(0)
     sent = [
-        Sample(np.array([i for i, _ in tokens], np.int32), np.array([p for _, p in tokens]), reason, version, mixed)
+        Sample(
+            np.array([i for i, _ in tokens], np.int32),
+            np.array([p for _, p in tokens]),
+            reason,
+            version,
+            mixed,
+            experts and dice.integers(0, 2**15, (experts[0] + len(tokens), *experts[1:]), np.int16),
+        )
         for tokens, reason, version, mixed in made
     ]
     [(header, arrays)] = through(messages.pack_samples(7, sent))
@@ -50,13 +62,20 @@ def test_samples_arrive_bit_for_bit(made: list[tuple[list[tuple[int, float]], An
         assert a.ids.tobytes() == b.ids.tobytes()
         assert a.logprobs.tobytes() == b.logprobs.tobytes()
         assert (a.finish_reason, a.version, a.mixed) == (b.finish_reason, b.version, b.mixed)
+        assert (a.experts is None) == (b.experts is None) == (experts is None)
+        assert a.experts is None or (a.experts == b.experts).all()
 
 
-@given(st.lists(st.integers(0, 2**31 - 1)), st.text(), st.integers(0, 2**62))
-def test_asks_arrive(prompt: list[int], key: str, seed: int) -> None:
+@given(
+    st.lists(st.integers(0, 2**31 - 1)),
+    st.text(),
+    st.integers(0, 2**62),
+    st.none() | st.builds(ExpertShape, st.integers(1, 99), st.integers(1, 9), st.integers(1, 999)),
+)
+def test_asks_arrive(prompt: list[int], key: str, seed: int, experts: ExpertShape | None) -> None:
     sampling = {"n": 3, "seed": seed, "temperature": 0.7, "stop_token_ids": [1, 2]}
     ask = Ask(key, "http://[::1]:8000", "secret", prompt, sampling, version=3, priority=7)
-    setup = Setup((1, 2), 1000, own_weights=True, connections=8)
+    setup = Setup((1, 2), 1000, own_weights=True, connections=8, experts=experts)
     first, second, third = through(messages.pack_setup(setup), messages.pack_ask(4, ask), messages.pack_cancel(4))
     assert messages.read_setup(first[0]) == setup
     assert messages.read_ask(*second) == ask

@@ -10,20 +10,23 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_experts import written
 
-from fastsvs.client import NonsenseError, UnreachableError, http
+from fastsvs.client import ExpertShape, NonsenseError, UnreachableError, http
 from fastsvs.client.http import open_session
 from fastsvs.client.messages import Ask, Sample, Setup
 from fastsvs.client.process import BYTES_PER_TOKEN, generate
 from fastsvs.errors import EngineFailure
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-LIMIT = 3
+LIMIT, PROMPT = 3, 50_000
 SETUP = Setup(stop_token_ids=(9,), vocabulary=20, own_weights=False, connections=4)
 LATEST = 30.0
 """Longest time that a rude server may cost here, in seconds."""
@@ -113,7 +116,9 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
     return lines + await reader.readexactly(length)
 
 
-async def asked(behaviour: Behaviour, then: Behaviour | None = None) -> list[list[Sample] | Exception]:
+async def asked(
+    behaviour: Behaviour, then: Behaviour | None = None, setup: Setup = SETUP
+) -> list[list[Sample] | Exception]:
     """Return what a client gets of a server: one request, then another one, to which the server behaves like `then`."""
     served: list[Behaviour] = [behaviour, *([then] * 10 if then else [])]
 
@@ -130,10 +135,10 @@ async def asked(behaviour: Behaviour, then: Behaviour | None = None) -> list[lis
     found: list[list[Sample] | Exception] = []
     async with open_session(4) as session:
         for _ in range(2 if then else 1):
-            ask = Ask("r", url, "key", [1] * 50_000, {"n": 1, "max_tokens": LIMIT}, version=7, priority=0)
+            ask = Ask("r", url, "key", [1] * PROMPT, {"n": 1, "max_tokens": LIMIT}, version=7, priority=0)
             try:
                 async with asyncio.timeout(LATEST):
-                    found.append(await generate(session, SETUP, ask))
+                    found.append(await generate(session, setup, ask))
             except Exception as error:
                 found.append(error)
             await asyncio.sleep(0.05)  # until it is seen that the server closed the connection
@@ -202,6 +207,16 @@ FINE = {
     "and sets cookies": says(sized(GOOD, *(f"Set-Cookie: c{n}={'x' * 1000}" for n in range(50)))),
     "after a word of patience": says(b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + sized(GOOD)),
 }
+
+
+def test_an_answer_has_room_for_the_experts_of_a_long_prompt() -> None:
+    experts = np.tile(np.arange(4, dtype=np.uint16), (PROMPT + LIMIT - 1, 5, 1))
+    body = json.dumps(good(routed_experts=written(experts))).encode()
+    setup = replace(SETUP, experts=ExpertShape(layers=5, active=4, count=300))
+    [[sample]] = asyncio.run(asked(says(sized(body)), setup=setup))  # type: ignore[misc]
+    assert (sample.experts == experts).all()
+    [refused] = asyncio.run(asked(says(sized(body))))
+    assert "answered with more than" in str(refused), "nobody asked for them"
 
 
 @pytest.mark.parametrize("kind", [*BROKEN, *NONSENSE])

@@ -54,6 +54,7 @@ class SpeakingServer:
         self.settings = {
             "model_config": {"logprobs_mode": "processed_logprobs", "max_model_len": 64},
             "scheduler_config": {"max_num_seqs": 16},
+            "aux_output_config": {"enable_return_routed_experts": False},
         }
         self.guarded = True
         """True for a server that asks for the key everywhere, as those that we start do and vLLM's own do not."""

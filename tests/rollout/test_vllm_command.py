@@ -63,6 +63,12 @@ def test_statistics_come_back_when_asked_for() -> None:
     assert "--disable-log-stats" not in command(launch(options={"disable-log-stats": False}), port=1)
 
 
+def test_experts_are_said_where_they_are_replayed_whatever_the_user_says() -> None:
+    options = {"enable-return-routed-experts": False}
+    assert "--enable-return-routed-experts" in command(launch(options=options, tells_experts=True), port=1)
+    assert "--enable-return-routed-experts" not in command(launch(), port=1)
+
+
 SPAWNING = """
 import gc, multiprocessing, sys
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from speaking_server import EOS, KEY, VOCABULARY, SpeakingServer, tokens_of
 
+from fastsvs.client import ExpertShape
 from fastsvs.config import ServerConfig
 from fastsvs.errors import EngineFailure, UserError
 from fastsvs.rollout import Request, Rollout, SamplingParams, VllmEngine
@@ -26,7 +28,7 @@ def open_engine() -> Iterator[Opener]:
     engines = []
 
     def opened(
-        servers: Sequence[SpeakingServer], config: ServerConfig = CONFIG, load: bool = True, **options: bool
+        servers: Sequence[SpeakingServer], config: ServerConfig = CONFIG, load: bool = True, **options: Any
     ) -> VllmEngine:
         engine = VllmEngine(
             servers,
@@ -303,6 +305,13 @@ def test_external_servers_must_be_started_for_us(
     server.settings[section][option] = value  # type: ignore[assignment]
     engine = open_engine([server], load=False)
     with pytest.raises(EngineFailure, match=fault):
+        engine.endpoints(5)
+
+
+def test_external_servers_must_say_experts_where_they_are_replayed(open_engine: Opener) -> None:
+    server = SpeakingServer("a", ours=False)
+    engine = open_engine([server], load=False, experts=ExpertShape(layers=2, active=2, count=4))
+    with pytest.raises(EngineFailure, match="--enable-return-routed-experts is off and must be on"):
         engine.endpoints(5)
 
 

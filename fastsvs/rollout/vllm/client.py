@@ -13,6 +13,7 @@ import aiohttp
 from fastsvs.client import Ask, ClientPool, NonsenseError, Setup, excerpt, open_session, read_whole, send
 from fastsvs.errors import EngineFailure
 from fastsvs.rollout.engine import Rollout
+from fastsvs.rollout.vllm.command import EXPERTS
 from fastsvs.rollout.vllm.dispatch import Call
 from fastsvs.sync import Endpoint
 
@@ -41,6 +42,7 @@ class Client:
         """Open a session. `setup` is for the up to `processes` client processes; for the other arguments see
         VllmEngine."""
         self._stop = sorted(setup.stop_token_ids)
+        self._asks_experts = setup.experts is not None
         self._max_sequences = max_sequences
         self._max_sequence_tokens = max_sequence_tokens
         self._pool = ClientPool(setup, processes)
@@ -74,6 +76,7 @@ class Client:
                 sample.finish_reason,
                 sample.version,
                 sample.mixed,
+                sample.experts,
             )
             for sample in await self._pool.ask(place, ask)
         ]
@@ -109,6 +112,7 @@ class Client:
         answer = _parse(await self._ask("GET", endpoint, SETTINGS, SETTINGS_SECONDS))
         try:
             model, scheduler = (answer["vllm_config"][part] for part in ("model_config", "scheduler_config"))
+            silent = self._asks_experts and not answer["vllm_config"]["aux_output_config"][EXPERTS.replace("-", "_")]
             mode, length, count = model["logprobs_mode"], model["max_model_len"], scheduler["max_num_seqs"]
             faults = [
                 f"{option} is {found} and must be {wanted}"
@@ -116,6 +120,7 @@ class Client:
                     (mode != PROCESSED, "--logprobs-mode", mode, PROCESSED),
                     (length < self._max_sequence_tokens, "--max-model-len", length, self._max_sequence_tokens),
                     (count < self._max_sequences, "--max-num-seqs", count, self._max_sequences),
+                    (silent, f"--{EXPERTS}", "off", "on for policy.router_replay=rollout"),
                 )
                 if wrong
             ]

@@ -19,6 +19,8 @@ from fastsvs.vllm_guard import KEY_VARIABLE
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 SERVER = "fastsvs.vllm_server"
+EXPERTS = "enable-return-routed-experts"
+"""vLLM's option to say the experts of each token."""
 CPU_CACHE = {"VLLM_CPU_KVCACHE_SPACE": "1"}
 """Size of a server's cache on a CPU in GiB, unless the user sets the variable."""
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_")
@@ -53,6 +55,8 @@ class Launch:
     servers: int
     sleeps: bool
     """True where the servers share GPUs with the trainer and free them while it trains."""
+    tells_experts: bool = False
+    """True where servers say which experts computed each token."""
 
 
 def command(launch: Launch, port: int) -> list[str]:
@@ -75,6 +79,7 @@ def command(launch: Launch, port: int) -> list[str]:
         "disable-uvicorn-access-log": True,
         "disable-log-stats": True,  # they cost more host time a token than we want to know of them
         **launch.options,
+        EXPERTS: launch.tells_experts,
         "host": launch.host,
         "port": port,
     }

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from fastsvs import distributed, open_files
-from fastsvs.client import Setup
+from fastsvs.client import ExpertShape, Setup
 from fastsvs.config import ServerConfig
 from fastsvs.errors import UserError
 from fastsvs.rollout.engine import Request, Rollout
@@ -22,6 +22,7 @@ from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
 from fastsvs.rollout.requests import RequestLimits
 from fastsvs.rollout.vllm.client import Client
 from fastsvs.rollout.vllm.dispatch import Dispatcher
+from fastsvs.rollout.vllm.experts import expert_shape
 from fastsvs.rollout.vllm.fleet import Fleet
 from fastsvs.rollout.vllm.key import key_of
 from fastsvs.rollout.vllm.placement import check_servers, serve_node, servers_of, shared_control, shares_devices
@@ -63,6 +64,7 @@ class VllmEngine:
         client_processes: int = 1,
         shares_devices: bool = False,
         own_weights: bool = False,
+        experts: ExpertShape | None = None,
     ) -> None:
         """Start all servers; `endpoints` waits for them.
 
@@ -70,7 +72,7 @@ class VllmEngine:
         time, and `max_sequence_tokens` the longest prompt with its response. `client_processes` is the largest number
         of processes that ask the servers for samples. `shares_devices` is True where servers use the trainer's GPUs,
         which the trainer needs between rollouts. `own_weights` is True where servers load their weights when they
-        start, and nobody sends any.
+        start, and nobody sends any. `experts` is the shape of the experts that rollouts are to say, or None.
         """
         self._shares_devices = shares_devices
         self._limits = RequestLimits(
@@ -90,7 +92,7 @@ class VllmEngine:
         self._ready = threading.Event()
         dispatcher = Dispatcher(max_sequences, QUEUED_SHARE * max_sequences)
         connections = connections_per_server(len(servers), client_processes, max_sequences)
-        setup = Setup(tuple(eos_token_ids), vocabulary, own_weights, connections)
+        setup = Setup(tuple(eos_token_ids), vocabulary, own_weights, connections, experts)
 
         async def run() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -117,7 +119,7 @@ class VllmEngine:
                     f"{section}.temperature={asked.temperature}: servers of rollout.engine=vllm sample at temperatures "
                     f"in [{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}], or evaluate at 0 (greedy)"
                 )
-        check_servers(plan.rollout, plan.here)
+        check_servers(plan.rollout, plan.here, tells_experts=plan.tells_experts)
 
     @classmethod
     def build(cls, spec: EngineSpec) -> VllmEngine:
@@ -139,6 +141,7 @@ class VllmEngine:
             client_processes=spec.rollout.client_processes,
             shares_devices=shares_devices(spec),
             own_weights=spec.weights is not None,
+            experts=expert_shape(spec.hf_config) if spec.tells_experts else None,
         )
         if control and not main:
             engine._agent = threading.Thread(target=serve_node, args=(spec, nodes, control), daemon=True)

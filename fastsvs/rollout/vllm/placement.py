@@ -18,6 +18,7 @@ from fastsvs.open_files import check_connections
 from fastsvs.rollout.nodes import Nodes, read_nodes
 from fastsvs.rollout.registry import ENGINES, EngineSpec
 from fastsvs.rollout.vllm.command import Launch, cpu_cache_gib, private_address
+from fastsvs.rollout.vllm.experts import check_cpu, check_options
 from fastsvs.rollout.vllm.key import key_from, own_key, shared_key
 from fastsvs.rollout.vllm.remote import API_KEY, MAIN, Control, heartbeat, serve
 from fastsvs.rollout.vllm.server import ExternalServer, LocalServer, Server
@@ -86,10 +87,13 @@ def others(nodes: Nodes) -> list[int]:
     return [node for node in nodes.with_servers if node != nodes.own]
 
 
-def check_servers(rollout: RolloutConfig, here: bool) -> None:
-    """Raise UserError for servers that this job cannot start or reach. Checks the key, nodes, GPUs and open files that
-    they need only if `here`, where this process runs on one of the job's nodes."""
+def check_servers(rollout: RolloutConfig, here: bool, *, tells_experts: bool = False) -> None:
+    """Raise UserError for servers that this job cannot start or reach, or that cannot say experts where they are to.
+    Checks the key, nodes, GPUs and open files that they need only if `here`, where this process runs on one of the
+    job's nodes."""
     config = rollout.server
+    if tells_experts and rollout.placement != "external":
+        check_options(config.arguments)
     if not here:
         if rollout.placement != "external":
             private_address(config.host)
@@ -103,6 +107,8 @@ def check_servers(rollout: RolloutConfig, here: bool) -> None:
         if not node_devices():
             cpu_cache_gib(os.environ)
         check_files(rollout, 1)
+        if tells_experts and not node_devices():
+            check_cpu()
     if nodes.own == MAIN:
         per_node = config.count or max(1, node_devices() // config.tensor_parallel)
         servers = len(config.urls) or len(nodes.with_servers) * per_node
@@ -163,6 +169,7 @@ def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalSe
         devices=devices,
         servers=count,
         sleeps=shares_devices(spec),
+        tells_experts=spec.tells_experts,
     )
     names = [f"server-{index}" if node == 0 else f"node-{node}-server-{index}" for index in range(count)]
     return [LocalServer(name, launch, index, folder / f"{name}.log") for index, name in enumerate(names)]
