@@ -37,6 +37,11 @@ def test_defaults_are_the_constants_of_the_paper(write) -> None:
     [
         (MINIMAL + "polcy: {}\n", [], r"polcy: unknown key; did you mean 'policy'\?"),
         (MINIMAL, ["policy.tensor_paralel=2"], r"tensor_paralel: unknown key; did you mean 'tensor_parallel'\?"),
+        (
+            MINIMAL,
+            ["sync.sparse=auto", "sync.shard_to_shard=false"],
+            r"sync: .*set shard_to_shard: true",
+        ),
         (MINIMAL, ["policy.tensor_parallel=0"], r"policy\.tensor_parallel: .*greater than or equal to 1 \(got 0\)"),
         (MINIMAL, ["selfplay.context_range=[0.5,0.1]"], r"context_range must be \[low, high\]"),
         (MINIMAL, ["evaluation.k=[16]"], r"must lie in 1\.\.samples \(8\)"),

@@ -93,7 +93,18 @@ class SyncConfig(Section):
     """Sending by every rank of what it holds, straight to the workers that load it. That is done where no rank sends
     then, and no worker receives, more bytes than the model has; otherwise, and when an update is tried again, the main
     rank gathers whole tensors and broadcasts them. `false` always broadcasts."""
+    sparse: Literal["never", "auto", "always"] = "never"
+    """Sending of changes since the last update in place of whole weights, bit for bit, where every rank sends
+    (`shard_to_shard`): `auto` does so where the measured share of changes and speed of the link say that it is quicker,
+    `always` where it is smaller. Both ends keep in the host's memory what went last: a rank what it sends, a worker its
+    share of the weights."""
     staged: bool | None = None
     """Receiving of weights into spare memory while servers go on decoding, which then pause to load them; null does so
     where rollouts run beside the update (`train.staleness`), and no server of `rollout.placement: colocated` does on
     GPUs. A worker needs memory for its share of the weights once more, on the host where its GPU is short of it."""
+
+    @model_validator(mode="after")
+    def _changes_go_from_shard_to_shard(self) -> SyncConfig:
+        if self.sparse != "never" and not self.shard_to_shard:
+            raise ValueError("sparse sends changes from shard to shard: set shard_to_shard: true, or sparse: never")
+        return self

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fastsvs.buckets import Bucket
+from fastsvs.sync.deltas import HEAD_BYTES, Decoder, Head
 from fastsvs.sync.group import Group
 from fastsvs.sync.memory import Pool
-from fastsvs.sync.messages import Message
+from fastsvs.sync.messages import Message, settle
 from fastsvs.sync.moves import Move, Packet, packet_bytes, packets, pieces
 
 Named = list[tuple[str, Tensor]]
@@ -27,7 +29,14 @@ class Arrival:
     buffers: Sequence[Tensor]
     """Memory that it arrives in, [bytes] uint8 each."""
     build: Callable[[Sequence[Tensor]], Tensor]
-    """Function from what has arrived to the bucket, [bytes] uint8."""
+    """Function from packets to the bucket, [bytes] uint8."""
+    decode: Callable[[Sequence[Tensor]], Sequence[Tensor]] = tuple
+    """Function from what arrives to packets."""
+
+    def complete(self, check: Callable[[], None]) -> Arrival:
+        """Wait for it, and return it as packets. Raises what `settle` raises, and ValueError for what is none."""
+        settle(self.works, check)
+        return self.with_buffers(self.decode(self.buffers))
 
     def lay_out(self) -> Tensor:
         """Return the bucket in memory that nobody else has a view of."""
@@ -55,8 +64,8 @@ class Arrivals(Protocol):
     def prepare(self, buckets: Sequence[Bucket]) -> None:
         """Expect these buckets from now on."""
 
-    def begin(self, index: int) -> Arrival:
-        """Begin to receive a bucket. Buckets begin in order."""
+    def begin(self, index: int, check: Callable[[], None]) -> Arrival:
+        """Begin to receive a bucket. Buckets begin in order. Raises what `settle` raises."""
 
     def checked(self, index: int, tensors: Named) -> Iterator[Checked]:
         """Yield what has a checksum, of the tensors of a bucket, in the order in which it was sent."""
@@ -74,7 +83,7 @@ class Whole:
     def prepare(self, buckets: Sequence[Bucket]) -> None:
         self._buckets = buckets
 
-    def begin(self, index: int) -> Arrival:
+    def begin(self, index: int, check: Callable[[], None]) -> Arrival:
         bucket = self._buckets[index]
         buffer = self._pool.take(bucket.nbytes)
         places = buffer.split([piece.nbytes for piece in bucket.pieces()])
@@ -97,8 +106,10 @@ class Blocks:
     them. Until `trusted` is set the rest is NaN, which shows in the engine's weights if it takes more after all.
     """
 
-    def __init__(self, group: Group, pool: Pool, moves: Sequence[Move]) -> None:
-        self._group, self._pool, self._moves = group, pool, moves
+    def __init__(self, group: Group, pool: Pool, moves: Sequence[Move], decoder: Decoder | None) -> None:
+        """Receive what `moves` say; messages have heads, and hold changes, where there is a decoder."""
+        self._group, self._pool, self._moves, self._decoder = group, pool, moves, decoder
+        self._heads_coming: tuple[list[Message], list[Tensor]] = [], []
         self._buckets: Sequence[Bucket] = ()
         self._packets: list[list[Packet]] = []
         self.trusted = False
@@ -107,11 +118,14 @@ class Blocks:
         if buckets != self._buckets:
             self._buckets, self._packets = buckets, packets(self._moves, buckets)
 
-    def begin(self, index: int) -> Arrival:
+    def begin(self, index: int, check: Callable[[], None]) -> Arrival:
         bucket, of_bucket = self._buckets[index], self._packets[index]
-        buffers = [self._pool.take(packet_bytes(packet, bucket)) for packet in of_bucket]
-        works = [self._group.receive(b, packet.sender) for packet, b in zip(of_bucket, buffers, strict=True)]
-        return Arrival(works, buffers, lambda arrived: self._lay_out(bucket, of_bucket, arrived))
+        build = partial(self._lay_out, bucket, of_bucket)
+        if self._decoder is None:
+            return Arrival(*self._receive(index, [packet_bytes(packet, bucket) for packet in of_bucket]), build)
+        heads = self._heads(index, check)
+        decode = partial(self._decode, self._decoder, index, heads)
+        return Arrival(*self._receive(index, [head.nbytes for head in heads]), build, decode)
 
     def checked(self, index: int, tensors: Named) -> Iterator[Checked]:
         for packet in self._packets[index]:
@@ -121,6 +135,28 @@ class Blocks:
 
     def close(self) -> None:
         self._group.abandon()
+
+    def _heads(self, index: int, check: Callable[[], None]) -> list[Head]:
+        """Return the heads of a bucket's messages, and have those of the next one come before its messages."""
+        if index == 0:
+            self._heads_coming = self._receive(0, [HEAD_BYTES] * len(self._packets[0]))
+        works, written = self._heads_coming
+        settle(works, check)
+        if index + 1 < len(self._packets):
+            self._heads_coming = self._receive(index + 1, [HEAD_BYTES] * len(self._packets[index + 1]))
+        return [Head.read(head) for head in written]
+
+    def _receive(self, index: int, sizes: Sequence[int]) -> tuple[list[Message], list[Tensor]]:
+        """Begin to receive a message of so many bytes from each sender of a bucket's packets."""
+        buffers = [self._pool.take(size) for size in sizes]
+        senders = [packet.sender for packet in self._packets[index]]
+        return [self._group.receive(b, sender) for b, sender in zip(buffers, senders, strict=True)], buffers
+
+    def _decode(self, decoder: Decoder, index: int, heads: Sequence[Head], messages: Sequence[Tensor]) -> list[Tensor]:
+        return [
+            decoder.decode((index, packet.sender), head, message)
+            for packet, head, message in zip(self._packets[index], heads, messages, strict=True)
+        ]
 
     def _lay_out(self, bucket: Bucket, of_bucket: Sequence[Packet], buffers: Sequence[Tensor]) -> Tensor:
         whole = self._pool.take(bucket.nbytes)

@@ -17,6 +17,7 @@ from torch import Tensor
 from fastsvs import distributed
 from fastsvs.buckets import Bucket, TensorSpec, plan_buckets
 from fastsvs.config import SyncConfig
+from fastsvs.sync.deltas import Traffic, busiest, shares
 from fastsvs.sync.fleet import ServerFleet, WeightSyncError
 from fastsvs.sync.memory import device_key
 from fastsvs.sync.outcome import Outcome
@@ -74,11 +75,12 @@ class BroadcastSync:
         self._shards: Shards | None = None
         if config.shard_to_shard and transport == "broadcast" and distributed.world_size() > 1:
             blocks, specs = source.weight_blocks(), source.weight_specs()
-            self._shards = Shards(blocks, specs, config.bucket_bytes, config.timeout_seconds, self._device)
+            self._shards = Shards(blocks, specs, config, self._device)
         self._sender: Sender | None = None
         if distributed.is_main():
             staged = staged and transport == "broadcast"
             self._sender = Sender(fleet, self._buckets, config, transport, self._device, self._shards, staged)
+        self._traffic: list[Traffic] = []
         self._metrics: dict[str, float] = {}
 
     def publish(self, version: int) -> None:
@@ -110,6 +112,7 @@ class BroadcastSync:
         self._close_slots()
 
     def _attempt(self, version: int, *, retry: bool) -> Outcome:
+        self._traffic = []
         if self._shares_gpus():  # a server that wakes needs the memory that the update's activations lay in
             torch.cuda.empty_cache()
             distributed.barrier()  # on every rank, before the first server wakes
@@ -141,13 +144,14 @@ class BroadcastSync:
             faults = self._on_every_rank(lambda check: shards.join(invitation, check))
         outcome = self._told(lambda sender: sender.begin({}, faults))
         if outcome.kind == "ready":
-            faults = self._on_every_rank(lambda check: shards.send(outcome.update, self._config.verify, check))
+            faults = self._on_every_rank(lambda check: shards.send(outcome.update, check))
             return self._told(lambda sender: sender.finish(version, faults))
         return outcome
 
     def _on_every_rank(self, step: Callable[[Callable[[], None]], None]) -> list[str]:
         """Run `step` with what it must check while it waits, and return the faults of other ranks than the main rank,
         which keeps its own. The first fault ends the update for all."""
+        assert self._shards is not None
         fault = ""
         if self._sender is not None:
             with self._sender.failing():
@@ -157,9 +161,10 @@ class BroadcastSync:
                 step(lambda: None)
             except (OSError, RuntimeError) as error:
                 fault = f"rank {distributed.rank()}: {error}"
-                assert self._shards is not None
                 self._shards.give_up(fault)
-        return [fault for fault in distributed.gather(fault) if fault]
+        told = distributed.gather((fault, self._shards.traffic))
+        self._traffic = [traffic for _, traffic in told if traffic is not None]
+        return [fault for fault, _ in told if fault]
 
     @contextmanager
     def _open_slots(self) -> Iterator[Slots]:
@@ -226,7 +231,8 @@ class BroadcastSync:
     def _measure(self, seconds: float, retries: int) -> None:
         if self._sender is not None:
             senders, nbytes = self._sender.traffic
-            self._metrics = {
+            nbytes = busiest(self._traffic) if self._traffic else nbytes
+            self._metrics = shares(self._traffic) | {
                 "sync/seconds": seconds,
                 "sync/transfer_seconds": self._sender.transfer_seconds,
                 "sync/pause_seconds": self._sender.pause_seconds,

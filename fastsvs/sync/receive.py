@@ -15,9 +15,9 @@ from fastsvs.buckets import Bucket, checksum, plan_buckets, read_specs
 from fastsvs.network import local_address
 from fastsvs.sync.arrivals import Arrival, Arrivals, Blocks, Checked, Named, Whole
 from fastsvs.sync.calls import Deadline, wait_until
+from fastsvs.sync.deltas import Decoder
 from fastsvs.sync.group import Group, announce, give_up, given_up, join_store, route_key
 from fastsvs.sync.memory import Pool, device_key, open_memory
-from fastsvs.sync.messages import settle
 from fastsvs.sync.moves import Move, read_moves
 from fastsvs.sync.staging import Staging
 
@@ -53,6 +53,8 @@ class InitInfo:
     senders: int = 1
     """Number of the trainer's ranks. Where there are several, the store says whether all of them send, and what to this
     worker; its rank then follows theirs."""
+    sparse: bool = False
+    """Whether what several ranks send may be changes of what they sent before."""
 
 
 @dataclass(kw_only=True)
@@ -123,7 +125,7 @@ class BroadcastReceiver:
         further = info.senders - 1
         peers = sorted({move.sender for move in moves})
         group = Group(self._store, self._rank + further, info.world_size + further, *common, peers=peers)
-        return Blocks(group, self._pool, moves)
+        return Blocks(group, self._pool, moves, Decoder(self._device) if info.sparse else None)
 
     def _route(self) -> list[Move] | None:
         """Return the moves to this worker; None where the main rank sends whole tensors."""
@@ -146,14 +148,13 @@ class BroadcastReceiver:
         """Yield each bucket when it has arrived; the next one is on its way then."""
         self._arrivals.prepare(buckets)
         check()
-        incoming = self._arrivals.begin(0)
+        incoming = self._arrivals.begin(0, check)
         for following in [*range(1, len(buckets)), None]:
             arrival = incoming
             check()
             if following is not None:
-                incoming = self._arrivals.begin(following)
-            settle(arrival.works, check)
-            yield arrival
+                incoming = self._arrivals.begin(following, check)
+            yield arrival.complete(check)
 
     def _cut(self, info: UpdateInfo) -> list[Bucket]:
         return plan_buckets(read_specs(info.names, info.dtype_names, info.shapes), self._info.bucket_bytes)

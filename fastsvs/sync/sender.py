@@ -181,7 +181,11 @@ class Sender:
             _address(endpoints, further), sum(counts), self._config.timeout_seconds, self._device
         )
         self._transport = transport
-        info = transport.init_info() | {"bucket_bytes": self._config.bucket_bytes, "senders": max(1, len(further))}
+        info = transport.init_info() | {
+            "bucket_bytes": self._config.bucket_bytes,
+            "senders": max(1, len(further)),
+            "sparse": self._config.sparse != "never",
+        }
 
         def join(server: Routes) -> None:
             server.init_transfer(info | {"rank_offset": offsets[server.endpoint.name]}, self._deadline.left())

@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Protocol
 
 import torch
@@ -17,15 +18,19 @@ from torch.distributed import TCPStore
 
 from fastsvs import distributed
 from fastsvs.blocks import Block
-from fastsvs.buckets import Bucket, TensorSpec, checksum, plan_buckets
+from fastsvs.buckets import TensorSpec, checksum, plan_buckets
+from fastsvs.config import SyncConfig
 from fastsvs.network import local_address
 from fastsvs.sync.calls import Deadline
+from fastsvs.sync.deltas import Encoder, Traffic
 from fastsvs.sync.group import Group, give_up, given_up, join_store
 from fastsvs.sync.memory import Pool
 from fastsvs.sync.messages import Message, settle
 from fastsvs.sync.moves import Blocks, Move, Packet, packet_bytes, packets, pays, pieces, plan_moves, spread_order
 
 Check = Callable[[], None]
+Sums = dict[int, list[int]]
+"""Checksums by worker."""
 
 
 class BlockSource(Protocol):
@@ -56,20 +61,26 @@ class Shards:
     """One rank's part in updates from shard to shard. All ranks create it together."""
 
     def __init__(
-        self, source: BlockSource, specs: Sequence[TensorSpec], bucket_bytes: int, timeout: float, device: torch.device
+        self, source: BlockSource, specs: Sequence[TensorSpec], config: SyncConfig, device: torch.device
     ) -> None:
-        self._source, self._timeout, self._device = source, timeout, device
+        self._source, self._config, self._device = source, config, device
         self._own = source.held()
         told = distributed.gather((self._own, local_address(os.environ.get("MASTER_ADDR", "127.0.0.1"))))
         self._held: list[Blocks] = [blocks for blocks, _ in told]
         self.addresses = [address for _, address in told]
         """Addresses of the ranks, which must reach the store of an update."""
         self.specs = spread_order(specs, self._held)
-        self.buckets = plan_buckets(self.specs, bucket_bytes)
+        self.buckets = plan_buckets(self.specs, config.bucket_bytes)
         self._pool = Pool(device)
         self._group: Group | None = None
         self._store: TCPStore | None = None
         self._packets: list[list[Packet]] = []
+        self._encoder: Encoder | None = None
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """Return what this rank sent in the last update; None where packets always go whole."""
+        return None if self._encoder is None else self._encoder.traffic
 
     def plan(self, seats: Sequence[tuple[int, int]]) -> list[Move] | None:
         """Return the moves to workers with these (rank, size) in tensor parallelism, or None where a broadcast is to be
@@ -84,28 +95,42 @@ class Shards:
         rank = distributed.rank()
         moves = [move for move in invitation.moves if move.sender == rank]
         self._packets = packets(moves, self.buckets)
-        self._store = join_store(invitation.address, invitation.port, self._timeout)
+        if self._config.sparse != "never":
+            self._encoder = Encoder(self._device, always=self._config.sparse == "always")
+        self._store = join_store(invitation.address, invitation.port, self._config.timeout_seconds)
         self._given_up = given_up(self._store)
         peers = sorted({distributed.world_size() + move.worker for move in moves})
-        address = local_address(invitation.address)
+        address, timeout = local_address(invitation.address), self._config.timeout_seconds
         self._group = Group(
-            self._store, rank, invitation.size, address, self._timeout, self._device, self._checks(check), peers=peers
+            self._store, rank, invitation.size, address, timeout, self._device, self._checks(check), peers=peers
         )
 
-    def send(self, update: int, verify: bool, check: Check) -> None:
+    def send(self, update: int, check: Check) -> None:
         """Send this rank's blocks. Raises what `check` raises, and OSError or RuntimeError when they did not arrive."""
-        check = self._checks(check)
+        began, check = perf_counter(), self._checks(check)
+        sums: Sums | None = defaultdict(list) if self._config.verify else None
+        packed: deque[list[tuple[int, Tensor]]] = deque()
         under_way: deque[list[Message]] = deque()
-        sums: dict[int, list[int]] = defaultdict(list)
-        for bucket, of_bucket in zip(self.buckets, self._packets, strict=True):
-            under_way.append(self._begin(bucket, of_bucket, sums if verify else None))
+        if self._encoder is not None:
+            self._encoder.begin(update)
+        ahead = 0 if self._encoder is None else 1  # heads come a bucket early: to wait for one would leave a link idle
+        for index in range(len(self.buckets) + ahead):
+            under_way.append([])
+            if index < len(self.buckets):
+                packed.append([])
+                for worker, packet in self._pack(index, sums):
+                    if self._encoder is not None:
+                        head, packet = self._encoder.encode(worker, index, packet)
+                        under_way[-1].append(self._send(head.written(self._device), worker))
+                    packed[-1].append((worker, packet))
+            if index >= ahead:
+                under_way[-1] += [self._send(message, worker) for worker, message in packed.popleft()]
             while len(under_way) > 1:
                 settle(under_way.popleft(), check)
         settle(under_way.popleft(), check)
-        assert self._store is not None
-        for worker, found in sums.items():
-            self._store.delete_key(_sums(update - 1, worker))
-            self._store.set(_sums(update, worker), json.dumps(found))
+        if self._encoder is not None:
+            self._encoder.end(perf_counter() - began)
+        self._tell(update, sums or {})
 
     def give_up(self, reason: str) -> None:
         """Have the workers and the other ranks give the update up, and leave the group."""
@@ -117,12 +142,12 @@ class Shards:
     def close(self) -> None:
         if self._group is not None:
             self._group.abandon()
-        self._group = self._store = None
+        self._group = self._store = self._encoder = None
 
-    def _begin(self, bucket: Bucket, of_bucket: Sequence[Packet], sums: dict[int, list[int]] | None) -> list[Message]:
-        assert self._group is not None
+    def _pack(self, index: int, sums: Sums | None) -> Iterator[tuple[int, Tensor]]:
+        """Yield each worker's packet of a bucket, [bytes] uint8, with the worker's number."""
+        bucket, of_bucket = self.buckets[index], self._packets[index]
         values = self._source.values({bucket.tensors[place].name for p in of_bucket for place, _ in p.blocks})
-        works = []
         for packet in of_bucket:
             buffer = self._pool.take(packet_bytes(packet, bucket))
             for (place, block), piece in zip(packet.blocks, pieces(buffer, packet, bucket), strict=True):
@@ -133,11 +158,20 @@ class Shards:
                 piece.copy_(block.within(self._own[spec.name]).of(found))
                 if sums is not None:
                     sums[packet.worker].append(checksum(piece))
-            works.append(self._group.send(buffer, distributed.world_size() + packet.worker))
-        return works
+            yield packet.worker, buffer
+
+    def _send(self, message: Tensor, worker: int) -> Message:
+        assert self._group is not None
+        return self._group.send(message, distributed.world_size() + worker)
+
+    def _tell(self, update: int, sums: Sums) -> None:
+        assert self._store is not None
+        for worker, found in sums.items():
+            self._store.delete_key(_sums(update - 1, worker))
+            self._store.set(_sums(update, worker), json.dumps(found))
 
     def _checks(self, check: Check) -> Check:
-        deadline = Deadline(self._timeout)
+        deadline = Deadline(self._config.timeout_seconds)
 
         def all_checks() -> None:
             deadline.check()

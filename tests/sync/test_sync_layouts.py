@@ -46,8 +46,12 @@ BUCKET_BYTES = 30_000
 """Of 290 to 600 kB, so that parameters whose tensors fall into two buckets occur, and buckets of two stages."""
 
 
-def both(models: dict[str, str], folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    return every_layout(models, folder), failures_in_lockstep(models["qwen2-tied"], folder)
+def all_parts(models: dict[str, str], folder: str) -> tuple[dict[str, Any], ...]:
+    return (
+        every_layout(models, folder),
+        failures_in_lockstep(models["qwen2-tied"], folder),
+        changes(models["qwen3-untied"], folder),
+    )
 
 
 def every_layout(models: dict[str, str], folder: str) -> dict[str, Any]:
@@ -105,11 +109,59 @@ def failures_in_lockstep(model: str, folder: str) -> dict[str, Any]:
     return result
 
 
+def changes(model: str, folder: str) -> dict[str, Any]:
+    """What workers miss and how packets went, update by update, where changes are sent."""
+    config = SyncConfig(bucket_bytes=BUCKET_BYTES, timeout_seconds=30.0, verify=True, sparse="always")
+    main = distributed.is_main()
+    result: dict[str, Any] = {"faults": [], "forms": [], "changed": [], "retries": []}
+    with closing(Fleet(1, 2)) if main else nullcontext() as fleet:
+        policy = build(model, "bf16", LAYOUTS["tp2-pp2"])
+        with closing(BroadcastSync(policy, fleet, config, staged=True)) as sync:
+
+            def publish(version: int) -> None:
+                expected = {key: value.clone() for key, value in policy.hf_weights()}
+                sync.publish(version)
+                if main:
+                    metrics = sync.metrics()
+                    result["faults"] += differences(fleet, policy, expected, Path(folder))
+                    sent = {key.rpartition("/")[2] for key in metrics if "/messages/" in key and metrics[key]}
+                    result["forms"].append("changes" if sent and "whole" not in sent else " ".join(sent))
+                    result["changed"].append(round(metrics.get("sync/changed", -1), 2))
+                    result["retries"].append(metrics["sync/retries"])
+
+            publish(1)
+            learn(policy, every=50)
+            publish(2)
+            learn(policy, every=20)
+            learn(policy, every=25, bit=2)  # two updates between publishes
+            publish(3)
+            learn(policy, every=1)
+            publish(4)
+            if fleet is not None:
+                fleet.restart("server 1")
+            publish(4)
+            if distributed.rank() == 3:
+                cut_at_second_bucket(sync)  # of the new group with both servers
+            for version in range(5, 11):
+                if version == 8 and fleet is not None:
+                    fleet.misbehave("server 1", "refuse_start")  # when all has arrived
+                learn(policy, every=50)
+                publish(version)
+        mpu.destroy_model_parallel()
+    return result
+
+
+def learn(policy: Policy, every: int, bit: int = 1) -> None:
+    """Change one weight of `every` of every tensor, alike on all ranks that hold it."""
+    for value in policy.stage.parameters():
+        value.data.view(-1).view(torch.int16)[::every] ^= bit
+
+
 def cut_at_second_bucket(sync: BroadcastSync) -> None:
     """Reset this rank's connections to all members once, as the loss of its link would, when it has sent one bucket."""
     shards = sync._shards
     assert shards is not None
-    begin, join = shards._begin, shards.join
+    pack, join = shards._pack, shards.join
 
     def joining(*arguments: Any) -> None:
         shards.join = join  # type: ignore[method-assign]
@@ -118,16 +170,16 @@ def cut_at_second_bucket(sync: BroadcastSync) -> None:
         opened = open_sockets().keys() - before
         buckets = iter([False, True])
 
-        def beginning(*bucket: Any) -> Any:
+        def packing(*bucket: Any) -> Any:
             if next(buckets, False):
-                shards._begin = begin  # type: ignore[method-assign]
+                shards._pack = pack  # type: ignore[method-assign]
                 for name in opened & open_sockets().keys():
                     with closing(socket.socket(fileno=os.dup(open_sockets()[name]))) as connection, suppress(OSError):
                         if not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                             connection.shutdown(socket.SHUT_RDWR)
-            return begin(*bucket)
+            return pack(*bucket)
 
-        shards._begin = beginning  # type: ignore[method-assign]
+        shards._pack = packing  # type: ignore[method-assign]
 
     shards.close()
     shards.join = joining  # type: ignore[method-assign]
@@ -163,19 +215,28 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def by_rank(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict, dict]]:
+def by_rank(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict, ...]]:
     folder = tmp_path_factory.mktemp("ranks")
-    return run_ranks(both, 4, folder, models, str(folder), timeout=300.0, patience=150.0)
+    return run_ranks(all_parts, 4, folder, models, str(folder), timeout=300.0, patience=150.0)
 
 
-def test_every_layout_sends_whole_hugging_face_tensors(by_rank: list[tuple[dict, dict]]) -> None:
-    faults, _ = by_rank[0]
+def test_every_layout_sends_whole_hugging_face_tensors(by_rank: list[tuple[dict, ...]]) -> None:
+    faults, *_ = by_rank[0]
     assert faults == {(*case, shards): [] for case in CASES for shards in (True, False)}
 
 
-def test_all_ranks_retry_and_fail_together(by_rank: list[tuple[dict, dict]]) -> None:
-    results = [failures for _, failures in by_rank]
+def test_all_ranks_retry_and_fail_together(by_rank: list[tuple[dict, ...]]) -> None:
+    results = [failures for _, failures, _ in by_rank]
     assert results[0]["faults"] == []
     assert results[0]["retries"] == [1, 1]
     assert results[0]["senders"] == [1, 4], "the main rank alone when it is tried again, and all the next time"
     assert all("version 5" in result["error"] and "no parameter" in result["error"] for result in results)
+
+
+def test_changes_bring_every_worker_the_weights_bit_for_bit(by_rank: list[tuple[dict, ...]]) -> None:
+    *_, result = by_rank[0]
+    assert result["faults"] == []
+    new, tried_again = ["whole", "changes"], [""]
+    assert result["forms"] == [*new, "changes", "whole", "whole", *tried_again, *new, *tried_again, *new]
+    assert result["changed"] == [-1, 0.02, 0.08, 1, -1, -1, -1, 0.02, -1, -1, 0.02]
+    assert result["retries"] == [0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0]

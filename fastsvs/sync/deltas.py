@@ -1,0 +1,186 @@
+"""Packets as changes of the ones before: both ends keep what went last, and the sender measures whether that pays.
+
+What is kept lives as long as the group in which it went. Every failure ends the group, so that both ends begin with
+whole packets again; each message names the update whose packet it changes all the same, and the receiver checks it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastsvs.sync.sparse import WORD, Form, decode, difference, encode, message_bytes, smallest
+
+
+class Head(NamedTuple):
+    """Announcement of a message, which goes before it."""
+
+    form: int
+    nbytes: int
+    """Size of the message in bytes."""
+    update: int
+    """Number of the update within the group."""
+    base: int
+    """Number of the update whose packet the message changes; 0 for a whole packet."""
+
+    def written(self, device: torch.device) -> Tensor:
+        """Return the head as it travels, [HEAD_BYTES] uint8."""
+        return torch.tensor(self, dtype=torch.int64, device=device).view(torch.uint8)
+
+    @classmethod
+    def read(cls, written: Tensor) -> Head:
+        return cls(*written.view(torch.int64).tolist())
+
+
+HEAD_BYTES = 8 * len(Head._fields)
+
+
+@dataclass
+class Traffic:
+    """What a rank sent in an update."""
+
+    sent: Counter[int] = field(default_factory=Counter)
+    """Bytes by worker."""
+    whole: int = 0
+    """Bytes of the packets before they were encoded."""
+    encoded: int = 0
+    """Bytes, before they were, of the packets that went as changes."""
+    words: int = 0
+    """Number of words that were compared."""
+    changed: int = 0
+    """Number of those that had changed."""
+    forms: Counter[str] = field(default_factory=Counter)
+    """Messages by their form."""
+    seconds: float = 0.0
+    """Time that comparing and encoding took."""
+
+
+def busiest(ranks: Sequence[Traffic]) -> int:
+    """Return the bytes that went through the busiest card, a rank's or a worker's."""
+    into: Counter[int] = Counter()
+    for rank in ranks:
+        into.update(rank.sent)
+    return max([*into.values(), *(rank.sent.total() for rank in ranks)], default=0)
+
+
+def shares(ranks: Sequence[Traffic]) -> dict[str, float]:
+    """Return the metrics of an update: what changed, what was chosen, and the seconds of the slowest rank."""
+    if not ranks:
+        return {}
+    forms: Counter[str] = sum((rank.forms for rank in ranks), Counter())
+    compared = sum(rank.words for rank in ranks)
+    changed = {"sync/changed": sum(rank.changed for rank in ranks) / compared} if compared else {}
+    chosen = {f"sync/messages/{form.name.lower()}": float(forms[form.name.lower()]) for form in Form}
+    return changed | chosen | {"sync/coding_seconds": max(rank.seconds for rank in ranks)}
+
+
+@dataclass
+class Pace:
+    """Measured speeds of a rank, in seconds per byte of whole packets."""
+
+    link: float = 0.0
+    """Time to send a byte, measured where all packets go whole, as they do in a group's first update."""
+    coding: float = 0.0
+    """Time to compare and encode a byte; 0 before it has been measured."""
+
+    def pays(self, whole: int, message: int) -> bool:
+        """Return True where a message saves more time than encoding and decoding take. Both take about as long."""
+        return self.link * (whole - message) > 2 * self.coding * whole
+
+    def measure(self, traffic: Traffic, seconds: float) -> None:
+        """Learn from an update that took so long."""
+        if traffic.encoded:
+            self.coding = traffic.seconds / traffic.whole
+        elif traffic.whole:
+            self.link = seconds / traffic.whole
+            self.coding /= 2  # a slow moment must not rule encoding out for good
+
+
+class Encoder:
+    """Encoder of what a rank sends in the updates of one group."""
+
+    def __init__(self, device: torch.device, *, always: bool) -> None:
+        """Choose the smallest form for each packet; without `always` only where the pace says that it pays."""
+        self._kept, self._always, self._pace = _Kept(device), always, Pace()
+        self._update, self.traffic = 0, Traffic()
+
+    def begin(self, update: int) -> None:
+        """Begin an update, whose number is not 0."""
+        self._update, self.traffic = update, Traffic()
+
+    def end(self, seconds: float) -> None:
+        """Learn from the update, whose packets took so long to send."""
+        self._pace.measure(self.traffic, seconds)
+
+    def encode(self, worker: int, key: Hashable, packet: Tensor) -> tuple[Head, Tensor]:
+        """Return the message about a packet [bytes] uint8, which must stay as it is from now on, and its head. `key`
+        tells it from the update's other packets to this worker."""
+        began, traffic = perf_counter(), self.traffic
+        base, old = self._kept.get((worker, key))
+        form, message = Form.WHOLE, packet
+        if old is not None:
+            mask = difference(packet, old)
+            changed = int(mask.count_nonzero())
+            form = self._choose(len(packet) // WORD.itemsize, changed)
+            message = encode(form, packet, mask)
+            traffic.words += len(packet) // WORD.itemsize
+            traffic.changed += changed
+        self._kept.keep((worker, key), self._update, packet)
+        traffic.sent[worker] += len(message)
+        traffic.whole += len(packet)
+        traffic.forms[form.name.lower()] += 1
+        traffic.encoded += len(packet) if form is not Form.WHOLE else 0
+        traffic.seconds += perf_counter() - began
+        return Head(form, len(message), self._update, 0 if form is Form.WHOLE else base), message
+
+    def _choose(self, words: int, changed: int) -> Form:
+        form = smallest(words, changed)
+        sizes = message_bytes(Form.WHOLE, words, changed), message_bytes(form, words, changed)
+        return form if self._always or self._pace.pays(*sizes) else Form.WHOLE
+
+
+class Decoder:
+    """Decoder of what a worker receives in the updates of one group."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._kept = _Kept(device)
+
+    def decode(self, key: Hashable, head: Head, message: Tensor) -> Tensor:
+        """Return the packet [bytes] uint8 that a message is about, which must stay as it is until the next update.
+        Raises ValueError where the message changes another packet than the one that came last."""
+        packet = message
+        if head.form != Form.WHOLE:
+            update, old = self._kept.get(key)
+            if old is None or update != head.base:
+                raise ValueError(f"changes since update {head.base} came to a worker that has update {update}")
+            decode(Form(head.form), message, old)
+            packet = old
+        self._kept.keep(key, head.update, packet)
+        return packet
+
+
+class _Kept:
+    """Packets that went last, with the numbers of their updates. Those of a GPU are kept in pinned host memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._packets: dict[Hashable, tuple[int, Tensor]] = {}
+
+    def get(self, key: Hashable) -> tuple[int, Tensor | None]:
+        """Return the number and the packet on the device; 0 and None where there is none."""
+        update, packet = self._packets.get(key, (0, None))
+        return update, None if packet is None else packet.to(self._device)
+
+    def keep(self, key: Hashable, update: int, packet: Tensor) -> None:
+        if packet.is_cuda:
+            _, host = self._packets.get(key, (0, None))
+            if host is None:
+                host = torch.empty(packet.shape, dtype=packet.dtype, pin_memory=True)
+            packet = host.copy_(packet)
+        self._packets[key] = update, packet
