@@ -111,6 +111,10 @@ class RunLayout:
         """Return what the policy read and wrote in a step, one object a group."""
         return self.all_samples / f"step_{step}.jsonl"
 
+    def tokens(self, step: int) -> Path:
+        """Return the tokens of a share of a step's groups, one object a group."""
+        return self.all_samples / f"step_{step}.tokens.jsonl"
+
     def evaluation(self, step: int) -> Path:
         """Return the held-out figures after a step."""
         return self.all_evaluations / f"step_{step}.json"
@@ -170,6 +174,16 @@ class StoredRun:
         """Yield the groups of a step."""
         return iterate_jsonl(self.layout.samples(step))
 
+    def token_files(self) -> dict[int, Path]:
+        """Return the files of tokens by step, in order; steps that kept none have no file."""
+        return _by_step(self.layout.all_samples, r"step_(\d+)\.tokens\.jsonl")
+
+    def tokens(self, step: int) -> Iterator[Row]:
+        """Yield those groups of a step whose tokens were kept: the prompt as it was rendered, and of each response the
+        texts of its tokens with the log-probs of the engine, and with log-probs and entropies of the policy where it
+        was learned from."""
+        return iterate_jsonl(self.layout.tokens(step))
+
     def evaluation_files(self) -> dict[int, Path]:
         """Return the files of held-out figures by step, in order."""
         return _by_step(self.layout.all_evaluations, r"step_(\d+)\.json")
@@ -192,10 +206,10 @@ class StoredRun:
 
     def records(self) -> list[Path]:
         """Return the files that say how the run went, as far as they are there: configuration, environment, metrics,
-        summary, held-out figures and answers, and samples."""
+        summary, held-out figures and answers, samples, and tokens."""
         layout = self.layout
         single = (layout.config, layout.environment, layout.metrics, layout.summary)
-        by_step = (self.evaluation_files(), self.evaluation_sample_files(), self.sample_files())
+        by_step = (self.evaluation_files(), self.evaluation_sample_files(), self.sample_files(), self.token_files())
         return [*(file for file in single if file.is_file()), *(file for files in by_step for file in files.values())]
 
 

@@ -20,7 +20,8 @@ WAVES = ("train.waves=3", "algorithm.old_logprobs=engine")
 
 def arguments(folder: Path, steps: int, options: tuple[str, ...]) -> list[str]:
     sizes = [override for override in SMALL if not override.startswith("run.steps")]
-    return ["train", "configs/tiny_svs.yaml", *sizes, *options, f"run.steps={steps}", f"run.dir={folder}"]
+    kept = ("logging.token_share=0.5", f"run.steps={steps}", f"run.dir={folder}")
+    return ["train", "configs/tiny_svs.yaml", *sizes, *options, *kept]
 
 
 def launch(words: list[str]) -> subprocess.Popen[bytes]:
@@ -77,6 +78,7 @@ def assert_same_end(fastsvs, folder: Path, other: Path) -> None:
     assert weights[0].keys() == weights[1].keys()
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
     samples = [sorted((run / "samples").iterdir()) for run in (folder, other)]
+    assert any(path.name.endswith(".tokens.jsonl") for path in samples[0])
     for one, two in zip(*samples, strict=True):
         assert one.read_bytes() == two.read_bytes()
 

@@ -64,6 +64,7 @@ def made(*, experts: bool) -> Made:
         penalties=torch.tensor([0.0, -0.5, 0.0]),
         # Of all tokens of prompt and response but the last.
         experts=[np.full((n, 2, 4), n, np.int16) for n in (7, 5, 2)] if experts else None,
+        watched=[("000000", 0), ("000000", 1), None],
     )
     return Made(Experience([], {}), batch, plugin_state={})
 
@@ -74,7 +75,7 @@ def plainly(value: Any) -> Any:
         fields = (value.groups, value.rewards, value.advantages, value.rollout_logprobs, value.penalties)
         arrays = (value.prompt_ids, value.response_ids, value.experts or [])
         ids = [[(row.dtype, row.tolist()) for row in rows] for rows in arrays]
-        return [ids, list(value.kinds), [(tensor.dtype, tensor.tolist()) for tensor in fields]]
+        return [ids, list(value.kinds), value.watched, [(tensor.dtype, tensor.tolist()) for tensor in fields]]
     return value
 
 

@@ -26,6 +26,9 @@ def written(tmp_path: Path) -> RunFolder:
     for step in range(1, 13):
         folder.write_samples(step, [{"key": f"{step}"}, {"key": "b", "question": "a\u2028line"}])
         folder.log({"step": step, "x": 0.5})
+    folder.write_tokens(3, [{"key": "3"}])
+    folder.write_tokens(4, [{"key": "4"}])
+    folder.write_tokens(4, [])
     for step in (12, 0):
         folder.write_evaluation(step, {"problems": step}, [{"id": "p"}, {"id": "q"}])
     folder.write_summary({"steps": 12})
@@ -40,6 +43,8 @@ def test_what_a_run_writes_comes_back_in_the_order_of_steps(written: RunFolder) 
     assert run.metrics() == [{"step": step, "x": 0.5} for step in range(1, 13)]
     assert list(run.sample_files()) == list(range(1, 13)), "by number, not by name"
     assert list(run.samples(11)) == [{"key": "11"}, {"key": "b", "question": "a\u2028line"}]
+    assert list(run.token_files()) == [3], "step 4 was made again, and kept none"
+    assert (list(run.tokens(3)), list(run.tokens(4))) == ([{"key": "3"}], [])
     assert list(run.evaluations().items()) == [(0, {"problems": 0}), (12, {"problems": 12})]
     assert list(run.evaluation_samples(12)) == [{"id": "p"}, {"id": "q"}]
     assert run.summary() == {"steps": 12}
@@ -49,7 +54,7 @@ def test_the_layout_names_every_file_that_a_run_writes(written: RunFolder) -> No
     layout = RunLayout(written.root)
     found = {path for path in written.root.rglob("*") if path.is_file() and not path.name.startswith(".")}
     known = {layout.config, layout.environment, layout.inputs, layout.metrics, layout.summary}
-    known |= {layout.samples(step) for step in range(1, 13)}
+    known |= {layout.tokens(3)} | {layout.samples(step) for step in range(1, 13)}
     known |= {file(step) for file in (layout.evaluation, layout.evaluation_samples) for step in (0, 12)}
     assert found == known
     assert set(open_run(written.root).records()) == found - {layout.inputs}

@@ -3,7 +3,7 @@
 from fastsvs.algorithms.advantages import ADVANTAGES, AdvantageFn, token_advantages
 from fastsvs.algorithms.aggregation import aggregation_weights
 from fastsvs.algorithms.assemble import make_batch
-from fastsvs.algorithms.batch import Batch, LeftOut
+from fastsvs.algorithms.batch import Batch, LeftOut, SampleName
 from fastsvs.algorithms.context import Context, Probe, TokenStatistics
 from fastsvs.algorithms.losses import LOSSES
 from fastsvs.algorithms.metrics import (
@@ -37,6 +37,7 @@ __all__ = [
     "Probe",
     "Reduction",
     "RewardFn",
+    "SampleName",
     "TokenLoss",
     "TokenMetric",
     "TokenStatistics",

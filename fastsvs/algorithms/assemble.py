@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastsvs.algorithms.batch import Batch, LeftOut
+from fastsvs.algorithms.batch import Batch, LeftOut, SampleName
 from fastsvs.errors import UserError
 
 if TYPE_CHECKING:  # who only computes losses need not import engines and verifiers
@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # who only computes losses need not import engines and verifi
     from fastsvs.selfplay import Group
 
 
-def make_batch(groups: Sequence[Group], discarded: Sequence[Group] = ()) -> Batch:
+def make_batch(groups: Sequence[Group], discarded: Sequence[Group] = (), watched: Collection[str] = ()) -> Batch:
     """Return a batch of all samples of all groups, in order, with advantages of 0. It is empty without groups. The
-    `discarded` groups are only counted.
+    `discarded` groups are only counted. `watched` has the keys of the groups whose tokens are logged.
 
     The group is the unit of comparison: its index is the batch's group number. Raises UserError for a reward that is
     not finite. Raises ValueError for a group without a reward for each rollout, or a response without tokens or without
@@ -43,6 +43,7 @@ def make_batch(groups: Sequence[Group], discarded: Sequence[Group] = ()) -> Batc
         ),
         penalties=_penalties(groups),
         experts=_experts([rollout for _, _, rollout in samples]),
+        watched=_watched(groups, watched),
         left_out=LeftOut(
             sum(len(group.rollouts) for group in discarded),
             sum(len(rollout.response_ids) for group in discarded for rollout in group.rollouts),
@@ -54,6 +55,14 @@ def _experts(rollouts: Sequence[Rollout]) -> list[np.ndarray] | None:
     """Return the experts of each rollout, or None where the engine does not say."""
     found = [rollout.experts for rollout in rollouts if rollout.experts is not None]
     return found if found and len(found) == len(rollouts) else None
+
+
+def _watched(groups: Sequence[Group], keys: Collection[str]) -> list[SampleName | None] | None:
+    """Return the name of each sample of the groups with these keys, or None where there is no such group."""
+    if not any(group.task.key in keys for group in groups):
+        return None
+    named = [(group.task.key, number) for group in groups for number in range(len(group.rollouts))]
+    return [name if name[0] in keys else None for name in named]
 
 
 def _penalties(groups: Sequence[Group]) -> Tensor | None:

@@ -21,6 +21,10 @@ class LeftOut:
         return LeftOut(self.samples + other.samples, self.tokens + other.tokens)
 
 
+SampleName = tuple[str, int]
+"""Key of a group, and the number of one of its responses."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A training batch of `samples` sequences of prompt + response. Every `[response_tokens]` tensor is the
@@ -51,6 +55,8 @@ class Batch:
     experts: Sequence[np.ndarray] | None = None
     """Experts that computed each token of prompt and response but the last when it was sampled, [samples] arrays
     [tokens - 1, layers, active] int16; None where the engine does not say."""
+    watched: Sequence[SampleName | None] | None = None
+    """Names of the samples whose tokens are logged, [samples], with None for all others; None where no sample is."""
     left_out: LeftOut = LeftOut()
     """Responses of the step that the filters left out of the batch."""
 
@@ -82,6 +88,7 @@ class Batch:
             penalties=None if self.penalties is None else self.penalties[index],
             advantages=self.advantages[tokens],
             experts=None if self.experts is None else [self.experts[i] for i in samples],
+            watched=None if self.watched is None else [self.watched[i] for i in samples],
             rollout_logprobs=self.rollout_logprobs[tokens],
             old_logprobs=pick(self.old_logprobs),
             reference_logprobs=pick(self.reference_logprobs),

@@ -40,6 +40,10 @@ class LoggingConfig(Section):
     every step."""
     sampled_groups: int = Field(8, ge=1)
     """Number of groups in a table of samples, dealt evenly over the kinds."""
+    token_share: float = Field(0.01, ge=0, le=1)
+    """Share of the problems whose responses are kept token by token in the run folder, each with all that self-play
+    made of it: text, log-probs of engine and policy, and entropy, about 30 bytes a token, and the rendered prompts. 0
+    keeps none."""
     alert: str | None = None
     """AlertFn that looks at the metrics of every step, as `module:object`; null looks at none."""
 

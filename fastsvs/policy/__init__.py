@@ -27,6 +27,7 @@ with lean_imports():
     from fastsvs.policy.stored import StoredWeights, find_checkpoint, open_model, open_trained, open_weights, read_job
     from fastsvs.policy.stream import weight_specs
     from fastsvs.policy.training_state import replace_weights
+    from fastsvs.policy.watch import TokenWatch
     from fastsvs.policy.weights import WeightSource, check_weights, open_source
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "PolicyStatistics",
     "Sizes",
     "StoredWeights",
+    "TokenWatch",
     "WeightSource",
     "base_of",
     "check_backend",

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state as mpu
 from torch import Tensor
 
 from fastsvs import distributed
@@ -38,8 +37,16 @@ from fastsvs.policy.parallel import (
 from fastsvs.policy.passes import Pass, plan_pass
 from fastsvs.policy.row import Row
 from fastsvs.policy.shares import compared_weights
-from fastsvs.policy.step import Objective, Report, mean_logprobs, run_pipeline, token_statistics
+from fastsvs.policy.step import (
+    Objective,
+    Report,
+    mean_logprobs,
+    run_pipeline,
+    speaks_for_its_row,
+    token_statistics,
+)
 from fastsvs.policy.stream import stream_buckets, weight_specs
+from fastsvs.policy.watch import TokenWatch
 from fastsvs.policy.weights import WeightSource, hf_weights, load_weights, open_source
 
 HiddenLook = Callable[[list[Tensor]], Tensor]
@@ -166,7 +173,7 @@ class Policy:
             means = torch.zeros_like(logprobs)
             if certainty:
                 means = mean_logprobs(model, row, hidden, logprobs, temperature, vocabulary)
-            if _speaks_for_its_row():
+            if speaks_for_its_row():
                 flat[:, row.own.places] = torch.stack([logprobs, entropy, means]).cpu()
                 wanted = [place for place, sample in enumerate(row.samples) if sample in samples]
                 if wanted and look:
@@ -191,15 +198,17 @@ class Policy:
         token_weights: Tensor,
         temperature: float,
         schedule_step: int | None = None,
+        watch: TokenWatch | None = None,
     ) -> dict[str, Metric]:
         """Make one optimizer step on the sum over samples and tokens of token_weights[sample] * loss[token].
 
         `token_weights` are [samples]. The learning rate is the schedule's at `schedule_step`, by default the number of
         updates so far: a training step of several updates is one step of the schedule. Returns the metrics of
-        `accumulate_gradients`, grad_norm (before clipping) and learning_rate. Raises FloatingPointError, with unchanged
-        weights, when the gradient is not finite.
+        `accumulate_gradients`, grad_norm (before clipping) and learning_rate. `watch` gets what is found for the tokens
+        of the batch's watched samples. Raises FloatingPointError, with unchanged weights, when the gradient is not
+        finite.
         """
-        metrics = self.accumulate_gradients(batch, loss, algorithm, token_weights, temperature)
+        metrics = self.accumulate_gradients(batch, loss, algorithm, token_weights, temperature, watch)
         self.scheduler.num_steps = self.updates if schedule_step is None else schedule_step
         self.scheduler.step(0)
         with megatron_device():
@@ -224,20 +233,21 @@ class Policy:
         algorithm: AlgorithmConfig,
         token_weights: Tensor,
         temperature: float,
+        watch: TokenWatch | None = None,
     ) -> dict[str, Metric]:
         """Compute the gradient for `update`, reduced over all ranks, in Megatron's buffers.
 
         Returns the loss; as means over the response tokens, entropy (nats) and entropy/<kind>; the loss's metrics, each
         reduced in its own way; tokens_saved, the share of the tokens of prompts and responses that shared prompts do
-        without; and the load of experts (`policy.expert_load`).
+        without; and the load of experts (`policy.expert_load`). For `watch` see `update`.
         """
-        objective = Objective(batch, loss, algorithm, token_weights, temperature, self.architecture.vocabulary)
+        objective = Objective(batch, loss, algorithm, token_weights, temperature, self.architecture.vocabulary, watch)
         planned = self._plan(batch, keep_attention=self.config.recompute == "all_but_attention")
         with megatron_device():
             self.model.zero_grad_buffer()
             self.optimizer.zero_grad()
             reports = run_pipeline(self.model, planned.rows, planned.count, objective, forward_only=False)
-        whole = combine(distributed.gather(combine(reports if _speaks_for_its_row() else [])))
+        whole = combine(distributed.gather(combine(reports if speaks_for_its_row() else [])))
         metrics = {name: part.over_update() for name, part in whole.items()}
         # The weights normalise every update on its own, so that the losses of several make a mean and no sum.
         load = planned.routings.metrics() if planned.routings else {}
@@ -287,8 +297,3 @@ class Policy:
         if not sizes.prompts.all():
             raise UserError("a prompt without tokens: nothing predicts the first token of its response")
         return plan_pass(batch, sizes, self.architecture, self.config, self._rotary, keep_attention=keep_attention)
-
-
-def _speaks_for_its_row() -> bool:
-    """Check whether this rank reports its tokens. Every tensor-parallel rank of the last stage has the same results."""
-    return mpu.is_pipeline_last_stage() and mpu.get_tensor_model_parallel_rank() == 0

@@ -40,6 +40,7 @@ from fastsvs.kernels import (
 from fastsvs.kernels.token_loss import clamped_log_ratio
 from fastsvs.policy.model import PolicyModel
 from fastsvs.policy.row import ResponseTokens, Row
+from fastsvs.policy.watch import TokenWatch
 
 Report = dict[str, PartialMetric]
 """Metrics over the tokens of one row, by name."""
@@ -63,6 +64,8 @@ class Objective:
     """Weight of each sample's tokens in the objective, [samples]."""
     temperature: float
     vocabulary: int
+    watch: TokenWatch | None = None
+    """Place for what is found for the tokens of watched samples; None keeps nothing."""
 
     def __call__(self, model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, Report]:
         """Return the row's part of the objective, and what to report of its tokens: loss, entropy, entropy/<kind>, the
@@ -76,6 +79,8 @@ class Objective:
         objective, logprobs, entropy, metrics = take(model, row, hidden)
         if not reports:
             return objective, {}
+        if self.watch is not None and speaks_for_its_row():
+            self.watch.note(self.batch, row, tokens, logprobs, entropy)
         own = {"entropy": TokenMetric(entropy)}
         if mismatch := metrics.get("rollout_mismatch"):
             own["rollout_mismatch_max"] = TokenMetric(mismatch.values, Reduction.MAXIMUM)
@@ -225,6 +230,11 @@ def run_pipeline(
         micro_batch_size=1,
         forward_only=forward_only,
     )
+
+
+def speaks_for_its_row() -> bool:
+    """Check whether this rank reports its tokens. Every tensor-parallel rank of the last stage has the same results."""
+    return mpu.is_pipeline_last_stage() and mpu.get_tensor_model_parallel_rank() == 0
 
 
 def unwrap(model: nn.Module) -> PolicyModel:

@@ -145,6 +145,13 @@ class RunFolder:
             self._loggers.log_samples(step, table_of(rows, self._job.logging.sampled_groups))
         return path
 
+    def write_tokens(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the tokens of a step. Without rows there is no file, nor one that an earlier session left."""
+        if self._writable and rows:
+            write_jsonl(self.layout.tokens(step), rows)
+        elif self._writable:
+            self.layout.tokens(step).unlink(missing_ok=True)
+
     def write_evaluation(self, step: int, result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         """Write an evaluation and its samples, and pass its figures to the loggers."""
         if self._writable:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fastsvs import distributed
-from fastsvs.algorithms import Batch, LeftOut, make_batch, needs_labels, penalized
+from fastsvs.algorithms import Batch, LeftOut, SampleName, make_batch, needs_labels, penalized
 from fastsvs.errors import UserError
 from fastsvs.rollout import Engine, Inference, Running
 from fastsvs.seeding import derive_seed
@@ -30,6 +30,7 @@ from fastsvs.selfplay import (
     play,
 )
 from fastsvs.telemetry import Tally
+from fastsvs.training import token_log
 from fastsvs.training.comparison import why_nothing_was_learned
 from fastsvs.training.session import Session
 from fastsvs.training.summary import sample_rows
@@ -106,7 +107,8 @@ def made_of(session: Session, experience: Experience) -> Made:
     experience = session.sampler.observe(experience)
     experience = penalized(experience, session.job.algorithm, session.job.rollout.max_response_tokens)
     plugin_state = {"stage": session.stage.state_dict(), "sampler": session.sampler.state_dict()}
-    batch = make_batch(experience.groups, experience.discarded)
+    watched = token_log.watched(session.job, [*experience.groups, *experience.discarded])
+    batch = make_batch(experience.groups, experience.discarded, watched)
     if session.job.policy.router_replay == "rollout" and len(batch) and batch.experts is None:
         raise UserError(
             f"policy.router_replay=rollout, and rollout.engine={session.job.rollout.engine} does not say which experts "
@@ -215,6 +217,7 @@ class _Packed:
     rollout_logprobs: np.ndarray
     penalties: np.ndarray | None
     experts: np.ndarray | None
+    watched: Sequence[SampleName | None] | None
     left_out: LeftOut
 
     @classmethod
@@ -234,6 +237,7 @@ class _Packed:
             batch.rollout_logprobs.numpy(),
             None if batch.penalties is None else batch.penalties.numpy(),
             np.concatenate(batch.experts) if batch.experts else None,
+            batch.watched,
             batch.left_out,
         )
 
@@ -252,6 +256,7 @@ class _Packed:
             rollout_logprobs=torch.from_numpy(self.rollout_logprobs),
             penalties=None if self.penalties is None else torch.from_numpy(self.penalties),
             experts=None if self.experts is None else np.split(self.experts, ends[:-1]),
+            watched=self.watched,
             left_out=self.left_out,
         )
 

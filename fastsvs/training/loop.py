@@ -13,9 +13,10 @@ from fastsvs import preemption
 from fastsvs.algorithms import Metric, Update, joined, over_step, updates_of
 from fastsvs.config import TrainJob
 from fastsvs.errors import EngineFailure, Preempted
+from fastsvs.policy import TokenWatch
 from fastsvs.seeding import derive_seed
 from fastsvs.telemetry import peak_memory, training_facts
-from fastsvs.training import credit, diagnostics, experience
+from fastsvs.training import credit, diagnostics, experience, token_log
 from fastsvs.training.experience import Made, Underway
 from fastsvs.training.held_out import evaluate_held_out
 from fastsvs.training.session import Session, open_session
@@ -111,6 +112,7 @@ def train_step(session: Session, step: int, underway: dict[int, Underway]) -> tu
     played: dict[str, float] = {}
     if cut and waves:
         whole = experience.record(session, step + 1, waves)
+    token_log.record(session, step + 1, whole.experience if whole else None, learning.watch)
     if whole:
         played = experience.facts(whole, session.engine, version=step)
         played |= experience.speeds(whole, learning.tokens, times)
@@ -135,6 +137,8 @@ class Learning:
     """Metrics of the rewards and advantages of each wave."""
     seen: Mapping[str, float] = field(default_factory=dict)
     """Figures of the policy before the first update."""
+    watch: TokenWatch = field(default_factory=TokenWatch)
+    """Figures of the tokens that are logged."""
 
     def metrics(self) -> dict[str, float]:
         counts = {"updates": len(self.updates), "idle_samples": self.idle}
@@ -162,7 +166,13 @@ def learn(session: Session, learning: Learning, credited: credit.Credited, step:
         session.progress.within("update", f"{number}/{len(updates)}")
         learning.updates.append(
             session.policy.update(
-                update.batch, session.loss, algorithm, update.weights, temperature, schedule_step=step
+                update.batch,
+                session.loss,
+                algorithm,
+                update.weights,
+                temperature,
+                schedule_step=step,
+                watch=learning.watch,
             )
         )
 

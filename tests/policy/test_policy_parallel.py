@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from policy_ranks import run_ranks
 
 from fastsvs.algorithms import policy_loss
 from fastsvs.config import ModelConfig, OptimizerConfig, PolicyConfig
-from fastsvs.policy import Policy
+from fastsvs.policy import Policy, TokenWatch
 
 LAYOUTS = {
     "dp4": {},
@@ -84,7 +85,10 @@ def results_of(model: str, initialize: str, tokens_per_micro_batch: int = 200, *
     for loss in (surprised, surprised_by_token):
         found = policy.accumulate_gradients(batch, loss, PPO, weights, 0.7)
         metrics |= {f"{loss.__name__} {name}": value for name, value in found.items()}
-    updates = [policy.update(batch, policy_loss(PPO), PPO, weights, 0.7) for _ in range(2)]
+    watch = TokenWatch()
+    watched = replace(batch, watched=[(f"{sample}", 0) if sample % 3 else None for sample in range(len(batch))])
+    updates = [policy.update(watched, policy_loss(PPO), PPO, weights, 0.7, watch=watch)]
+    updates.append(policy.update(batch, policy_loss(PPO), PPO, weights, 0.7, watch=watch))
     few = make_batch(samples=2)
     few_log_probs = policy.log_probs(few, 0.7)
     updates.append(policy.update(few, policy_loss(GSPO), GSPO, weights[:2], 0.7))
@@ -95,6 +99,7 @@ def results_of(model: str, initialize: str, tokens_per_micro_batch: int = 200, *
         "log_probs": log_probs,
         "mean_log_probs": mean_log_probs,
         "few_log_probs": few_log_probs,
+        "watched": watch.gathered(),
         "metrics": metrics,
         "gradients": gradients,
         "updates": updates,
@@ -137,6 +142,8 @@ def test_layout_computes_what_one_process_computes(
     assert (actual["log_probs"] - expected["log_probs"]).abs().max() < 1e-5
     assert (actual["mean_log_probs"] - expected["mean_log_probs"]).abs().max() < 1e-5
     assert (actual["few_log_probs"] - expected["few_log_probs"]).abs().max() < 1e-4, "ranks without a sample"
+    assert actual["watched"].keys() == expected["watched"].keys()
+    assert all((actual["watched"][name] - seen).abs().max() < 1e-5 for name, seen in expected["watched"].items())
     assert actual["metrics"] == pytest.approx(expected["metrics"], rel=1e-4)
     assert actual["gradients"].keys() == expected["gradients"].keys()
     assert len(actual["gradients"]) == 2 * len(expected["initial"])

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Con
 from fastsvs.algorithms import PolicyLoss, Reduction, TokenLoss, TokenTerms, is_token_level, policy_loss, token_level
 from fastsvs.config import AlgorithmConfig, ModelConfig, OptimizerConfig, PolicyConfig
 from fastsvs.errors import UserError
-from fastsvs.policy import Policy
+from fastsvs.policy import Policy, TokenWatch
 
 FP32 = PolicyConfig(dtype="fp32", recompute="none", tokens_per_micro_batch=4096)
 WEIGHTS = torch.linspace(1e-3, 5e-3, 12)
@@ -255,3 +255,20 @@ def test_weights_that_do_not_fit_are_refused(folder: str, tmp_path: Path) -> Non
     config.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"lm_head\.weight is missing"):
         build(str(tmp_path))
+
+
+@pytest.mark.parametrize("loss", [policy_loss(PPO), surprised], ids=["in one pass", "by way of log-probs"])
+def test_what_an_update_finds_for_watched_tokens_is_what_the_policy_says_before_it(
+    folder: str, loss: PolicyLoss
+) -> None:
+    policy, batch = build(folder, FP32.model_copy(update={"tokens_per_micro_batch": 150})), make_batch()
+    expected = policy.statistics(batch, 0.7)
+    parts = [each.split(batch.response_lengths.tolist()) for each in (expected.logprobs, expected.entropy)]
+    watch, names = TokenWatch(), [(f"{sample // 4}", sample % 4) for sample in range(12)]
+    order = [7, 2, 11, 5, 0]
+    watched = replace(batch, watched=[name if sample != 2 else None for sample, name in enumerate(names)]).select(order)
+    policy.update(watched, loss, PPO, WEIGHTS[order], 0.7, watch=watch)
+    found = watch.gathered()
+    assert found.keys() == {names[sample] for sample in order if sample != 2}
+    for sample in (7, 11, 5, 0):
+        assert torch.allclose(found[names[sample]], torch.stack([part[sample] for part in parts]), atol=1e-5)
