@@ -45,7 +45,7 @@ def test_killed_run_ends_as_one_left_alone(fastsvs, base: Path, tmp_path: Path) 
     """The reward needs no right answers, of which this base gives none."""
     words = ["train", "configs/tiny_moe_svs.yaml", *SMALL, EXPERTS, f"model.path={base}", "evaluation.path=null"]
     words += ["run.steps=2", "rollout.max_response_tokens=48", "policy.router_replay=rollout"]
-    words += ["selfplay.stage=none", "algorithm.reward=log_prob"]
+    words += ["selfplay.stage=none", "algorithm.reward=log_prob", "logging.token_share=1"]
     assert fastsvs(*words, f"run.dir={tmp_path / 'alone'}", processes=2).returncode == 0
     killed = tmp_path / "killed"
     session = Run(*words, f"run.dir={killed}", processes=2)
@@ -60,3 +60,5 @@ def test_killed_run_ends_as_one_left_alone(fastsvs, base: Path, tmp_path: Path) 
     rows = read_jsonl(killed / "metrics.jsonl")
     assert [row["policy/updates"] for row in rows] == [1, 1]
     assert all(row["policy/rollout_mismatch_max"] < 1e-3 for row in rows), "experts are those of the rollout"
+    looked = fastsvs("analyze", str(killed), str(killed), "--step", "1")
+    assert looked.returncode == 0, f"one process reads what two have learned from: {looked.stderr}"

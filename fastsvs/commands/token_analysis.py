@@ -40,7 +40,8 @@ def token_figures(run: Path, step: int, model: str) -> dict[str, float]:
     if not samples:
         raise UserError(f"{run} has no samples of step {step} that were learned from")
     stored = open_weights(model)
-    anywhere = {"tensor_parallel": 1, "pipeline_parallel": 1, "backend": "local"}
+    degrees = ("tensor_parallel", "context_parallel", "pipeline_parallel", "expert_parallel")
+    anywhere = {**dict.fromkeys(degrees, 1), "backend": "local"}
     longest = max(longest_sequence(job), *(len(prompt) + len(response) for _, prompt, response in samples))
     policy = Policy(
         base,
