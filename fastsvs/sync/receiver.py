@@ -13,6 +13,7 @@ from torch import nn
 from vllm.distributed.parallel_state import get_tp_group
 from vllm.distributed.weight_transfer.base import WeightTransferEngine
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
@@ -55,6 +56,8 @@ class BroadcastEngine(WeightTransferEngine):
     def start_weight_update(self) -> None:
         if self._reloading:  # an update that was given up left layers half loaded
             finalize_layerwise_reload(self.model, self.model_config)
+        if self.device.type == "cpu":
+            _renew_kernels_of_experts(self.model)
         initialize_layerwise_reload(self.model)
         self._reloading = True
 
@@ -102,6 +105,14 @@ class MemoryEngine(BroadcastEngine):
     """An engine that reads the memory of a trainer process on the same GPU (on CPUs: on the same machine)."""
 
     receiver_cls = MemoryReceiver
+
+
+def _renew_kernels_of_experts(model: nn.Module) -> None:
+    """Have vLLM make the kernels of experts anew when their weights are there. On CPUs they compute with a packed copy,
+    which vLLM 0.32 makes together with a kernel, and not when weights come to one that is there."""
+    for module in model.modules():
+        if isinstance(module, RoutedExperts):
+            module.quant_method.moe_kernel = None
 
 
 def _pack_heads(model: nn.Module) -> None:

@@ -27,7 +27,7 @@ from fastsvs.rollout.registry import EngineSpec
 from fastsvs.sync import BroadcastSync, LocalSync, server_arguments
 
 pytestmark = pytest.mark.vllm
-MODEL = str(Path(__file__).parents[2] / "models" / "tiny")
+MODELS = Path(__file__).parents[2] / "models"
 SYNC = SyncConfig(bucket_bytes=400_000, timeout_seconds=180.0, verify=True)  # a server that was killed is back by then
 GREEDY = SamplingParams(temperature=1.0, top_k=1, max_tokens=24)
 LONG = SamplingParams(temperature=1.0, max_tokens=110)
@@ -55,10 +55,12 @@ def open_engine(policy: Policy, servers: int, folder: str, tensor_parallel: int 
     )
 
 
-def build(**layout: int) -> Policy:
+def build(model: str = "tiny", **layout: int) -> Policy:
+    """`tiny_moe` has random weights."""
     optimizer = OptimizerConfig(learning_rate=1e-3)
     config = PolicyConfig(dtype="fp32", recompute="none", optimizer=optimizer, **layout)  # type: ignore[arg-type]
-    return Policy(ModelConfig(path=MODEL), config, seed=0, total_updates=4, max_sequence_tokens=128)
+    loaded = ModelConfig(path=str(MODELS / model), initialize="random" if model == "tiny_moe" else "pretrained")
+    return Policy(loaded, config, seed=0, total_updates=4, max_sequence_tokens=128)
 
 
 def sample(engine: Any, seed: int, sampling: SamplingParams) -> dict[str, list[Rollout]]:
@@ -168,6 +170,26 @@ def two_workers(folder: str) -> dict[str, Any]:
     return facts
 
 
+def experts(folder: str) -> dict[str, Any]:
+    """One server of two workers, each with half of every expert: trainer EP2, and a real update."""
+    os.environ["LOCAL_WORLD_SIZE"] = os.environ["WORLD_SIZE"]
+    facts: dict[str, Any] = {}
+    policy = build("tiny_moe", expert_parallel=2)
+    with (
+        closing(open_engine(policy, 1, folder, tensor_parallel=2)) as engine,
+        closing(BroadcastSync(policy, engine, SYNC)) as sync,
+    ):
+        sync.publish(1)
+        facts["ep2"] = held_to_the_trainer(policy, engine, 1)
+        batch = as_batch(sample(engine, 1, SamplingParams(max_tokens=24)))
+        policy.update(batch, policy_loss(GSPO), GSPO, torch.full((len(batch),), 1e-2), 1.0)
+        facts["moved"] = float((policy.log_probs(batch, 1.0) - batch.rollout_logprobs).abs().max())
+        sync.publish(2)
+        facts["ep2 after an update"] = held_to_the_trainer(policy, engine, 2)
+    mpu.destroy_model_parallel()
+    return facts
+
+
 def kill_at_second_bucket(sync: BroadcastSync, engine: Any) -> str:
     """From now on: kill -9 the process that holds the second server's weights once, amid a broadcast."""
     sender = sync._sender
@@ -233,6 +255,17 @@ def test_each_worker_of_a_server_computes_with_the_blocks_that_it_got(tmp_path: 
     assert {rollout.weight_version for rollout in under_way} <= {2, 3}
     assert all(rollout.weight_version == 2 for rollout in under_way if rollout.mixed_versions)
     for state in ("tp2", "pp2"):
+        differences = facts[state]
+        assert differences.pop("greedy responses that differ") == 0, state
+        assert max(differences.values()) < 1e-4, (state, differences)
+
+
+def test_the_experts_of_a_server_are_the_trainers_after_every_update(tmp_path: Path) -> None:
+    pytest.importorskip("vllm", reason="needs vLLM: make test-vllm")
+    facts, _ = run_ranks(experts, 2, tmp_path, str(tmp_path / "servers"), timeout=500, patience=300)
+    print(facts)
+    assert facts["moved"] > 1e-2, "an update that changes nothing shows nothing"
+    for state in ("ep2", "ep2 after an update"):
         differences = facts[state]
         assert differences.pop("greedy responses that differ") == 0, state
         assert max(differences.values()) < 1e-4, (state, differences)
