@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig
@@ -39,6 +40,8 @@ from fastsvs.plan import (
     total,
 )
 from fastsvs.plan.ledger import assumed
+from fastsvs.plan.shards import PINNED
+from fastsvs.policy import weight_specs
 from fastsvs.speeds import Speed, Speeds, passing, read_speeds, write_speeds
 from fastsvs.stored_run import RunLayout
 
@@ -191,6 +194,25 @@ def test_weights_take_the_time_of_the_busiest_card(plan32) -> None:
     assert shards[0].amount == pytest.approx(one[0].amount / 4)
     few = plan32("rollout.placement=dedicated", "rollout.nodes=2", "rollout.server.tensor_parallel=1", nodes=3)
     assert few.time.phases["sync"][0].name == "weights to the servers", "8 ranks would send 16 times the model"
+
+
+@pytest.mark.parametrize(("nodes", "tensor_parallel", "models"), [(2, 4, 1.0), (1, 8, 1 / 3)])
+def test_a_node_holds_the_weights_that_changes_are_changes_of(
+    plan32, nodes: int, tensor_parallel: int, models: float
+) -> None:
+    """Each of a node's 8 trainers holds an eighth of the weights. 16 send a quarter to 4 servers, of which some are the
+    same; 24 send a part of 24 to a single one."""
+
+    def host(*overrides: str) -> float:
+        apart = ("rollout.placement=dedicated", f"rollout.nodes={nodes}")
+        servers = f"rollout.server.tensor_parallel={tensor_parallel}"
+        return total(plan32(*apart, servers, *overrides).memory.host)
+
+    weights = sum(spec.nbytes for spec in weight_specs(QWEN_32B, torch.bfloat16))
+    for sparse in ("auto", "always"):
+        assert host(f"sync.sparse={sparse}") - host() == pytest.approx(PINNED * models * weights)
+    beside = "rollout.placement=colocated"
+    assert host(beside, "sync.sparse=auto") == host(beside), "weights do not go from shard to shard"
 
 
 def test_a_checkpoint_that_is_not_written_in_time_holds_up_the_next(plan32) -> None:

@@ -96,8 +96,8 @@ class SyncConfig(Section):
     sparse: Literal["never", "auto", "always"] = "never"
     """Sending of changes since the last update in place of whole weights, bit for bit, where every rank sends
     (`shard_to_shard`): `auto` does so where the measured share of changes and speed of the link say that it is quicker,
-    `always` where it is smaller. Both ends keep in the host's memory what went last: a rank what it sends, a worker its
-    share of the weights."""
+    `always` where it is smaller. Both ends keep in the host's memory what went last: a rank at most its part of
+    the weights, a worker its share."""
     staged: bool | None = None
     """Receiving of weights into spare memory while servers go on decoding, which then pause to load them; null does so
     where rollouts run beside the update (`train.staleness`), and no server of `rollout.placement: colocated` does on

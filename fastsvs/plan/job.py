@@ -13,7 +13,8 @@ from fastsvs.plan.engine import EngineMemory, local_memory, server_memory
 from fastsvs.plan.layout import Cluster, DeviceKind, Layout, layout_of
 from fastsvs.plan.ledger import Line, total
 from fastsvs.plan.machine import StepTokens, disk_lines, host_lines
-from fastsvs.plan.memory import DeviceMemory, device_memory, publish_lines
+from fastsvs.plan.memory import DeviceMemory, device_memory, publish_lines, sync_bytes
+from fastsvs.plan.shards import kept_lines
 
 
 class Device(Protocol):
@@ -75,13 +76,15 @@ def plan_memory(
     nodes_with_servers = cluster.serving(job.rollout) or cluster.nodes
     beside = job.rollout.engine == "local" or job.rollout.placement == "colocated"
     here = servers // nodes_with_servers if beside else 0
+    ranks_here = min(cluster.gpus, trainers)
+    kept = kept_lines(job, layout, servers, sync_bytes(architecture, job.policy), ranks_here, here)
     return MemoryPlan(
         layout=layout,
         ranks=ranks,
         engine=_engine_memory(architecture, job, layout, device, step),
         beside=beside,
         capacity=device.memory,
-        host=host_lines(architecture, job.policy, layout, min(cluster.gpus, trainers), here, step),
+        host=[*host_lines(architecture, job.policy, layout, ranks_here, here, step), *kept],
         disk=disk_lines(architecture, job.run, step),
     )
 

@@ -10,6 +10,7 @@ from fastsvs.plan.layout import Cluster
 from fastsvs.plan.ledger import Line, calibrated
 from fastsvs.plan.links import Machine, stage_span
 from fastsvs.plan.memory import sync_bytes
+from fastsvs.plan.shards import busiest_bytes, sends_shards
 
 IPC_RESULTS = "bench/results/sync-ipc-nvidia-h200-2026-11-26.json"
 IPC_RATE = 32.5e9
@@ -27,20 +28,13 @@ def publish_time(
     if job.rollout.engine == "local":
         return [Line("weights to the engine", nbytes / hardware.hbm.value, hardware.hbm.basis)]
     servers = cluster.servers(job.rollout, hardware.kind)
-    through = busiest_bytes(nbytes, memory.layout.ranks, servers, job.rollout.server.tensor_parallel)
-    if memory.beside or not job.sync.shard_to_shard or memory.layout.ranks == 1 or through > nbytes:
-        sent = _one_sender(job, machine, memory, nbytes)
+    if sends_shards(job, memory.layout, servers, nbytes):
+        through = busiest_bytes(nbytes, memory.layout.ranks, servers, job.rollout.server.tensor_parallel)
+        sent = machine.message("weights from shard to shard", "point-to-point", through, 2, _apart(machine))
     else:
-        name = "weights from shard to shard"
-        sent = machine.message(name, "point-to-point", through, 2, _apart(machine))
+        sent = _one_sender(job, machine, memory, nbytes)
     pause = Line("servers pause and go on", PAUSE_SECONDS, calibrated(PAUSE_RESULTS))
     return [sent, pause, *_offloads(architecture, job, machine, memory)]
-
-
-def busiest_bytes(nbytes: float, ranks: int, servers: int, tensor_parallel: int) -> float:
-    """Return the bytes that go through the busiest card where `ranks` send what they hold of `nbytes` to `servers` of
-    `tensor_parallel` workers each: what a rank sends, or what a worker gets. Ranks hold equal parts."""
-    return max(servers * nbytes / ranks, nbytes / tensor_parallel)
 
 
 def _one_sender(job: TrainJob, machine: Machine, memory: MemoryPlan, nbytes: float) -> Line:

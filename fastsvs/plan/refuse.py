@@ -64,7 +64,8 @@ def memory_findings(job: TrainJob, plan: MemoryPlan, host: float | None = None) 
     ]
     found += _cache_findings(job, plan)
     if host is not None:
-        found += _over("a node's host memory", plan.host, host, "policy.offload=none, or fewer processes a node")
+        cure = "policy.offload=none, sync.sparse=never, or fewer processes a node"
+        found += _over("a node's host memory", plan.host, host, cure)
     return found
 
 

@@ -7,14 +7,15 @@ whole packets again; each message names the update whose packet it changes all t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fastsvs.sync.memory import Pool
 from fastsvs.sync.sparse import WORD, Form, decode, difference, encode, message_bytes, smallest
 
 
@@ -102,42 +103,72 @@ class Pace:
             self.coding /= 2  # a slow moment must not rule encoding out for good
 
 
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A packet to send."""
+
+    worker: int
+    values: Tensor
+    """Memory of the packet, [bytes] uint8."""
+    parts: Mapping[Any, Tensor]
+    """Blocks that lie there, in order, by what tells them from other blocks of the update."""
+
+
 class Encoder:
     """Encoder of what a rank sends in the updates of one group."""
 
-    def __init__(self, device: torch.device, *, always: bool) -> None:
-        """Choose the smallest form for each packet; without `always` only where the pace says that it pays."""
-        self._kept, self._always, self._pace = _Kept(device), always, Pace()
-        self._update, self.traffic = 0, Traffic()
+    def __init__(self, pool: Pool, *, always: bool) -> None:
+        """Choose the smallest form for each packet; without `always` only where the pace says that it pays. Compare in
+        memory of `pool`."""
+        self._pool, self._always, self._pace = pool, always, Pace()
+        self._kept: dict[Hashable, Tensor] = {}
+        self._update = self._base = 0
+        self.traffic = Traffic()
 
     def begin(self, update: int) -> None:
-        """Begin an update, whose number is not 0."""
-        self._update, self.traffic = update, Traffic()
+        """Begin an update, whose number is not 0. All updates of a group send the same blocks."""
+        self._base, self._update, self.traffic = self._update, update, Traffic()
 
     def end(self, seconds: float) -> None:
         """Learn from the update, whose packets took so long to send."""
         self._pace.measure(self.traffic, seconds)
 
-    def encode(self, worker: int, key: Hashable, packet: Tensor) -> tuple[Head, Tensor]:
-        """Return the message about a packet [bytes] uint8, which must stay as it is from now on, and its head. `key`
-        tells it from the update's other packets to this worker."""
-        began, traffic = perf_counter(), self.traffic
-        base, old = self._kept.get((worker, key))
+    def encode(self, packets: Sequence[Outgoing]) -> list[tuple[Head, Tensor]]:
+        """Return a message about each packet, with its head. A block that goes to several workers is kept once: the
+        packets must be all that it lies in, and stay as they are until they are sent."""
+        began = perf_counter()
+        messages = [self._encoded(packet) for packet in packets]
+        for packet in packets:
+            for key, part in packet.parts.items():
+                if key not in self._kept:
+                    self._kept[key] = _host_memory(part)
+                self._kept[key].copy_(part, non_blocking=True)
+        self.traffic.seconds += perf_counter() - began
+        return messages
+
+    def _encoded(self, outgoing: Outgoing) -> tuple[Head, Tensor]:
+        packet, traffic = outgoing.values, self.traffic
         form, message = Form.WHOLE, packet
-        if old is not None:
-            mask = difference(packet, old)
-            changed = int(mask.count_nonzero())
-            form = self._choose(len(packet) // WORD.itemsize, changed)
+        if self._base:
+            mask = difference(packet, self._before(outgoing))
+            words, changed = len(packet) // WORD.itemsize, int(mask.count_nonzero())
+            form = self._choose(words, changed)
             message = encode(form, packet, mask)
-            traffic.words += len(packet) // WORD.itemsize
+            traffic.words += words
             traffic.changed += changed
-        self._kept.keep((worker, key), self._update, packet)
-        traffic.sent[worker] += len(message)
+        traffic.sent[outgoing.worker] += len(message)
         traffic.whole += len(packet)
-        traffic.forms[form.name.lower()] += 1
         traffic.encoded += len(packet) if form is not Form.WHOLE else 0
-        traffic.seconds += perf_counter() - began
-        return Head(form, len(message), self._update, 0 if form is Form.WHOLE else base), message
+        traffic.forms[form.name.lower()] += 1
+        return Head(form, len(message), self._update, 0 if form is Form.WHOLE else self._base), message
+
+    def _before(self, outgoing: Outgoing) -> Tensor:
+        """Return the packet as it went last, [bytes] uint8."""
+        before = self._pool.take(len(outgoing.values))
+        kept = [self._kept[key] for key in outgoing.parts]
+        for part, values in zip(before.split([values.nbytes for values in kept]), kept, strict=True):
+            part.view(values.dtype).view(values.shape).copy_(values, non_blocking=True)
+        return before
 
     def _choose(self, words: int, changed: int) -> Form:
         form = smallest(words, changed)
@@ -149,38 +180,27 @@ class Decoder:
     """Decoder of what a worker receives in the updates of one group."""
 
     def __init__(self, device: torch.device) -> None:
-        self._kept = _Kept(device)
+        self._device = device
+        self._kept: dict[Hashable, tuple[int, Tensor]] = {}
 
     def decode(self, key: Hashable, head: Head, message: Tensor) -> Tensor:
         """Return the packet [bytes] uint8 that a message is about, which must stay as it is until the next update.
-        Raises ValueError where the message changes another packet than the one that came last."""
+        Raises ValueError where the message changes another packet than the one that came last under this key."""
+        update, kept = self._kept.get(key, (0, None))
         packet = message
         if head.form != Form.WHOLE:
-            update, old = self._kept.get(key)
-            if old is None or update != head.base:
+            if kept is None or update != head.base:
                 raise ValueError(f"changes since update {head.base} came to a worker that has update {update}")
-            decode(Form(head.form), message, old)
-            packet = old
-        self._kept.keep(key, head.update, packet)
+            packet = kept.to(self._device)
+            decode(Form(head.form), message, packet)
+        if packet.is_cuda:
+            kept = _host_memory(packet) if kept is None else kept
+            self._kept[key] = head.update, kept.copy_(packet, non_blocking=True)
+        else:
+            self._kept[key] = head.update, packet
         return packet
 
 
-class _Kept:
-    """Packets that went last, with the numbers of their updates. Those of a GPU are kept in pinned host memory."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._packets: dict[Hashable, tuple[int, Tensor]] = {}
-
-    def get(self, key: Hashable) -> tuple[int, Tensor | None]:
-        """Return the number and the packet on the device; 0 and None where there is none."""
-        update, packet = self._packets.get(key, (0, None))
-        return update, None if packet is None else packet.to(self._device)
-
-    def keep(self, key: Hashable, update: int, packet: Tensor) -> None:
-        if packet.is_cuda:
-            _, host = self._packets.get(key, (0, None))
-            if host is None:
-                host = torch.empty(packet.shape, dtype=packet.dtype, pin_memory=True)
-            packet = host.copy_(packet)
-        self._packets[key] = update, packet
+def _host_memory(values: Tensor) -> Tensor:
+    """Return memory of the host for such values, pinned where they are a GPU's."""
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)

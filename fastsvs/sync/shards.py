@@ -22,7 +22,7 @@ from fastsvs.buckets import TensorSpec, checksum, plan_buckets
 from fastsvs.config import SyncConfig
 from fastsvs.network import local_address
 from fastsvs.sync.calls import Deadline
-from fastsvs.sync.deltas import Encoder, Traffic
+from fastsvs.sync.deltas import Encoder, Outgoing, Traffic
 from fastsvs.sync.group import Group, give_up, given_up, join_store
 from fastsvs.sync.memory import Pool
 from fastsvs.sync.messages import Message, settle
@@ -96,7 +96,7 @@ class Shards:
         moves = [move for move in invitation.moves if move.sender == rank]
         self._packets = packets(moves, self.buckets)
         if self._config.sparse != "never":
-            self._encoder = Encoder(self._device, always=self._config.sparse == "always")
+            self._encoder = Encoder(self._pool, always=self._config.sparse == "always")
         self._store = join_store(invitation.address, invitation.port, self._config.timeout_seconds)
         self._given_up = given_up(self._store)
         peers = sorted({distributed.world_size() + move.worker for move in moves})
@@ -109,22 +109,9 @@ class Shards:
         """Send this rank's blocks. Raises what `check` raises, and OSError or RuntimeError when they did not arrive."""
         began, check = perf_counter(), self._checks(check)
         sums: Sums | None = defaultdict(list) if self._config.verify else None
-        packed: deque[list[tuple[int, Tensor]]] = deque()
         under_way: deque[list[Message]] = deque()
-        if self._encoder is not None:
-            self._encoder.begin(update)
-        ahead = 0 if self._encoder is None else 1  # heads come a bucket early: to wait for one would leave a link idle
-        for index in range(len(self.buckets) + ahead):
-            under_way.append([])
-            if index < len(self.buckets):
-                packed.append([])
-                for worker, packet in self._pack(index, sums):
-                    if self._encoder is not None:
-                        head, packet = self._encoder.encode(worker, index, packet)
-                        under_way[-1].append(self._send(head.written(self._device), worker))
-                    packed[-1].append((worker, packet))
-            if index >= ahead:
-                under_way[-1] += [self._send(message, worker) for worker, message in packed.popleft()]
+        for messages in self._messages(update, sums):
+            under_way.append([self._send(message, worker) for worker, message in messages])
             while len(under_way) > 1:
                 settle(under_way.popleft(), check)
         settle(under_way.popleft(), check)
@@ -144,21 +131,39 @@ class Shards:
             self._group.abandon()
         self._group = self._store = self._encoder = None
 
-    def _pack(self, index: int, sums: Sums | None) -> Iterator[tuple[int, Tensor]]:
-        """Yield each worker's packet of a bucket, [bytes] uint8, with the worker's number."""
+    def _messages(self, update: int, sums: Sums | None) -> Iterator[list[tuple[int, Tensor]]]:
+        """Yield messages that go at a time, with their workers: the packets of a bucket. Encoded ones come with the
+        heads of the next bucket's before them, as a worker that waited for these would leave its link idle."""
+        if self._encoder is None:
+            for index in range(len(self.buckets)):
+                yield [(packet.worker, packet.values) for packet in self._pack(index, sums)]
+            return
+        self._encoder.begin(update)
+        before: list[tuple[int, Tensor]] = []
+        for index in range(len(self.buckets)):
+            packets = list(self._pack(index, sums))
+            workers, encoded = [packet.worker for packet in packets], self._encoder.encode(packets)
+            heads = [head.written(self._device) for head, _ in encoded]
+            yield [*zip(workers, heads, strict=True), *before]
+            before = list(zip(workers, (message for _, message in encoded), strict=True))
+        yield before
+
+    def _pack(self, index: int, sums: Sums | None) -> Iterator[Outgoing]:
+        """Yield the packets of a bucket."""
         bucket, of_bucket = self.buckets[index], self._packets[index]
         values = self._source.values({bucket.tensors[place].name for p in of_bucket for place, _ in p.blocks})
         for packet in of_bucket:
             buffer = self._pool.take(packet_bytes(packet, bucket))
+            parts = {}
             for (place, block), piece in zip(packet.blocks, pieces(buffer, packet, bucket), strict=True):
                 spec = bucket.tensors[place]
                 found = values[spec.name]
                 if found.dtype != spec.dtype:
                     raise ValueError(f"the weights do not match what was announced: {spec} is {found.dtype}")
-                piece.copy_(block.within(self._own[spec.name]).of(found))
+                parts[spec.name, block] = piece.copy_(block.within(self._own[spec.name]).of(found))
                 if sums is not None:
                     sums[packet.worker].append(checksum(piece))
-            yield packet.worker, buffer
+            yield Outgoing(packet.worker, buffer, parts)
 
     def _send(self, message: Tensor, worker: int) -> Message:
         assert self._group is not None

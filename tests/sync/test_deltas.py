@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastsvs.sync.deltas import Decoder, Encoder, Head, Pace, Traffic, busiest, shares
+from fastsvs.sync.deltas import Decoder, Encoder, Head, Outgoing, Pace, Traffic, busiest, shares
+from fastsvs.sync.memory import Pool
 from fastsvs.sync.sparse import Form
 
 CPU = torch.device("cpu")
@@ -32,26 +33,32 @@ def test_a_head_is_read_as_it_was_written() -> None:
     assert Head.read(head.written(CPU)) == head
 
 
-@given(updates=st.lists(st.tuples(packets, packets), min_size=1, max_size=5))
-def test_a_worker_gets_every_packet_of_every_update(updates: list[tuple[Tensor, Tensor]]) -> None:
-    encoder, decoders = Encoder(CPU, always=True), [Decoder(CPU), Decoder(CPU)]
-    for number, update in enumerate(updates, start=1):
+def outgoing(worker: int, packet: Tensor, *cuts: int) -> Outgoing:
+    """A packet of a block of fp32, and further blocks that begin at the bytes `cuts`."""
+    first, *others = packet.tensor_split(cuts)
+    return Outgoing(worker, packet, {0: first.view(torch.float32), **dict(zip(cuts, others, strict=True))})
+
+
+@given(updates=st.lists(packets, min_size=1, max_size=5))
+def test_every_worker_gets_every_packet_of_every_update(updates: list[Tensor]) -> None:
+    """The same block goes to two workers, and another one to the first of them."""
+    encoder, decoders = Encoder(Pool(CPU), always=True), [Decoder(CPU), Decoder(CPU)]
+    for number, packet in enumerate(updates, start=1):
+        packets = outgoing(0, packet.clone(), 16), outgoing(1, packet[:16].clone())
         encoder.begin(number)
-        for worker, decoder in enumerate(decoders):
-            for key, packet in enumerate(update):
-                head, message = encoder.encode(worker, key, packet.clone())
-                assert head.nbytes == len(message) <= len(packet)
-                assert torch.equal(decoder.decode(key, head, message.clone()), packet)
-        assert encoder.traffic.sent.total() <= encoder.traffic.whole == 2 * sum(len(packet) for packet in update)
+        for each, decoder, (head, message) in zip(packets, decoders, encoder.encode(packets), strict=True):
+            assert head.nbytes == len(message) <= len(each.values)
+            assert torch.equal(decoder.decode(0, head, message.clone()), each.values)
+        assert encoder.traffic.sent.total() <= encoder.traffic.whole == len(packet) + 16
         encoder.end(1.0)
 
 
 def test_changes_of_another_packet_than_the_last_one_are_refused() -> None:
-    encoder, late = Encoder(CPU, always=True), Decoder(CPU)
+    encoder, late = Encoder(Pool(CPU), always=True), Decoder(CPU)
     packet = random_packet()
     for number in (1, 2, 3):
         encoder.begin(number)
-        head, message = encoder.encode(0, 0, packet)
+        ((head, message),) = encoder.encode([outgoing(0, packet)])
         if number == 1:
             late.decode(0, head, message)
         packet = with_changes(packet, 100)
@@ -72,11 +79,11 @@ def test_changes_of_another_packet_than_the_last_one_are_refused() -> None:
 )
 def test_a_slow_link_and_few_changes_let_changes_go(always: bool, seconds: float, forms: list[str]) -> None:
     """On a quick link they are tried once, which measures what they cost."""
-    encoder, packet = Encoder(CPU, always=always), random_packet()
+    encoder, packet = Encoder(Pool(CPU), always=always), random_packet()
     found = []
     for number, every in enumerate([100, 10, 100, 100], start=1):
         encoder.begin(number)
-        encoder.encode(0, 0, packet)
+        encoder.encode([outgoing(0, packet)])
         found += list(encoder.traffic.forms)
         encoder.end(seconds)
         packet = with_changes(packet, every)
