@@ -80,15 +80,17 @@ class BroadcastSync:
         if distributed.is_main():
             staged = staged and transport == "broadcast"
             self._sender = Sender(fleet, self._buckets, config, transport, self._device, self._shards, staged)
+        self._version = 0
         self._traffic: list[Traffic] = []
         self._metrics: dict[str, float] = {}
 
     def publish(self, version: int) -> None:
         """Send the weights to the servers that do not hold this version. All ranks call it together.
 
-        Raises WeightSyncError, with the reasons, when the servers could not be brought to it.
+        Raises WeightSyncError, with the reasons, when the servers could not be brought to it, and RuntimeError when a
+        rank of the trainer was lost.
         """
-        begin = perf_counter()
+        begin, self._version = perf_counter(), version
         for attempt in range(self._config.attempts):
             outcome = self._attempt(version, retry=attempt > 0)
             if outcome.kind == "current":
@@ -162,9 +164,21 @@ class BroadcastSync:
             except (OSError, RuntimeError) as error:
                 fault = f"rank {distributed.rank()}: {error}"
                 self._shards.give_up(fault)
-        told = distributed.gather((fault, self._shards.traffic))
+        with self._together(fault):
+            told = distributed.gather((fault, self._shards.traffic))
         self._traffic = [traffic for _, traffic in told if traffic is not None]
         return [fault for fault, _ in told if fault]
+
+    @contextmanager
+    def _together(self, reason: str) -> Iterator[None]:
+        """Say what went on, and the `reason` for its end that this rank knows, where a collective fails: then a rank is
+        lost, and no attempt can succeed."""
+        try:
+            yield
+        except RuntimeError as error:
+            self.close()
+            lost = f"a rank of the trainer was lost while weights of version {self._version} were sent"
+            raise RuntimeError("; ".join(filter(None, [lost, reason, str(error)]))) from error
 
     @contextmanager
     def _open_slots(self) -> Iterator[Slots]:
@@ -194,7 +208,8 @@ class BroadcastSync:
                 outcome = step(self._sender)
             except Exception as raised:
                 outcome, error = Outcome("fatal", str(raised)), raised
-        outcome = distributed.broadcast(outcome)
+        with self._together(outcome.reason):
+            outcome = distributed.broadcast(outcome)
         if error is not None:
             raise error
         return outcome
