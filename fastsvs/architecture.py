@@ -17,6 +17,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from fastsvs import hub
 from fastsvs.errors import UserError
 from fastsvs.families import FAMILIES, Experts
+from fastsvs.kernels.invariant import elementwise
 from fastsvs.shipped import elsewhere
 
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
@@ -129,7 +130,7 @@ def rotary_table(hf: PretrainedConfig, positions: int) -> Tensor:
     """Return [2, positions, head_dim] fp32 on the CPU: cosine and sine, as transformers computes them."""
     inverse, scale = rotary_frequencies(hf)
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), inverse).repeat(1, 2)
-    return torch.stack([angles.cos(), angles.sin()]) * scale
+    return torch.stack([elementwise(torch.cos, angles), elementwise(torch.sin, angles)]) * scale
 
 
 def rotary_frequencies(hf: PretrainedConfig) -> tuple[Tensor, float]:

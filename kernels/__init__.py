@@ -1,6 +1,7 @@
 """FastSvS kernels: fused operators of the policy loss, usable without the trainer."""
 
 from .head import Head
+from .invariant import batch_invariant
 from .linear_logprob import linear_logprob_entropy
 from .linear_policy_loss import PolicyLossResult, linear_policy_loss
 from .logprob import logprob_entropy
@@ -19,6 +20,7 @@ __all__ = [
     "TokenInputs",
     "TokenLossFunction",
     "Truncation",
+    "batch_invariant",
     "linear_logprob_entropy",
     "linear_mean_logprob",
     "linear_policy_loss",

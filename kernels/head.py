@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .dispatch import new_tile, write_product
+from .invariant import is_batch_invariant, product
 from .rows_torch import accumulation_dtype
 
 
@@ -24,7 +25,10 @@ class Head:
     def logits(self, x: Tensor, columns: slice) -> Tensor:
         """Return the logits of `x` [rows, hidden] in these columns, in the accumulation dtype."""
         logits = new_tile(len(x), columns.stop - columns.start, x, accumulation_dtype(x))
-        write_product(x, self.weight[columns].t(), logits)
+        if is_batch_invariant():
+            logits.copy_(product(x.to(logits.dtype), self.weight[columns].to(logits.dtype)))
+        else:
+            write_product(x, self.weight[columns].t(), logits)
         if self.bias is not None:
             logits += self.bias[columns]
         if self.softcap is not None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .invariant import elementwise, row_sums
+
 IGNORE_INDEX = -100
 UNDERFLOW = -1000.0
 """A number whose exponential is 0 in fp64 too."""
@@ -30,12 +32,12 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
     target = torch.where(held, y.gather(1, place[:, None]).squeeze(1), 0.0)
     maximum = y.amax(1)
     shifted = y - finite(maximum)[:, None]
-    exponentials = shifted.exp()
+    exponentials = elementwise(torch.exp, shifted)
     products = shifted.mul_(exponentials)
-    sum_shifted = products.sum(1)
+    sum_shifted = row_sums(products)
     if sum_shifted.isnan().any():  # from -inf * 0 where a logit is -inf
-        sum_shifted = products.masked_fill_(exponentials == 0, 0.0).sum(1)
-    return torch.stack([maximum, exponentials.sum(1), sum_shifted, target])[None]
+        sum_shifted = row_sums(products.masked_fill_(exponentials == 0, 0.0))
+    return torch.stack([maximum, row_sums(exponentials), sum_shifted, target])[None]
 
 
 def merge_statistics(parts: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,7 +52,7 @@ def merge_statistics(parts: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Te
         left, right = _shifted_to(total, maximum), _shifted_to(part, maximum)
         total = torch.stack([maximum, left[0] + right[0], left[1] + right[1], total[3] + part[3]])
     maximum, sum_exp, sum_shifted, target = total.double()  # rounded once, at the end: a few operations a row
-    log_sum = sum_exp.log()
+    log_sum = elementwise(torch.log, sum_exp[:, None])[:, 0]
     ignored = targets == IGNORE_INDEX
     logprobs, entropy = target - maximum - log_sum, log_sum - sum_shifted / sum_exp
     return total, *(values.to(total.dtype).masked_fill(ignored, 0.0) for values in (logprobs, entropy))

@@ -22,6 +22,7 @@ REPLAYED = (
     "policy.router_replay=rollout",
 )
 SERVERS = (*TRAIN, "rollout.engine=vllm")
+EXTERNAL = ("rollout.placement=external", "rollout.server.urls=['http://127.0.0.1:1']")
 EVAL = ("eval", "configs/tiny_eval.yaml", "sets.heldout.data.limit=8")
 SELF = ("self", "configs/tiny_self.yaml", "model.path=models/tiny", "data.limit=8", "evolution.replay=null")
 AZR = ("train", "configs/tiny_azr.yaml", "model.path=models/tiny", "evaluation.path=null")
@@ -126,6 +127,32 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ((*TRAIN, "policy.optimizer.warmup_steps=99"), "warmup_steps=99 must be less than the run's 3 updates"),
         ((*TRAIN, "policy.optimizer.min_learning_rate=1"), "min_learning_rate=1.0 must not exceed learning_rate="),
+        # determinism
+        (
+            (*TRAIN, "rollout.deterministic=true", "policy.tensor_parallel=2"),
+            "policy.tensor_parallel=2 adds parts of products that the engine computes whole: set it to 1",
+        ),
+        ((*TRAIN, "rollout.deterministic=true", "rollout.top_p=0.9"), "cut-off distribution: set top_p to 1 and top_k"),
+        ((*TRAIN, "rollout.deterministic=true", "rollout.top_k=40"), "cut-off distribution: set top_p to 1 and top_k"),
+        ((*TRAIN, "rollout.deterministic=true", "policy.dtype=bf16"), "computes in fp32: set policy.dtype=fp32"),
+        (
+            (*TRAIN, "rollout.deterministic=true", "policy.dtype=bf16", "policy.backend=te", "policy.recompute=full"),
+            "policy.backend=te computes otherwise: set it to local",
+        ),
+        ((*TRAIN, "rollout.deterministic=true", *REPLAYED), "is for dense models"),
+        (
+            (*EVAL, "rollout.deterministic=true", "dtype=bf16", "model.path=models/tiny"),
+            "computes in fp32: set policy.",
+        ),
+        ((*SELF, "rollout.deterministic=true", "policy.dtype=bf16"), "computes in fp32: set policy.dtype=fp32"),
+        (
+            (*SERVERS, "rollout.deterministic=true", "rollout.server.arguments={attention-backend: flashinfer}"),
+            "attention-backend=flashinfer, which is not batch-invariant in vLLM: name FLASH_ATTN, FLEX_ATTENTION or",
+        ),
+        (
+            (*SERVERS, "rollout.deterministic=true", *EXTERNAL),
+            "set the variable there, and leave the key out",
+        ),
         # servers
         ((*TRAIN, "rollout.placement=dedicated"), "dedicated needs servers: set rollout.engine: vllm"),
         ((*SERVERS, "rollout.temperature=3"), "rollout.temperature=3.0: servers of rollout.engine=vllm sample at"),

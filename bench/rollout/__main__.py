@@ -2,6 +2,7 @@
 
 `rollout-*.json` has what a real server did, where vLLM is in the environment. `rollout-simulated-*.json` has what no
 server did: that server once more, simulated with the costs measured on it, and a cluster for 32B with assumed costs.
+`rollout-deterministic-*.json` has what the local engine and the policy cost with `rollout.deterministic` and without.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.report import Row, publish
-from bench.rollout import real, simulated_cluster
+from bench.rollout import deterministic, real, simulated_cluster
 from fastsvs.plan import SCHEDULES, Curve, Outcome, simulate, together
 from fastsvs.selfplay.collect import Schedule
 
@@ -27,16 +28,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON files")
     parser.add_argument("--rounds", type=int, default=6, help="measurements of each schedule on the real server")
+    parser.add_argument("--part", choices=PARTS, help="one part alone; all of them where it is left out")
     options = parser.parse_args()
+    for part in [options.part] if options.part else PARTS:
+        PARTS[part](options.out, options.rounds)
+
+
+def schedules(out: Path, rounds: int) -> None:
+    """Measure the schedules of self-play, and simulate them."""
     simulated = list(on_simulated_cluster())
     if importlib.util.find_spec("vllm"):
         with tempfile.TemporaryDirectory() as folder:
-            curve, played = real.measure(Path(folder), options.rounds)
-        publish("rollout", list(on_real_server(curve, played)), options.out)
+            curve, played = real.measure(Path(folder), rounds)
+        publish("rollout", list(on_real_server(curve, played)), out)
         simulated += on_simulated_server(curve)
     else:
         print("vLLM is absent: only simulated")
-    publish("rollout-simulated", simulated, options.out)
+    publish("rollout-simulated", simulated, out)
+
+
+def determinism(out: Path, rounds: int) -> None:
+    """Measure what `rollout.deterministic` costs on a CPU."""
+    publish("rollout-deterministic", list(deterministic.measure(rounds)), out)
 
 
 def on_simulated_cluster() -> Iterator[Row]:
@@ -78,6 +91,9 @@ def figures(case: str, provider: str, outcomes: Mapping[Schedule, Outcome], full
         yield Row(case, provider, f"{schedule}: tokens per second", outcome.rate, "tokens/s", limit=full)
         yield Row(case, provider, f"{schedule}: utilisation", outcome.rate / full, "share", limit=1.0)
     yield Row(case, provider, "streaming / phased", outcomes["streaming"].rate / outcomes["phased"].rate, "ratio")
+
+
+PARTS = {"schedules": schedules, "deterministic": determinism}
 
 
 if __name__ == "__main__":

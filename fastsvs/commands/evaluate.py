@@ -104,7 +104,8 @@ def preflight(job: EvalJob, here: bool = True) -> Inputs:
         facts += [f"{name}: {fact}" for fact in found]
         facts += [f"warning: {line}" for line in greedy_repetitions(f"sets.{name}", plan)]
     stop = stop_token_ids(stored.model.path, tokenizer)
-    engine.check(EnginePlan(stored.hf_config, stop, job.rollout, asked, here))
+    dtype = chosen_dtype(job.dtype, stored)
+    engine.check(EnginePlan(stored.hf_config, stop, dtype, job.rollout, asked, here))
     read = {
         f"sets.{name}": fingerprints.of_problems(encoded, reads_clock(tokenizer, job.sets[name].data.template))
         for name, encoded in problems.items()

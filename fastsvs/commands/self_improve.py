@@ -150,7 +150,8 @@ def preflight(job: SelfJob, processes: int | None, *, at_disk: bool = True) -> I
     )
     stop = stop_token_ids(job.model.path, tokenizer)
     asked = Asked(job.rollout.temperature, longest_prompt(problems) + job.rollout.max_response_tokens)
-    engine.check(EnginePlan(hf_config, stop, job.rollout, {"rollout": asked}, here=processes is not None))
+    dtype = DTYPES[job.policy.dtype]
+    engine.check(EnginePlan(hf_config, stop, dtype, job.rollout, {"rollout": asked}, here=processes is not None))
     return Inputs(hf_config, tokenizer, problems, replay, stage, folder, facts)
 
 

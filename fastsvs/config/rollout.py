@@ -63,6 +63,10 @@ class RolloutConfig(Section):
     """Longest response, in tokens, the end-of-sequence token included."""
     max_sequences: int = Field(256, ge=1)
     """Maximum number of sequences that one engine or server decodes at the same time."""
+    deterministic: bool = False
+    """Log-probs that do not depend on the other sequences of a batch. With `engine: local` (dense models, fp32, CPUs)
+    they are those of the policy, bit for bit; with `vllm` (GPUs) servers use vLLM's batch-invariant mode. It costs
+    speed (docs/rollout.md)."""
     client_processes: int = Field(1, ge=1)
     """Number of processes that ask vLLM servers for samples and read their answers; one reads about a million tokens a
     second (docs/rollout.md)."""

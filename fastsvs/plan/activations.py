@@ -1,6 +1,6 @@
 """Bytes that a pipeline stage keeps for its backward pass, and what it needs on top while it computes.
 
-Counted from the functions that save them (`policy.modules`, `policy.elementwise`, `policy.recompute`, Megatron's linear
+Counted from the functions that save them (`policy.modules`, `elementwise`, `policy.recompute`, Megatron's linear
 layers); tests hold them to what autograd's hooks see on a CPU.
 """
 

@@ -16,11 +16,15 @@ from torch import Tensor
 from torch.autograd import Variable
 from torch.overrides import TorchFunctionMode
 
+from fastsvs.kernels.invariant import batch_invariant, is_batch_invariant, product
+
 
 @contextmanager
-def redirect() -> Iterator[None]:
-    """Give the CPU to everything inside that asks for a CUDA device. Calls may be nested."""
+def redirect(invariant: bool = False) -> Iterator[None]:
+    """Give the CPU to everything inside that asks for a CUDA device. With `invariant` a token's forward pass has the
+    same bits beside any others (`fastsvs.kernels.invariant`). Calls may be nested."""
     with ExitStack() as stack:
+        stack.enter_context(batch_invariant(invariant))
         for target, name, replacement in _replacements():
             stack.enter_context(mock.patch.object(target, name, replacement))
         stack.enter_context(_CudaIsCpu())
@@ -37,7 +41,10 @@ class _CudaIsCpu(TorchFunctionMode):
         if function is torch.Tensor.cuda:
             return args[0]
         if function in _MATMULS and not kwargs and _suits_onednn(*args):
-            return torch.ops.mkldnn._linear_pointwise(args[0], args[1].t(), None, "none", [], "")
+            weight = args[1].t()
+            if is_batch_invariant() and weight.is_contiguous():  # not a product of a backward pass
+                return product(args[0], weight)
+            return torch.ops.mkldnn._linear_pointwise(args[0], weight, None, "none", [], "")
         if function is torch.autograd.backward and _gradients_of(kwargs) is not None:
             with self:  # a layer that is computed again calls it, and goes on in this mode
                 return _run_backward(*args, **{**kwargs, "grad_tensors": _gradients_of(kwargs)})

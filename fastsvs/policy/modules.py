@@ -22,10 +22,12 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
+from fastsvs.elementwise import rms_norm, rotate, swiglu
+from fastsvs.kernels.invariant import is_batch_invariant
 from fastsvs.policy.attention import attend
 from fastsvs.policy.context import to_heads, to_tokens
-from fastsvs.policy.elementwise import rms_norm, rotate, swiglu
 from fastsvs.policy.imports import transformer_engine
+from fastsvs.policy.invariant_attention import attend_alone
 from fastsvs.policy.mixture import RoutedLayer, Routing, mixture_spec
 from fastsvs.policy.recompute import Kept, keep
 from fastsvs.policy.shared_attention import SharedPrompts, attend_shared
@@ -139,7 +141,8 @@ class RotaryPackedAttention(nn.Module):
         `value` [tokens, groups, head_dim], for this rank's tokens."""
         sequences = packed_seq_params
         inputs = to_heads(*rotate(query, key, sequences.rotary), value)
-        attention = partial(attend_shared if sequences.shared else attend, packing=sequences)
+        usual = attend_shared if sequences.shared else attend
+        attention = partial(attend_alone if is_batch_invariant() else usual, packing=sequences)
         if sequences.kept is None:
             return to_tokens(attention(*inputs)).flatten(1)
         return to_tokens(keep(attention, inputs, sequences.kept, self.layer_number)).flatten(1)

@@ -24,13 +24,14 @@ from fastsvs.errors import UserError
 from fastsvs.policy.degrees import Degrees, here
 
 
-def megatron_device() -> AbstractContextManager[None]:
-    """Return the context that Megatron runs in: on a machine without CUDA its device calls go to the CPU."""
+def megatron_device(invariant: bool = False) -> AbstractContextManager[None]:
+    """Return the context that Megatron runs in: on a machine without CUDA its device calls go to the CPU, where passes
+    are batch-invariant if they are to be."""
     if torch.cuda.is_available():
         return nullcontext()
     from fastsvs.policy import cpu
 
-    return cpu.redirect()
+    return cpu.redirect(invariant)
 
 
 def initialize_model_parallel(config: PolicyConfig) -> None:

@@ -81,12 +81,15 @@ class Policy:
         total_updates: int,
         max_sequence_tokens: int,
         weights: WeightSource | None = None,
+        deterministic: bool = False,
     ) -> None:
         """Build the model and load its weights. With `total_updates` 0 the policy is frozen (a reference): it has no
         gradients and no optimizer.
 
-        `max_sequence_tokens` bounds prompt + response. `weights` replace the model's own. Raises UserError when the
-        model or its weights cannot be read, when its architecture is unknown, or when it does not fit the layout.
+        `max_sequence_tokens` bounds prompt + response. `weights` replace the model's own. A `deterministic` policy
+        gives log-probs of the same bits however samples are packed, those of an equally deterministic local engine; it
+        is dense, in fp32, on CPUs, with `tensor_parallel` 1. Raises UserError when the model or its weights cannot be
+        read, when its architecture is unknown, or when it does not fit the layout.
         """
         distributed.initialize()
         self.config = config
@@ -98,8 +101,10 @@ class Policy:
         self.max_sequence_tokens = max_sequence_tokens
         self._attention = (distributed.device(), DTYPES[config.dtype], self.architecture.head_dim)
         self._can_share = config.backend == "local" and shares(*self._attention)
-        self._rotary = rotary_table(self.hf_config, max_sequence_tokens).to(distributed.device(), DTYPES[config.dtype])
-        with megatron_device():
+        self._invariant = deterministic
+        with megatron_device(deterministic):
+            table = rotary_table(self.hf_config, max_sequence_tokens)
+            self._rotary = table.to(distributed.device(), DTYPES[config.dtype])
             initialize_model_parallel(config)
             self.transformer = transformer_config(self.architecture, config)
             self.stage = PolicyModel(self.architecture, self.transformer, layer_parts(config.backend))
@@ -183,7 +188,7 @@ class Policy:
             return logprobs.sum(), {}
 
         planned = self._plan(batch)
-        with megatron_device():
+        with megatron_device(self._invariant):
             run_pipeline(self.stage, planned.rows, planned.count, head, forward_only=True)
         if distributed.world_size() > 1:
             dist.all_reduce(flat)
@@ -211,7 +216,7 @@ class Policy:
         metrics = self.accumulate_gradients(batch, loss, algorithm, token_weights, temperature, watch)
         self.scheduler.num_steps = self.updates if schedule_step is None else schedule_step
         self.scheduler.step(0)
-        with megatron_device():
+        with megatron_device(self._invariant):
             self.optimizer.prepare_grads()
             norm = gradient_norm(self.optimizer)
             if not math.isfinite(norm):
@@ -243,7 +248,7 @@ class Policy:
         """
         objective = Objective(batch, loss, algorithm, token_weights, temperature, self.architecture.vocabulary, watch)
         planned = self._plan(batch, keep_attention=self.config.recompute == "all_but_attention")
-        with megatron_device():
+        with megatron_device(self._invariant):
             self.model.zero_grad_buffer()
             self.optimizer.zero_grad()
             reports = run_pipeline(self.model, planned.rows, planned.count, objective, forward_only=False)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from transformers import PretrainedConfig
 
 from fastsvs.config import RolloutConfig
@@ -29,6 +30,8 @@ class EnginePlan:
 
     hf_config: PretrainedConfig
     eos_token_ids: Sequence[int]
+    dtype: torch.dtype
+    """Precision of the model's weights and activations."""
     rollout: RolloutConfig
     asked: Mapping[str, Asked]
     """Demands on the engine, by the section of the configuration that makes them."""

@@ -23,6 +23,7 @@ from fastsvs.data import (
     stop_token_ids,
 )
 from fastsvs.errors import UserError
+from fastsvs.policy import DTYPES
 from fastsvs.rollout import ENGINES, Asked, EnginePlan
 from fastsvs.selfplay import JUDGES, SAMPLERS, STAGES, Sampler, SamplerTools, Stage, StageTools
 from fastsvs.telemetry import RunFolder
@@ -41,6 +42,7 @@ from fastsvs.training.checks import (
     first_inputs,
 )
 from fastsvs.training.comparison import advice, check_group_size
+from fastsvs.training.determinism import check_deterministic
 from fastsvs.training.machine import check_machine
 from fastsvs.training.saving import check_room
 
@@ -71,6 +73,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     check_old_logprobs(job)
     check_staleness(job)
     check_waves(job)
+    check_deterministic(job)
     check_group_size(job)
     loss = policy_loss(job.algorithm)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps, samples=True)
@@ -92,8 +95,15 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     sampler = build_sampler(job, inputs)
     check_refills(job, stage, sampler, len(inputs.problems))
     asked = requests(job, inputs)
-    replays = job.policy.router_replay == "rollout"
-    plan = EnginePlan(hf_config, stop, job.rollout, asked, here=processes is not None, tells_experts=replays)
+    plan = EnginePlan(
+        hf_config,
+        stop,
+        DTYPES[job.policy.dtype],
+        job.rollout,
+        asked,
+        here=processes is not None,
+        tells_experts=job.policy.router_replay == "rollout",
+    )
     ENGINES.get(job.rollout.engine).check(plan)
     tight = check_machine(read_architecture(hf_config), job) if processes is not None else []
     return Checked(inputs, hf_config, stop, loss, stage, sampler, folder, [*advice(job), *tight])

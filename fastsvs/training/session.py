@@ -262,6 +262,7 @@ def build_policy(job: TrainJob, total_updates: int) -> Policy:
         seed=job.run.seed,
         total_updates=total_updates,
         max_sequence_tokens=longest_sequence(job),
+        deterministic=job.rollout.deterministic and job.rollout.engine == "local",
     )
 
 

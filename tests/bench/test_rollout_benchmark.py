@@ -9,7 +9,7 @@ import pytest
 from whole_runs import ROOT
 
 from bench.report import read
-from bench.rollout import simulated_cluster
+from bench.rollout import deterministic, simulated_cluster
 from bench.rollout.__main__ import (
     ASSUMED_COSTS,
     MEASURED_COSTS,
@@ -121,3 +121,15 @@ def test_a_server_that_does_what_its_simulation_says_has_the_same_figures() -> N
         played[schedule] = [Played(Outcome(steps, tokens), steps)]  # a decode step takes a second
     measured = {row.metric: row.value for row in on_real_server(curve, played)}
     assert {metric: measured[metric] for metric in simulated} == pytest.approx(simulated)
+
+
+def test_the_cost_of_determinism_comes_with_its_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for name, value in {"PROMPTS": 2, "SAMPLES": 4, "RESPONSE_TOKENS": 24}.items():
+        monkeypatch.setattr(deterministic, name, value)
+    rows = {(row.provider, row.metric): row.value for row in deterministic.measure(1)}
+    differences = {provider: value for (provider, metric), value in rows.items() if metric.startswith("largest")}
+    assert differences["deterministic"] == 0 < differences["usual"] < 1e-4
+    assert all(
+        value > 0 for (_, metric), value in rows.items() if "per processor second" in metric or "share" in metric
+    )

@@ -36,6 +36,7 @@ def launch(**changes: object) -> Launch:
         "max_sequence_tokens": 512,
         "options": {},
         "further": (),
+        "variables": {},
         "host": "127.0.0.1",
         "api_key": KEY,
         "devices": (),

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fastsvs.invariant import KEYS
+from fastsvs.kernels.invariant import batch_invariant
 from fastsvs.rollout.engine import Rollout, SamplingParams
-from fastsvs.rollout.local.cache import KVCache, blocks
+from fastsvs.rollout.local.cache import BLOCK, KVCache, blocks
 from fastsvs.rollout.local.decoder import Decoder
+from fastsvs.rollout.local.invariant import InvariantDecoder, exact_logprobs
 from fastsvs.rollout.local.routes import RouteBook
 from fastsvs.rollout.local.sampling import sample, uniforms
 from fastsvs.rollout.local.slots import Slots
@@ -60,7 +63,9 @@ class ContinuousBatch:
         self._max_sequences = max_sequences
         self._eos = frozenset(eos_token_ids)
         self._eos_ids = torch.tensor(sorted(self._eos), dtype=torch.int64, device=embedding.device)
-        self._cache = KVCache(decoder.shape, embedding.dtype, embedding.device)
+        self._exact = isinstance(decoder, InvariantDecoder)
+        multiple = KEYS if self._exact else BLOCK
+        self._cache = KVCache(decoder.shape, embedding.dtype, embedding.device, multiple)
         self._slots = Slots(blocks(max_sequences), decoder.shape.vocabulary, embedding.device)
         self._routes = RouteBook(decoder.shape, embedding.device) if tells_experts else None
         self._waiting: deque[Job] = deque()
@@ -85,6 +90,10 @@ class ContinuousBatch:
 
         Raises FloatingPointError when the model's logits are not finite.
         """
+        with batch_invariant(self._exact):
+            return self._advance(steps, version)
+
+    def _advance(self, steps: int, version: int) -> list[Finished]:
         finished: list[Finished] = []
         for _ in range(steps):
             if self._has_room():
@@ -151,7 +160,11 @@ class ContinuousBatch:
     def _choose(self, logits: Tensor, rows: slice) -> None:
         slots = self._slots
         uniform = uniforms(slots.seeds[rows], slots.produced[rows])
-        ids, logprobs = sample(logits, slots.temperatures[rows], uniform, slots.truncation(rows))
+        truncation, temperatures = slots.truncation(rows), slots.temperatures[rows]
+        ids, logprobs = sample(logits, temperatures.float(), uniform, truncation)
+        if self._exact:
+            whole = exact_logprobs(logits, ids, temperatures)
+            logprobs = torch.where(slots.truncated[rows], logprobs, whole)
         slots.append(rows, ids, logprobs)
 
     def _retire(self, version: int) -> list[Finished]:

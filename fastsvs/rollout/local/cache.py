@@ -11,16 +11,20 @@ BLOCK = 16
 """Unit of slots and lengths, which gives few different GEMM shapes and full vectors."""
 
 
-def blocks(count: int) -> int:
+def blocks(count: int, size: int = BLOCK) -> int:
     """Round `count` up to whole blocks."""
-    return -(-count // BLOCK) * BLOCK
+    return -(-count // size) * size
 
 
 class KVCache:
     """Cache that grows on demand. On a CPU it holds fp32 whatever the model's dtype: attention is then exact and needs
     one code path."""
 
-    def __init__(self, shape: Architecture, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, shape: Architecture, dtype: torch.dtype, device: torch.device, length_multiple: int = BLOCK
+    ) -> None:
+        """Hold lengths in multiples of `length_multiple` tokens."""
+        self._multiple = length_multiple
         self._shape = shape
         self._dtype = torch.float32 if device.type == "cpu" else dtype
         self._device = device
@@ -32,7 +36,7 @@ class KVCache:
         if slots <= old_slots and length <= old_length:
             return
         keys, values = self.keys, self.values
-        self._allocate(max(blocks(slots), old_slots), max(blocks(length), old_length))
+        self._allocate(max(blocks(slots), old_slots), max(blocks(length, self._multiple), old_length))
         self.keys[:, :old_slots, ..., :old_length] = keys
         self.values[:, :old_slots, :, :old_length] = values
 

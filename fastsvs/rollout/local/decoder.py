@@ -41,7 +41,7 @@ class Decoder:
         """
         count, longest = prompts.shape
         positions = torch.arange(longest, device=prompts.device).repeat(count)
-        attention = _prompt_attention(cache, first_slot, owners, count)
+        attention = self._prompt_attention(cache, first_slot, owners, count)
         flat, routes = self._forward(prompts.flatten(), positions, attention)
         hidden = flat.unflatten(0, (count, longest))
         return self._logits(hidden[torch.arange(count, device=prompts.device), lengths - 1]), routes
@@ -52,7 +52,7 @@ class Decoder:
 
         `tokens` and `positions` are [slots] int64; `length` is greater than every position.
         """
-        hidden, routes = self._forward(tokens, positions, _cached_attention(cache, positions, length))
+        hidden, routes = self._forward(tokens, positions, self._cached_attention(cache, positions, length))
         return self._logits(hidden), routes
 
     def _forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> tuple[Tensor, list[Tensor]]:
@@ -60,7 +60,7 @@ class Decoder:
         and `positions` are [tokens]."""
         routes: list[Tensor] = []
         hidden = F.embedding(tokens, self.weights.embedding)
-        rotations = self.rotations[positions].unsqueeze(1)
+        rotations = self._rotations(positions)
         for index, layer in enumerate(self.weights.layers):
             chosen = self._layer(hidden, index, layer, rotations, attention)
             routes += [] if chosen is None else [chosen]
@@ -87,6 +87,18 @@ class Decoder:
             hidden += gated(normed, layer.feed_forward)
         return None
 
+    def _rotations(self, positions: Tensor) -> Tensor:
+        """Return the rotary factors [tokens, 1, head_dim / 2] complex64 of tokens at `positions` [tokens]."""
+        return self.rotations[positions].unsqueeze(1)
+
+    def _prompt_attention(self, cache: KVCache, first_slot: int, owners: Tensor, prompts: int) -> Attention:
+        """Return causal attention within each prompt. A token never sees the padding on its right."""
+        return _prompt_attention(cache, first_slot, owners, prompts)
+
+    def _cached_attention(self, cache: KVCache, positions: Tensor, length: int) -> Attention:
+        """Return attention of one new token per slot to its own past; the token's key and value are stored first."""
+        return _cached_attention(cache, positions, length)
+
     def _logits(self, hidden: Tensor) -> Tensor:
         return linear(self._norm(hidden, self.weights.norm), self.weights.head)
 
@@ -110,7 +122,6 @@ def _rotate(x: Tensor, rotations: Tensor) -> Tensor:
 
 
 def _prompt_attention(cache: KVCache, first_slot: int, owners: Tensor, prompts: int) -> Attention:
-    """Return causal attention within each prompt. A token never sees the padding on its right."""
     slots = slice(first_slot, first_slot + len(owners))
 
     def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -125,7 +136,6 @@ def _prompt_attention(cache: KVCache, first_slot: int, owners: Tensor, prompts: 
 
 
 def _cached_attention(cache: KVCache, positions: Tensor, length: int) -> Attention:
-    """Return attention of one new token per slot to its own past; the token's key and value are stored first."""
     length = blocks(length)
     _, _, kv_heads, head_dim, _ = cache.keys.shape
     slots = torch.arange(len(positions), device=positions.device)

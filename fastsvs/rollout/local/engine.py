@@ -10,12 +10,15 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from fastsvs import distributed
-from fastsvs.architecture import read_architecture
+from fastsvs.architecture import Architecture, read_architecture, rotary_table
 from fastsvs.errors import UserError
+from fastsvs.invariant import check_machine
+from fastsvs.kernels.invariant import batch_invariant
 from fastsvs.rollout.engine import Request, Rollout
 from fastsvs.rollout.local import weights
 from fastsvs.rollout.local.batch import ContinuousBatch, Job
 from fastsvs.rollout.local.decoder import Decoder, rotations
+from fastsvs.rollout.local.invariant import InvariantDecoder
 from fastsvs.rollout.local.sharding import deal
 from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
 from fastsvs.rollout.requests import RequestLimits
@@ -32,7 +35,8 @@ class LocalEngine:
     finished.
 
     Rows of a batch do not affect each other, but the order of fp32 additions may depend on the shape of the batch. The
-    same requests give the same bits in every run; beside other requests log-probs may differ by rounding.
+    same requests give the same bits in every run; beside other requests log-probs may differ by rounding, unless the
+    engine is `deterministic`.
     """
 
     collective = True
@@ -47,14 +51,21 @@ class LocalEngine:
         eos_token_ids: Sequence[int],
         max_sequences: int,
         tells_experts: bool = False,
+        deterministic: bool = False,
     ) -> None:
         """Build an engine that decodes `max_sequences` at a time on each rank. `tells_experts` is about the rollouts of
-        a model with experts. Raises UserError for a model that is not supported."""
+        a model with experts. A `deterministic` one computes a dense model in fp32 on a CPU with the trainer's
+        arithmetic, so that log-probs have the same bits beside any other requests, and in a policy that is as
+        deterministic. Raises UserError for a model that is not supported."""
         self._shape = read_architecture(hf_config)
         check_vocabulary(eos_token_ids, self._shape.vocabulary)
         parameters = weights.allocate(self._shape, dtype, device)
-        self._places = weights.destinations(parameters, self._shape)
+        self._places = weights.destinations(parameters, self._shape, as_trained=deterministic)
         decoder = Decoder(self._shape, parameters, rotations(hf_config).to(device))
+        if deterministic:
+            with batch_invariant():
+                table = rotary_table(hf_config, self._shape.max_positions)
+            decoder = InvariantDecoder(self._shape, parameters, table)
         self._limits = RequestLimits(
             self._shape.vocabulary,
             self._shape.max_positions,
@@ -72,6 +83,8 @@ class LocalEngine:
     @classmethod
     def check(cls, plan: EnginePlan) -> None:
         shape = read_architecture(plan.hf_config)
+        if plan.rollout.deterministic:
+            check_deterministic(plan, shape)
         check_vocabulary(plan.eos_token_ids, shape.vocabulary)
         for section, asked in plan.asked.items():
             if asked.tokens > shape.max_positions:
@@ -90,6 +103,7 @@ class LocalEngine:
             eos_token_ids=spec.eos_token_ids,
             max_sequences=spec.rollout.max_sequences,
             tells_experts=spec.tells_experts,
+            deterministic=spec.rollout.deterministic,
         )
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -183,6 +197,19 @@ class _Open:
     """Number of samples that each rank was dealt and has not finished."""
     rollouts: dict[int, Rollout] = field(default_factory=dict)
     """Finished samples by their number."""
+
+
+def check_deterministic(plan: EnginePlan, shape: Architecture) -> None:
+    """Raise UserError where the engine cannot be deterministic: for this model, precision or machine."""
+    asks = "rollout.deterministic=true with rollout.engine=local"
+    if shape.experts:
+        raise UserError(f"{asks} is for dense models: which tokens an expert computes together depends on all others")
+    if plan.dtype != torch.float32:
+        raise UserError(f"{asks} computes in fp32: set policy.dtype=fp32 (`fastsvs eval`: dtype=fp32)")
+    if plan.here and distributed.device().type != "cpu":
+        raise UserError(f"{asks} is for CPUs, and this process has a GPU: use servers there (rollout.engine=vllm)")
+    if plan.here:
+        check_machine(shape)
 
 
 def check_vocabulary(eos_token_ids: Sequence[int], vocabulary: int) -> None:

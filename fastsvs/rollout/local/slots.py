@@ -26,16 +26,17 @@ class Slots:
         self.produced = integers()
         """Number of response tokens so far: [slots] int64."""
         self.seeds = integers()
-        self.temperatures = torch.ones(slots, device=device)
+        self.temperatures = torch.ones(slots, dtype=torch.float64, device=device)
+        """Temperatures [slots] fp64, as the configuration has them."""
         self._limits = integers()
         self._top_k = integers()
         self._top_p = torch.ones(slots, device=device)
         self._ids = torch.zeros(slots, 0, dtype=torch.int64, device=device)
         self._logprobs = torch.zeros(slots, 0, device=device)
         self._rows = torch.arange(slots, device=device)
-        self._truncated = torch.zeros(slots, dtype=torch.bool)
-        """True where top-k or top-p limits a slot's support. It lies on the CPU, as `_lengths` does, so that reading it
-        needs no wait for the device."""
+        self.truncated = torch.zeros(slots, dtype=torch.bool)
+        """Whether top-k or top-p limits a slot's support: [slots] bool. It lies on the CPU, as `_lengths` does, so that
+        reading it needs no wait for the device."""
         self._lengths = torch.zeros(slots, dtype=torch.int64)
 
     def reserve(self, response_tokens: int) -> None:
@@ -59,11 +60,11 @@ class Slots:
         self.positions[rows] = prompt_lengths - 1
         self.produced[rows] = 0
         self.seeds[rows] = torch.tensor(seeds, device=self.seeds.device)
-        self.temperatures[rows] = torch.tensor(temperatures, device=self.seeds.device)
+        self.temperatures[rows] = torch.tensor(temperatures, dtype=torch.float64, device=self.seeds.device)
         self._limits[rows] = torch.tensor([s.max_tokens for s in sampling], device=self.seeds.device)
         self._top_k[rows] = torch.tensor(top_k, device=self.seeds.device)
         self._top_p[rows] = torch.tensor(top_p, device=self.seeds.device)
-        self._truncated[rows] = torch.tensor([k < self._vocabulary or p < 1 for k, p in zip(top_k, top_p, strict=True)])
+        self.truncated[rows] = torch.tensor([k < self._vocabulary or p < 1 for k, p in zip(top_k, top_p, strict=True)])
         self._lengths[rows] = prompt_lengths.cpu()
 
     def append(self, rows: slice, ids: Tensor, logprobs: Tensor) -> None:
@@ -83,7 +84,7 @@ class Slots:
     def truncation(self, rows: slice) -> Truncation | None:
         """Return the limits of these rows, or None where no row limits its support, so that the usual case needs no
         sorting."""
-        return Truncation(self._top_k[rows], self._top_p[rows]) if bool(self._truncated[rows].any()) else None
+        return Truncation(self._top_k[rows], self._top_p[rows]) if bool(self.truncated[rows].any()) else None
 
     def done(self, active: int, eos_ids: Tensor) -> list[int]:
         """Return the slots of the first `active` sequences that have ended, in ascending order."""
@@ -105,5 +106,5 @@ class Slots:
             self._limits, self._top_k, self._top_p, self._ids, self._logprobs,
         ):  # fmt: skip
             state[targets] = state[sources]
-        for state in (self._truncated, self._lengths):
+        for state in (self.truncated, self._lengths):
             state[targets.cpu()] = state[sources.cpu()]

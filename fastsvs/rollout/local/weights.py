@@ -118,13 +118,14 @@ def allocate(shape: Architecture, dtype: torch.dtype, device: torch.device) -> W
     return Weights(embedding, layers, empty(shape.hidden), embedding if shape.tied else empty(*embedding.shape))
 
 
-def destinations(weights: Weights, shape: Architecture) -> dict[str, Destination]:
-    """Return the destination of every Hugging Face name of the model."""
+def destinations(weights: Weights, shape: Architecture, *, as_trained: bool = False) -> dict[str, Destination]:
+    """Return the destination of every Hugging Face name of the model. With `as_trained` queries, keys and values lie as
+    in the trainer's fused parameters: the heads of each group together, and no halves interleaved."""
     places = {"model.embed_tokens.weight": _whole(weights.embedding), "model.norm.weight": _whole(weights.norm)}
     if not shape.tied:
         places["lm_head.weight"] = _whole(weights.head)
     for index, layer in enumerate(weights.layers):
-        for name, place in _layer_destinations(layer, shape).items():
+        for name, place in _layer_destinations(layer, shape, as_trained).items():
             places[f"model.layers.{index}.{name}"] = place
     return places
 
@@ -152,8 +153,7 @@ def load(places: dict[str, Destination], tensors: Iterable[tuple[str, Tensor]]) 
         raise UserError("these weights do not fit the rollout engine's model:\n  " + "\n  ".join(faults))
 
 
-def _layer_destinations(layer: LayerWeights, shape: Architecture) -> dict[str, Destination]:
-    queries, keys = shape.heads * shape.head_dim, shape.groups * shape.head_dim
+def _layer_destinations(layer: LayerWeights, shape: Architecture, as_trained: bool) -> dict[str, Destination]:
     places = {
         "input_layernorm.weight": _whole(layer.input_norm),
         "post_attention_layernorm.weight": _whole(layer.post_norm),
@@ -161,14 +161,30 @@ def _layer_destinations(layer: LayerWeights, shape: Architecture) -> dict[str, D
     } | _feed_forward_destinations(layer, shape.experts)
     for kind, fused in (("weight", layer.qkv), ("bias", layer.qkv_bias)):
         if fused is not None:
-            query, key, value = fused.split([queries, keys, keys])
-            places[f"self_attn.q_proj.{kind}"] = _interleaved(query, shape.head_dim)
-            places[f"self_attn.k_proj.{kind}"] = _interleaved(key, shape.head_dim)
-            places[f"self_attn.v_proj.{kind}"] = _whole(value)
-    if layer.query_norm is not None and layer.key_norm is not None:
-        places["self_attn.q_norm.weight"] = _interleaved(layer.query_norm, shape.head_dim)
-        places["self_attn.k_norm.weight"] = _interleaved(layer.key_norm, shape.head_dim)
+            found = _grouped(fused, shape) if as_trained else _apart(fused, shape)
+            for name, place in zip(("q_proj", "k_proj", "v_proj"), found, strict=True):
+                places[f"self_attn.{name}.{kind}"] = place
+    for name, norm in (("q_norm", layer.query_norm), ("k_norm", layer.key_norm)):
+        if norm is not None:
+            place = _whole(norm) if as_trained else _interleaved(norm, shape.head_dim)
+            places[f"self_attn.{name}.weight"] = place
     return places
+
+
+def _apart(fused: Tensor, shape: Architecture) -> list[Destination]:
+    """Return the places of queries, keys and values one after another, the first two with halves interleaved."""
+    queries, keys = shape.heads * shape.head_dim, shape.groups * shape.head_dim
+    query, key, value = fused.split([queries, keys, keys])
+    return [_interleaved(query, shape.head_dim), _interleaved(key, shape.head_dim), _whole(value)]
+
+
+def _grouped(fused: Tensor, shape: Architecture) -> list[Destination]:
+    """Return the places of queries, keys and values in the order of `policy.mapping`: the query heads of each group,
+    its key, its value."""
+    share = shape.heads // shape.groups
+    grouped = fused.unflatten(0, (shape.groups, share + 2, shape.head_dim))
+    parts = grouped[:, :share], grouped[:, share], grouped[:, share + 1]
+    return [Destination(part, (part.numel() // fused[0].numel(), *fused.shape[1:])) for part in parts]
 
 
 def _feed_forward_destinations(layer: LayerWeights, experts: Experts | None) -> dict[str, Destination]:

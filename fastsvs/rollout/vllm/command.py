@@ -48,6 +48,8 @@ class Launch:
     """Further vLLM options, which override ours."""
     further: tuple[str, ...]
     """Further words of the command line."""
+    variables: Mapping[str, str]
+    """Further environment variables."""
     host: str
     api_key: str
     devices: tuple[str, ...]
@@ -108,7 +110,7 @@ def environment(launch: Launch, index: int, inherited: Mapping[str, str], folder
     """Return the environment of server `index` of the node, which has its sockets and temporary files in `folder`. The
     key goes here, because command lines are public."""
     kept = {name: value for name, value in inherited.items() if not name.startswith(OURS_ALONE)}
-    own = {KEY_VARIABLE: launch.api_key, **SERVER_ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"}
+    own = {KEY_VARIABLE: launch.api_key, **SERVER_ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1", **launch.variables}
     own |= dict.fromkeys(("TMPDIR", "VLLM_RPC_BASE_PATH"), str(folder))
     if launch.devices:
         first = index * launch.tensor_parallel

@@ -25,6 +25,7 @@ from fastsvs.rollout.vllm.dispatch import Dispatcher
 from fastsvs.rollout.vllm.experts import expert_shape
 from fastsvs.rollout.vllm.fleet import Fleet
 from fastsvs.rollout.vllm.key import key_of
+from fastsvs.rollout.vllm.options import check_modes
 from fastsvs.rollout.vllm.placement import check_servers, serve_node, servers_of, shared_control, shares_devices
 from fastsvs.rollout.vllm.server import Server
 from fastsvs.sync import Endpoint
@@ -119,6 +120,7 @@ class VllmEngine:
                     f"{section}.temperature={asked.temperature}: servers of rollout.engine=vllm sample at temperatures "
                     f"in [{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}], or evaluate at 0 (greedy)"
                 )
+        check_modes(plan.rollout, plan.here)
         check_servers(plan.rollout, plan.here, tells_experts=plan.tells_experts)
 
     @classmethod

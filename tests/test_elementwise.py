@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastsvs.policy.elementwise import rms_norm, rotate, swiglu
+from fastsvs.elementwise import rms_norm, rotate, swiglu
 
 
 def plain_norm(x: Tensor, weight: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fastsvs.kernels.invariant import elementwise, is_batch_invariant
+
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Return x / sqrt(mean(x^2) + epsilon) * weight over the last dimension of `x` [..., hidden], normalised in
@@ -68,7 +70,7 @@ class _SwiGLU(torch.autograd.Function):
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
         gate, up = gate_up.chunk(2, dim=-1)
-        return F.silu(gate).mul_(up)
+        return elementwise(F.silu, gate).mul_(up)
 
     @staticmethod
     @once_differentiable
@@ -99,6 +101,9 @@ def _turn(x: Tensor, rotary: Tensor, direction: float) -> Tensor:
     cosine, sine = rotary.unsqueeze(2)
     half = x.shape[-1] // 2
     turned = x * cosine
-    turned[..., :half].addcmul_(x[..., half:], sine[..., :half], value=-direction)
-    turned[..., half:].addcmul_(x[..., :half], sine[..., half:], value=direction)
+    for into, of, value in ((slice(half), slice(half, None), -direction), (slice(half, None), slice(half), direction)):
+        if is_batch_invariant():
+            turned[..., into] += x[..., of] * sine[..., into] * value
+        else:  # one pass less, of which the last elements may be rounded once where the others are twice
+            turned[..., into].addcmul_(x[..., of], sine[..., into], value=value)
     return turned

@@ -1,0 +1,27 @@
+"""Checks of `rollout.deterministic` that concern the trainer: where policy and engine can compute the same bits."""
+
+from __future__ import annotations
+
+from fastsvs.config import TrainJob
+from fastsvs.errors import UserError
+
+
+def check_deterministic(job: TrainJob) -> None:
+    """Check that the policy can compute the engine's log-probs bit for bit, if they are the local engine's. Raises
+    UserError where it cannot."""
+    rollout, policy = job.rollout, job.policy
+    if not rollout.deterministic or rollout.engine != "local":
+        return
+    asks = "rollout.deterministic=true with rollout.engine=local gives policy and engine the same log-probs"
+    if policy.tensor_parallel > 1:
+        raise UserError(
+            f"{asks}, but policy.tensor_parallel={policy.tensor_parallel} adds parts of products that the engine "
+            "computes whole: set it to 1"
+        )
+    if policy.backend != "local":
+        raise UserError(f"{asks}, but policy.backend={policy.backend} computes otherwise: set it to local")
+    if rollout.top_p < 1 or rollout.top_k > 0:
+        raise UserError(
+            f"{asks}, but with rollout.top_p={rollout.top_p} and top_k={rollout.top_k} the engine's are of a cut-off "
+            "distribution: set top_p to 1 and top_k to -1"
+        )
