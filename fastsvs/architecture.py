@@ -5,7 +5,7 @@ Supported: the families of `fastsvs.families`, tied or untied, with grouped quer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from fastsvs import hub
+from fastsvs.config import PolicyConfig
 from fastsvs.errors import UserError
 from fastsvs.families import FAMILIES, Experts
 from fastsvs.kernels.invariant import elementwise
@@ -22,6 +23,21 @@ from fastsvs.shipped import elsewhere
 
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 VOCABULARY_MULTIPLE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Adapters of low rank beside some projections of every layer, which learn while the weights stay."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    """Hugging Face names of the projections, in the order of a layer."""
+
+    @property
+    def scale(self) -> float:
+        """Return the factor of B A."""
+        return self.alpha / self.rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +62,15 @@ class Architecture:
     initializer_range: float
     experts: Experts | None = None
     """Experts of each layer; None for a dense model."""
+    lora: Lora | None = None
+    """Adapters that alone learn; None where all weights do."""
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> Self:
         """Return the architecture of what `dataclasses.asdict` made of it. Raises TypeError for anything else."""
-        experts = values.get("experts")
-        return cls(**values | {"experts": experts and Experts(**experts)})
+        experts, lora = values.get("experts"), values.get("lora")
+        lora = lora and Lora(**lora | {"targets": tuple(lora["targets"])})
+        return cls(**values | {"experts": experts and Experts(**experts), "lora": lora})
 
     @property
     def active_ffn(self) -> int:
@@ -124,6 +143,14 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
         initializer_range=hf.initializer_range,
         experts=experts,
     )
+
+
+def trained_architecture(hf: PretrainedConfig, policy: PolicyConfig) -> Architecture:
+    """Return the architecture of a policy of this model, with the adapters that `policy.lora` asks for. Raises
+    UserError as `read_architecture` does."""
+    lora = policy.lora
+    adapters = Lora(lora.rank, lora.alpha, lora.targets) if lora.rank else None
+    return replace(read_architecture(hf), lora=adapters)
 
 
 def rotary_table(hf: PretrainedConfig, positions: int) -> Tensor:

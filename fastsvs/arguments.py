@@ -62,6 +62,9 @@ def _parser(summary: str) -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a run's newest checkpoint as a Hugging Face folder")
     export.add_argument("run", type=Path, help="run folder")
     export.add_argument("--out", type=Path, required=True, help="folder to make")
+    export.add_argument(
+        "--adapter", action="store_true", help="of a run with policy.lora, the adapter alone, in PEFT's format"
+    )
     merge = commands.add_parser("merge", help="a model between two others, as a Hugging Face folder")
     merge.add_argument("base", metavar="BASE", help="model, run or checkpoint")
     merge.add_argument("tuned", metavar="TUNED", help="model, run or checkpoint of the same architecture")

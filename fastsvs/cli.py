@@ -125,7 +125,8 @@ def _eval(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from fastsvs.commands.export import export_run
 
-    _say(f"exported step {export_run(options.run, options.out)} of {options.run} to {options.out}")
+    step = export_run(options.run, options.out, adapter=options.adapter)
+    _say(f"exported step {step} of {options.run} to {options.out}")
 
 
 def _merge(options: argparse.Namespace) -> None:

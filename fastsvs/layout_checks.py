@@ -8,6 +8,8 @@ from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
 from fastsvs.errors import UserError
 
+FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
+
 
 def check_layout(architecture: Architecture, config: PolicyConfig, world_size: int | None = None) -> None:
     """Raise UserError with every reason why the model cannot be split as `config` says, or else for a world of
@@ -26,6 +28,7 @@ def check_layout(architecture: Architecture, config: PolicyConfig, world_size: i
     if not faults:
         faults += _context_faults(architecture, config)
     faults += _mixture_faults(config) if architecture.experts else _dense_faults(config)
+    faults += _adapter_faults(architecture, config) if config.lora.rank else []
     if faults:
         raise UserError("\n".join(faults))
     _check_recomputation(config, architecture.layers // pipeline)
@@ -65,6 +68,19 @@ def _dense_faults(config: PolicyConfig) -> list[str]:
         for key, value in neutral.items()
         if getattr(config, key) != value
     ]
+
+
+def _adapter_faults(architecture: Architecture, config: PolicyConfig) -> list[str]:
+    faults = []
+    experts = [target for target in config.lora.targets if target in FEED_FORWARD]
+    if architecture.experts and experts:
+        faults.append(
+            f"policy.lora.targets={','.join(config.lora.targets)}: experts have no adapters, leave out "
+            f"{', '.join(experts)}"
+        )
+    if config.backend == "te":
+        faults.append("policy.backend=te: adapters are computed by policy.backend=local alone")
+    return faults
 
 
 def _check_world_size(config: PolicyConfig, world_size: int) -> None:

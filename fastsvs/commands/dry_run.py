@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.core_model_loading import revert_weight_conversion
 
 from fastsvs import config, distributed
-from fastsvs.architecture import Architecture, read_architecture
+from fastsvs.architecture import Architecture, trained_architecture
 from fastsvs.commands import evaluate, self_improve, sft
 from fastsvs.config import EvalJob, PolicyConfig, SelfJob, SftJob, TrainJob
 from fastsvs.errors import UserError
@@ -41,7 +41,7 @@ def check_train(job: TrainJob, cluster: Cluster | None = None) -> str:
     processes = distributed.launched_world_size() and read_nodes(job.rollout).trainers
     checked = preflight(job, processes, at_disk=_at_disk())
     described = cluster.trainers(job.rollout) if cluster and not processes else processes
-    check_layout(read_architecture(checked.hf_config), job.policy, described)
+    check_layout(trained_architecture(checked.hf_config, job.policy), job.policy, described)
     return _report([*checked.inputs.facts, *checked.advice, *describe_model(job, checked.hf_config, described)], job)
 
 
@@ -78,7 +78,7 @@ def _at_disk() -> bool:
 def describe_model(job: TrainJob | SftJob | SelfJob, hf: PretrainedConfig, processes: int | None) -> list[str]:
     """Describe the model's size and layout, and the memory that each of the training `processes` needs (None: as many
     as the layout takes). Raises UserError where the trainer would not know the model's tensors."""
-    architecture, policy = read_architecture(hf), job.policy
+    architecture, policy = trained_architecture(hf, job.policy), job.policy
     device: DeviceKind = "cuda" if torch.cuda.is_available() or policy.dtype == "bf16" else "cpu"
     layout = layout_of(policy, processes, device)
     check_tensors(hf, architecture)

@@ -1,4 +1,5 @@
-"""`fastsvs export`: a run's newest checkpoint, or any other, as a Hugging Face folder with its tokenizer."""
+"""`fastsvs export`: a run's newest checkpoint, or any other, as a Hugging Face folder with its tokenizer, or as an
+adapter."""
 
 from __future__ import annotations
 
@@ -12,17 +13,25 @@ from torch import Tensor
 
 from fastsvs.distributed import launched_world_size
 from fastsvs.errors import UserError
-from fastsvs.policy import StoredWeights, open_trained, save_hf, write_companions
+from fastsvs.policy import MergedSource, StoredWeights, open_trained, save_adapters, save_hf, write_companions
 
 
-def export_run(run: Path, out: Path) -> int:
-    """Write the folder `out`, which must not exist yet, and return the step that was exported."""
+def export_run(run: Path, out: Path, *, adapter: bool = False) -> int:
+    """Write the folder `out`, which must not exist yet, and return the step that was exported. A run with adapters
+    gives the model merged with them, or with `adapter` the adapters alone, in PEFT's format. Raises UserError where
+    there are none."""
     if (launched_world_size() or 1) > 1:
         raise UserError("fastsvs export takes one process, whatever the run had: start it without torchrun")
     if os.path.lexists(out):
         raise UserError(f"{out} exists already: name a new folder")
     stored = open_trained(run)
-    write_hf_folder(stored, out)
+    if not adapter:
+        write_hf_folder(stored, out)
+    elif isinstance(stored.source, MergedSource):
+        merged = stored.source
+        save_adapters(merged.adapters, merged.architecture, merged.dtype, merged.base_path, out)
+    else:
+        raise UserError(f"{run} trains all weights (policy.lora.rank=0) and has no adapter: leave --adapter out")
     return stored.step
 
 

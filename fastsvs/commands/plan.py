@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastsvs.architecture import load_hf_config, read_architecture
+from fastsvs.architecture import load_hf_config, trained_architecture
 from fastsvs.config import TrainJob
 from fastsvs.plan import (
     Cluster,
@@ -47,7 +47,7 @@ class Request:
 
 def plan(job: TrainJob, request: Request) -> tuple[str, bool]:
     """Return the plan as text, and whether the job will work. Raises UserError for what cannot be planned."""
-    architecture = read_architecture(load_hf_config(job.model.path))
+    architecture = trained_architecture(load_hf_config(job.model.path), job.policy)
     speeds = read_speeds(request.speeds) if request.speeds else None
     machines = Machines(Cluster(request.nodes, request.gpus), read_hardware(request.gpu), speeds)
     sampled = step_of_run(job, request.source) if request.source else assumed_step(job)

@@ -131,6 +131,11 @@ def preflight(job: SelfJob, processes: int | None, *, at_disk: bool = True) -> I
     check_verifier(job.verifier)
     engine = ENGINES.get(job.rollout.engine)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
+    if job.policy.lora.adapter is not None:
+        raise UserError(
+            "policy.lora.adapter: a round of fastsvs self begins with the model alone, and merges what it learned into "
+            "it: leave the key out"
+        )
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
     if at_disk:
         check_room(job, RunLayout(folder.layout.round(1) / "sft").checkpoints, hf_config)

@@ -30,6 +30,7 @@ from fastsvs.training import (
     check_room,
     first_checkpoint,
     first_inputs,
+    frozen_base,
 )
 
 Example = tuple[np.ndarray, np.ndarray]
@@ -73,7 +74,7 @@ def sft(job: SftJob) -> Path:
             progress.advance(step + 1, f"loss {metrics['loss']:.4f}  {row['time/step']:.2f} s")
             early = step + 1 < job.run.steps and distributed.broadcast(preemption.told())
             if schedule.is_due(step + 1) or early:
-                saver.begin(policy, step + 1, {})
+                saver.begin(policy, step + 1, frozen_base(job, folder))
             if early:
                 saver.finish()
                 raise Preempted
@@ -106,7 +107,7 @@ def preflight(job: SftJob, processes: int | None, *, at_disk: bool = True) -> Ch
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps)
     main = distributed.is_main()
     folder = RunFolder(job, Path(job.run.dir), writable=main)
-    check_resumption(folder.checkpoints, job.model, hf_config)
+    check_resumption(folder.checkpoints, job.model, job.policy, hf_config)
     if at_disk:
         check_room(job, folder.checkpoints, hf_config)
     if main and job.export is not None:

@@ -8,7 +8,7 @@ On the command line any key is set as `a.b=value`. An unknown key is an error th
 from fastsvs.config.azr import AzrConfig, IntrinsicConfig, TermConfig
 from fastsvs.config.comparison import differences, flatten
 from fastsvs.config.jobs import EvalJob, SelfJob, SftJob, TrainJob
-from fastsvs.config.learning import AlgorithmConfig, OptimizerConfig, PolicyConfig
+from fastsvs.config.learning import AlgorithmConfig, LoraConfig, OptimizerConfig, PolicyConfig
 from fastsvs.config.loading import Job, build, dump, load
 from fastsvs.config.methods import (
     BudgetConfig,
@@ -53,6 +53,7 @@ __all__ = [
     "IntrinsicConfig",
     "Job",
     "LoggingConfig",
+    "LoraConfig",
     "MajorityConfig",
     "MergingConfig",
     "ModelConfig",

@@ -3,12 +3,12 @@ its code."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fastsvs.config.methods import CovoConfig, MajorityConfig, VerlConfig
-from fastsvs.config.section import Decay, Section
+from fastsvs.config.section import Decay, InputPath, Section
 
 
 class AlgorithmConfig(Section):
@@ -101,6 +101,42 @@ class OptimizerConfig(Section):
     """Largest global norm of the gradient; larger gradients are scaled down to it."""
 
 
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
+
+
+def _in_order(targets: tuple[Projection, ...]) -> tuple[Projection, ...]:
+    """Return the targets, each once, in the order of a layer: the same ones are equal, however they are listed."""
+    if not targets:
+        raise ValueError("at least one projection must have adapters")
+    return tuple(projection for projection in PROJECTIONS if projection in targets)
+
+
+class LoraConfig(Section):
+    """Adapters of low rank (LoRA, arXiv 2106.09685), which alone learn, beside frozen weights. See docs/lora.md."""
+
+    rank: int = Field(0, ge=0)
+    """Rank r of the adapters; 0 has none, and all weights learn."""
+    alpha: float = Field(32.0, gt=0)
+    """Numerator of the scale: a weight W of the model acts as W + alpha / r * B A."""
+    targets: Annotated[tuple[Projection, ...], AfterValidator(_in_order)] = PROJECTIONS
+    """Projections of every layer that have adapters, by their Hugging Face names: `q_proj`, `k_proj`, `v_proj`,
+    `o_proj`, `gate_proj`, `up_proj`, `down_proj`. Experts have none, so that models with experts take the first
+    four."""
+    adapter: InputPath | None = None
+    """Folder of an adapter in PEFT's format (adapter_config.json, adapter_model.safetensors) that the run begins with,
+    of this rank, alpha and targets; null begins with adapters that change nothing: A uniform in +-1/sqrt(inputs), as
+    PEFT draws it, and B 0."""
+
+    @model_validator(mode="after")
+    def _adapter_has_a_rank(self) -> LoraConfig:
+        if self.adapter is not None and not self.rank:
+            raise ValueError(
+                "adapter begins with adapters, but rank is 0: set rank, alpha and targets to the adapter's"
+            )
+        return self
+
+
 class PolicyConfig(Section):
     """The trained model on its devices: layout, precision, memory and optimizer."""
 
@@ -154,6 +190,7 @@ class PolicyConfig(Section):
     attention serves such rows (a GPU with `dtype: fp32`, `backend: te`, a GPU without torch's FlashAttention 2), each
     response has its own prompt, and the log says so."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    lora: LoraConfig = LoraConfig()
 
     @model_validator(mode="after")
     def _parts_go_together(self) -> PolicyConfig:

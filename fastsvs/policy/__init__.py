@@ -14,17 +14,28 @@ with lean_imports():
     from fastsvs.architecture import Architecture, load_hf_config, read_architecture
     from fastsvs.layout_checks import check_layout
     from fastsvs.policy import checkpoint
+    from fastsvs.policy.adapter_files import open_adapters, save_adapters
     from fastsvs.policy.bundles import Sizes, plan_rows
     from fastsvs.policy.companions import base_of, keep_base, write_companions
     from fastsvs.policy.degrees import Degrees
     from fastsvs.policy.export import save_hf
-    from fastsvs.policy.mapping import hf_shapes, megatron_shapes
+    from fastsvs.policy.learned import learned_entries, megatron_shapes
+    from fastsvs.policy.mapping import hf_shapes
     from fastsvs.policy.merge_plan import MergePlan
     from fastsvs.policy.model import DTYPES
     from fastsvs.policy.offload import Offload
     from fastsvs.policy.parallel import check_schedule
     from fastsvs.policy.policy import Policy, PolicyStatistics
-    from fastsvs.policy.stored import StoredWeights, find_checkpoint, open_model, open_trained, open_weights, read_job
+    from fastsvs.policy.stored import (
+        MergedSource,
+        StoredWeights,
+        check_base,
+        find_checkpoint,
+        open_model,
+        open_trained,
+        open_weights,
+        read_job,
+    )
     from fastsvs.policy.stream import weight_specs
     from fastsvs.policy.training_state import replace_weights
     from fastsvs.policy.watch import TokenWatch
@@ -35,6 +46,7 @@ __all__ = [
     "Architecture",
     "Degrees",
     "MergePlan",
+    "MergedSource",
     "Offload",
     "Policy",
     "PolicyStatistics",
@@ -44,6 +56,7 @@ __all__ = [
     "WeightSource",
     "base_of",
     "check_backend",
+    "check_base",
     "check_layout",
     "check_schedule",
     "check_weights",
@@ -51,8 +64,10 @@ __all__ = [
     "find_checkpoint",
     "hf_shapes",
     "keep_base",
+    "learned_entries",
     "load_hf_config",
     "megatron_shapes",
+    "open_adapters",
     "open_model",
     "open_source",
     "open_trained",
@@ -61,6 +76,7 @@ __all__ = [
     "read_architecture",
     "read_job",
     "replace_weights",
+    "save_adapters",
     "save_hf",
     "weight_specs",
     "write_companions",

@@ -7,7 +7,7 @@ fewer than workers lie on several. Experts are cut as dense feed-forwards are. W
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from torch import Tensor
 
@@ -26,7 +26,7 @@ COLUMN_CUT = {"o_proj", *(each.down for each in NAMINGS.values())}
 class WeightBlocks:
     """The blocks of this rank with their values, and those of servers' workers."""
 
-    def __init__(self, tensors: dict[str, Tensor], architecture: Architecture) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> None:
         """`tensors` is what the rank's stage holds under its parameter names."""
         self._tensors, self._architecture = tensors, architecture
 

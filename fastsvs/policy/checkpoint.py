@@ -8,6 +8,7 @@ each rank thus reads its own file once. A process that reads weights alone hashe
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -181,7 +182,13 @@ def _hash_in_background(path: Path, files: Mapping[str, FileFacts]) -> Callable[
 
 
 def _check_architecture(path: Path, manifest: Manifest, architecture: Architecture) -> None:
-    saved, wanted = manifest.architecture, asdict(architecture)
+    saved, wanted = manifest.architecture, json.loads(json.dumps(asdict(architecture)))
+    if saved.get("lora") != wanted["lora"]:
+        raise UserError(
+            f"checkpoint {path} is of other adapters than policy.lora: it has {saved.get('lora')} instead of "
+            f"{wanted['lora']}. Set policy.lora to those, or begin another run with the model that `fastsvs export` "
+            "makes of it"
+        )
     differences = [
         f"{key} {saved.get(key)} instead of {value}" for key, value in wanted.items() if saved.get(key) != value
     ]

@@ -233,34 +233,3 @@ def _without_padding(parts: Sequence[Tensor], rows: int) -> list[Tensor]:
     """Return the parts of the first `rows` rows of all parts together."""
     starts = [sum(len(part) for part in parts[:index]) for index in range(len(parts))]
     return [part[: rows - start] for start, part in zip(starts, parts, strict=True) if start < rows]
-
-
-def megatron_shapes(architecture: Architecture, degrees: Degrees, stage: int, expert_rank: int = 0) -> dict[str, Shape]:
-    """Return the shape of the shard of every parameter that each rank of `stage` holds, by name; of the experts, those
-    of the expert-parallel `expert_rank`."""
-    whole = hf_shapes(architecture)
-    shapes, alike = {}, {}
-    for entry in entries(architecture, degrees):
-        if entry.stage == stage and entry.expert_rank in (None, expert_rank):
-            parts = degrees.parts(entry)
-            # Thousands of experts have one shape, which is worked out once.
-            kind = (
-                parts,
-                entry.cut,
-                entry.merge,
-                entry.sources[0] in (EMBEDDING, HEAD),
-                *map(whole.get, entry.sources),
-            )
-            if kind not in alike:
-                cuts = [_meta_cut(architecture, entry, name, whole[name], parts) for name in entry.sources]
-                alike[kind] = tuple(merge(entry, cuts, architecture).shape)
-            shapes[entry.name] = alike[kind]
-    return shapes
-
-
-def _meta_cut(architecture: Architecture, entry: Entry, source: str, shape: Shape, parts: int) -> Tensor:
-    sizes = list(shape)
-    if entry.cut is not None:
-        start, end = cut_range(architecture, entry, source, shape, parts, 0)
-        sizes[entry.cut] = end - start
-    return torch.empty(sizes, device="meta")

@@ -100,6 +100,8 @@ class PolicyModel(GPTModel):
         one.
         """
         embedded = self.embedding(input_ids=tokens[None], position_ids=None) if self.pre_process else None
+        if embedded is not None and torch.is_grad_enabled():
+            embedded.requires_grad_()  # frozen, it would not: layers that are computed again ask their input alone
         hidden = self.decoder(hidden_states=embedded, attention_mask=None, packed_seq_params=sequences)
         if not self.post_process:
             return hidden

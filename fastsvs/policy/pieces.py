@@ -20,7 +20,8 @@ from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
 from fastsvs.policy import tensor_file
 from fastsvs.policy.degrees import Degrees
-from fastsvs.policy.mapping import Entry, Shape, entries, megatron_shapes
+from fastsvs.policy.learned import learned_entries, megatron_shapes
+from fastsvs.policy.mapping import Entry, Shape
 from fastsvs.policy.regions import Range, Region, shard_region, spans, tensor_region, whole_shapes
 from fastsvs.policy.tensor_file import FLOAT_BYTES, Place, Read
 
@@ -140,7 +141,7 @@ class SavedTensors:
         self._architecture = architecture
         self._check = check
         self._shapes = whole_shapes(architecture)
-        self._owners = {name: entry for entry in entries(architecture, Degrees()) for name in entry.sources}
+        self._owners = {name: entry for entry in learned_entries(architecture, Degrees()) for name in entry.sources}
 
     def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
         """Read a tensor or a part of it; see `WeightSource`."""
@@ -179,9 +180,9 @@ def memory_of(tensor: Tensor) -> memoryview:
 
 
 def _shards(architecture: Architecture, degrees: Degrees) -> Iterator[tuple[str, Shape]]:
-    """Yield `parameter/rank among its parts` and shape of every shard of the whole network."""
+    """Yield `parameter/rank among its parts` and shape of every shard of what learns in the whole network."""
     cut = Degrees(degrees.tensor)
     shapes = megatron_shapes(architecture, cut, 0)
-    for entry in entries(architecture, cut):
+    for entry in learned_entries(architecture, cut):
         for rank in range(1 if entry.cut is None else cut.parts(entry)):
             yield f"{entry.name}/{rank}", shapes[entry.name]

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from fastsvs import distributed
 from fastsvs.algorithms import Batch, Metric, PolicyLoss, combine, joined
-from fastsvs.architecture import load_hf_config, read_architecture, rotary_table
+from fastsvs.architecture import load_hf_config, rotary_table, trained_architecture
 from fastsvs.buckets import Bucket, TensorSpec
 from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
 from fastsvs.errors import UserError
 from fastsvs.layout_checks import check_layout
+from fastsvs.policy.adapter_files import open_adapters
+from fastsvs.policy.adapters import MergedWeights, attach_adapters
 from fastsvs.policy.attention import chosen, shares
 from fastsvs.policy.away import Away
 from fastsvs.policy.blocks import WeightBlocks
@@ -94,7 +96,7 @@ class Policy:
         distributed.initialize()
         self.config = config
         self.hf_config = load_hf_config(model.path)
-        self.architecture = read_architecture(self.hf_config)
+        self.architecture = trained_architecture(self.hf_config, config)
         self.updates = 0
         self.away = Away()
         check_layout(self.architecture, config, distributed.world_size())
@@ -109,7 +111,10 @@ class Policy:
             self.transformer = transformer_config(self.architecture, config)
             self.stage = PolicyModel(self.architecture, self.transformer, layer_parts(config.backend))
             self.first_weights = weights or open_source(model, self.architecture, seed)
-            load_weights(self.stage, self.architecture, self.first_weights)
+            attach_adapters(self.stage, self.architecture)
+            self.weights = MergedWeights(self.stage)
+            adapters = open_adapters(config.lora, self.architecture, seed)
+            load_weights(self.stage, self.architecture, self.first_weights, adapters)
             if total_updates:
                 self.model = distribute_gradients(self.stage, self.transformer)
                 self.optimizer, self.scheduler = build_optimizer(
@@ -261,12 +266,12 @@ class Policy:
     def hf_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield whole tensors under their Hugging Face names, layer by layer, on every rank, in the policy's dtype.
         They may share memory with the policy: copy what must outlive the next update."""
-        return hf_weights(dict(self.stage.named_parameters()), self.architecture)
+        return hf_weights(self.weights, self.architecture)
 
     def compared_weights(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Yield (name, first, now) of this rank's share of the weights, as parts of Hugging Face tensors on its device:
         as the policy was built, and as they are. Every value of the model is on one rank."""
-        return compared_weights(dict(self.stage.named_parameters()), self.architecture, self.first_weights)
+        return compared_weights(self.weights, self.architecture, self.first_weights)
 
     def weight_specs(self) -> list[TensorSpec]:
         """Return the specs of the tensors that `stream_weights` sends. They follow from the model's configuration
@@ -276,11 +281,11 @@ class Policy:
     def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor] = ()) -> Iterator[list[Tensor] | None]:
         """Yield every bucket's pieces on the main rank, which passes two `slots`, and None elsewhere; see
         `policy.stream`."""
-        return stream_buckets(dict(self.stage.named_parameters()), self.architecture, buckets, slots)
+        return stream_buckets(self.weights, self.architecture, buckets, slots)
 
     def weight_blocks(self) -> WeightBlocks:
         """Return what this rank holds of the tensors, without a copy, and what a vLLM server's workers load of them."""
-        return WeightBlocks(dict(self.stage.named_parameters()), self.architecture)
+        return WeightBlocks(self.weights, self.architecture)
 
     def export(self, folder: str | Path, write_others: Callable[[Path], None] = lambda draft: None) -> None:
         """Write a Hugging Face model folder (config, safetensors, and what `write_others` adds) that

@@ -14,7 +14,8 @@ from itertools import accumulate
 
 from fastsvs.architecture import Architecture
 from fastsvs.policy.degrees import Degrees
-from fastsvs.policy.mapping import EMBEDDING, HEAD, Entry, Merge, Shape, entries, hf_shapes, megatron_shapes
+from fastsvs.policy.learned import learned_entries, learned_shapes, megatron_shapes
+from fastsvs.policy.mapping import EMBEDDING, HEAD, Entry, Merge, Shape
 
 Range = tuple[int, int]
 """Range [start, end) of rows, columns or values."""
@@ -43,11 +44,11 @@ class Region:
 
 
 def whole_shapes(architecture: Architecture) -> dict[str, Shape]:
-    """Return the shape of every whole parameter, by its name in the whole network."""
-    tensors, shapes = hf_shapes(architecture), megatron_shapes(architecture, Degrees(), 0)
+    """Return the shape of every whole parameter that learns, by its name in the whole network."""
+    tensors, shapes = learned_shapes(architecture), megatron_shapes(architecture, Degrees(), 0)
     return {
         entry.name: tensors[entry.sources[0]] if entry.merge is Merge.SINGLE else shapes[entry.name]
-        for entry in entries(architecture, Degrees())
+        for entry in learned_entries(architecture, Degrees())
     }
 
 

@@ -7,15 +7,18 @@ read ahead, as one copies no more than 2 or 3 GB/s of a mapped file.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 
 import torch
+from megatron.core import parallel_state as mpu
 from torch import Tensor
 
 from fastsvs.architecture import Architecture
 from fastsvs.policy.degrees import copies, here, holds, part
+from fastsvs.policy.learned import megatron_shapes
 from fastsvs.policy.mapping import Entry, cut_range, entries, hf_shapes, split
 from fastsvs.policy.weights import WeightSource
 
@@ -36,7 +39,7 @@ class Cut:
 
 
 def compared_weights(
-    tensors: dict[str, Tensor], architecture: Architecture, source: WeightSource
+    tensors: Mapping[str, Tensor], architecture: Architecture, source: WeightSource
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield (name, first, now) of each cut of this rank's share, both on its device and in the policy's dtype.
 
@@ -53,11 +56,11 @@ def compared_weights(
             yield _arrived(*ahead.popleft())
 
 
-def own_cuts(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[Cut]:
+def own_cuts(tensors: Mapping[str, Tensor], architecture: Architecture) -> Iterator[Cut]:
     """Yield this rank's share: of the parameters that it has, those that fall to it among the ranks with the same
     parts of them."""
     layout, shapes = here(), hf_shapes(architecture)
-    for entry in _share(tensors, architecture):
+    for entry in _share(architecture):
         parts = split(entry, tensors[entry.name].detach(), architecture)
         for name, values in zip(entry.sources, parts, strict=True):
             if entry.cut is None:
@@ -69,18 +72,20 @@ def own_cuts(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator
                 yield Cut(name, values.narrow(entry.cut, 0, end - start), entry.cut, start, end)
 
 
-def _share(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[Entry]:
+def _share(architecture: Architecture) -> Iterator[Entry]:
     """Yield the entries of this rank's share. Experts have other copies than the rest, and are dealt by themselves."""
+    layout, stage = here(), mpu.get_pipeline_model_parallel_rank()
+    shapes = megatron_shapes(architecture, layout, stage, mpu.get_expert_model_parallel_rank())
     present = [
         entry
-        for entry in entries(architecture, here())
+        for entry in entries(architecture, layout)
         if holds(entry) and not entry.copy and (entry.cut is not None or part(entry) == 0)
     ]
     for expert in (False, True):
         alike = [entry for entry in present if (entry.expert_rank is not None) == expert]
         if alike:
             count, own = copies(alike[0])
-            shares = even_shares([tensors[entry.name].numel() for entry in alike], count)
+            shares = even_shares([prod(shapes[entry.name]) for entry in alike], count)
             yield from (alike[i] for i in shares[own])
 
 

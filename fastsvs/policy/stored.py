@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from fastsvs import config
-from fastsvs.architecture import Architecture, load_hf_config, read_architecture
+from fastsvs import config, fingerprints
+from fastsvs.architecture import Architecture, load_hf_config, read_architecture, trained_architecture
 from fastsvs.config import ModelConfig
 from fastsvs.errors import UserError
 from fastsvs.policy import checkpoint
 from fastsvs.policy.companions import base_of
+from fastsvs.policy.learned import adapter_shapes, merge_adapter
+from fastsvs.policy.manifest import read_manifest
 from fastsvs.policy.mapping import hf_shapes
 from fastsvs.policy.model import DTYPES
 from fastsvs.policy.weights import WeightSource, open_source
@@ -27,7 +29,8 @@ from fastsvs.stored_run import RunLayout, run_of
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Stored weights as a `WeightSource`. A checkpoint's tensors are the optimizer's fp32 masters."""
+    """Stored weights as a `WeightSource`. A checkpoint's tensors are the optimizer's fp32 masters; where it
+    has adapters alone, the weights merged with them."""
 
     model: ModelConfig
     """Model that the weights belong to: its config.json and its tokenizer."""
@@ -56,6 +59,30 @@ class StoredWeights:
         for name in hf_shapes(self.architecture):
             tensor = self.read(name, None, 0, 0)
             yield name, tensor if self.dtype is None else tensor.to(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class MergedSource:
+    """A WeightSource of weights merged with the adapters of a checkpoint, as the policy publishes them."""
+
+    base_path: str
+    """Folder or hub id of the frozen weights."""
+    base: WeightSource
+    adapters: WeightSource
+    architecture: Architecture
+    """Architecture of the policy, with its adapters."""
+    dtype: torch.dtype
+    """Dtype in which the policy holds weights and adapters."""
+
+    def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
+        """Read a merged tensor or a part of it; see `WeightSource`."""
+        part, lora = self.base.read(name, cut, start, end).to(self.dtype), self.architecture.lora
+        stem = name.removesuffix(".weight")
+        if lora is None or f"{stem}.lora_A.weight" not in adapter_shapes(self.architecture):
+            return part
+        down = self.adapters.read(f"{stem}.lora_A.weight", cut if cut == 1 else None, start, end)
+        up = self.adapters.read(f"{stem}.lora_B.weight", cut if cut == 0 else None, start, end)
+        return merge_adapter(part, down.to(self.dtype), up.to(self.dtype), lora)
 
 
 def open_weights(path: str | Path) -> StoredWeights:
@@ -109,8 +136,25 @@ def read_job(run: Path) -> config.TrainJob | config.SftJob:
 def _of_checkpoint(path: Path, run: Path) -> StoredWeights:
     job = read_job(run)
     model = base_of(run, job.model)
-    hf_config = load_hf_config(model.path)
-    architecture = read_architecture(hf_config)
-    step, source = checkpoint.open_masters(path, architecture)
-    manifest = path / checkpoint.MANIFEST
-    return StoredWeights(model, step, hf_config, architecture, DTYPES[job.policy.dtype], source, manifest)
+    hf_config, dtype = load_hf_config(model.path), DTYPES[job.policy.dtype]
+    architecture, trained = read_architecture(hf_config), trained_architecture(hf_config, job.policy)
+    step, masters = checkpoint.open_masters(path, trained)
+    source: WeightSource = masters
+    if trained.lora:
+        base = open_source(job.model, architecture, job.run.seed)
+        check_base(path, job.model)
+        source = MergedSource(job.model.path, base, masters, trained, dtype)
+    return StoredWeights(model, step, hf_config, architecture, dtype, source, path / checkpoint.MANIFEST)
+
+
+def check_base(path: Path, model: ModelConfig) -> None:
+    """Check that the weights of `model` are those whose adapters the checkpoint at `path` holds, by the digest in its
+    manifest. It reads them whole. Raises UserError for others."""
+    base = read_manifest(path).state.get("base")
+    if not isinstance(base, dict) or "weights" not in base:  # random weights follow from the seed
+        return
+    if fingerprints.of_weights(fingerprints.weight_files(model.path)).get("weights") != base["weights"]:
+        raise UserError(
+            f"checkpoint {path} holds adapters of {base.get('path')} alone, and the weights at {model.path} are others "
+            "than those that it was trained on: bring them back"
+        )

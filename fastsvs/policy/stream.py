@@ -8,7 +8,7 @@ gathering of the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -28,7 +28,7 @@ def weight_specs(architecture: Architecture, dtype: torch.dtype) -> list[TensorS
 
 
 def stream_buckets(
-    tensors: dict[str, Tensor],
+    tensors: Mapping[str, Tensor],
     architecture: Architecture,
     buckets: Sequence[Bucket],
     slots: Sequence[Tensor] = (),
@@ -63,7 +63,7 @@ def stream_buckets(
             yield filled
 
 
-def _stage_tensors(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[Parts | None]:
+def _stage_tensors(tensors: Mapping[str, Tensor], architecture: Architecture) -> Iterator[Parts | None]:
     """Yield the stage's whole tensors in order on the stage's first rank, and None on the others. An entry is gathered
     when its first tensor is asked for."""
     for entry in entries(architecture, here()):
@@ -78,7 +78,7 @@ def _is_first() -> bool:
     return replicas()[1] == 0 and mpu.get_tensor_model_parallel_rank() == 0
 
 
-def _gather_to_first(entry: Entry, tensors: dict[str, Tensor]) -> list[Tensor]:
+def _gather_to_first(entry: Entry, tensors: Mapping[str, Tensor]) -> list[Tensor]:
     """Return the shards of all tensor-parallel ranks (one shard of a replicated entry), or [] on the ranks that only
     send, and on those that have the same as others."""
     shard = tensors[entry.name].detach()
@@ -91,7 +91,7 @@ def _gather_to_first(entry: Entry, tensors: dict[str, Tensor]) -> list[Tensor]:
     return shards
 
 
-def _gather_expert_to_first(entry: Entry, tensors: dict[str, Tensor]) -> list[Tensor]:
+def _gather_expert_to_first(entry: Entry, tensors: Mapping[str, Tensor]) -> list[Tensor]:
     """Return an expert's parameter on the stage's first rank, and [] elsewhere. The rank that holds it sends it; ranks
     with the same experts as others take no part."""
     if mpu.get_expert_data_parallel_rank():

@@ -1,4 +1,5 @@
 """Training state that an update changes: fp32 masters and Adam moments, in pieces from which any layout can be built.
+With adapters it is theirs alone: the frozen weights are those of the model, and are not stored.
 
 Each rank stores exactly what it owns: for each parameter of its stage, the flat stretch of its tensor-parallel shard
 that the distributed optimizer keeps there. Names are Megatron's with the layer numbers of the whole network. A rank
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from fastsvs.architecture import Architecture
 from fastsvs.policy.degrees import Degrees, here, holds, part
-from fastsvs.policy.mapping import Entry, entries
+from fastsvs.policy.learned import learned_entries
+from fastsvs.policy.mapping import Entry
 from fastsvs.policy.parallel import megatron_device
 from fastsvs.policy.pieces import MASTER, MOMENTS, PieceIndex, Quantity, check_finite, memory_of
 from fastsvs.policy.policy import Policy
@@ -65,8 +67,9 @@ class Restoration:
     def apply(self) -> None:
         """Put the values that were read in place. Collective."""
         if not _learns(self._policy):
-            for name, parameter in self._policy.stage.named_parameters():
-                parameter.data.copy_(self._values[MASTER, name].view(parameter.shape))
+            parameters = dict(self._policy.stage.named_parameters())
+            for (_, name), values in self._values.items():
+                parameters[name].data.copy_(values.view(parameters[name].shape))
             return
         for owned in owned_by_rank(self._policy):
             owned.master.data.copy_(self._values[MASTER, owned.parameter])
@@ -162,7 +165,8 @@ def _needed(policy: Policy) -> Iterator[tuple[str, Entry, Range]]:
             yield owned.parameter, found[owned.parameter], (owned.start, owned.end)
     else:
         for name, parameter in policy.stage.named_parameters():
-            yield name, found[name], (0, parameter.numel())
+            if name in found:
+                yield name, found[name], (0, parameter.numel())
 
 
 def _spread_weights(policy: Policy) -> None:
@@ -178,9 +182,9 @@ def _learns(policy: Policy) -> bool:
 
 
 def _own_entries(architecture: Architecture) -> list[Entry]:
-    return [entry for entry in entries(architecture, here()) if holds(entry)]
+    return [entry for entry in learned_entries(architecture, here()) if holds(entry)]
 
 
 def _whole_entries(architecture: Architecture) -> dict[tuple[str, ...], Entry]:
-    """Return the parameters of the whole network, by the Hugging Face tensors that they are made of."""
-    return {entry.sources: entry for entry in entries(architecture, Degrees())}
+    """Return what learns of the whole network, by the Hugging Face tensors that it is made of."""
+    return {entry.sources: entry for entry in learned_entries(architecture, Degrees())}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -14,10 +15,14 @@ from torch.nn import functional as F
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import ModelConfig
-from fastsvs.policy.degrees import here, holds, part
-from fastsvs.policy.mapping import Entry, Shape, cut_range, entries, hf_shapes, join, megatron_shapes, merge
+from fastsvs.policy.degrees import Degrees, here, holds, part
+from fastsvs.policy.learned import adapter_entries, adapter_shapes, megatron_shapes
+from fastsvs.policy.mapping import Entry, Shape, cut_range, entries, hf_shapes, join, merge
 from fastsvs.policy.safetensors_folder import SafetensorsWeights, check_local_weights
 from fastsvs.seeding import derive_seed
+
+Listing = Callable[[Architecture, Degrees], Iterator[Entry]]
+"""Function that lists parameters: those of the model, or those of its adapters."""
 
 
 class WeightSource(Protocol):
@@ -64,36 +69,47 @@ def check_weights(model: ModelConfig, architecture: Architecture) -> None:
         check_local_weights(model.path, architecture)
 
 
-def load_weights(model: nn.Module, architecture: Architecture, source: WeightSource) -> None:
-    """Fill this rank's stage from `source`."""
+def load_weights(
+    model: nn.Module, architecture: Architecture, source: WeightSource, adapters: WeightSource | None = None
+) -> None:
+    """Fill this rank's stage from `source`, and its adapters, if it has any, from `adapters`."""
     parameters = dict(model.named_parameters())
     stage, expert_rank = mpu.get_pipeline_model_parallel_rank(), mpu.get_expert_model_parallel_rank()
     expected = megatron_shapes(architecture, here(), stage, expert_rank)
     actual = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     assert actual == expected, f"mapping and model disagree: {set(actual.items()) ^ set(expected.items())}"
-    for entry, shard in stage_shards(architecture, source):
+    shards = [stage_shards(architecture, source)]
+    if adapters is not None:
+        shards.append(stage_shards(architecture, adapters, adapter_entries))
+    for entry, shard in chain.from_iterable(shards):
         parameter = parameters[entry.name]
         parameter.data.copy_(shard)
         if entry.cut is not None and not hasattr(parameter, "tensor_model_parallel"):
             set_tensor_model_parallel_attributes(parameter, True, entry.cut, 1)
 
 
-def stage_shards(architecture: Architecture, source: WeightSource) -> Iterator[tuple[Entry, Tensor]]:
-    """Yield every parameter that this rank has with its shard of it, read from `source`."""
-    layout, shapes = here(), hf_shapes(architecture)
-    for entry in entries(architecture, layout):
+def stage_shards(
+    architecture: Architecture, source: WeightSource, which: Listing = entries
+) -> Iterator[tuple[Entry, Tensor]]:
+    """Yield every parameter of those that `which` lists that this rank has, with its shard of it, read from
+    `source`."""
+    layout, shapes = here(), hf_shapes(architecture) | adapter_shapes(architecture)
+    for entry in which(architecture, layout):
         if holds(entry):
             place = layout.parts(entry), part(entry)
             cuts = [_read_cut(architecture, entry, name, shapes[name], source, *place) for name in entry.sources]
             yield entry, merge(entry, cuts, architecture)
 
 
-def hf_weights(tensors: dict[str, Tensor], architecture: Architecture) -> Iterator[tuple[str, Tensor]]:
-    """Yield whole Hugging Face tensors on every rank, layer by layer. `tensors` is what each rank holds under its
-    parameter names: weights or gradients. Collective. A tensor may share memory with the model: copy it to keep it."""
-    shapes = hf_shapes(architecture)
+def hf_weights(
+    tensors: Mapping[str, Tensor], architecture: Architecture, which: Listing = entries
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield whole Hugging Face tensors on every rank, layer by layer. `tensors` is what each rank holds under the names
+    of the parameters that `which` lists: weights or gradients. Collective. A tensor may share memory with the model:
+    copy it to keep it."""
+    shapes = hf_shapes(architecture) | adapter_shapes(architecture)
     example = next(iter(tensors.values()))
-    for entry in entries(architecture, here()):
+    for entry in which(architecture, here()):
         if entry.copy:
             continue
         if holds(entry):

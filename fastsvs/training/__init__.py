@@ -4,7 +4,7 @@ from fastsvs.training.checks import check_policy, check_resumption, first_checkp
 from fastsvs.training.diagnostics import policy_figures
 from fastsvs.training.loop import steps, train
 from fastsvs.training.preflight import preflight
-from fastsvs.training.saving import SaveSchedule, check_room
+from fastsvs.training.saving import SaveSchedule, check_room, frozen_base
 from fastsvs.training.session import Session, build_saver, open_session, training_spec
 from fastsvs.training.summary import conclude
 
@@ -18,6 +18,7 @@ __all__ = [
     "conclude",
     "first_checkpoint",
     "first_inputs",
+    "frozen_base",
     "longest_sequence",
     "open_session",
     "policy_figures",

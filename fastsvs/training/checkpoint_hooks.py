@@ -36,6 +36,16 @@ def merge(config: MergingConfig, seed: int) -> CheckpointHook:
     return MergePlan(config.weight, config.drop, seed).merge
 
 
+def check(job: TrainJob) -> None:
+    """Check that the hook that the job names exists, and that there are weights for it. Raises UserError otherwise."""
+    HOOKS.get(job.merging.hook)
+    if job.merging.hook != "none" and job.policy.lora.rank:
+        raise UserError(
+            f"merging.hook={job.merging.hook} makes weights of the first and the current ones, and with policy.lora "
+            "adapters alone learn: set merging.hook=none, or use `fastsvs merge` on the exported model"
+        )
+
+
 def is_due(job: TrainJob, step: int) -> bool:
     """Return True when the weights after `step` steps are to be replaced."""
     return job.merging.hook != "none" and step > 0 and step % job.merging.every == 0

@@ -9,16 +9,24 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import distributed, fingerprints
 from fastsvs.algorithms import ADVANTAGES, REWARDS, needs_labels
-from fastsvs.architecture import load_hf_config, read_architecture
+from fastsvs.architecture import load_hf_config, trained_architecture
 from fastsvs.config import ModelConfig, PolicyConfig, TrainedModelConfig, TrainJob
 from fastsvs.data import PROMPTS
 from fastsvs.dynamics import METRICS
 from fastsvs.errors import UserError
 from fastsvs.layout_checks import check_layout
-from fastsvs.policy import check_backend, check_schedule, check_weights, checkpoint, find_checkpoint
+from fastsvs.policy import (
+    check_backend,
+    check_base,
+    check_schedule,
+    check_weights,
+    checkpoint,
+    find_checkpoint,
+    open_adapters,
+)
 from fastsvs.rollout import ENGINES, check_dedicated
 from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage, Sampler, ShuffledEpochs, Stage, SvsStage, gives_spares
-from fastsvs.training.checkpoint_hooks import HOOKS
+from fastsvs.training import checkpoint_hooks
 from fastsvs.verify import check_verifier
 
 
@@ -62,7 +70,7 @@ def check_policy(
     are), for a schedule of `updates` updates, with its backend here, or for what it learns from, which is its own
     `samples` or not."""
     hf_config = load_hf_config(model.path)
-    architecture = read_architecture(hf_config)
+    architecture = trained_architecture(hf_config, policy)
     check_layout(architecture, policy, processes)
     if policy.router_replay == "rollout" and not samples:
         raise UserError(
@@ -71,17 +79,27 @@ def check_policy(
         )
     check_schedule(policy.optimizer, updates)
     check_weights(model, architecture)
+    open_adapters(policy.lora, architecture, seed=0)
     if processes is not None:
         check_backend(policy.backend)
     return hf_config
 
 
-def check_resumption(checkpoints: Path, model: TrainedModelConfig, hf_config: PretrainedConfig) -> None:
+def check_resumption(
+    checkpoints: Path, model: TrainedModelConfig, policy: PolicyConfig, hf_config: PretrainedConfig
+) -> None:
     """Check the checkpoint that a run would go on from or begin with, if there is one, by its manifest and the sizes of
-    its files. Raises UserError where it is damaged or of another model, and where `model.from_run` names none."""
-    found = checkpoint.latest(checkpoints) or first_checkpoint(model)
-    if found:
-        checkpoint.check(found, read_architecture(hf_config))
+    its files. Raises UserError where it is damaged or of another model or other adapters, where `model.from_run` names
+    none, and where the run would begin with two adapters."""
+    if model.from_run is not None and policy.lora.adapter is not None:
+        raise UserError(
+            "model.from_run and policy.lora.adapter both say what the adapters begin with: leave one of them out"
+        )
+    own = checkpoint.latest(checkpoints)
+    if found := own or first_checkpoint(model):
+        checkpoint.check(found, trained_architecture(hf_config, policy))
+        if policy.lora.rank and not own and distributed.is_main():  # a run's own inputs are compared by its folder
+            check_base(found, model)
 
 
 def first_inputs(checkpoints: Path, model: TrainedModelConfig) -> fingerprints.Inputs:
@@ -113,7 +131,7 @@ def check_names(job: TrainJob) -> None:
     REWARDS.get(job.algorithm.reward)
     PROMPTS.get(job.data.prompt)
     SAMPLERS.get(job.sampler.name)
-    HOOKS.get(job.merging.hook)
+    checkpoint_hooks.check(job)
     for name in job.dynamics.metrics:
         METRICS.get(name)
         if job.dynamics.metrics.count(name) > 1:

@@ -10,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs import distributed, fingerprints
 from fastsvs.algorithms import CompleteLoss, needs_labels, policy_loss
-from fastsvs.architecture import read_architecture
+from fastsvs.architecture import trained_architecture
 from fastsvs.config import TrainJob
 from fastsvs.data import (
     NO_PROBLEMS,
@@ -78,7 +78,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     loss = policy_loss(job.algorithm)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps, samples=True)
     folder = RunFolder(job, Path(job.run.dir), writable=distributed.is_main())
-    check_resumption(folder.checkpoints, job.model, hf_config)
+    check_resumption(folder.checkpoints, job.model, job.policy, hf_config)
     if at_disk:
         check_room(job, folder.checkpoints, hf_config)
     inputs = read_inputs(job)
@@ -105,7 +105,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
         tells_experts=job.policy.router_replay == "rollout",
     )
     ENGINES.get(job.rollout.engine).check(plan)
-    tight = check_machine(read_architecture(hf_config), job) if processes is not None else []
+    tight = check_machine(trained_architecture(hf_config, job.policy), job) if processes is not None else []
     return Checked(inputs, hf_config, stop, loss, stage, sampler, folder, [*advice(job), *tight])
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from transformers import PretrainedConfig
 
-from fastsvs import distributed
-from fastsvs.architecture import read_architecture
+from fastsvs import distributed, fingerprints
+from fastsvs.architecture import trained_architecture
 from fastsvs.config import SelfJob, SftJob, TrainJob
 from fastsvs.errors import UserError
 from fastsvs.files import free_bytes, in_words
 from fastsvs.policy import Degrees, checkpoint
 from fastsvs.stored_run import checkpoints_in
+from fastsvs.telemetry import RunFolder
 from fastsvs.training import checkpoint_hooks
 
 
@@ -60,7 +62,7 @@ def check_room(job: TrainJob | SftJob | SelfJob, checkpoints: Path, hf_config: P
     if not to_come or free is None or not distributed.is_main():
         return
     count = max(1, min(to_come, run.keep_checkpoints + 1 - len(there)))
-    each = checkpoint.state_bytes(read_architecture(hf_config), Degrees.of(job.policy))
+    each = checkpoint.state_bytes(trained_architecture(hf_config, job.policy), Degrees.of(job.policy))
     free += checkpoint.abandoned_bytes(checkpoints)
     if count * each > free:
         raise UserError(
@@ -68,3 +70,12 @@ def check_room(job: TrainJob | SftJob | SelfJob, checkpoints: Path, hf_config: P
             f"must fit at a time (run.keep_checkpoints={run.keep_checkpoints}, and one that is written): make room, "
             "choose another run.dir, or lower run.keep_checkpoints"
         )
+
+
+def frozen_base(job: TrainJob | SftJob, folder: RunFolder) -> dict[str, Any]:
+    """Return what a checkpoint says of the frozen weights that its adapters belong to, by path and SHA-256; nothing
+    where all weights learn. The run must have begun."""
+    if not job.policy.lora.rank:
+        return {}
+    digests = fingerprints.recorded(folder.layout.inputs).get(fingerprints.MODEL, {})
+    return {"base": {"path": job.model.path, **digests}}

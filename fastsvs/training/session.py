@@ -42,7 +42,7 @@ from fastsvs.training.checks import (
 from fastsvs.training.machine import record_plan
 from fastsvs.training.offloading import OffloadingSync
 from fastsvs.training.preflight import encode_text, preflight
-from fastsvs.training.saving import SaveSchedule
+from fastsvs.training.saving import SaveSchedule, frozen_base
 from fastsvs.verify import AnswerVerifier, open_verifier
 
 
@@ -190,7 +190,7 @@ class Session:
             return
         if checkpoint_hooks.is_due(self.job, step):
             checkpoint_hooks.apply(self.job, self.policy, self.folder.root / ".before_hook", step)
-        self.saver.begin(self.policy, step, {"plugins": self.plugin_state})
+        self.saver.begin(self.policy, step, {"plugins": self.plugin_state, **frozen_base(self.job, self.folder)})
         give_back()
 
     def put_engine_to_sleep(self) -> None:

@@ -24,7 +24,7 @@ from transformers import (
 
 from fastsvs.algorithms import Batch, PolicyLoss, Reduction, TokenLoss, TokenMetric, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig
-from fastsvs.policy import Policy
+from fastsvs.policy import Policy, learned_entries
 from fastsvs.policy.weights import hf_weights
 
 SHAPE = {
@@ -161,8 +161,8 @@ def hf_gradients(policy: Policy) -> dict[str, Tensor]:
         for bucket in (bucket for buffer in buffers if group.size() > 1 for bucket in buffer.buckets):
             shards = list(bucket.grad_data.chunk(group.size()))
             dist.all_gather(shards, shards[group.rank()].clone(), group=group)
-    gradients = {name: parameter.main_grad for name, parameter in policy.stage.named_parameters()}
-    return {name: value.clone() for name, value in hf_weights(gradients, policy.architecture)}
+    gradients = {name: p.main_grad for name, p in policy.stage.named_parameters() if p.requires_grad}
+    return {name: value.clone() for name, value in hf_weights(gradients, policy.architecture, learned_entries)}
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:

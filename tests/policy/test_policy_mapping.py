@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 from fastsvs.architecture import Architecture, read_architecture
 from fastsvs.families import Experts
 from fastsvs.policy import Degrees, export
-from fastsvs.policy.mapping import cut_range, entries, hf_parts, hf_shapes, megatron_shapes, merge
+from fastsvs.policy.learned import megatron_shapes
+from fastsvs.policy.mapping import cut_range, entries, hf_parts, hf_shapes, merge
 from fastsvs.policy.safetensors_folder import SafetensorsWeights
 
 EXPERTS = st.sampled_from(

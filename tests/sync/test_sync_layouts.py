@@ -35,6 +35,8 @@ MIXTURE_LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2-ep4": {"tensor_parallel": 2, "expert_parallel": 4},
     "pp2-ep2": {"pipeline_parallel": 2, "expert_parallel": 2},
 }
+ADAPTERS = {"lora": {"rank": 2, "targets": ("q_proj", "v_proj", "o_proj", "up_proj")}}
+LAYOUTS["tp2-pp2-lora"] = LAYOUTS["tp2-pp2"] | ADAPTERS
 CASES = [
     *(("qwen2-tied", layout, "fp32") for layout in LAYOUTS),
     ("qwen2-moe-shared", "tp2-ep4", "fp32"),
@@ -193,7 +195,11 @@ def open_sockets() -> dict[str, int]:
 
 def build(path: str, dtype: str, layout: dict[str, Any]) -> Policy:
     config = PolicyConfig(dtype=dtype, recompute="none", **layout)  # type: ignore[arg-type]
-    return Policy(ModelConfig(path=path), config, seed=0, total_updates=0, max_sequence_tokens=64)
+    policy = Policy(ModelConfig(path=path), config, seed=0, total_updates=0, max_sequence_tokens=64)
+    for parameter in policy.stage.parameters():
+        if parameter.requires_grad and config.lora.rank:
+            parameter.data.fill_(0.1)  # all adapters change something, on all ranks alike
+    return policy
 
 
 def differences(fleet: Fleet | None, policy: Policy, expected: dict[str, torch.Tensor], folder: Path) -> list[str]:
