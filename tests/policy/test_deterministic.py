@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from policy_cases import GSPO, PPO, make_batch, save_model
+from policy_ranks import run_ranks
 
 from fastsvs.algorithms import Batch, policy_loss
 from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
@@ -153,3 +154,12 @@ def test_a_machine_whose_products_depend_on_company_is_refused(policy: Policy, m
     monkeypatch.setattr("fastsvs.invariant.product", uneven)
     with pytest.raises(UserError, match=r"rollout\.deterministic: on this machine"):
         check_machine(policy.architecture)
+
+
+def with_shared_rows(folder: str, batch: Batch) -> torch.Tensor:
+    return build(Path(folder), context_parallel=2).log_probs(batch, 1.0)
+
+
+def test_ranks_that_share_out_a_row_give_the_same_bits(folder: Path, batch: Batch, tmp_path: Path) -> None:
+    for logprobs in run_ranks(with_shared_rows, 2, tmp_path, str(folder), batch):
+        assert torch.equal(logprobs, batch.rollout_logprobs)

@@ -40,6 +40,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2-sp": {"tensor_parallel": 2},
     "tp2": {"tensor_parallel": 2, "sequence_parallel": False},
     "tp2-pp2-sp-recompute": {"tensor_parallel": 2, "pipeline_parallel": 2, "recompute": "full"},
+    "cp2-tp2": {"context_parallel": 2, "tensor_parallel": 2},
     "pp2-recompute-one": {
         "pipeline_parallel": 2,
         "recompute": "all_but_attention",
