@@ -88,6 +88,24 @@ def test_rollouts_beside_the_update(fastsvs, tmp_path: Path, staleness: int, opt
     ]
 
 
+def test_experts_of_servers_are_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks that share out the experts, rollouts beside the update, and a server in Triton's interpreter."""
+    pytest.importorskip("triton", reason="vLLM says experts where Triton runs")
+    words = ["train", "configs/tiny_moe_svs.yaml", *SMALL, *ON_SERVERS, f"run.dir={tmp_path / 'run'}"]
+    words += ["model.path=models/tiny_moe", "model.tokenizer=models/tiny", "model.initialize=random"]
+    words += ["policy.router_replay=rollout", "policy.expert_parallel=2", "train.staleness=1"]
+    words += ["selfplay.stage=none", "algorithm.reward=log_prob", "algorithm.rollout_correction=tis"]
+    words += ["data.limit=8", "run.prompts_per_step=2", "rollout.max_response_tokens=24"]
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "rollout" / "triton_on_cpu"), prepend=os.pathsep)
+    result = subprocess.run(command(*words, processes=2), cwd=ROOT, env=environment(), capture_output=True, timeout=500)
+    assert result.returncode == 0, result.stderr.decode()[-3000:]
+    rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert [row["policy/updates"] for row in rows] == [1] * 3
+    assert rows[0]["policy/rollout_mismatch_max"] < 1e-4
+    assert rows[0]["rollout/version_lag"] == 0 < rows[1]["rollout/version_lag"]
+
+
 def test_a_killed_trainer_leaves_nothing_and_goes_on(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     words = command(*arguments(tmp_path / "run", steps=4))
