@@ -1,5 +1,5 @@
 """Publishing over links of a set speed: four ranks of a trainer (tensor parallelism of 2, two replicas) to four
-workers, with a card each. From shard to shard, and from one sender."""
+workers, with a card each. From shard to shard, whole weights and those that changed, and from one sender."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
@@ -20,9 +20,11 @@ from bench import report
 from bench.report import Row
 from bench.sync.measure import QWEN_0_5B, link_bytes_per_second
 from bench.sync.network import Card, cards, environment
+from bench.sync.rank import ONE_SENDER, SHARDS, SHARES
 from fastsvs.config import PolicyConfig
 from fastsvs.plan.memory import sync_bytes
 from fastsvs.policy import read_architecture
+from fastsvs.sync.sparse import WORD, message_bytes, smallest
 
 RANKS = WORKERS = 4
 SHARE, PAUSE_SHARE = 0.8, 0.05
@@ -53,6 +55,8 @@ class Fleet:
 
 
 FLEETS = (Fleet(1), Fleet(2))
+Found = Mapping[tuple[str, str], Sequence[Mapping[str, float]]]
+"""Metrics of the publishes by the name of the fleet and the way."""
 
 
 def run(rounds: int, places: Sequence[Card], rate: float, note: str, smoke: bool) -> Iterator[Row]:
@@ -68,13 +72,12 @@ def run(rounds: int, places: Sequence[Card], rate: float, note: str, smoke: bool
         }
         cases = [{"name": name, "urls": [_url(*worker) for worker in of_fleet]} for name, of_fleet in started.items()]
         ranks = [_start_rank(stack, places, rank, folder, rounds, cases) for rank in range(RANKS)]
-        found = defaultdict(list)
+        found: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
         assert ranks[0].stdout is not None
         for line in ranks[0].stdout:
             metrics = json.loads(line)
-            found[metrics["case"], metrics["shards"]].append(metrics)
-            way = "shards" if metrics["shards"] else "one sender"
-            print(f"{metrics['case']}, {way}: {metrics['sync/seconds']:.2f} s", flush=True)
+            found[metrics["case"], metrics["way"]].append(metrics)
+            print(f"{metrics['case']}, {metrics['way']}: {metrics['sync/seconds']:.2f} s", flush=True)
         if any(rank.wait(60) for rank in ranks):
             sys.exit("a rank of the trainer failed: nothing was measured")
     nbytes = sync_bytes(read_architecture(model), PolicyConfig(dtype="bf16"))
@@ -82,23 +85,46 @@ def run(rounds: int, places: Sequence[Card], rate: float, note: str, smoke: bool
         yield from rows(fleet, found, nbytes, rate, note)
 
 
-def rows(fleet: Fleet, found: dict[tuple[str, bool], list[dict]], nbytes: int, rate: float, note: str) -> Iterator[Row]:
+def rows(fleet: Fleet, found: Found, nbytes: int, rate: float, note: str) -> Iterator[Row]:
     """Yield the figures of one fleet, of `found` by its name and way."""
-    seconds = {way: median(m["sync/seconds"] for m in found[fleet.name, way]) for way in (True, False)}
     bound = fleet.bound(nbytes, rate)
-    for way, name, limit in ((True, "shard to shard", bound), (False, "one sender", nbytes / rate)):
-        yield Row(fleet.name, name, "seconds", seconds[way], "s", limit, note)
-        busiest = found[fleet.name, way][0]["sync/bytes"]
-        yield Row(fleet.name, name, "through the busiest card", busiest / 1e9, "GB", limit * rate / 1e9)
-    shards = found[fleet.name, True]
-    transfer, pause = (median(m[f"sync/{part}_seconds"] for m in shards) for part in ("transfer", "pause"))
-    yield Row(fleet.name, "shard to shard", "transfer", transfer, "s", bound)
-    yield Row(fleet.name, "shard to shard", "pause", pause, "s", PAUSE_SHARE * transfer)
-    yield Row(fleet.name, "shard to shard", "share of the links' bound", bound / transfer, "ratio", SHARE)
-    yield Row(fleet.name, "shard to shard", "speed against one sender", seconds[False] / seconds[True], "ratio")
-    yield Row(
-        fleet.name, "shard to shard", "speed against the bound of one sender", nbytes / rate / seconds[True], "ratio"
-    )
+    yield from _way(fleet.name, SHARDS, found, bound, rate, note)
+    yield from _way(fleet.name, ONE_SENDER, found, nbytes / rate, rate, note)
+    transfer, pause = (_middle(found[fleet.name, SHARDS], f"sync/{part}_seconds") for part in ("transfer", "pause"))
+    yield Row(fleet.name, SHARDS, "transfer", transfer, "s", bound)
+    yield Row(fleet.name, SHARDS, "pause", pause, "s", PAUSE_SHARE * transfer)
+    yield Row(fleet.name, SHARDS, "share of the links' bound", bound / transfer, "ratio", SHARE)
+    whole, one = (_middle(found[fleet.name, way], "sync/seconds") for way in (SHARDS, ONE_SENDER))
+    yield Row(fleet.name, SHARDS, "speed against one sender", one / whole, "ratio")
+    yield Row(fleet.name, SHARDS, "speed against the bound of one sender", nbytes / rate / whole, "ratio")
+    for way, share in SHARES.items():
+        yield from _changes(fleet, way, share, found, nbytes, rate, note)
+
+
+def _way(case: str, way: str, found: Found, bound: float, rate: float, note: str) -> Iterator[Row]:
+    yield Row(case, way, "seconds", _middle(found[case, way], "sync/seconds"), "s", bound, note)
+    busiest = _middle(found[case, way], "sync/bytes")
+    yield Row(case, way, "through the busiest card", busiest / 1e9, "GB", bound * rate / 1e9)
+
+
+def _changes(fleet: Fleet, way: str, share: float, found: Found, nbytes: int, rate: float, note: str) -> Iterator[Row]:
+    """Yield the figures of weights of which a share changed. The links' bound is that of the smallest messages."""
+    measured, words = found[fleet.name, way], nbytes // WORD.itemsize
+    changed = round(share * words)
+    bound = fleet.bound(message_bytes(smallest(words, changed), words, changed), rate)
+    yield from _way(fleet.name, way, found, bound, rate, note)
+    transfer = _middle(measured, "sync/transfer_seconds")
+    whole, seconds = (_middle(found[fleet.name, each], "sync/seconds") for each in (SHARDS, way))
+    yield Row(fleet.name, way, "transfer", transfer, "s", bound)
+    yield Row(fleet.name, way, "comparing and encoding", _middle(measured, "sync/coding_seconds"), "s")
+    yield Row(fleet.name, way, "words found changed", _middle(measured, "sync/changed"), "ratio", share)
+    yield Row(fleet.name, way, "messages sent whole", _middle(measured, "sync/messages/whole"), "count")
+    yield Row(fleet.name, way, "share of the links' bound", bound / transfer, "ratio")
+    yield Row(fleet.name, way, "speed against whole weights", whole / seconds, "ratio")
+
+
+def _middle(measured: Sequence[Mapping[str, float]], metric: str) -> float:
+    return median(metrics[metric] for metrics in measured)
 
 
 def _start_worker(stack: ExitStack, card: Card, number: int, fleet: Fleet, model: str) -> subprocess.Popen[str]:

@@ -1,5 +1,5 @@
-"""One rank of the trainer in `bench.sync.links`: publish to servers from shard to shard, while they decode, and from
-one sender to servers that pause.
+"""One rank of the trainer in `bench.sync.links`: publish to servers from shard to shard, while they decode, whole
+weights and those that changed; and from one sender to servers that pause.
 
 The main rank prints a JSON object with the metrics of each publish.
 """
@@ -19,6 +19,10 @@ from fastsvs.config import ModelConfig, PolicyConfig, SyncConfig
 from fastsvs.policy import Policy
 from fastsvs.sync import BroadcastSync
 
+SHARDS, ONE_SENDER = "shard to shard", "one sender"
+SHARES = {f"{share:.0%} changed": share for share in (0.01, 0.05, 0.3)}
+"""Shares of the weights that change before a publish, by the way's name."""
+
 
 class Servers(Server):
     """A fleet of several servers."""
@@ -31,22 +35,46 @@ class Servers(Server):
         return self.all  # type: ignore[attr-defined]
 
 
+class Publishing:
+    """Publishes of one policy, of which the main rank prints the metrics."""
+
+    def __init__(self, model: str) -> None:
+        config = PolicyConfig(dtype="bf16", tensor_parallel=2, recompute="none")
+        self._policy = Policy(
+            ModelConfig(path=model, initialize="random"), config, seed=0, total_updates=0, max_sequence_tokens=64
+        )
+
+    def measure(self, case: dict[str, Any], ways: list[str], rounds: int, **settings: Any) -> None:
+        """Publish to the servers of a case `rounds` times in each way, one after the other, with these settings."""
+        config = SyncConfig(timeout_seconds=TIMEOUT, attempts=1, **settings)
+        fleet = Servers(case["urls"])
+        with closing(BroadcastSync(self._policy, fleet, config, staged=config.shard_to_shard)) as sync:
+            sync.publish(0)  # it meets the servers
+            for version, way in enumerate((way for way in ways for _ in range(rounds)), start=1):
+                if way in SHARES:
+                    self._change(SHARES[way], version)
+                sync.publish(version)
+                if distributed.is_main():
+                    print(json.dumps({"case": case["name"], "way": way, **sync.metrics()}), flush=True)
+
+    def _change(self, share: float, seed: int) -> None:
+        """Change the last bit of a share of the weights, drawn alike on all ranks that hold them."""
+        generator = torch.Generator().manual_seed(seed)
+        for value in self._policy.stage.parameters():
+            chosen = torch.rand(value.numel(), generator=generator).lt_(share).to(value.device, torch.int16)
+            value.data.view(-1).view(torch.int16).bitwise_xor_(chosen)
+
+
 def main(model: str, rounds: int, cases: list[dict[str, Any]]) -> None:
-    """Publish `rounds` times from shard to shard, and half as often from one sender, which takes longer."""
+    """Publish `rounds` times from shard to shard, and half as often from one sender, which takes longer, and of each
+    share that changed."""
     torch.set_num_threads(1)
     distributed.initialize()
-    config = PolicyConfig(dtype="bf16", tensor_parallel=2, recompute="none")
-    policy = Policy(
-        ModelConfig(path=model, initialize="random"), config, seed=0, total_updates=0, max_sequence_tokens=64
-    )
+    publishing, few = Publishing(model), (rounds + 1) // 2
     for case in cases:
-        for shards in (True, False):
-            sync_config = SyncConfig(timeout_seconds=TIMEOUT, attempts=1, shard_to_shard=shards)
-            with closing(BroadcastSync(policy, Servers(case["urls"]), sync_config, staged=shards)) as sync:
-                for version in range((rounds if shards else (rounds + 1) // 2) + 1):
-                    sync.publish(version)
-                    if version and distributed.is_main():  # the first meets the servers
-                        print(json.dumps({"case": case["name"], "shards": shards, **sync.metrics()}), flush=True)
+        publishing.measure(case, [SHARDS], rounds)
+        publishing.measure(case, list(SHARES), few, sparse="auto")
+        publishing.measure(case, [ONE_SENDER], few, shard_to_shard=False)
 
 
 if __name__ == "__main__":
