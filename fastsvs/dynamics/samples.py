@@ -8,7 +8,7 @@ from math import log
 from statistics import fmean
 from typing import Any
 
-from fastsvs.evaluate import votes
+from fastsvs.majority import votes
 
 Row = Mapping[str, Any]
 """One group: an object of samples/step_N.jsonl."""

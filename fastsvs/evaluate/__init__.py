@@ -2,7 +2,6 @@
 
 from fastsvs.evaluate.answered import Answered, figures, pass_rates
 from fastsvs.evaluate.folder import EvaluationFolder
-from fastsvs.evaluate.majority import votes
 from fastsvs.evaluate.pass_at_k import Estimate, bootstrap, estimate, pass_at_k
 from fastsvs.evaluate.published import Published, missing_cells, missing_text, our_cells, published_tables
 from fastsvs.evaluate.runner import evaluate, greedy_repetitions
@@ -28,5 +27,4 @@ __all__ = [
     "published_tables",
     "show_comparison",
     "show_results",
-    "votes",
 ]

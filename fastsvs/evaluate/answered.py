@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 
 from fastsvs.config import SamplingPlan
 from fastsvs.evaluate.gap import Judgements, gap_figures
-from fastsvs.evaluate.majority import Votes, majority_at_k, votes
 from fastsvs.evaluate.pass_at_k import Estimate, bootstrap, estimate
+from fastsvs.majority import Votes, majority_at_k, votes
 from fastsvs.selfplay import Group
 from fastsvs.verify import Verdict
 

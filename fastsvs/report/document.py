@@ -27,14 +27,16 @@ DIGITS = 6
 class Document:
     """The data of a page.
 
-    `head` draws everything but the browser of problems. The browser takes `groups` [run], and `texts` for an opened
-    problem.
+    `head` draws everything but the browser of problems. The browser takes `groups` [run], and `texts` and `tokens` for
+    an opened problem.
     """
 
     head: dict[str, Any]
     groups: list[dict[str, Any]]
     texts: dict[tuple[int, int], dict[str, list[str]]]
     """Responses of each group by its key, by run and step."""
+    tokens: dict[tuple[int, int], dict[str, dict[str, Any]]]
+    """Rendered prompt and tokens of the groups that have them, by run and step; steps without any are not there."""
     answers: list[Answers]
     """Answers of each sheet of the head."""
 
@@ -78,6 +80,7 @@ def build(paths: Sequence[Path], samples: int) -> Document:
         head=head,
         groups=[{"steps": [{"step": s.step, "groups": s.groups} for s in steps]} for steps, _ in chosen],
         texts={(index, s.step): _texts(s) for index, (steps, _) in enumerate(chosen) for s in steps},
+        tokens={(index, s.step): s.tokens for index, (steps, _) in enumerate(chosen) for s in steps if s.tokens},
         answers=[sheet.answers for sheet in sheets],
     )
 

@@ -6,7 +6,7 @@ and their solutions. Keys of a family begin with the key of its original.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fastsvs.report.folder import RunFiles
 from fastsvs.report.notices import Notices, total
+from fastsvs.report.tokens import MOST_TOKENS, TokenRow, fitting, for_page
 
 RESPONSES_PER_STEP = 250
 """Number of responses that each shown step has room for, a few families, when not all responses fit on the page."""
@@ -45,6 +46,8 @@ class StepSamples:
     groups: list[dict[str, Any]]
     """Rows of the samples file without their responses, which are `texts`."""
     texts: list[list[str]]
+    tokens: dict[str, dict[str, Any]]
+    """Rendered prompt and tokens of some groups, by key."""
     notices: list[str]
     """Lines about what of the file was left out."""
 
@@ -57,6 +60,8 @@ class Included:
     of_responses: int
     steps: int
     of_steps: int
+    with_tokens: int
+    """Number of the responses shown whose tokens are there, too."""
 
 
 def choose(run: RunFiles, limit: int) -> tuple[list[StepSamples], Included]:
@@ -67,9 +72,14 @@ def choose(run: RunFiles, limit: int) -> tuple[list[StepSamples], Included]:
     everything = of_all <= limit
     steps = list(counts) if everything else spread(list(counts), max(1, limit // RESPONSES_PER_STEP))
     share = None if everything else limit // len(steps)
-    chosen = [_read_step(step, run.samples[step], file_state(run.samples[step]), share) for step in sorted(steps)]
+    token_room = MOST_TOKENS // max(1, len(steps))
+    chosen = [
+        _read_step(step, _as_it_is(run.samples[step]), _as_it_is(run.tokens.get(step)), share, token_room)
+        for step in sorted(steps)
+    ]
     shown = sum(len(texts) for samples in chosen for texts in samples.texts)
-    return chosen, Included(shown, max(of_all, shown), len(chosen), len(counts))
+    with_tokens = sum(len(group["texts"]) for samples in chosen for group in samples.tokens.values())
+    return chosen, Included(shown, max(of_all, shown), len(chosen), len(counts), with_tokens)
 
 
 def spread(items: list[Any], count: int) -> list[Any]:
@@ -81,31 +91,39 @@ def spread(items: list[Any], count: int) -> list[Any]:
     return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]
 
 
-@lru_cache(maxsize=256)  # a server reads again whenever a file changes, and a step's file does not
-def _read_step(step: int, path: Path, state: tuple[int, int], limit: int | None) -> StepSamples:
-    """Read whole families up to `limit` responses, one family at least, taken evenly over the file."""
-    families: dict[str, list[dict[str, Any]]] = {}
+@lru_cache(maxsize=256)  # a server reads again whenever a file changes, and a step's files do not
+def _read_step(step: int, samples: _File, tokens: _File, limit: int | None, token_room: int) -> StepSamples:
+    """Read whole families up to `limit` responses, one family at least: first those whose tokens were kept, which are
+    chosen at random as it is, then others, taken evenly over the file."""
     notices = Notices()
-    for row in read_groups(path, notices):
-        families.setdefault(str(row.get("key", "")).split("/")[0], []).append(row)
+    families = _by_family(read_groups(samples[0], notices) if samples[0] else ())
+    logged = _by_family(read_groups(tokens[0], notices, TokenRow) if tokens[0] else ())
     sizes = {key: sum(len(row.get("responses", ())) for row in rows) for key, rows in families.items()}
-    kept: set[str] = set()
+    kept: list[str] = []
     room = sum(sizes.values()) if limit is None else limit
-    for key in scattered(sorted(families)):
+    for key in sorted(scattered(sorted(families)), key=lambda key: key not in logged):
         if kept and sizes[key] > room:
             break
-        kept.add(key)
+        kept.append(key)
         room -= sizes[key]
     rows = sorted((row for key in kept for row in families[key]), key=lambda row: str(row.get("key", "")))
+    found = {row["key"]: for_page(row) for row in fitting([logged[key] for key in kept if key in logged], token_room)}
     texts = [list(row.get("responses", ())) for row in rows]
-    return StepSamples(step, [_group(row) for row in rows], texts, notices.lines())
+    return StepSamples(step, [_group(row, found) for row in rows], texts, found, notices.lines())
 
 
-def read_groups(path: Path, notices: Notices) -> Iterator[dict[str, Any]]:
-    """Yield the groups in a samples file that hold texts and finite numbers alone."""
+def _by_family(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    families: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        families.setdefault(str(row.get("key", "")).split("/")[0], []).append(row)
+    return families
+
+
+def read_groups(path: Path, notices: Notices, types: type[BaseModel] = GroupRow) -> Iterator[dict[str, Any]]:
+    """Yield the groups in a file of samples that have these types: texts and finite numbers alone."""
     for row in notices.rows(path):
         try:
-            GroupRow.model_validate(row)
+            types.model_validate(row)
         except ValidationError as error:
             fault = error.errors()[0]
             where, found = ".".join(map(str, fault["loc"])), str(fault["input"])[:80]
@@ -117,6 +135,14 @@ def read_groups(path: Path, notices: Notices) -> Iterator[dict[str, Any]]:
             )
         else:
             yield row
+
+
+_File = tuple[Path | None, tuple[int, int]]
+"""File and what changes with it; None where there is no file."""
+
+
+def _as_it_is(path: Path | None) -> _File:
+    return path, file_state(path) if path else (0, 0)
 
 
 def file_state(path: Path) -> tuple[int, int]:
@@ -137,8 +163,9 @@ def _reversed_bits(index: int) -> float:
     return int(f"{index:b}"[::-1], 2) / 2 ** index.bit_length() if index else 0.0
 
 
-def _group(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what lists and filters of the page need, with the verdicts as one letter for each response."""
+def _group(row: Mapping[str, Any], tokens: Collection[str]) -> dict[str, Any]:
+    """Return what lists and filters of the page need, with the verdicts as one letter for each response. `tokens` has
+    the keys of the groups whose tokens the page has."""
     return {
         "key": str(row.get("key", "")),
         "kind": str(row.get("kind", "original")),
@@ -153,6 +180,7 @@ def _group(row: Mapping[str, Any]) -> dict[str, Any]:
         "cut": [index for index, reason in enumerate(row.get("finish", ())) if reason == "length"],
         "rejections": list(row.get("rejections", ())),
         "trained": bool(row.get("trained")),
+        "logged": row.get("key") in tokens,
     }
 
 

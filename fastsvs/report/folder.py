@@ -33,6 +33,8 @@ class RunFiles:
     evaluations: dict[int, dict[str, Any]] = field(default_factory=dict)
     samples: dict[int, Path] = field(default_factory=dict)
     """Files of responses, by step."""
+    tokens: dict[int, Path] = field(default_factory=dict)
+    """Files of tokens, by step; not every step need have one."""
     plan: dict[str, Any] = field(default_factory=dict)
     """Plan of what the run takes; empty for one that recorded no plan."""
     answers: dict[int, Path] = field(default_factory=dict)
@@ -82,6 +84,7 @@ def read_run(path: Path) -> RunFiles:
         metrics=metrics,
         evaluations=evaluations,
         samples=run.sample_files(),
+        tokens=run.token_files(),
         plan=notices.finite(notices.mapping(layout.plan), layout.plan),
         answers=run.evaluation_sample_files(),
         finished=layout.summary.is_file(),

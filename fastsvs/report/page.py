@@ -28,6 +28,7 @@ STYLES = (
     "figures.css",
     "browser.css",
     "family.css",
+    "tokens.css",
     "answers.css",
     "narrow.css",
 )
@@ -40,6 +41,7 @@ def page(document: Document) -> str:
     chunks: dict[str, Any] = {"head": document.head}
     chunks |= {f"groups/{run}": groups for run, groups in enumerate(document.groups)}
     chunks |= {f"texts/{run}/{step}": texts for (run, step), texts in document.texts.items()}
+    chunks |= {f"tokens/{run}/{step}": tokens for (run, step), tokens in document.tokens.items()}
     for sheet, answers in enumerate(document.answers):
         chunks[f"answers/{sheet}"] = answers.problems
         chunks |= {f"responses/{sheet}/{number}": block for number, block in enumerate(answers.blocks)}

@@ -52,6 +52,8 @@ class Runs:
                 return document.groups[int(run)]
             case ["texts", run, step] if NUMBER.fullmatch(run) and NUMBER.fullmatch(step):
                 return document.texts.get((int(run), int(step)))
+            case ["tokens", run, step] if NUMBER.fullmatch(run) and NUMBER.fullmatch(step):
+                return document.tokens.get((int(run), int(step)))
             case ["answers", sheet] if NUMBER.fullmatch(sheet) and int(sheet) < len(document.answers):
                 return document.answers[int(sheet)].problems
             case ["responses", sheet, block] if NUMBER.fullmatch(sheet) and NUMBER.fullmatch(block):

@@ -6,6 +6,7 @@ as many problems as fit, taken evenly over the set.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsvs.config import flatten
+from fastsvs.majority import majority_at_k, votes
 from fastsvs.report.families import RESPONSES_PER_STEP, VERDICTS, file_state, read_groups, scattered
 from fastsvs.report.folder import RunFiles
 from fastsvs.report.headline import Interval, by_k, interval
@@ -45,7 +47,7 @@ class Answers:
 
     problems: list[dict[str, Any]]
     """Problems with verdicts, in the order of their keys. `block` is the number of the block that has the responses,
-    or None where they did not fit."""
+    or None where they did not fit; `majority` has the problem's own part of each maj@k, by k."""
     blocks: list[dict[str, list[str]]]
     """Responses by the key of the problem."""
     notices: tuple[str, ...]
@@ -104,10 +106,11 @@ def sheets_of_run(run: RunFiles, index: int, name: str, limit: int) -> list[Shee
             label=f"{name}, step {step}",
             run=index,
             step=step,
-            rates=_rates(run.evaluations.get(step, {})),
-            answers=_read(file, file_state(file), share if step in with_texts else 0),
+            rates=_rates(figures),
+            answers=_read(file, file_state(file), *((share, _majorities(figures)) if step in with_texts else (0, ()))),
         )
         for step, file in run.answers.items()
+        for figures in [run.evaluations.get(step, {})]
     ]
 
 
@@ -120,10 +123,11 @@ def sheets_of_evaluation(evaluation: EvaluationFiles, name: str, limit: int) -> 
             name,
             None,
             None,
-            _rates(evaluation.figures.get(set_name, {})),
-            _read(file, file_state(file), share),
+            _rates(figures),
+            _read(file, file_state(file), share, _majorities(figures)),
         )
         for set_name, file in evaluation.samples.items()
+        for figures in [evaluation.figures.get(set_name, {})]
     ]
 
 
@@ -136,8 +140,14 @@ def _rates(figures: Mapping[str, Any]) -> dict[str, Interval]:
     return {name: rate for name, rate in found.items() if "@" in name}
 
 
+def _majorities(figures: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the k of each maj@k among the figures."""
+    found = (re.fullmatch(r"maj@([1-9][0-9]{0,8})", name) for name in _rates(figures))
+    return tuple(int(match[1]) for match in found if match)
+
+
 @lru_cache(maxsize=256)  # as a step's samples, an evaluation is written once
-def _read(path: Path, state: tuple[int, int], limit: int) -> Answers:
+def _read(path: Path, state: tuple[int, int], limit: int, majorities: tuple[int, ...]) -> Answers:
     notices = Notices()
     rows = sorted(read_groups(path, notices), key=lambda row: str(row.get("key", "")))
     block_of: dict[int, int] = {}
@@ -151,8 +161,20 @@ def _read(path: Path, state: tuple[int, int], limit: int) -> Answers:
         blocks[-1][str(rows[index].get("key", ""))] = texts
         block_of[index], held = len(blocks) - 1, held + len(texts)
     return Answers(
-        [_problem(row, block_of.get(index)) for index, row in enumerate(rows)], blocks, tuple(notices.lines())
+        [_problem(row, block_of.get(index), _majority(row, majorities, index)) for index, row in enumerate(rows)],
+        blocks,
+        tuple(notices.lines()),
     )
+
+
+def _majority(row: Mapping[str, Any], ks: Sequence[int], index: int) -> dict[str, float]:
+    """Return the problem's part of maj@k, by k, as the figures of its set count it; for each k that it has samples
+    for."""
+    responses, verdicts = row.get("responses", ()), row.get("verdicts", ())
+    if not ks or len(responses) != len(verdicts):
+        return {}
+    ballot = votes(responses, verdicts)
+    return {str(k): round(majority_at_k(ballot, k, seed=index), 6) for k in ks if k <= ballot.samples}
 
 
 def _fitting(rows: Sequence[Mapping[str, Any]], limit: int) -> Iterator[int]:
@@ -164,7 +186,7 @@ def _fitting(rows: Sequence[Mapping[str, Any]], limit: int) -> Iterator[int]:
         yield index
 
 
-def _problem(row: Mapping[str, Any], block: int | None) -> dict[str, Any]:
+def _problem(row: Mapping[str, Any], block: int | None, majority: Mapping[str, float]) -> dict[str, Any]:
     return {
         "key": str(row.get("key", "")),
         "id": str(row.get("id", "")),
@@ -174,4 +196,5 @@ def _problem(row: Mapping[str, Any], block: int | None) -> dict[str, Any]:
         "tokens": list(row.get("tokens", ())),
         "cut": [index for index, reason in enumerate(row.get("finish", ())) if reason == "length"],
         "block": block,
+        "majority": majority,
     }

@@ -39,7 +39,7 @@ class Shelf:
     def answer(self, path: str) -> Answer | None:
         """Return the content type and body of a known path, None for any other."""
         if path == "/":
-            return as_page(live_page(Document(self.head(), [], {}, [])))
+            return as_page(live_page(Document(self.head(), [], {}, {}, [])))
         if path == "/data/head":
             return "application/octet-stream", pack(self.head())
         names, slash, rest = path.removeprefix("/open/").partition("/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,26 @@ def write(path: Path, text: str) -> None:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def tokens_of(row: Mapping[str, Any], figures: Sequence[float] = (-0.25, -2.0, -8.0)) -> dict[str, Any]:
+    """A token for each word, with these log-probs in turn; the policy has learned from all but the first response."""
+    texts = [[*re.findall(r"\s*\S+", response), "<|end|>"] for response in row["responses"]]
+    engine = [[figures[place % len(figures)] for place in range(len(each))] for each in texts]
+    return {
+        "step": row["step"],
+        "key": row["key"],
+        "prompt": f"<|user|>{row['question']}<|assistant|>",
+        "texts": texts,
+        "engine_logprobs": engine,
+        "policy_logprobs": [
+            [round(value + 0.05, 4) for value in each] if sample else None for sample, each in enumerate(engine)
+        ],
+        "entropies": [[0.5] * len(each) if sample else None for sample, each in enumerate(engine)],
+    }
+
+
+def write_tokens(folder: Path, step: int = 1) -> None:
+    """The tokens of every group of a step."""
+    rows = [json.loads(line) for line in (folder / "samples" / f"step_{step}.jsonl").read_text().splitlines()]
+    write_lines(folder / "samples" / f"step_{step}.tokens.jsonl", map(tokens_of, rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable
 from math import sqrt
@@ -11,6 +12,9 @@ import pytest
 from hand_made import HOSTILE, answered, write_evaluation, write_lines, write_run
 from in_chromium import Opened, expect, needs_chromium
 
+from fastsvs.config import SamplingPlan
+from fastsvs.evaluate import Answered, figures
+from fastsvs.files import read_jsonl
 from fastsvs.report import write_report
 
 pytestmark = needs_chromium
@@ -54,6 +58,23 @@ def test_the_difference_is_that_of_the_pairs(visit: Callable[..., Opened], repor
     said = " to ".join(f"{100 * end:+.1f}".replace("-", "−") for end in (mean - reach, mean + reach))
     assert rows[0] == f"pass@1 30.0% 25.0–35.0% 40.0% 35.0–45.0% {100 * mean:+.1f} {said}"
     assert rows[2] == "pass@8 60.0% 55.0–65.0% 70.0% 65.0–75.0% –"  # no problem has eight samples
+
+
+def test_the_difference_of_the_majority_is_that_of_its_figures(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    folders = [write_evaluation(tmp_path / name, aime=each) for name, each in (("base", BEFORE), ("trained", AFTER))]
+    plan = SamplingPlan(samples=4, k=(1, 3, 4))
+    means = []
+    for folder in folders:
+        found = figures([Answered.from_row(row) for row in read_jsonl(folder / "aime.samples.jsonl")], plan)
+        (folder / "aime.json").write_text(json.dumps(found))
+        means.append({name: 100 * found[name]["mean"] for name in ("maj@3", "maj@4")})
+    opened = visit(write_report(folders, tmp_path / "report.html", 1000))
+    rows = [" ".join(row.split()).split() for row in opened.page.locator(".pair-table tbody tr").all_inner_texts()]
+    differences = {row[0]: float(row[5].replace("−", "-")) for row in rows}
+    assert set(differences) == {"pass@1", "pass@3", "pass@4", "maj@3", "maj@4"}
+    for name in ("maj@3", "maj@4"):
+        assert differences[name] == pytest.approx(means[1][name] - means[0][name], abs=0.051)
+    assert differences["maj@3"] != differences["maj@4"]
 
 
 def test_what_flipped_can_be_picked_out(visit: Callable[..., Opened], report: Path) -> None:

@@ -304,6 +304,8 @@ def test_on_a_phone(visit: Callable[..., Opened], report: Path) -> None:
         figure(opened, name)
     fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
     assert opened.run(fits)
+    for table in ("#settings-table .scroll", "#plan-tables .scroll"):
+        assert opened.run(f"(e => e.scrollWidth <= e.clientWidth)(document.querySelector('{table}'))"), table
     opened.page.locator(".row").first.tap()
     opened.page.get_by_role("button", name="← Problems").wait_for()
     assert opened.run(fits)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hand_made import write_run
+from hand_made import write_run, write_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +45,7 @@ def put(tree: Any, place: tuple, value: Any) -> Any:
 def test_one_odd_value_anywhere(data: st.DataObject, value: Any) -> None:
     with TemporaryDirectory() as folder:
         run = write_run(Path(folder, "run"))
+        write_tokens(run)
         file = data.draw(st.sampled_from(sorted(path for path in run.rglob("*") if path.is_file())))
         read, write = (yaml.safe_load, yaml.safe_dump) if file.suffix == ".yaml" else (json.loads, json.dumps)
         lines = file.read_text().splitlines(keepends=True) if file.suffix == ".jsonl" else [file.read_text()]

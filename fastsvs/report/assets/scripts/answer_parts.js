@@ -135,7 +135,7 @@ export function pairTable(before, after, pairs) {
       before ? h("td", { "data-label": "Before" }, share(before.rates[name])) : null,
       h("td", { "data-label": before ? "After" : "Share" }, share(after.rates[name])),
       before
-        ? h("td", { "data-label": "Difference" }, points(kind === "pass" ? difference(pairs, Number(k)) : null))
+        ? h("td", { "data-label": "Difference" }, points(difference(pairs, kind, Number(k))))
         : null,
     );
   };

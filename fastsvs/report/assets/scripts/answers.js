@@ -5,7 +5,7 @@ import { copyButton } from "./copy.js";
 import { byId, h } from "./dom.js";
 import { inMaths, strip } from "./family.js";
 import { grouped, plural } from "./format.js";
-import { startKeys } from "./keys.js";
+import { keyHint, startKeys } from "./keys.js";
 import { virtualList } from "./list.js";
 import { mathsText, pieces, rendered } from "./maths.js";
 import { overSteps } from "./over_steps.js";
@@ -22,7 +22,11 @@ const ORDERS = {
 export function answerBrowser() {
   const controls = pairControls(() => choosePair());
   const list = h("div", { class: "list", role: "listbox", tabindex: 0, id: "answer-list" });
-  const pane = h("div", { class: "pane", id: "answer", tabindex: -1, role: "region", "aria-label": "Answers" });
+  const pane = h(
+    "div",
+    { class: "pane", id: "answer", tabindex: -1, role: "region", "aria-label": "Answers" },
+    keyHint("Choose a problem to see its answers."),
+  );
   const back = h("button", { type: "button", class: "back" }, "← Held-out problems");
   const count = h("p", { class: "count", role: "status", id: "answer-count" });
   const table = h("div", { class: "scroll" });

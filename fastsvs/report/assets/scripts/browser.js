@@ -5,7 +5,7 @@ import { byId, h } from "./dom.js";
 import { badge, descendants, familyView, VERDICT } from "./family.js";
 import { linkGroups, passes, rootOf } from "./filter.js";
 import { grouped, plural } from "./format.js";
-import { startKeys } from "./keys.js";
+import { keyHint, startKeys } from "./keys.js";
 import { virtualList } from "./list.js";
 import { pieces, rendered } from "./maths.js";
 import { overSteps } from "./over_steps.js";
@@ -34,6 +34,7 @@ export function problemBrowser(state) {
   });
 
   const texts = cached(STEP_CACHE, (run, step) => get(`texts/${run}/${step}`));
+  const tokens = cached(STEP_CACHE, (run, step) => get(`tokens/${run}/${step}`));
 
   function refresh(stay = false) {
     const wanted = controls.read(searched);
@@ -47,12 +48,17 @@ export function problemBrowser(state) {
   async function open(group, deliberately, stay = false) {
     opened = group;
     setAddress("problem", group.id);
-    const found = await texts(group.run, group.step);
+    const root = rootOf(group);
+    const logged = familyOf(group).some((each) => each.logged);
+    const found = await Promise.all([
+      texts(group.run, group.step),
+      logged ? tokens(group.run, group.step) : null,
+    ]);
     if (opened !== group) return;
     const scroll = pane.scrollTop;
     pane.replaceChildren(
       parts.back,
-      familyView(state.head, rootOf(group), group, found ?? {}, followed(rootOf(group))),
+      familyView(state.head, root, group, { texts: found[0] ?? {}, tokens: found[1] ?? {} }, followed(root)),
     );
     pane.classList.add("filled");
     if (stay) pane.scrollTop = scroll;
@@ -131,8 +137,9 @@ export function problemBrowser(state) {
       groups = linkGroups(perRun);
       controls.fill(head, groups);
       texts.clear();
+      tokens.clear();
       const again = groups.find(({ id }) => id === opened?.id);
-      if (again && familySize(again) !== familySize(opened)) open(again, false, true);
+      if (again && contentsOf(again) !== contentsOf(opened)) open(again, false, true);
       else opened = again ?? opened;
       refresh(!first);
       if (first) openAddressed();
@@ -140,29 +147,25 @@ export function problemBrowser(state) {
   };
 }
 
-/** A family that has as many groups as before is the same: a step's samples are written once. */
-function familySize(group) {
-  return descendants(rootOf(group)).length;
+function familyOf(group) {
+  const root = rootOf(group);
+  return [root, ...descendants(root)];
+}
+
+/** A family that has as many groups and tokens as before is the same: a step's samples are written once, and its tokens
+ * once after them. */
+function contentsOf(group) {
+  const all = familyOf(group);
+  return `${all.length} groups, ${all.filter(({ logged }) => logged).length} with tokens`;
 }
 
 function browserParts() {
   const list = h("div", { class: "list", role: "listbox", tabindex: 0, id: "list" });
-  const hint = h(
-    "p",
-    { class: "hint" },
-    "Choose a problem to see its family. ",
-    h("kbd", {}, "/"),
-    " search, ",
-    h("kbd", {}, "j"),
-    " ",
-    h("kbd", {}, "k"),
-    " move, ",
-    h("kbd", {}, "Enter"),
-    " read, ",
-    h("kbd", {}, "Esc"),
-    " back.",
+  const pane = h(
+    "div",
+    { class: "pane", id: "family", tabindex: -1, role: "region", "aria-label": "Family" },
+    keyHint("Choose a problem to see its family."),
   );
-  const pane = h("div", { class: "pane", id: "family", tabindex: -1, role: "region", "aria-label": "Family" }, hint);
   return {
     controls: filterControls(),
     list,
@@ -185,6 +188,7 @@ function rowOf(head, group) {
       badge(group.kind),
       h("span", {}, `step ${group.step}`),
       head.runs.length > 1 ? h("span", { class: "of" }, head.runs[group.run].name) : null,
+      group.logged ? h("span", { title: "with the tokens of its responses" }, "tokens") : null,
       h("span", { class: "dots", "aria-label": `${group.correct} of ${group.verified} correct` }, dots),
     ),
     h("p", { class: "snippet" }, pieces(group.question).map(rendered)),

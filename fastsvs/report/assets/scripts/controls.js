@@ -1,4 +1,4 @@
-// The controls of the filter: search, run, steps, kind, outcome, reward, learned from or discarded.
+// The controls of the filter: search, run, steps, kind, outcome, reward, learned from or discarded, with tokens or not.
 
 import { h } from "./dom.js";
 import { byKind } from "./series.js";
@@ -33,6 +33,8 @@ export function filterControls() {
     ["true", "learned from"],
     ["false", "discarded"],
   ]);
+  const logged = h("input", { type: "checkbox", id: "logged" });
+  const withTokens = h("label", { class: "check" }, logged, "with tokens");
   const from = h("input", { type: "number", id: "from", "aria-label": "From step", min: 0, inputmode: "numeric" });
   const to = h("input", { type: "number", id: "to", "aria-label": "To step", min: 0, inputmode: "numeric" });
   const kinds = h("span", { class: "kinds", role: "group", "aria-label": "Kinds" });
@@ -47,6 +49,7 @@ export function filterControls() {
     reward,
     trained,
     h("span", { class: "range" }, "steps ", from, "–", to),
+    withTokens,
   );
   const words = () => search.value.toLowerCase().split(/\s+/).filter(Boolean);
 
@@ -81,11 +84,13 @@ export function filterControls() {
       reward: reward.value,
       trained: trained.value === "" ? null : trained.value === "true",
       responses: deep.checked ? searched.found : null,
+      logged: logged.checked,
     }),
     /** Offers the runs, kinds and steps that there are; what is chosen stays. */
     fill: (head, groups) => {
       if (!run.childElementCount) run.append(...["all runs", ...head.runs.map(({ name }) => name)].map(runOption));
       run.hidden = head.runs.length < 2;
+      withTokens.hidden = !groups.some((group) => group.logged);
       const found = [...new Set(groups.map(({ kind }) => kind))].sort(byKind);
       if (found.length !== kinds.childElementCount) kinds.replaceChildren(...found.map(kindButton));
       const steps = groups.map(({ step }) => step);

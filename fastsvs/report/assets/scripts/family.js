@@ -6,6 +6,7 @@ import { h } from "./dom.js";
 import { grouped, plural, show } from "./format.js";
 import { mathsText } from "./maths.js";
 import { kindColor } from "./theme.js";
+import { promptText, responseText } from "./tokens.js";
 import { treeOf } from "./tree.js";
 
 export const VERDICT = {
@@ -24,9 +25,9 @@ const REJECTIONS = {
   too_long: "too long",
 };
 
-/** The family of `root`; `texts` gives the responses of a group by its key, `focus` is the group that was chosen, and
- * `again` what shows the same problem at other steps. */
-export function familyView(head, root, focus, texts, again) {
+/** The family of `root`; `found` gives the responses (`texts`) and the tokens of a group by its key, `focus` is the group
+ * that was chosen, and `again` what shows the same problem at other steps. */
+export function familyView(head, root, focus, found, again) {
   const element = h(
     "article",
     { class: "family", "aria-label": "Family of the problem" },
@@ -44,7 +45,7 @@ export function familyView(head, root, focus, texts, again) {
       card.focus({ preventScroll: true });
     }),
     again,
-    problemCard(root, texts, focus),
+    problemCard(root, found, focus),
   );
   return element;
 }
@@ -71,7 +72,7 @@ export function descendants(group) {
 }
 
 /** A problem that was solved: original, variant, or of a kind of one's own. */
-function problemCard(group, texts, focus, note = null) {
+function problemCard(group, found, focus, note = null) {
   const followed = new Set(group.children.map(({ sample }) => sample));
   return h(
     "section",
@@ -89,42 +90,44 @@ function problemCard(group, texts, focus, note = null) {
       group.kind === "variant" ? "Inherited answer " : "Answer ",
       mathsText("b", {}, inMaths(group.answer)),
     ),
-    strip(group, texts[group.key] ?? [], followed),
-    group.children.filter(({ sample }) => sample === null).map((child) => problemCard(child, texts, focus)),
+    promptText(found.tokens[group.key]),
+    strip(group, found.texts[group.key] ?? [], followed, found.tokens[group.key]),
+    group.children.filter(({ sample }) => sample === null).map((child) => problemCard(child, found, focus)),
     group.children
       .filter(({ sample }) => sample !== null)
       .map((child) =>
-        child.kind === "synthesis" ? contextCard(group, child, texts, focus) : problemCard(child, texts, focus),
+        child.kind === "synthesis" ? contextCard(group, child, found, focus) : problemCard(child, found, focus),
       ),
   );
 }
 
 /** A correct response, and every problem that was written from it. */
-function contextCard(group, synthesis, texts, focus) {
-  const response = texts[group.key]?.[synthesis.sample] ?? "";
-  const written = texts[synthesis.key] ?? [];
+function contextCard(group, synthesis, found, focus) {
+  const response = found.texts[group.key]?.[synthesis.sample] ?? "";
+  const written = found.texts[synthesis.key] ?? [];
   return h(
     "section",
     { class: "context", "data-group": synthesis.id, "data-focus": synthesis === focus ? "true" : null, tabindex: -1 },
     h("h4", {}, `Context: response ${synthesis.sample + 1}, correct`, useOf(synthesis)),
     mathsText("blockquote", { class: "text" }, response),
+    promptText(found.tokens[synthesis.key]),
     h("h4", {}, `${plural(written.length, "problem")} written from it`),
     h(
       "ol",
       { class: "written" },
-      written.map((text, sample) => h("li", {}, writtenCard(synthesis, sample, text, texts, focus))),
+      written.map((text, sample) => h("li", {}, writtenCard(synthesis, sample, text, found, focus))),
     ),
   );
 }
 
-function writtenCard(synthesis, sample, text, texts, focus) {
+function writtenCard(synthesis, sample, text, found, focus) {
   const variant = synthesis.children.find((child) => child.sample === sample);
   const reward = synthesis.rewards[sample];
   const pill = h("span", { class: reward > 0 ? "pill good" : "pill" }, `reward ${show(reward ?? null)}`);
-  const whole = disclosure("whole response", "response text", text);
+  const whole = () => responseText(text, found.tokens[synthesis.key], sample);
   if (variant) {
-    const card = problemCard(variant, texts, focus, pill);
-    card.append(whole);
+    const card = problemCard(variant, found, focus, pill);
+    card.append(disclosure("whole response", () => h("div", { class: "response" }, whole())));
     return card;
   }
   const reason = synthesis.rejections.length ? (synthesis.rejections[sample] ?? "too_long") : null;
@@ -133,12 +136,13 @@ function writtenCard(synthesis, sample, text, texts, focus) {
     "section",
     { class: "card rejected" },
     h("p", { class: "tags" }, badge("synthesis"), pill, h("span", { class: "pill bad" }, words)),
-    mathsText("div", { class: "question text" }, text),
+    h("div", { class: "question" }, whole()),
   );
 }
 
-/** A button for each response; pressed, it shows the text. Responses that were used as contexts are `followed`. */
-export function strip(group, texts, followed = new Set()) {
+/** A button for each response; pressed, it shows the text. Responses that were used as contexts are `followed`; `logged`
+ * has the tokens, where they were kept. */
+export function strip(group, texts, followed = new Set(), logged = null) {
   const panel = h("div", { class: "opened" });
   const buttons = texts.map((text, sample) => {
     const { mark, word, class: name } = VERDICT[group.verdicts[sample]] ?? NOT_CHECKED;
@@ -170,7 +174,7 @@ export function strip(group, texts, followed = new Set()) {
             " ",
             copyButton("response", () => text),
           ),
-          mathsText("div", { class: "text" }, text),
+          responseText(text, logged, sample),
         );
         panel.append(opened);
       }
@@ -193,13 +197,9 @@ function responseFacts(group, sample, word) {
     .join(", ");
 }
 
-function disclosure(label, style, text) {
+function disclosure(label, make) {
   const details = h("details", {}, h("summary", {}, label));
-  details.addEventListener(
-    "toggle",
-    () => details.childElementCount > 1 || details.append(mathsText("div", { class: style }, text)),
-    { once: true },
-  );
+  details.addEventListener("toggle", () => details.append(make()), { once: true });
   return details;
 }
 

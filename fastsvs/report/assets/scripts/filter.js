@@ -48,7 +48,7 @@ const REWARDS = {
   negative: (reward) => reward !== null && reward < 0,
 };
 
-/** Whether a group passes: { words, run, from, to, kinds, outcome, reward, trained, responses }. */
+/** Whether a group passes: { words, run, from, to, kinds, outcome, reward, trained, responses, logged }. */
 export function passes(group, wanted) {
   return (
     (wanted.run === null || group.run === wanted.run) &&
@@ -58,6 +58,7 @@ export function passes(group, wanted) {
     (!wanted.outcome || OUTCOMES[wanted.outcome](group)) &&
     (!wanted.reward || REWARDS[wanted.reward](group.reward)) &&
     (wanted.trained === null || group.trained === wanted.trained) &&
+    (!wanted.logged || group.logged) &&
     (wanted.words.every((word) => group.haystack.includes(word)) || Boolean(wanted.responses?.has(group.id)))
   );
 }

@@ -1,5 +1,22 @@
 // The keys of a browser: / to its search, j k and arrows through its list, Enter to read, Esc back.
 
+import { h } from "./dom.js";
+
+/** What stands in a pane before anything is chosen. */
+export function keyHint(words) {
+  const keys = [
+    [["/"], "search"],
+    [["j", "k"], "move"],
+    [["Enter"], "read"],
+    [["Esc"], "back"],
+  ];
+  const told = keys.map(([names, what], index) => [
+    names.map((name) => [h("kbd", {}, name), " "]),
+    `${what}${index < keys.length - 1 ? ", " : "."}`,
+  ]);
+  return h("p", { class: "hint" }, `${words} `, told);
+}
+
 /** Keys pressed inside `root` are its own; those pressed outside any browser belong to the first one on the page. */
 export function startKeys({ root, search, list, pane, rows, close }) {
   document.addEventListener("keydown", (event) => {

@@ -18,6 +18,10 @@ import {
 import { armColor, kindColor } from "./theme.js";
 import { unitOf } from "./units.js";
 
+/** Options of lines from zero, and of lines that are also compared with one another. */
+export const FROM_ZERO = { zero: true };
+export const COMPARED = { ...FROM_ZERO, common: true };
+
 /** One plot for each name, the experiments as lines; in a name `*` makes one plot for each that matches. */
 export function lines(patterns, { zero = false, top, titles = {}, common = false } = {}) {
   return (head, choice) => {

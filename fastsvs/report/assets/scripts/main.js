@@ -60,16 +60,17 @@ function redrawFigures() {
   drawSections();
 }
 
-/** How many responses are here, and how they were chosen when not all are. */
+/** How many responses are here, how they were chosen when not all are, and how many have tokens. */
 function included(head) {
   const samples = head.runs.map((run) => run.samples);
-  const [shown, total] = ["responses", "of_responses"].map((field) =>
+  const [shown, total, withTokens] = ["responses", "of_responses", "with_tokens"].map((field) =>
     samples.reduce((sum, each) => sum + each[field], 0),
   );
   if (!total) return "These runs kept no responses.";
-  if (shown === total) return `All ${plural(total, "response")} of ${plural(head.runs.length, "run")}.`;
+  const tokens = withTokens ? ` Tokens of ${grouped(withTokens)} are here, too.` : "";
+  if (shown === total) return `All ${plural(total, "response")} of ${plural(head.runs.length, "run")}.${tokens}`;
   const steps = samples.some((each) => each.steps < each.of_steps) ? " of steps at even distances" : "";
-  return `${grouped(shown)} of ${plural(total, "response")}: whole families, taken evenly over the training${steps}.`;
+  return `${grouped(shown)} of ${plural(total, "response")}: whole families, taken evenly over the training${steps}.${tokens}`;
 }
 
 start();

@@ -28,8 +28,8 @@ function haystackOf({ id, question, answer }) {
   return `${id}\n${question}\n${answer}`.toLowerCase();
 }
 
-function tally({ verdicts }) {
-  return { correct: verdicts.split("c").length - 1, samples: verdicts.length };
+function tally({ verdicts, majority }) {
+  return { correct: verdicts.split("c").length - 1, samples: verdicts.length, majority };
 }
 
 /** Words for what became of a problem, best first. */
@@ -67,13 +67,20 @@ function passAtK({ correct, samples }, k) {
 }
 
 const TWO_SIDED = 1.96;
+const MEASURES = {
+  pass: (tally, k) => (tally.samples < k ? null : passAtK(tally, k)),
+  maj: ({ majority }, k) => majority[k] ?? null,
+};
 
-/** By how much pass@k rose over the problems that both sheets have, with its 95% interval: the mean of the problems'
- * differences, give or take 1.96 standard errors. Null where a problem has fewer than k samples. */
-export function difference(pairs, k) {
+/** By how much `kind`@k rose over the problems that both sheets have, with its 95% interval: the mean of the problems'
+ * differences, give or take 1.96 standard errors. Null where a problem has no such figure, as with fewer than k
+ * samples. */
+export function difference(pairs, kind, k) {
+  const measure = MEASURES[kind];
   const both = pairs.filter(({ before }) => before);
-  if (both.length < 2 || both.some(({ before, after }) => Math.min(before.samples, after.samples) < k)) return null;
-  const gains = both.map(({ before, after }) => passAtK(after, k) - passAtK(before, k));
+  const ends = measure ? both.map(({ before, after }) => [measure(before, k), measure(after, k)]) : [];
+  if (ends.length < 2 || ends.flat().includes(null)) return null;
+  const gains = ends.map(([before, after]) => after - before);
   const mean = gains.reduce((sum, gain) => sum + gain, 0) / gains.length;
   const spread = gains.reduce((sum, gain) => sum + (gain - mean) ** 2, 0) / (gains.length - 1);
   const reach = TWO_SIDED * Math.sqrt(spread / gains.length);

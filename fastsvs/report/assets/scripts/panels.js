@@ -1,136 +1,17 @@
 // Which figures there are, and where. A figure whose names no run has is left out; names of no figure go to the rest.
+//
+// A figure is { id, title, about, names }: `names` are the metrics that it shows, where `*` stands for any part of a name.
+// It has a line for each of them, drawn with its `options`, unless it says itself what it draws with `plots`.
 
-import { heldOut, lines, passAgainstK, stack } from "./kinds_of_figure.js";
-import { PANELS_BELOW } from "./panels_below.js";
+import { lines } from "./kinds_of_figure.js";
+import { DYNAMICS } from "./panels_dynamics.js";
+import { LEARNING } from "./panels_learning.js";
+import { TIME } from "./panels_time.js";
 import { metricNames } from "./series.js";
 
-const PANELS = [
-  {
-    section: "learning",
-    id: "held-out",
-    title: "Held-out problems",
-    about:
-      "pass@k: at least one of k responses is correct, the unbiased estimate. maj@k: the most frequent answer of k is. Bands are 95% intervals over problems, of experiments with a single run.",
-    plots: heldOut((name) => /^(pass|maj)@/.test(name)),
-  },
-  {
-    section: "learning",
-    id: "held-out-responses",
-    title: "Held-out responses",
-    about:
-      "Their length in tokens; the shares of those that hit the token limit and of those whose check failed; and minus the mean log-prob of their tokens, an estimate of the entropy.",
-    plots: heldOut((name) => ["response_tokens", "truncated", "unverified", "entropy_estimate"].includes(name)),
-  },
-  {
-    section: "learning",
-    id: "pass-at-k",
-    title: "pass@k against k",
-    about: "Where more samples stop helping. Dashed: before training. Solid: the newest evaluation.",
-    plots: passAgainstK,
-  },
-  {
-    section: "learning",
-    id: "solve-rate",
-    title: "Solve rate in training",
-    about:
-      "Correct among verified responses, before the filters: on problems of the data set, and on those that the policy wrote.",
-    names: ["solve_rate/*"],
-    options: { zero: true, top: 1, common: true },
-  },
-  {
-    section: "learning",
-    id: "entropy",
-    title: "Entropy of the policy",
-    about:
-      "Of the next-token distribution at the sampling temperature, mean over response tokens. Collapse means that exploration ends.",
-    names: ["policy/entropy", "policy/entropy/*"],
-    options: { zero: true, common: true, titles: { "policy/entropy": "all" } },
-  },
-  {
-    section: "learning",
-    id: "responses",
-    title: "Responses learned from",
-    about: "Of each kind, after the filters.",
-    names: ["kept_samples/*"],
-    plots: stack("kept_samples/*"),
-  },
-  {
-    section: "learning",
-    id: "variants",
-    title: "From asked to rewarded",
-    about:
-      "Problems that the policy was asked to write; those that its responses contained; those that were solved; those of the right difficulty.",
-    names: ["variants_asked", "variants_extracted", "variants_valid", "variants_positive"],
-    plots: stack("variants_*", { order: ["asked", "extracted", "valid", "positive"], accumulate: false }),
-  },
-  {
-    section: "learning",
-    id: "rejections",
-    title: "Why problems were rejected",
-    about: "Responses that gave no problem to solve.",
-    names: ["rejected/*"],
-    plots: stack("rejected/*"),
-  },
-  {
-    section: "learning",
-    id: "contexts",
-    title: "Where new problems come from",
-    about: "Half-solved problems of the step, and the correct responses to them, from which the policy writes.",
-    names: ["underperforming", "contexts", "contexts_too_long"],
-    options: { zero: true },
-  },
-  {
-    section: "learning",
-    id: "budget",
-    title: "What the budget saves and spends",
-    about:
-      "Responses that were not asked, because the answers before them came out alike; those to further contexts; and what is left, below 0 a debt.",
-    names: ["budget/saved", "budget/spent", "budget/left"],
-    options: { zero: true },
-  },
-  {
-    section: "learning",
-    id: "reward",
-    title: "Reward",
-    about: "Mean over responses, before the filters.",
-    names: ["reward/mean", "reward/*"],
-    options: { zero: true, common: true },
-  },
-  {
-    section: "learning",
-    id: "gradient",
-    title: "Optimization",
-    about: "Global norm of the gradient before clipping, the objective, and the learning rate.",
-    names: ["policy/grad_norm", "policy/loss", "policy/learning_rate"],
-    options: {},
-  },
-  {
-    section: "learning",
-    id: "mismatch",
-    title: "How far sampling and training are apart",
-    about:
-      "Log-probs of the rollout engine against those of the policy before the update; and of the policy before and after it.",
-    names: ["policy/rollout_mismatch", "policy/rollout_mismatch_max", "policy/rollout_kl", "policy/approx_kl"],
-    options: { zero: true },
-  },
-  {
-    section: "learning",
-    id: "clipping",
-    title: "Tokens whose gradient is cut",
-    about: "Share of response tokens beyond the limits of the loss and of the corrections.",
-    names: ["policy/clip_fraction_*", "policy/ratio_cut", "policy/correction_limited"],
-    options: { zero: true },
-  },
-  {
-    section: "learning",
-    id: "troubles",
-    title: "Truncated and unverified",
-    about: "Responses that hit the token limit, and those whose check failed.",
-    names: ["truncated/*", "unverified/*"],
-    options: { zero: true },
-  },
-  ...PANELS_BELOW,
-];
+const PANELS = Object.entries({ learning: LEARNING, dynamics: DYNAMICS, time: TIME }).flatMap(([section, panels]) =>
+  panels.map((panel) => ({ ...panel, section })),
+);
 
 /** Every panel with its plots; then the names that no panel takes, by the part before their last slash. */
 export function planFigures(head) {
@@ -138,13 +19,7 @@ export function planFigures(head) {
   const left = metricNames(head).filter((name) => name !== "step" && !taken.some((pattern) => covers(pattern, name)));
   const groups = Map.groupBy(left.sort(), (name) => name.split("/").slice(0, -1).join("/") || "other");
   const home = (prefix) => (prefix.startsWith("dynamics") ? "dynamics" : "rest");
-  const rest = [...groups].map(([prefix, names]) => ({
-    section: home(prefix),
-    id: `rest-${prefix}`,
-    title: prefix,
-    names,
-    options: {},
-  }));
+  const rest = [...groups].map(([title, names]) => ({ section: home(title), id: `rest-${title}`, title, names }));
   return [...PANELS, ...rest].map((panel) => ({ ...panel, plots: panel.plots ?? lines(panel.names, panel.options) }));
 }
 

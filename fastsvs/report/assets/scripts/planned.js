@@ -40,7 +40,7 @@ function row({ metric, planned, measured, unit, error }) {
     "tr",
     {},
     h("th", { scope: "row" }, metric),
-    cells.map((text) => h("td", {}, text)),
+    cells.map((text, index) => h("td", { "data-label": COLUMNS[index + 1] }, text)),
   );
 }
 

@@ -36,7 +36,9 @@ function fillSettings(head) {
     .filter(({ differs }) => everything || differs)
     .filter(({ key, values }) => [key, ...values].join(" ").toLowerCase().includes(words));
   const columns = columnsOf(head);
-  const cells = ({ values }) => columns.map(({ at }) => h("td", {}, distinct(at.map((index) => values[index]))));
+  const cell = ({ label, at }, values) =>
+    h("td", { "data-label": columns.length > 1 ? label : null }, distinct(at.map((index) => values[index])));
+  const cells = ({ values }) => columns.map((column) => cell(column, values));
   const body = rows.map((setting) =>
     h("tr", { class: setting.differs ? "differs" : null }, h("th", { scope: "row" }, setting.key), cells(setting)),
   );

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from fastsvs.verify import Verdict, canonical_answer
 
 DRAWS = 1000
@@ -54,13 +52,19 @@ def majority_at_k(votes: Votes, k: int, seed: int = 0) -> float:
         raise ValueError(f"maj@k needs 1 <= k <= {votes.samples} samples, got {k}")
     if k == 1:
         return votes.correct / votes.samples
-    colors = [votes.correct, *votes.wrong, votes.silent]
-    if k == votes.samples:
-        draws = np.array([colors])
-    elif votes.correct in (0, votes.samples):
+    if votes.correct in (0, votes.samples):
         return float(votes.correct > 0)
-    else:
-        draws = np.random.default_rng(seed).multivariate_hypergeometric(colors, k, size=DRAWS, method="marginals")
+    if k == votes.samples:
+        tied = votes.wrong.count(votes.correct)
+        return 1 / (1 + tied) if votes.correct >= max(votes.wrong, default=0) else 0.0
+    return _mean_over_draws(votes, k, seed)
+
+
+def _mean_over_draws(votes: Votes, k: int, seed: int) -> float:
+    import numpy as np  # a report, which draws for some evaluations alone, begins without it
+
+    colors = [votes.correct, *votes.wrong, votes.silent]
+    draws = np.random.default_rng(seed).multivariate_hypergeometric(colors, k, size=DRAWS, method="marginals")
     right = draws[:, 0]
     rivals = draws[:, 1:-1]
     most = np.maximum(right, rivals.max(axis=1, initial=0))

@@ -1,10 +1,9 @@
-// Figures of the dynamics, of time and of machinery.
+// Figures of what happens to the policy underneath.
 
-import { histogram, profile, quantiles, stack } from "./kinds_of_figure.js";
+import { COMPARED, FROM_ZERO, histogram, profile, quantiles } from "./kinds_of_figure.js";
 
-export const PANELS_BELOW = [
+export const DYNAMICS = [
   {
-    section: "dynamics",
     id: "token-entropy",
     title: "Entropy of single tokens",
     about: "Few tokens carry the choices. Line: median; band: 10th to 90th percentile; dotted: 99th.",
@@ -12,7 +11,6 @@ export const PANELS_BELOW = [
     plots: quantiles("dynamics/entropy"),
   },
   {
-    section: "dynamics",
     id: "entropy-at",
     title: "Entropy along the response",
     about: "Mean by position, in tenths of the response. Dashed: first measurement. Solid: the newest.",
@@ -20,7 +18,6 @@ export const PANELS_BELOW = [
     plots: profile("dynamics/entropy_at", { unit: "nats", title: "position" }),
   },
   {
-    section: "dynamics",
     id: "solved",
     title: "How often problems are solved",
     about:
@@ -29,7 +26,6 @@ export const PANELS_BELOW = [
     plots: histogram("dynamics/solved"),
   },
   {
-    section: "dynamics",
     id: "effective-rank",
     title: "Effective rank of hidden states",
     about: "How many directions the final hidden states of a response use.",
@@ -37,7 +33,6 @@ export const PANELS_BELOW = [
     options: { common: true },
   },
   {
-    section: "dynamics",
     id: "rank-velocity",
     title: "Velocity of the rank",
     about: "How the effective rank grows along a response.",
@@ -45,7 +40,6 @@ export const PANELS_BELOW = [
     options: { common: true },
   },
   {
-    section: "dynamics",
     id: "rank-acceleration",
     title: "Acceleration of the rank",
     about: "How that growth changes along a response.",
@@ -53,108 +47,53 @@ export const PANELS_BELOW = [
     options: { common: true },
   },
   {
-    section: "dynamics",
     id: "diversity",
     title: "Diversity of answers",
     about: "Different final answers among the samples of a group, as a share.",
     names: ["dynamics/distinct_answers/*"],
-    options: { zero: true, common: true },
+    options: COMPARED,
   },
   {
-    section: "dynamics",
     id: "wording",
     title: "Diversity of wording",
     about: "Different 4-grams of words among the responses of a group, as a share.",
     names: ["dynamics/distinct_text/*"],
-    options: { zero: true, common: true },
+    options: COMPARED,
   },
   {
-    section: "dynamics",
     id: "answer-entropy",
     title: "Entropy of answers",
     about: "Of the final answers in a group: zero when all agree.",
     names: ["dynamics/answer_entropy/*"],
-    options: { zero: true, common: true },
+    options: COMPARED,
   },
   {
-    section: "dynamics",
     id: "novelty",
     title: "Validity and novelty of the policy's problems",
     about:
       "Shares of what it wrote: problems that were valid, of these the rewarded and those unlike all others of the step; and how many of its word 3-grams the source lacks.",
     names: ["dynamics/variants_*", "dynamics/variant_novelty"],
-    options: { zero: true },
+    options: FROM_ZERO,
   },
   {
-    section: "dynamics",
     id: "question-words",
     title: "Length of problems",
     about: "In words.",
     names: ["dynamics/question_words/*"],
-    options: { zero: true, common: true },
+    options: COMPARED,
   },
   {
-    section: "dynamics",
     id: "sparsity",
     title: "Sparsity of the update",
     about:
       "Share of parameters that are what they were when the run began: bit for bit, as bf16 numbers, and within a tolerance.",
     names: ["dynamics/sparsity/*"],
-    options: {},
   },
   {
-    section: "dynamics",
     id: "relative-change",
     title: "How far the weights have moved",
     about: "Norm of the change since the run began, over that of the weights.",
     names: ["dynamics/relative_change"],
-    options: { zero: true },
-  },
-  {
-    section: "time",
-    id: "time-split",
-    title: "Where a step's time goes",
-    about: "Seconds of a step, mean over seeds. Verification stands for itself where nothing else went on meanwhile.",
-    names: [
-      "time/save",
-      "time/checkpoint_write",
-      "time/offload",
-      "time/sync",
-      "time/rollout",
-      "time/update",
-      "time/verification",
-      "time/diagnostics",
-      "time/step",
-      "time/generation",
-    ],
-    plots: stack("*", {
-      unit: "seconds",
-      order: ["save", "sync", "rollout", "verification", "update", "diagnostics", "rest"],
-      read: (run) => run.time,
-    }),
-  },
-  {
-    section: "time",
-    id: "throughput",
-    title: "Throughput",
-    about: "Tokens a second: sampled, over the whole step; learned from, over the update.",
-    names: ["throughput/*"],
-    options: { zero: true },
-  },
-  {
-    section: "time",
-    id: "engine",
-    title: "Rollout engine",
-    about: "Share of the time without work; how many versions old the weights were that sampled what is learned from.",
-    names: ["time/engine_idle", "rollout/version_lag", "rollout/mixed_versions"],
-    options: { zero: true },
-  },
-  {
-    section: "time",
-    id: "weights",
-    title: "Weights on their way to the engine",
-    about: "Of the last update that sent anything.",
-    names: ["sync/seconds", "sync/gigabytes_per_second", "sync/retries"],
-    options: { zero: true },
+    options: FROM_ZERO,
   },
 ];

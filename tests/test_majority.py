@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastsvs.evaluate.majority import Votes, majority_at_k, votes
+from fastsvs.majority import Votes, majority_at_k, votes
 
 SAMPLES = st.lists(st.sampled_from(["right", "a", "b", "c", None]), min_size=1, max_size=8)
 
