@@ -78,7 +78,10 @@ def test_rollouts_beside_the_update(fastsvs, tmp_path: Path, staleness: int, opt
         versions = {version for group in groups for version in group["weight_versions"]}
         assert versions <= set(range(max(0, row["step"] - 1 - staleness), row["step"]))
     assert rows[0]["rollout/version_lag"] == 0 < rows[1]["rollout/version_lag"]
-    written = [*(tmp_path / "run" / "samples").glob("*"), *(tmp_path / "run" / "evaluations").glob("step_[02].s*")]
+    written = [
+        *(tmp_path / "run" / "samples").glob("step_?.jsonl"),
+        *(tmp_path / "run" / "evaluations").glob("step_[02].s*"),
+    ]
     tokens = sum(sum(row["tokens"]) for file in written for row in read_jsonl(file))
     assert sum(row["rollout/generated_tokens"] for row in rows) == tokens
     assert [file.stem for file in sorted((tmp_path / "run" / "evaluations").glob("*.json"))] == [
