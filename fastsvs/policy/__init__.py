@@ -25,7 +25,8 @@ with lean_imports():
     from fastsvs.policy.model import DTYPES
     from fastsvs.policy.offload import Offload
     from fastsvs.policy.parallel import check_schedule
-    from fastsvs.policy.policy import Policy, PolicyStatistics
+    from fastsvs.policy.policy import Policy
+    from fastsvs.policy.statistics import PolicyStatistics
     from fastsvs.policy.stored import (
         MergedSource,
         StoredWeights,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from fastsvs import distributed
@@ -37,37 +36,12 @@ from fastsvs.policy.parallel import (
     megatron_device,
 )
 from fastsvs.policy.passes import Pass, plan_pass
-from fastsvs.policy.row import Row
 from fastsvs.policy.shares import compared_weights
-from fastsvs.policy.step import (
-    Objective,
-    Report,
-    mean_logprobs,
-    run_pipeline,
-    speaks_for_its_row,
-    token_statistics,
-)
+from fastsvs.policy.statistics import HiddenLook, PolicyStatistics, StatisticsHead
+from fastsvs.policy.step import Objective, run_pipeline, speaks_for_its_row
 from fastsvs.policy.stream import stream_buckets, weight_specs
 from fastsvs.policy.watch import TokenWatch
 from fastsvs.policy.weights import WeightSource, hf_weights, load_weights, open_source
-
-HiddenLook = Callable[[list[Tensor]], Tensor]
-"""Function from the hidden states of some samples, [tokens, hidden] each, to their figures [samples, figures]. The
-states are the last layer's, normed, before each response token."""
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyStatistics:
-    """The figures of `Policy.statistics`, the same on every rank."""
-
-    logprobs: Tensor
-    """Log-probs of the response tokens, [response_tokens] fp32 on the CPU."""
-    entropy: Tensor
-    """Entropies of the response tokens in nats, [response_tokens] fp32 on the CPU."""
-    mean_logprobs: Tensor
-    """Means of log p over the vocabulary, [response_tokens] fp32 on the CPU; 0 when not asked for."""
-    hidden: dict[int, Tensor]
-    """Figures [figures] of the hidden states of each sample that was asked for, by sample."""
 
 
 class Policy:
@@ -173,32 +147,18 @@ class Policy:
     ) -> PolicyStatistics:
         """Return figures of the batch under the policy as it is. `look` gets the hidden states of each of `samples`, on
         the rank that has them, and its figures come back in the result. `certainty` asks for the mean log-probs."""
-        tokens = int(batch.response_lengths.sum())
-        flat = torch.zeros(3, tokens)
-        hidden_figures: dict[int, Tensor] = {}
-        vocabulary = self.architecture.vocabulary
-
-        def head(model: PolicyModel, row: Row, hidden: Tensor) -> tuple[Tensor, Report]:
-            logprobs, entropy = token_statistics(model, row, hidden, temperature, vocabulary)
-            means = torch.zeros_like(logprobs)
-            if certainty:
-                means = mean_logprobs(model, row, hidden, logprobs, temperature, vocabulary)
-            if speaks_for_its_row():
-                flat[:, row.own.places] = torch.stack([logprobs, entropy, means]).cpu()
-                wanted = [place for place, sample in enumerate(row.samples) if sample in samples]
-                if wanted and look:
-                    states = row.gather(hidden)
-                    found = look([states[row.whole.sequence == place] for place in wanted])
-                    hidden_figures.update({row.samples[p]: values for p, values in zip(wanted, found, strict=True)})
-            return logprobs.sum(), {}
-
+        head = StatisticsHead(
+            temperature,
+            self.architecture.vocabulary,
+            samples,
+            look,
+            certainty,
+            flat=torch.zeros(3, int(batch.response_lengths.sum())),
+        )
         planned = self._plan(batch)
         with megatron_device(self._invariant):
             run_pipeline(self.stage, planned.rows, planned.count, head, forward_only=True)
-        if distributed.world_size() > 1:
-            dist.all_reduce(flat)
-        found = {sample: values for part in distributed.gather(hidden_figures) for sample, values in part.items()}
-        return PolicyStatistics(flat[0], flat[1], flat[2], {sample: found[sample] for sample in sorted(found)})
+        return head.gathered()
 
     def update(
         self,
