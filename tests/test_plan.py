@@ -118,6 +118,23 @@ def test_a_start_only_warns_where_assumed_amounts_decide() -> None:
     assert warning.startswith("a GPU during update takes 5")
 
 
+def test_replay_takes_the_bytes_of_the_experts_of_every_token() -> None:
+    """Qwen3-30B-A3B: 48 layers with 8 experts of a token, two bytes each, on each of the 8 ranks of a node."""
+
+    def plan(replay: str):
+        job = job_of("qwen3_30b_a3b_svs", f"policy.router_replay={replay}")
+        machines = Machines(Cluster(4, 8), read_hardware("h100"))
+        return plan_job(architecture_of(job.model.path), job, machines, step)
+
+    step = assumed_step(job_of("qwen3_30b_a3b_svs"))
+    replayed, routed = plan("rollout"), plan("none")
+    more = 8 * 768 * (step.prompt_tokens + step.response_tokens)
+    assert total(replayed.memory.host) - total(routed.memory.host) == more
+    assert certain(replayed.memory.host) == certain(routed.memory.host), "no run is refused for assumed lengths"
+    handed = 768 * sum(sum(group.responses) + group.prompt * len(group.responses) for group in step.learned) / 1e9
+    assert replayed.time.seconds("rollout") - routed.time.seconds("rollout") == pytest.approx(handed)
+
+
 def test_more_ranks_take_less_of_each(plan32) -> None:
     few, many = plan32(nodes=4), plan32(nodes=6)
     assert many.memory.layout.data == 2 * few.memory.layout.data

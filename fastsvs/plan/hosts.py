@@ -39,9 +39,12 @@ def verification_line(job: TrainJob, sampled: Sampled, decoding: float) -> Line:
     return Line(VERDICTS, exposed, calibrated(PLAN_RESULTS))
 
 
-def batch_line(sampled: Sampled, ranks: int) -> Line:
-    """Return the seconds in which the main rank makes the batch and hands it to the others."""
-    handed = sum(sum(group.responses) for group in sampled.learned) * BATCH_TOKEN_BYTES if ranks > 1 else 0
+def batch_line(sampled: Sampled, ranks: int, replayed: int) -> Line:
+    """Return the seconds in which the main rank makes the batch and hands it to the others, with `replayed` bytes for
+    the experts of each token."""
+    responses = sum(sum(group.responses) for group in sampled.learned)
+    prompts = sum(group.prompt * len(group.responses) for group in sampled.learned)
+    handed = responses * BATCH_TOKEN_BYTES + (prompts + responses) * replayed if ranks > 1 else 0
     seconds = sampled.response_tokens * TRAINER_TOKEN_SECONDS + handed / OBJECT_RATE
     return Line("the batch, made and handed over", seconds, assumed("0.076 us a token, and 1 GB/s to all ranks"))
 

@@ -42,15 +42,23 @@ def host_lines(
     buffers = stage_buffers(architecture, layout, stage)
     away = {"none": 0, "optimizer": buffers.state, "all": buffers.state + buffers.weights}[policy.offload]
     batch = ranks * (step.prompts * 8 + step.responses * BATCH_TOKEN_BYTES)
+    experts = ranks * (step.prompts + step.responses) * replayed_bytes(architecture, policy)
     own = buffers.weights + buffers.gradients + buffers.state if layout.device == "cpu" else 0
     return [
         Line("weights, gradients, optimizer", ranks * own),
         Line("checkpoint on its way", ranks * snapshot_bytes(architecture, layout, stage)),
         Line("state that left the GPUs", ranks * away),
         Line("the step's batch, on every rank", batch, assumed("28 bytes a response token")),
+        Line("experts of its tokens, on every rank", experts, assumed("2 bytes x layers x experts of a token")),
         Line("trainer processes", ranks * PROCESS_BYTES[layout.device], assumed("libraries and CUDA's own")),
         Line("servers", servers * SERVER_BYTES, assumed("8 GiB each")),
     ]
+
+
+def replayed_bytes(architecture: Architecture, policy: PolicyConfig) -> int:
+    """Return the bytes of a token's experts in the batch; 0 where none are replayed."""
+    experts = architecture.experts
+    return 2 * architecture.layers * experts.active if experts and policy.router_replay == "rollout" else 0
 
 
 def disk_lines(architecture: Architecture, run: RunConfig, step: StepTokens) -> list[Line]:

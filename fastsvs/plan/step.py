@@ -17,6 +17,7 @@ from fastsvs.plan.job import MemoryPlan
 from fastsvs.plan.layout import Cluster
 from fastsvs.plan.ledger import Line, assumed, total
 from fastsvs.plan.links import Machine
+from fastsvs.plan.machine import replayed_bytes
 from fastsvs.plan.publishing import publish_time
 from fastsvs.plan.sampled import Answers, Sampled
 from fastsvs.plan.update import FORWARD, pass_lines, rows_of, update_lines
@@ -169,7 +170,8 @@ def _decoding(
         if job.evaluation.path is not None
         else []
     )
-    return [rollout, verdicts, batch_line(sampled, memory.layout.ranks)], evaluation
+    batch = batch_line(sampled, memory.layout.ranks, replayed_bytes(architecture, job.policy))
+    return [rollout, verdicts, batch], evaluation
 
 
 def _save(
