@@ -111,6 +111,12 @@ def test_every_figure_is_drawn_with_its_series(visit: Callable[..., Opened], rep
     assert plots(opened, "variants") == [("variants_*", 4, 4)] * 2
     assert plots(opened, "gradient") == [("policy/grad_norm", 4, 4), ("policy/loss", 1, 3)]
     assert plots(opened, "solved") == [("dynamics/solved/original", 5, 2)] * 2
+    assert plots(opened, "experts") == [
+        ("policy/experts/entropy", 4, 4),
+        ("policy/experts/largest_share", 4, 4),
+    ]
+    by_layer = ["policy/experts/entropy", "policy/experts/largest_share"]
+    assert plots(opened, "experts-by-layer") == [(name, 3, 4) for name in by_layer] * 2
     assert plots(opened, "token-entropy") == [("dynamics/entropy/all", 8, 2)]
     assert plots(opened, "entropy-at") == [("dynamics/entropy_at", 4, 10)]
     assert plots(opened, "time-split") == [("*", 5, 4), ("*", 5, 4), ("*", 1, 3)]
@@ -153,6 +159,8 @@ def test_figures_say_their_numbers(visit: Callable[..., Opened], report: Path) -
     assert " ".join(split.split()) == "step 4 sync 1 s rollout 8 s verification 2 s update 5 s rest 0.5 s"
     solved = figure(opened, "solved").locator(".readout").first.inner_text()
     assert " ".join(solved.split()) == "step 4 0 correct 5 1 correct 4 2 correct 3 3 correct 2"
+    load = figure(opened, "experts-by-layer").locator(".readout").nth(1).inner_text()
+    assert " ".join(load.split()) == "step 4 layer 0 50.0% layer 1 43.8% layer 2 37.5%"
     assert opened.text("#figure-clipping .note") == "Zero throughout: low."
 
 

@@ -5,7 +5,6 @@ import { spelled } from "./format.js";
 import {
   align,
   armCurves,
-  byKind,
   curve,
   dense,
   heldOutCurve,
@@ -173,7 +172,7 @@ function partColor(part, index) {
 }
 
 /** The curve of one of several names that belong together: zero at steps that have others of them, but not this one. */
-function zerosFor(columns, names, name) {
+export function zerosFor(columns, names, name) {
   const there = (index) => names.some((each) => typeof columns[each]?.[index] === "number");
   const rows = (columns.step ?? []).map((_, index) => index).filter(there);
   return { steps: rows.map((index) => columns.step[index]), values: rows.map((index) => columns[name]?.[index] ?? 0) };
@@ -255,38 +254,4 @@ export function profile(prefix, { unit, title }) {
     const axis = { splits: () => plot.x, labels: plot.x.map(String), name: title, at: (x) => `${title} ${x}` };
     return [{ ...plot, axis, title, name: prefix, unit, zero: true }];
   };
-}
-
-/** How many groups have so many correct samples, step by step: one plot for each experiment and kind. */
-export function histogram(prefix) {
-  return (head, choice) =>
-    [...choice.arms].flatMap((arm) => {
-      const names = [...new Set(head.arms[arm].runs.flatMap((run) => Object.keys(head.runs[run].metrics)))];
-      const found = names
-        .filter((name) => name.startsWith(`${prefix}/`))
-        .map((name) => name.slice(prefix.length + 1).split("/"));
-      const kinds = [...new Set(found.map(([kind]) => kind))].sort(byKind);
-      return kinds.flatMap((kind) => {
-        const rows = 1 + Math.max(...found.filter(([each]) => each === kind).map(([, count]) => Number(count)));
-        const all = Array.from({ length: rows }, (_, count) => `${prefix}/${kind}/${count}`);
-        const counts = all.map(
-          (name) =>
-            armCurves(head, { ...choice, arms: new Set([arm]) }, (run) => zerosFor(run.metrics, all, name))[0]?.mean,
-        );
-        if (counts.includes(undefined)) return [];
-        const { x, series } = align(
-          counts.map((each, count) => ({ curve: each, label: `${count} correct`, color: armColor(arm), width: 0 })),
-        );
-        const cells = series.map(({ values }) => values);
-        const largest = Math.max(1e-9, ...cells.flat().map((value) => value ?? 0));
-        return {
-          x,
-          series,
-          heat: { rows, cells, largest, color: armColor(arm) },
-          title: `${head.arms[arm].label}, ${kind}`,
-          name: `${prefix}/${kind}`,
-          unit: "count",
-        };
-      });
-    });
 }

@@ -1,6 +1,7 @@
 // Figures of what happens to the policy underneath.
 
-import { COMPARED, FROM_ZERO, histogram, profile, quantiles } from "./kinds_of_figure.js";
+import { byLayer, histogram } from "./heat_maps.js";
+import { COMPARED, FROM_ZERO, profile, quantiles } from "./kinds_of_figure.js";
 
 export const DYNAMICS = [
   {
@@ -81,6 +82,21 @@ export const DYNAMICS = [
     about: "In words.",
     names: ["dynamics/question_words/*"],
     options: COMPARED,
+  },
+  {
+    id: "experts",
+    title: "Load of the experts",
+    about:
+      "Entropy of the experts' shares of the tokens, 1 when all have as many, mean over the layers; the largest share of any expert; the loss that evens them out.",
+    names: ["policy/experts/entropy", "policy/experts/largest_share", "policy/experts/aux_loss"],
+    options: FROM_ZERO,
+  },
+  {
+    id: "experts-by-layer",
+    title: "Load of the experts by layer",
+    about: "The same of each layer, the first at the bottom: the stronger the colour, the larger.",
+    names: ["policy/experts/entropy/*", "policy/experts/largest_share/*"],
+    plots: byLayer(["policy/experts/entropy", "policy/experts/largest_share"]),
   },
   {
     id: "sparsity",
