@@ -25,6 +25,10 @@ TINY = ROOT / "models" / "tiny"
 PLAIN = ("train", "configs/tiny_rlvr.yaml", *TRAIN[2:], "evaluation.path=null", "dynamics.every=0", "run.steps=1")
 EVAL = ("eval", "configs/tiny_eval.yaml", "sets.heldout.data.limit=2", "sets.heldout.samples=1", "sets.heldout.k=[1]")
 UNLABELLED = (*PLAIN, "selfplay.stage=none")
+EXPERTS = (
+    *(*UNLABELLED, "algorithm.reward=log_prob", "policy.router_replay=rollout", "rollout.max_response_tokens=8"),
+    *("model.path=models/tiny_moe", "model.tokenizer=models/tiny", "model.initialize=random"),
+)
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4981640\n"
 NAN, INFINITE = float("nan"), float("inf")
 Damage = Callable[[Path], object]
@@ -235,6 +239,7 @@ def test_keys_and_plug_ins(refuse: Refuse, change: str, message: str) -> None:
     ((*PLAIN, "selfplay.stage=wrong_ideas:NanStage"), "is nan"),
     ((*PLAIN, "sampler.name=wrong_ideas:FarSampler"), "draws at step 0 what there is not: an index outside the 64"),
     ((*PLAIN, "merging.hook=wrong_ideas:nan_hook", "merging.every=1"), "merging.hook must return finite weights of"),
+    ((*EXPERTS, "rollout.engine=wrong_ideas:SilentEngine"), "wrong_ideas:SilentEngine does not say which experts"),
 )
 def test_what_plug_ins_return(capsys, tmp_path: Path, change: tuple[str, ...], message: str) -> None:
     assert main([*change, f"run.dir={tmp_path}/run"]) == 2

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastsvs.algorithms import Batch, Context, TokenLoss, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig, DataConfig, MergingConfig
+from fastsvs.rollout import EngineSpec, LocalEngine
 from fastsvs.selfplay import Draw, Experience, Group, PlainStage, ShuffledEpochs
 
 number = 5
@@ -90,3 +91,11 @@ class FarSampler(ShuffledEpochs):
 
 def nan_hook(config: MergingConfig, seed: int):
     return lambda name, first, current: current * float("nan")
+
+
+class SilentEngine(LocalEngine):
+    """Says no experts, whatever it is told."""
+
+    @classmethod
+    def build(cls, spec: EngineSpec) -> LocalEngine:
+        return super().build(replace(spec, tells_experts=False))
