@@ -17,11 +17,12 @@ def busiest_bytes(nbytes: float, ranks: int, servers: int, tensor_parallel: int)
 
 
 def sends_shards(job: TrainJob, layout: Layout, servers: int, nbytes: float) -> bool:
-    """Return whether every rank sends what it holds of `nbytes` to the servers, and no rank sends all."""
+    """Return whether every rank sends what it holds of `nbytes` to the servers."""
     shares_gpus = job.rollout.placement == "colocated" and layout.device == "cuda"
     apart = job.rollout.engine == "vllm" and not shares_gpus
     through = busiest_bytes(nbytes, layout.ranks, servers, job.rollout.server.tensor_parallel)
-    return apart and job.sync.shard_to_shard and layout.ranks > 1 and through <= nbytes
+    wanted = job.sync.shard_to_shard and (layout.ranks > 1 or job.sync.sparse != "never")
+    return apart and wanted and through <= nbytes
 
 
 def kept_lines(

@@ -73,7 +73,8 @@ class BroadcastSync:
         self._buckets = plan_buckets(source.weight_specs(), config.bucket_bytes)
         self._slots: Slots | None = None
         self._shards: Shards | None = None
-        if config.shard_to_shard and transport == "broadcast" and distributed.world_size() > 1:
+        several = distributed.world_size() > 1
+        if config.shard_to_shard and transport == "broadcast" and (several or config.sparse != "never"):
             blocks, specs = source.weight_blocks(), source.weight_specs()
             self._shards = Shards(blocks, specs, config, self._device)
         self._sender: Sender | None = None

@@ -91,7 +91,8 @@ class Pace:
     """Time to compare and encode a byte; 0 before it has been measured."""
 
     def pays(self, whole: int, message: int) -> bool:
-        """Return True where a message saves more time than encoding and decoding take. Both take about as long."""
+        """Return True where a message saves more time than encoding and decoding take. Decoding takes up to as long as
+        encoding."""
         return self.link * (whole - message) > 2 * self.coding * whole
 
     def measure(self, traffic: Traffic, seconds: float) -> None:

@@ -50,11 +50,11 @@ class InitInfo:
     world_size: int
     bucket_bytes: int
     timeout_seconds: float
-    senders: int = 1
-    """Number of the trainer's ranks. Where there are several, the store says whether all of them send, and what to this
-    worker; its rank then follows theirs."""
+    senders: int = 0
+    """Number of ranks that may send what they hold. The store then says whether they do, and what to this worker, whose
+    rank follows theirs; 0 where the main rank sends whole tensors in any case."""
     sparse: bool = False
-    """Whether what several ranks send may be changes of what they sent before."""
+    """Whether what ranks send may be changes of what they sent before."""
 
 
 @dataclass(kw_only=True)
@@ -129,7 +129,7 @@ class BroadcastReceiver:
 
     def _route(self) -> list[Move] | None:
         """Return the moves to this worker; None where the main rank sends whole tensors."""
-        if self._info.senders == 1:
+        if not self._info.senders:
             return None
         key = route_key(self._rank)
         wait_until(lambda: self._store.check([key]), self._checks())

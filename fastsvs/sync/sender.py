@@ -183,7 +183,7 @@ class Sender:
         self._transport = transport
         info = transport.init_info() | {
             "bucket_bytes": self._config.bucket_bytes,
-            "senders": max(1, len(further)),
+            "senders": len(further),
             "sparse": self._config.sparse != "never",
         }
 

@@ -6,8 +6,9 @@ import multiprocessing.forkserver
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -17,6 +18,7 @@ from receiving_fleet import Fleet
 from torch import Tensor
 
 from fastsvs import distributed
+from fastsvs.blocks import Block
 from fastsvs.buckets import Bucket, TensorSpec
 from fastsvs.config import SyncConfig
 from fastsvs.errors import UserError
@@ -25,6 +27,26 @@ from fastsvs.sync.transports import TransportName
 
 NAMES = ["embedding", "norm", "layer.0", "layer.1", "layer.2", "head"]
 CONFIG = SyncConfig(bucket_bytes=4000, timeout_seconds=20.0)
+
+
+@dataclass
+class Rows:
+    """All values on one rank, and neighbouring rows of them on a server's workers."""
+
+    tensors: dict[str, Tensor]
+
+    def held(self) -> dict[str, Block]:
+        return self.served(1, 0)
+
+    def values(self, names: Collection[str]) -> dict[str, Tensor]:
+        return {name: self.tensors[name] for name in names}
+
+    def served(self, tensor_parallel: int, rank: int) -> dict[str, Block]:
+        cut = {
+            name: [len(tensor) * r // tensor_parallel for r in (rank, rank + 1)]
+            for name, tensor in self.tensors.items()
+        }
+        return {name: Block.whole(tuple(self.tensors[name].shape)).along(0, *rows) for name, rows in cut.items()}
 
 
 class Tensors:
@@ -43,6 +65,9 @@ class Tensors:
             for name, view in bucket.views(buffer):
                 view.copy_(self.values[name])
             yield list(buffer.split([piece.nbytes for piece in bucket.pieces()]))
+
+    def weight_blocks(self) -> Rows:
+        return Rows(self.values)
 
     def train(self) -> None:
         for value in self.values.values():
@@ -91,6 +116,25 @@ def test_all_workers_of_all_servers_get_every_version_once(
         assert metrics["sync/bytes"] == sum(value.nbytes for value in source.values.values())
         assert metrics["sync/servers"] == 2
         assert metrics["sync/retries"] == 0
+
+
+@pytest.mark.parametrize("workers", [(2,), (1, 1)])
+def test_a_single_rank_sends_changes_to_a_single_server(
+    workers: tuple[int, ...], source: Tensors, tmp_path: Path
+) -> None:
+    """To several servers it would send them several times, and broadcasts the whole."""
+    config = CONFIG.model_copy(update={"verify": True, "sparse": "always"})
+    with closing(Fleet(*workers)) as fleet, closing(BroadcastSync(source, fleet, config)) as sync:
+        for version in (1, 2):
+            source.values["layer.1"] += version
+            sync.publish(version)
+            for name, count in fleet.workers.items():
+                for rank, tensors in enumerate(fleet.tensors(name, tmp_path)):
+                    blocks = source.weight_blocks().served(count, rank)
+                    assert all(torch.equal(b.of(tensors[n]), b.of(source.values[n])) for n, b in blocks.items())
+        changed = source.values["layer.1"].numel() / sum(value.numel() for value in source.values.values())
+        single = len(workers) == 1
+        assert sync.metrics().get("sync/changed") == (pytest.approx(changed, rel=0.05) if single else None)
 
 
 def test_servers_go_on_until_all_weights_are_there(source: Tensors, tmp_path: Path) -> None:
