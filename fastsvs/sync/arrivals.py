@@ -109,6 +109,7 @@ class Blocks:
     def __init__(self, group: Group, pool: Pool, moves: Sequence[Move], decoder: Decoder | None) -> None:
         """Receive what `moves` say; messages have heads, and hold changes, where there is a decoder."""
         self._group, self._pool, self._moves, self._decoder = group, pool, moves, decoder
+        self._take = pool.take if decoder is None else decoder.take
         self._heads_coming: tuple[list[Message], list[Tensor]] = [], []
         self._buckets: Sequence[Bucket] = ()
         self._packets: list[list[Packet]] = []
@@ -148,7 +149,7 @@ class Blocks:
 
     def _receive(self, index: int, sizes: Sequence[int]) -> tuple[list[Message], list[Tensor]]:
         """Begin to receive a message of so many bytes from each sender of a bucket's packets."""
-        buffers = [self._pool.take(size) for size in sizes]
+        buffers = [self._take(size) for size in sizes]
         senders = [packet.sender for packet in self._packets[index]]
         return [self._group.receive(b, sender) for b, sender in zip(buffers, senders, strict=True)], buffers
 

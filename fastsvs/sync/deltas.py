@@ -184,6 +184,10 @@ class Decoder:
         self._device = device
         self._kept: dict[Hashable, tuple[int, Tensor]] = {}
 
+    def take(self, nbytes: int) -> Tensor:
+        """Return memory for a message, [nbytes] uint8, that is no larger, as a whole packet is kept where it came."""
+        return torch.empty(nbytes, dtype=torch.uint8, device=self._device)
+
     def decode(self, key: Hashable, head: Head, message: Tensor) -> Tensor:
         """Return the packet [bytes] uint8 that a message is about, which must stay as it is until the next update.
         Raises ValueError where the message changes another packet than the one that came last under this key."""

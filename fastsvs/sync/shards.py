@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
@@ -131,12 +131,12 @@ class Shards:
             self._group.abandon()
         self._group = self._store = self._encoder = None
 
-    def _messages(self, update: int, sums: Sums | None) -> Iterator[list[tuple[int, Tensor]]]:
+    def _messages(self, update: int, sums: Sums | None) -> Iterator[Iterable[tuple[int, Tensor]]]:
         """Yield messages that go at a time, with their workers: the packets of a bucket. Encoded ones come with the
         heads of the next bucket's before them, as a worker that waited for these would leave its link idle."""
         if self._encoder is None:
             for index in range(len(self.buckets)):
-                yield [(packet.worker, packet.values) for packet in self._pack(index, sums)]
+                yield ((packet.worker, packet.values) for packet in self._pack(index, sums))
             return
         self._encoder.begin(update)
         before: list[tuple[int, Tensor]] = []

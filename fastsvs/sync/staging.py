@@ -62,7 +62,7 @@ class Staging:
         free, _ = torch.cuda.mem_get_info(self._device)
         if free > SPARE_BYTES + 2 * sum(len(buffer) for buffer in arrival.buffers):
             return arrival
-        if all(kept.buffers[0].is_cuda for kept in self._arrived):
+        if all(buffer.is_cuda for kept in self._arrived for buffer in kept.buffers):
             log.warning("%.1f GB of the GPU are free: further weights wait in the host's memory", free / 1e9)
         return arrival.with_buffers([_on_host(buffer) for buffer in arrival.buffers])
 

@@ -53,6 +53,14 @@ def test_every_worker_gets_every_packet_of_every_update(updates: list[Tensor]) -
         encoder.end(1.0)
 
 
+def test_a_worker_keeps_no_more_memory_than_packets_take() -> None:
+    decoder = Decoder(CPU)
+    for number, size in enumerate((40_000, 10)):
+        message = decoder.take(size)
+        kept = decoder.decode(0, Head(Form.WHOLE, size, number + 1, 0), message)
+        assert kept.untyped_storage().nbytes() == size
+
+
 def test_changes_of_another_packet_than_the_last_one_are_refused() -> None:
     encoder, late = Encoder(Pool(CPU), always=True), Decoder(CPU)
     packet = random_packet()

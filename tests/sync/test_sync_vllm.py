@@ -141,18 +141,19 @@ def whole_life(folder: str) -> dict[str, Any]:
 
 
 def two_workers(folder: str) -> dict[str, Any]:
-    """One server of two workers: trainer TP2, a real update, and PP2."""
+    """One server of two workers: trainer TP2, a real update of which the changes are sent, and PP2."""
     os.environ["LOCAL_WORLD_SIZE"] = os.environ["WORLD_SIZE"]
     facts: dict[str, Any] = {}
     policy = build(tensor_parallel=2)
     with closing(open_engine(policy, 1, folder, tensor_parallel=2)) as engine:
-        with closing(BroadcastSync(policy, engine, SYNC)) as sync:
+        with closing(BroadcastSync(policy, engine, SYNC.model_copy(update={"sparse": "always"}))) as sync:
             sync.publish(1)
             batch = as_batch(sample(engine, 1, SamplingParams(max_tokens=24)))
             policy.update(batch, policy_loss(GSPO), GSPO, torch.full((len(batch),), 1e-2), 1.0)
             sync.publish(2)
             facts["tp2"] = held_to_the_trainer(policy, engine, 2)
             facts["senders"] = [sync.metrics().get("sync/senders")]
+            facts["changes"] = sync.metrics()
         mpu.destroy_model_parallel()
         policy = build(pipeline_parallel=2)
         with closing(BroadcastSync(policy, engine, SYNC, staged=True)) as sync:
@@ -251,6 +252,9 @@ def test_each_worker_of_a_server_computes_with_the_blocks_that_it_got(tmp_path: 
     print(facts)
     assert facts["senders"] == [2, 2]
     assert facts["retries"] == 0
+    changes = facts["changes"]
+    assert 0 < changes["sync/changed"] < 1
+    assert changes["sync/messages/mask"] + changes["sync/messages/places"] > 0
     under_way = facts["under way"]
     assert {rollout.weight_version for rollout in under_way} <= {2, 3}
     assert all(rollout.weight_version == 2 for rollout in under_way if rollout.mixed_versions)
