@@ -22,6 +22,7 @@ REPLAYED = (
     "policy.router_replay=rollout",
 )
 SERVERS = (*TRAIN, "rollout.engine=vllm")
+TIS = "algorithm.rollout_correction=tis"
 EXTERNAL = ("rollout.placement=external", "rollout.server.urls=['http://127.0.0.1:1']")
 EVAL = ("eval", "configs/tiny_eval.yaml", "sets.heldout.data.limit=8")
 SELF = ("self", "configs/tiny_self.yaml", "model.path=models/tiny", "data.limit=8", "evolution.replay=null")
@@ -153,6 +154,18 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
             (*SERVERS, "rollout.deterministic=true", *EXTERNAL),
             "set the variable there, and leave the key out",
         ),
+        # modes of servers
+        ((*TRAIN, "rollout.speculative.method=ngram"), "is an option of servers: set rollout.engine=vllm, or leave it"),
+        ((*EVAL, "rollout.speculative.method=ngram"), "is an option of servers: set rollout.engine=vllm, or leave it"),
+        ((*SERVERS, "rollout.speculative={method: ngram, lookup_min: 9}"), "lookup_min (9) must not exceed lookup_max"),
+        ((*SERVERS, *EXTERNAL, "rollout.speculative.method=ngram"), "give them vLLM's --speculative-config there"),
+        ((*TRAIN, "rollout.quantization=fp8", TIS), "rollout.quantization=fp8 is an option of servers: set rollout."),
+        ((*SERVERS, "rollout.quantization=fp8", TIS), "rounds a model of 16 bits: set policy.dtype=bf16"),
+        (
+            (*SERVERS, "rollout.quantization=fp8", "policy.dtype=bf16"),
+            "which the loss must correct: set algorithm.rollout_correction to tis or icepop, or algorithm.old_logprobs",
+        ),
+        ((*EVAL, "rollout.engine=vllm", "rollout.quantization=fp8", "dtype=fp32"), "rounds a model of 16 bits"),
         # servers
         ((*TRAIN, "rollout.placement=dedicated"), "dedicated needs servers: set rollout.engine: vllm"),
         ((*SERVERS, "rollout.temperature=3"), "rollout.temperature=3.0: servers of rollout.engine=vllm sample at"),

@@ -218,3 +218,17 @@ def marked(mark: str, word: str = "", variable: str = "") -> list[int]:
 def end(mark: str) -> None:
     for pid in marked(mark):
         os.kill(pid, signal.SIGKILL)
+
+
+def test_servers_round_what_they_are_sent(fastsvs, tmp_path: Path) -> None:
+    """Every update is rounded anew on receipt: a server with old, unrounded or damaged weights would be far off."""
+    rounded = ["rollout.quantization=fp8", "policy.dtype=bf16", "algorithm.rollout_correction=tis"]
+    result = fastsvs(
+        *arguments(tmp_path / "run", *rounded, "policy.optimizer.learning_rate=2e-3", steps=3), timeout=500
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "quantization=fp8_per_channel" in (tmp_path / "run" / "servers" / "server-0.log").read_text()
+    for row in check_rows(tmp_path / "run", 3):
+        assert 1e-3 < row["policy/rollout_mismatch"] < 0.1
+        assert row["policy/rollout_kl"] < 0.02
+        assert row["rollout/restarts"] == row["rollout/version_lag"] == 0

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fastsvs.config.section import Section
+from fastsvs.config.section import InputPath, Section
 
 
 class ServerConfig(Section):
@@ -40,6 +40,31 @@ class ServerConfig(Section):
     with a checkpoint when none is left. 0 restarts none."""
 
 
+class SpeculativeConfig(Section):
+    """Speculative decoding by vLLM servers: several tokens are guessed cheaply and checked by the model in one pass.
+    The samples' law stays that of the model. Only `rollout.engine: vllm` reads this section. See docs/rollout.md."""
+
+    method: Literal["none", "ngram", "draft"] = "none"
+    """Way of guessing: `ngram` repeats what followed the last tokens earlier in the sequence; `draft` asks a small
+    model, which stays as it is; `none` decodes one token at a time."""
+    tokens: int = Field(3, ge=1, le=128)
+    """Number of tokens that are guessed at a time."""
+    lookup_min: int = Field(2, ge=1)
+    """Fewest last tokens that must have occurred before (`ngram`)."""
+    lookup_max: int = Field(4, ge=1)
+    """Most last tokens that are looked for (`ngram`); longer matches are preferred."""
+    draft: InputPath | None = None
+    """Hugging Face folder or hub id of the draft model, of the policy's vocabulary (`draft`)."""
+
+    @model_validator(mode="after")
+    def _parts_go_together(self) -> SpeculativeConfig:
+        if (self.draft is not None) != (self.method == "draft"):
+            raise ValueError("draft and method: draft go together, found one without the other")
+        if self.lookup_min > self.lookup_max:
+            raise ValueError(f"lookup_min ({self.lookup_min}) must not exceed lookup_max ({self.lookup_max})")
+        return self
+
+
 class RolloutConfig(Section):
     """The rollouts: how responses are sampled, and by which engine. See docs/rollout.md."""
 
@@ -67,6 +92,11 @@ class RolloutConfig(Section):
     """Log-probs that do not depend on the other sequences of a batch. With `engine: local` (dense models, fp32, CPUs)
     they are those of the policy, bit for bit; with `vllm` (GPUs) servers use vLLM's batch-invariant mode. It costs
     speed (docs/rollout.md)."""
+    quantization: Literal["none", "fp8"] = "none"
+    """Rounding of weights and activations in vLLM servers: `fp8` computes linear layers in 8 bits, with a scale for
+    each output channel and each token; servers round the weights that they receive. The policy stays as it is, so
+    training needs a correction (`algorithm.rollout_correction`). Needs `policy.dtype: bf16`."""
+    speculative: SpeculativeConfig = SpeculativeConfig()
     client_processes: int = Field(1, ge=1)
     """Number of processes that ask vLLM servers for samples and read their answers; one reads about a million tokens a
     second (docs/rollout.md)."""

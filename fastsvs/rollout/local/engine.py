@@ -83,6 +83,16 @@ class LocalEngine:
     @classmethod
     def check(cls, plan: EnginePlan) -> None:
         shape = read_architecture(plan.hf_config)
+        if plan.rollout.speculative.method != "none":
+            raise UserError(
+                f"rollout.speculative.method={plan.rollout.speculative.method} is an option of servers: set "
+                "rollout.engine=vllm, or leave it out"
+            )
+        if plan.rollout.quantization != "none":
+            raise UserError(
+                f"rollout.quantization={plan.rollout.quantization} is an option of servers: set rollout.engine=vllm, "
+                "or leave it out"
+            )
         if plan.rollout.deterministic:
             check_deterministic(plan, shape)
         check_vocabulary(plan.eos_token_ids, shape.vocabulary)

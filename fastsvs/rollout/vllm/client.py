@@ -23,6 +23,7 @@ HEALTH = "/health"
 PAUSED = "/is_paused"
 """Route whose answer comes from the engine behind the front end; the engine answers between batches, but not during a
 weight update."""
+STATISTICS = "/metrics"
 PROCESSED = "processed_logprobs"
 PRIORITY = "priority"
 """Policy of vLLM's scheduler under which a request may have a priority."""
@@ -136,6 +137,10 @@ class Client:
         when the server answers that it is not well, and TimeoutError when it does not answer within `timeout`
         seconds."""
         await self._ask("GET", endpoint, path, timeout)
+
+    async def statistics(self, endpoint: Endpoint, timeout: float) -> bytes:
+        """Return the server's statistics in the format of Prometheus. Raises as `probe` does."""
+        return await self._ask("GET", endpoint, STATISTICS, timeout)
 
     async def command(self, endpoint: Endpoint, path: str, timeout: float) -> None:
         """Send a POST without a body to `path`. Raises as `probe` does."""

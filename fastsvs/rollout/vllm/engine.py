@@ -23,7 +23,7 @@ from fastsvs.rollout.requests import RequestLimits
 from fastsvs.rollout.vllm.client import Client
 from fastsvs.rollout.vllm.dispatch import Dispatcher
 from fastsvs.rollout.vllm.experts import expert_shape
-from fastsvs.rollout.vllm.fleet import Fleet
+from fastsvs.rollout.vllm.fleet import ACCEPTED, DRAFTED, Fleet
 from fastsvs.rollout.vllm.key import key_of
 from fastsvs.rollout.vllm.options import check_modes
 from fastsvs.rollout.vllm.placement import check_servers, serve_node, servers_of, shared_control, shares_devices
@@ -66,6 +66,7 @@ class VllmEngine:
         shares_devices: bool = False,
         own_weights: bool = False,
         experts: ExpertShape | None = None,
+        speculates: bool = False,
     ) -> None:
         """Start all servers; `endpoints` waits for them.
 
@@ -74,8 +75,9 @@ class VllmEngine:
         of processes that ask the servers for samples. `shares_devices` is True where servers use the trainer's GPUs,
         which the trainer needs between rollouts. `own_weights` is True where servers load their weights when they
         start, and nobody sends any. `experts` is the shape of the experts that rollouts are to say, or None.
+        `speculates` is True where servers decode speculatively and count their drafts.
         """
-        self._shares_devices = shares_devices
+        self._shares_devices, self._speculates = shares_devices, speculates
         self._limits = RequestLimits(
             vocabulary,
             max_sequence_tokens,
@@ -120,7 +122,7 @@ class VllmEngine:
                     f"{section}.temperature={asked.temperature}: servers of rollout.engine=vllm sample at temperatures "
                     f"in [{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}], or evaluate at 0 (greedy)"
                 )
-        check_modes(plan.rollout, plan.here)
+        check_modes(plan)
         check_servers(plan.rollout, plan.here, tells_experts=plan.tells_experts)
 
     @classmethod
@@ -144,6 +146,7 @@ class VllmEngine:
             shares_devices=shares_devices(spec),
             own_weights=spec.weights is not None,
             experts=expert_shape(spec.hf_config) if spec.tells_experts else None,
+            speculates=spec.rollout.speculative.method != "none",
         )
         if control and not main:
             engine._agent = threading.Thread(target=serve_node, args=(spec, nodes, control), daemon=True)
@@ -220,9 +223,14 @@ class VllmEngine:
 
     def metrics(self) -> dict[str, float]:
         """Return what was counted since the last call, and gauges of the present state."""
+        if self._speculates:
+            self._ask(self._fleet.look_at_drafts(), ANSWER_SECONDS)
         gauges, counters = self._ask(_value(self._fleet.metrics), ANSWER_SECONDS)
         since, self._counters = self._counters, counters
-        return gauges | {name: float(value - since.get(name, 0.0)) for name, value in counters.items()}
+        counted = {name: float(value - since.get(name, 0.0)) for name, value in counters.items()}
+        if drafted := counted.get(DRAFTED):
+            gauges["rollout/accepted_share"] = counted[ACCEPTED] / drafted
+        return gauges | counted
 
     def close(self) -> None:
         """End all servers of ours, and wait until they are gone."""

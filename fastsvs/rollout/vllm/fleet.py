@@ -14,6 +14,7 @@ from fastsvs.errors import EngineFailure
 from fastsvs.rollout.engine import Request, Rollout
 from fastsvs.rollout.vllm.client import Client
 from fastsvs.rollout.vllm.dispatch import Call, Dispatcher
+from fastsvs.rollout.vllm.drafts import Drafts
 from fastsvs.rollout.vllm.member import Member
 from fastsvs.rollout.vllm.server import Server
 from fastsvs.sync import Endpoint
@@ -21,6 +22,8 @@ from fastsvs.sync import Endpoint
 COMMAND_SECONDS = 120.0
 MOST_LOST = 5
 """Number of client processes that may die over one request; then the engine ends."""
+DRAFTED, ACCEPTED = "rollout/drafted_tokens", "rollout/accepted_tokens"
+"""Names of the counters of speculative decoding."""
 Finished = Callable[[Request, list[Rollout]], None]
 
 
@@ -53,6 +56,7 @@ class Fleet:
         self._error: BaseException | None = None
         self._patience: asyncio.TimerHandle | None = None
         """Timer that runs while all servers left are external ones that do not answer."""
+        self._drafts: Drafts | None = None
         self._tokens = 0
         self._resent = 0
         self._lives = [self._start(member.live()) for member in self._members.values()]
@@ -136,7 +140,14 @@ class Fleet:
             "rollout/requests_resent": self._resent,
             "rollout/generated_tokens": self._tokens,
         }
+        if self._drafts is not None:
+            counters |= {DRAFTED: self._drafts.drafted, ACCEPTED: self._drafts.accepted}
         return gauges, counters
+
+    async def look_at_drafts(self) -> None:
+        """Have `metrics` count the tokens of speculative decoding up to now."""
+        self._drafts = self._drafts or Drafts()
+        await self._drafts.look(self._client, self._up())
 
     def _send(self) -> None:
         """Start all calls that can go out now."""

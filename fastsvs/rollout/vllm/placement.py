@@ -20,7 +20,7 @@ from fastsvs.rollout.registry import ENGINES, EngineSpec
 from fastsvs.rollout.vllm.command import Launch, cpu_cache_gib, private_address
 from fastsvs.rollout.vllm.experts import check_cpu, check_options
 from fastsvs.rollout.vllm.key import key_from, own_key, shared_key
-from fastsvs.rollout.vllm.options import mode_variables
+from fastsvs.rollout.vllm.options import mode_options, mode_variables
 from fastsvs.rollout.vllm.remote import API_KEY, MAIN, Control, heartbeat, serve
 from fastsvs.rollout.vllm.server import ExternalServer, LocalServer, Server
 
@@ -163,7 +163,7 @@ def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalSe
         tensor_parallel=config.tensor_parallel,
         max_sequences=spec.rollout.max_sequences,
         max_sequence_tokens=spec.max_sequence_tokens,
-        options=config.arguments,
+        options=mode_options(spec.rollout) | config.arguments,
         further=tuple(spec.server_arguments),
         variables=mode_variables(spec.rollout),
         host=private_address(config.host),

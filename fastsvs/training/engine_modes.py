@@ -1,4 +1,4 @@
-"""Checks of `rollout.deterministic` that concern the trainer: where policy and engine can compute the same bits."""
+"""Checks of an engine's modes that concern the trainer: where it computes the policy's bits, and where other ones."""
 
 from __future__ import annotations
 
@@ -24,4 +24,17 @@ def check_deterministic(job: TrainJob) -> None:
         raise UserError(
             f"{asks}, but with rollout.top_p={rollout.top_p} and top_k={rollout.top_k} the engine's are of a cut-off "
             "distribution: set top_p to 1 and top_k to -1"
+        )
+
+
+def check_quantization(job: TrainJob) -> None:
+    """Check that the loss corrects for an engine that computes with other weights, if it does. Raises UserError where
+    it does not."""
+    algorithm = job.algorithm
+    uncorrected = algorithm.rollout_correction == "none" and algorithm.old_logprobs == "trainer"
+    if job.rollout.quantization != "none" and uncorrected:
+        raise UserError(
+            f"rollout.quantization={job.rollout.quantization} samples with rounded weights, from another distribution "
+            "than the policy's, which the loss must correct: set algorithm.rollout_correction to tis or icepop, or "
+            "algorithm.old_logprobs=engine"
         )
