@@ -15,7 +15,7 @@ from fastsvs.architecture import Architecture
 from fastsvs.errors import UserError
 from fastsvs.kernels.invariant import ROWS, batch_invariant, product
 
-QUERIES = 16
+QUERIES = 8
 """Number of rows of queries in one product; the queries of a token that share keys are as many rows."""
 KEYS = 64
 """Number of keys of a split."""

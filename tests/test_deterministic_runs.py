@@ -12,10 +12,12 @@ from fastsvs.files import read_jsonl
 OPTIONS = ["rollout.deterministic=true", "rollout.max_sequences=24", "evaluation.path=null"]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_policy_and_engine_never_differ(fastsvs, processes: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("processes", "layout"), [(1, []), (2, []), (2, ["policy.pipeline_parallel=2"])])
+def test_policy_and_engine_never_differ(fastsvs, processes: int, layout: list[str], tmp_path: Path) -> None:
     sizes = [size for size in SMALL if not size.startswith("evaluation.")]
-    result = fastsvs("train", "configs/tiny_svs.yaml", *sizes, *OPTIONS, f"run.dir={tmp_path}/run", processes=processes)
+    result = fastsvs(
+        "train", "configs/tiny_svs.yaml", *sizes, *OPTIONS, *layout, f"run.dir={tmp_path}/run", processes=processes
+    )
     assert result.returncode == 0, result.stderr
     rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert len(rows) == 3

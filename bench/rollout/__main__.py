@@ -2,7 +2,8 @@
 
 `rollout-*.json` has what a real server did, where vLLM is in the environment. `rollout-simulated-*.json` has what no
 server did: that server once more, simulated with the costs measured on it, and a cluster for 32B with assumed costs.
-`rollout-deterministic-*.json` has what the local engine and the policy cost with `rollout.deterministic` and without.
+`rollout-deterministic-*.json` has what the local engine and the policy cost with `rollout.deterministic` and without,
+and `rollout-modes-*.json` a vLLM server that guesses tokens, computes in 8 bits, or is batch-invariant.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.report import Row, publish
-from bench.rollout import deterministic, real, simulated_cluster
+from bench.rollout import deterministic, modes, real, simulated_cluster
 from fastsvs.plan import SCHEDULES, Curve, Outcome, simulate, together
 from fastsvs.selfplay.collect import Schedule
 
@@ -28,28 +29,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON files")
     parser.add_argument("--rounds", type=int, default=6, help="measurements of each schedule on the real server")
+    parser.add_argument("--model", type=Path, default=Path("models/tiny"), help="folder of the model of `--part modes`")
+    parser.add_argument("--tokens", type=int, default=128, help="of each response of `--part modes` (%(default)s)")
     parser.add_argument("--part", choices=PARTS, help="one part alone; all of them where it is left out")
     options = parser.parse_args()
     for part in [options.part] if options.part else PARTS:
-        PARTS[part](options.out, options.rounds)
+        PARTS[part](options)
 
 
-def schedules(out: Path, rounds: int) -> None:
+def schedules(options: argparse.Namespace) -> None:
     """Measure the schedules of self-play, and simulate them."""
     simulated = list(on_simulated_cluster())
     if importlib.util.find_spec("vllm"):
         with tempfile.TemporaryDirectory() as folder:
-            curve, played = real.measure(Path(folder), rounds)
-        publish("rollout", list(on_real_server(curve, played)), out)
+            curve, played = real.measure(Path(folder), options.rounds)
+        publish("rollout", list(on_real_server(curve, played)), options.out)
         simulated += on_simulated_server(curve)
     else:
         print("vLLM is absent: only simulated")
-    publish("rollout-simulated", simulated, out)
+    publish("rollout-simulated", simulated, options.out)
 
 
-def determinism(out: Path, rounds: int) -> None:
+def determinism(options: argparse.Namespace) -> None:
     """Measure what `rollout.deterministic` costs on a CPU."""
-    publish("rollout-deterministic", list(deterministic.measure(rounds)), out)
+    publish("rollout-deterministic", list(deterministic.measure(options.rounds)), options.out)
+
+
+def server_modes(options: argparse.Namespace) -> None:
+    """Measure the modes of a vLLM server that this machine has."""
+    if importlib.util.find_spec("vllm"):
+        rows = list(modes.measure(options.model, options.tokens, options.rounds))
+        publish("rollout-modes", rows, options.out)
+    else:
+        print("vLLM is absent: no modes of its servers")
 
 
 def on_simulated_cluster() -> Iterator[Row]:
@@ -93,7 +105,11 @@ def figures(case: str, provider: str, outcomes: Mapping[Schedule, Outcome], full
     yield Row(case, provider, "streaming / phased", outcomes["streaming"].rate / outcomes["phased"].rate, "ratio")
 
 
-PARTS = {"schedules": schedules, "deterministic": determinism}
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "schedules": schedules,
+    "deterministic": determinism,
+    "modes": server_modes,
+}
 
 
 if __name__ == "__main__":

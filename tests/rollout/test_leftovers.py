@@ -266,7 +266,7 @@ def test_every_level_ends_with_the_one_above(folder: Path, method: str, victim: 
     assert list((folder / "servers").iterdir()) == []
 
 
-LAUNCH = Launch("model", True, "float32", 1, 8, 64, {}, (), "127.0.0.1", "key", (), 1, False)
+LAUNCH = Launch("model", True, "float32", 1, 8, 64, {}, (), {}, "127.0.0.1", "key", (), 1, False)
 
 
 def test_a_server_that_is_stopped_after_its_supervisor_died_leaves_its_log(
