@@ -322,6 +322,16 @@ def test_on_a_phone(visit: Callable[..., Opened], report: Path) -> None:
     assert not opened.page.locator(".family").is_visible()
 
 
+def test_no_page_is_wider_than_its_window(visit: Callable[..., Opened], report: Path) -> None:
+    opened = visit(report)
+    for width in (1440, 1000, 961, 900, 820, 737, 600, 390):
+        opened.page.set_viewport_size({"width": width, "height": 900})
+        assert opened.run("document.documentElement.scrollWidth") == width
+        assert opened.run("(e => e.scrollWidth <= e.clientWidth)(document.querySelector('#plan-tables .scroll'))"), (
+            width
+        )
+
+
 def test_light_and_dark(visit: Callable[..., Opened], single: Path) -> None:
     opened = visit(single, color_scheme="dark")
     paper = "getComputedStyle(document.body).backgroundColor"

@@ -130,6 +130,8 @@ def test_tokens_are_coloured_by_the_chosen_figure(visit: Callable[..., Opened], 
     )
     by_logprob = colours(opened)
     assert by_logprob[0] == by_logprob[3] != by_logprob[1] != by_logprob[2]
+    legend = [" ".join(each.split()) for each in response.locator("[data-scale=logprob] li").all_inner_texts()]
+    assert legend == ["0", "−1", "−2", "−3", "−4 or less"]
     choice.select_option("entropy")
     assert len(set(colours(opened))) == 1
     choice.select_option("ratio")
@@ -185,6 +187,17 @@ def test_the_prompt_as_it_was_rendered(visit: Callable[..., Opened], page: Path)
     opened.page.locator(".row", has_text="step 2").first.click()
     expect(opened.page.locator(".trail")).to_contain_text("step 2")
     assert opened.page.locator("#family :is(.prompt, .response-text)").count() == 0, "as of a run that kept none"
+
+
+@needs_chromium
+def test_responses_without_tokens_among_those_with_them_are_text(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", steps=1)
+    rows = family(1)
+    fewer = rows[0] | {"responses": rows[0]["responses"][:1]}
+    write_lines(folder / "samples" / "step_1.tokens.jsonl", [tokens_of(fewer)])
+    opened = visit(write_report([folder], tmp_path / "page.html", 1000))
+    opened.page.locator(".row").first.click()
+    assert [opened_response(opened, number).locator(".token-choice").count() for number in (0, 1)] == [1, 0]
 
 
 @needs_chromium

@@ -5,27 +5,28 @@ import { h, whenNear } from "./dom.js";
 import { grouped, show } from "./format.js";
 import { mathsText } from "./maths.js";
 
-/** What tokens are coloured by: `level` of the figure `of` a token is 0 for no colour, and 1 or more for all of it. */
+/** What tokens are coloured by: `level` of the figure `of` a token is 0 for no colour, and 1 or more for all of it. The
+ * legend has the `marks`, and `about` under them. */
 const SCALES = {
   logprob: {
     label: "tokens by log-prob",
     of: "engine",
     level: (logprob) => -logprob / 4,
-    ends: [["0", 0], ["−1", 0.25], ["−2", 0.5], ["−3", 0.75], ["−4 or less", 1]],
+    marks: [[0], [-1], [-2], [-3], [-4, "or less"]],
     about: "Log-prob that the engine sampled the token with, in nats: −1 is a chance of 37%, −4 one of 2%.",
   },
   entropy: {
     label: "tokens by entropy",
     of: "entropy",
     level: (entropy) => entropy / 2,
-    ends: [["0", 0], ["0.5", 0.25], ["1", 0.5], ["1.5", 0.75], ["2 or more", 1]],
+    marks: [[0], [0.5], [1], [1.5], [2, "or more"]],
     about: "Entropy of the policy at the token, in nats, before the update: 0.69 are two equal choices.",
   },
   ratio: {
     label: "tokens by ratio",
     of: "ratio",
     level: (ratio) => Math.abs(Math.log(ratio)) / Math.log(1.25),
-    ends: [["0.8 or less", 1, "less"], ["0.9", 0.47, "less"], ["1", 0], ["1.1", 0.43], ["1.25 or more", 1]],
+    marks: [[0.8, "or less"], [0.9], [1], [1.1], [1.25, "or more"]],
     about: "Chance of the token under the policy, before the update, over that under the engine.",
   },
 };
@@ -34,7 +35,7 @@ const CHOICES = [["", "text"], ...Object.entries(SCALES).map(([name, { label }])
 /** An element with the response; with a choice of its tokens where `logged`, those of its group, has them. */
 export function responseText(text, logged, sample) {
   const plain = mathsText("div", { class: "text as-text" }, text);
-  if (!logged) return plain;
+  if (!logged?.texts[sample]) return plain;
   const readout = h("p", { class: "readout", role: "status" });
   const tokens = h("div", {
     class: "text tokens",
@@ -85,15 +86,20 @@ function choose(name) {
 }
 
 function legend(unlearned) {
-  return ([name, { of, ends, about }]) =>
+  return ([name, { of, marks, about }]) =>
     h(
       "div",
       { class: "scale", "data-scale": name },
       h(
         "ul",
         { "aria-label": "Colours" },
-        ends.map(([label, level, side]) =>
-          h("li", {}, h("i", { class: side ?? null, style: { "--level": level } }), label),
+        marks.map(([value, more]) =>
+          h(
+            "li",
+            {},
+            h("i", { class: sideOf(of, value), style: { "--level": levelOf(name, value) } }),
+            more ? `${show(value)} ${more}` : show(value),
+          ),
         ),
       ),
       h(
@@ -143,17 +149,26 @@ function fill(element, tokens, readout) {
 /** A token with its levels. White space that would not be seen, and parts of a character, get a mark. */
 function drawn(token) {
   const known = Object.entries(SCALES).filter(([, { of }]) => token[of] !== null);
-  const levels = known.map(([name, { of, level }]) => [`--${name}`, Math.max(0, Math.min(1, level(token[of]))).toFixed(3)]);
+  const levels = known.map(([name, { of }]) => [`--${name}`, levelOf(name, token[of])]);
   const names = [
-    token.ratio !== null && token.ratio < 1 ? "less" : "",
-    token.text.includes("\n") ? "line" : "",
-    token.text === "" ? "part" : "",
+    sideOf("ratio", token.ratio),
+    token.text.includes("\n") ? "line" : null,
+    token.text === "" ? "part" : null,
   ];
   return h(
     "i",
     { class: names.filter(Boolean).join(" ") || null, style: Object.fromEntries(levels) },
     token.text,
   );
+}
+
+function levelOf(name, value) {
+  return Math.max(0, Math.min(1, SCALES[name].level(value))).toFixed(3);
+}
+
+/** A ratio below 1 has a colour of its own. */
+function sideOf(of, value) {
+  return of === "ratio" && value !== null && value < 1 ? "less" : null;
 }
 
 function said({ text, engine, policy, entropy, ratio }, place, count) {
