@@ -19,6 +19,8 @@ QUERIES = 8
 """Number of rows of queries in one product; the queries of a token that share keys are as many rows."""
 KEYS = 64
 """Number of keys of a split."""
+MOST_COLUMNS = 1 << 15
+"""Largest number of columns of a product that is checked, as a whole vocabulary's take gigabytes."""
 SCORES = 1 << 23
 """Number of scores that are kept at a time."""
 
@@ -56,7 +58,7 @@ def check_machine(shape: Architecture) -> None:
         (hidden, shape.heads * width),
         (2 * shape.ffn, hidden),
         (hidden, shape.ffn),
-        (shape.vocabulary, hidden),
+        (min(shape.vocabulary, MOST_COLUMNS), hidden),
     }
     if not all(_same_anywhere(out, size) for out, size in sorted(linear)) or not _attends_alike(shape):
         raise UserError(

@@ -96,6 +96,16 @@ def test_other_sequences_do_not_change_a_bit(policy: Policy) -> None:
             assert alone == together[request.key][number]
 
 
+def test_cut_off_and_greedy_sequences_beside_others_change_nothing(policy: Policy, batch: Batch) -> None:
+    limits = [SamplingParams(temperature=0.0, max_tokens=30), SamplingParams(top_k=3, top_p=0.8, max_tokens=9)]
+    others = [Request(f"other {i}", PROMPTS[i], 3, limit, seed=i) for i, limit in enumerate(limits)]
+    found = rollouts(policy, [*others, *requests(1.0)], max_sequences=9)
+    greedy, cut = (found.pop(request.key) for request in others)
+    assert {value for rollout in greedy for value in rollout.logprobs} == {0.0}
+    assert all(value <= 0 for rollout in cut for value in rollout.logprobs)
+    assert torch.equal(batch_of(found).rollout_logprobs, batch.rollout_logprobs)
+
+
 @pytest.mark.parametrize(
     "settings", [{"shared_prefix": False}, {"recompute": "none"}, {"recompute": "all_but_attention"}], ids=str
 )

@@ -163,8 +163,10 @@ class ContinuousBatch:
         truncation, temperatures = slots.truncation(rows), slots.temperatures[rows]
         ids, logprobs = sample(logits, temperatures.float(), uniform, truncation)
         if self._exact:
-            whole = exact_logprobs(logits, ids, temperatures)
-            logprobs = torch.where(slots.truncated[rows], logprobs, whole)
+            truncated = slots.truncated[rows]
+            if truncation is not None:  # which rounds the others' probabilities otherwise too
+                ids = torch.where(truncated, ids, sample(logits, temperatures.float(), uniform, None)[0])
+            logprobs = torch.where(truncated, logprobs, exact_logprobs(logits, ids, temperatures))
         slots.append(rows, ids, logprobs)
 
     def _retire(self, version: int) -> list[Finished]:
