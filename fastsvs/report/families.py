@@ -72,7 +72,7 @@ def choose(run: RunFiles, limit: int) -> tuple[list[StepSamples], Included]:
     everything = of_all <= limit
     steps = list(counts) if everything else spread(list(counts), max(1, limit // RESPONSES_PER_STEP))
     share = None if everything else limit // len(steps)
-    token_room = MOST_TOKENS // max(1, len(steps))
+    token_room = MOST_TOKENS >> (len(steps) - 1).bit_length()  # seldom another one, so that no file is read again
     chosen = [
         _read_step(step, _as_it_is(run.samples[step]), _as_it_is(run.tokens.get(step)), share, token_room)
         for step in sorted(steps)

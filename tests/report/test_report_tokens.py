@@ -12,7 +12,7 @@ import pytest
 from hand_made import CONTEXT, HOSTILE, family, tokens_of, write_lines, write_run, write_tokens
 from in_chromium import Opened, expect, needs_chromium
 
-from fastsvs.report import tokens, write_report
+from fastsvs.report import families, tokens, write_report
 from fastsvs.report.document import build
 from fastsvs.report.families import choose
 from fastsvs.report.folder import read_run
@@ -58,6 +58,18 @@ def test_the_page_holds_no_more_tokens_than_it_has_room_for(run: Path, monkeypat
     assert tokens.fitting([], 0) == []
     monkeypatch.setattr("fastsvs.report.families.MOST_TOKENS", 1)
     assert choose(read_run(run), 1000)[1].with_tokens == 8
+
+
+def test_one_more_step_is_read_without_those_before(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", steps=5)
+    write_tokens(folder)
+    choose(read_run(folder), 1000)
+    before = families._read_step.cache_info()
+    write_lines(folder / "samples" / "step_6.jsonl", family(6))
+    write_tokens(folder, 6)
+    choose(read_run(folder), 1000)
+    after = families._read_step.cache_info()
+    assert (after.hits - before.hits, after.misses - before.misses) == (5, 1)
 
 
 @pytest.mark.parametrize(
