@@ -148,9 +148,13 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
 def trained_architecture(hf: PretrainedConfig, policy: PolicyConfig) -> Architecture:
     """Return the architecture of a policy of this model, with the adapters that `policy.lora` asks for. Raises
     UserError as `read_architecture` does."""
+    return with_adapters(read_architecture(hf), policy)
+
+
+def with_adapters(architecture: Architecture, policy: PolicyConfig) -> Architecture:
+    """Return the architecture with the adapters that `policy.lora` asks for."""
     lora = policy.lora
-    adapters = Lora(lora.rank, lora.alpha, lora.targets) if lora.rank else None
-    return replace(read_architecture(hf), lora=adapters)
+    return replace(architecture, lora=Lora(lora.rank, lora.alpha, lora.targets) if lora.rank else None)
 
 
 def rotary_table(hf: PretrainedConfig, positions: int) -> Tensor:

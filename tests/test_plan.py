@@ -15,7 +15,7 @@ from whole_runs import ROOT
 
 from bench.plan.shipped import MODELS, Shipped, architecture_of, every_shipped
 from fastsvs import open_files
-from fastsvs.architecture import read_architecture
+from fastsvs.architecture import read_architecture, with_adapters
 from fastsvs.cli import main
 from fastsvs.config import TrainJob, dump, load
 from fastsvs.errors import UserError
@@ -64,6 +64,25 @@ def plan32():
         return plan_job(QWEN_32B, job, machines, assumed_step(job))
 
     return plan
+
+
+def test_adapters_alone_fit_32b_on_one_node() -> None:
+    machines = Machines(Cluster(1, 8), read_hardware("h100"))
+    plans = []
+    for overrides in ([], ["policy.lora.rank=0"]):
+        job = job_of("qwen2.5_32b_svs_lora", *overrides)
+        plans.append(plan_job(with_adapters(QWEN_32B, job.policy), job, machines, assumed_step(job)))
+    adapters, all_weights = plans
+    assert adapters.findings == []
+    assert any(finding.certain and "during update" in finding.text for finding in all_weights.findings)
+    weights = [lines[0].amount for lines in (plan.memory.moments["update"] for plan in plans)]
+    assert weights[1] < weights[0] < 1.02 * weights[1]
+    disk = [plan.memory.disk[0].amount for plan in plans]
+    assert disk[0] < 0.01 * disk[1]
+    products = [
+        sum(line.amount for line in plan.time.phases["update"] if line.name == "matrix products") for plan in plans
+    ]
+    assert products[0] < 0.8 * products[1], "frozen weights have no gradient"
 
 
 def test_the_command_plans_a_job_and_writes_nothing(capsys, tmp_path, monkeypatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from transformers import AutoConfig
 
-from fastsvs.architecture import Architecture, read_architecture
+from fastsvs.architecture import Architecture, read_architecture, with_adapters
 from fastsvs.config import TrainJob, load
 from fastsvs.plan import Cluster, JobPlan, Machines, assumed_step, changed, plan_job, read_hardware
 
@@ -155,7 +155,8 @@ class Shipped:
         """Return the plan of the job with other values of some keys, under the assumed lengths."""
         job = changed(self.job, changes)
         machines = Machines(self.cluster, read_hardware("h100"))
-        return plan_job(architecture_of(job.model.path), job, machines, assumed_step(job))
+        architecture = with_adapters(architecture_of(job.model.path), job.policy)
+        return plan_job(architecture, job, machines, assumed_step(job))
 
 
 @cache

@@ -12,6 +12,7 @@ from math import ceil
 from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
 from fastsvs.kernels.pieces import CPU, CUDA, cut_rows
+from fastsvs.plan.adapters import row_bytes, token_bytes
 from fastsvs.plan.layout import Layout
 
 FP32, INDEX = 4, 8
@@ -55,13 +56,13 @@ def activations(architecture: Architecture, policy: PolicyConfig, layout: Layout
     attention = output if policy.recompute == "all_but_attention" else 0
     kept = (layers - again) * inside + again * attention + (again / together if again else 0) * between
     kept += 2 * architecture.head_dim * layout.width  # rotary angles of the row
-    kept += INDEX if stage == 0 else 0  # token ids
+    kept += INDEX if stage == 0 and not architecture.lora else 0  # token ids, for the embedding's gradient
     if stage == layout.pipeline - 1:
         kept += between + FP32 / layout.sequence  # the last norm
     head_rows = row.predicted if stage == layout.pipeline - 1 else 0
     states = head_rows * architecture.hidden * layout.width
     return Activations(
-        kept=row.tokens * kept + head_rows * INDEX,
+        kept=row.tokens * kept + head_rows * INDEX + (layers - again) * row_bytes(architecture, layout),
         backward=row.tokens * (together * inside + _gradients(architecture, layout))
         + _largest(architecture, layout)
         + states,
@@ -88,7 +89,8 @@ def layer_bytes(architecture: Architecture, layout: Layout, shares_prompts: bool
     inputs = 2 * a.hidden * width / layout.sequence
     gated = (3 * a.active_ffn + _dispatched(a)) * width / layout.tensor
     output = _attention_output(a, layout, shares_prompts)
-    return norms + inputs + _attention_inputs(a, layout) + output + gated + _head_norms(a, layout)
+    inner = norms + inputs + _attention_inputs(a, layout) + output + gated + _head_norms(a, layout)
+    return inner + token_bytes(a, layout)
 
 
 def _attention_inputs(a: Architecture, layout: Layout) -> float:
@@ -129,10 +131,11 @@ def statistics_bytes(architecture: Architecture, layout: Layout, rows: int) -> f
 
 
 def _attention_output(a: Architecture, layout: Layout, shares_prompts: bool) -> float:
-    """Return the bytes of attention's output and log-sum-exps for each token. What follows on attention keeps another
-    output where context-parallel ranks change from heads to tokens in between, and on a CPU, where rows without shared
-    prompts are put together from parts."""
-    twice = layout.context > 1 or (layout.device == "cpu" and not shares_prompts)
+    """Return the bytes of attention's output and log-sum-exps for each token. A projection that learns keeps its input,
+    which is another tensor where context-parallel ranks change from heads to tokens in between, and on a CPU, where
+    rows without shared prompts are put together from parts."""
+    another = layout.context > 1 or (layout.device == "cpu" and not shares_prompts)
+    twice = another and (a.lora is None or "o_proj" in a.lora.targets)
     return a.heads * (a.head_dim * layout.width * (1 + twice) + FP32) / layout.tensor
 
 
@@ -153,6 +156,8 @@ def _gradients(a: Architecture, layout: Layout) -> float:
 
 def _largest(a: Architecture, layout: Layout) -> float:
     """Return the bytes of a layer's largest gradient of a weight, before it is added to the buffer."""
+    if a.lora:
+        return a.lora.rank * max(a.hidden, a.heads * a.head_dim, a.ffn) * layout.width
     expert = a.experts.ffn if a.experts else 0
     cut = a.experts.shared_ffn if a.experts else a.ffn
     return 2 * max(cut / layout.tensor, expert) * a.hidden * layout.width

@@ -9,7 +9,7 @@ from math import lcm, prod
 
 from fastsvs.architecture import Architecture
 from fastsvs.plan.layout import Layout
-from fastsvs.policy import Degrees, hf_shapes, megatron_shapes
+from fastsvs.policy import Degrees, hf_shapes, learned_entries, megatron_shapes
 
 START, BUCKET = 64, 128
 """Multiples of values at which a parameter and a bucket begin (Megatron-core 0.16, `param_and_grad_buffer.py`)."""
@@ -24,6 +24,8 @@ class Buffers:
     parameters: int
     """Number of the rank's parameters, without padding."""
     weights: int
+    learned: int
+    """Bytes of those of the weights that learn, with padding."""
     gradients: int
     owned: int
     """Number of values whose optimizer state is on the rank, with padding."""
@@ -38,21 +40,30 @@ class Buffers:
 
 @cache
 def stage_buffers(architecture: Architecture, layout: Layout, stage: int) -> Buffers:
-    """Return the buffers of each rank of a stage. Experts have buffers of their own, shared by fewer ranks."""
-    shapes = megatron_shapes(architecture, Degrees(layout.tensor, layout.pipeline, layout.expert), stage)
-    sizes = {name: prod(shape) for name, shape in shapes.items()}
-    experts = {name: size for name, size in sizes.items() if ".experts." in name}
-    dense = {name: size for name, size in sizes.items() if name not in experts}
+    """Return the buffers of each rank of a stage. Experts have buffers of their own, shared by fewer ranks; frozen
+    weights have none."""
+    degrees = Degrees(layout.tensor, layout.pipeline, layout.expert)
+    sizes = {name: prod(shape) for name, shape in megatron_shapes(architecture, degrees, stage).items()}
+    learned = _learned(sizes, architecture)
+    experts = {name: size for name, size in learned.items() if ".experts." in name}
+    dense = {name: size for name, size in learned.items() if name not in experts}
     padded, owned = _padded(dense, architecture, layout.replicas)
     more, own = _padded(experts, architecture, layout.tensor * layout.replicas // layout.expert) if experts else (0, 0)
     return Buffers(
         parameters=sum(sizes.values()),
-        weights=(padded + more) * layout.width,
+        weights=(padded + more + sum(sizes.values()) - sum(learned.values())) * layout.width,
+        learned=(padded + more) * layout.width,
         gradients=(padded + more) * FP32,
         owned=owned + own,
         masters=(owned + own) * FP32 if layout.width < FP32 else 0,
         moments=(owned + own) * MOMENT_BYTES,
     )
+
+
+def _learned(sizes: dict[str, int], architecture: Architecture) -> dict[str, int]:
+    """Return the sizes of those of the parameters that learn."""
+    names = {entry.name for entry in learned_entries(architecture, Degrees())} if architecture.lora else sizes.keys()
+    return {name: size for name, size in sizes.items() if name in names}
 
 
 def _padded(sizes: dict[str, int], architecture: Architecture, ranks: int) -> tuple[int, int]:
@@ -76,10 +87,10 @@ def active_parameters(architecture: Architecture) -> int:
 
 
 def checkpoint_bytes(architecture: Architecture) -> int:
-    """Return the bytes of a checkpoint's values: fp32 masters and moments of every parameter, with no padding but that
-    of the vocabulary."""
-    shapes = megatron_shapes(architecture, Degrees(), 0)
-    return sum(map(prod, shapes.values())) * (FP32 + MOMENT_BYTES)
+    """Return the bytes of a checkpoint's values: fp32 masters and moments of every parameter that learns, with no
+    padding but that of the vocabulary."""
+    sizes = {name: prod(shape) for name, shape in megatron_shapes(architecture, Degrees(), 0).items()}
+    return sum(_learned(sizes, architecture).values()) * (FP32 + MOMENT_BYTES)
 
 
 def snapshot_bytes(architecture: Architecture, layout: Layout, stage: int) -> int:

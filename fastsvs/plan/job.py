@@ -70,7 +70,7 @@ def plan_memory(
         largest_row(job.policy, layout, shares_prompts=shares),
         micro_batches=layout.pipeline,
         publish=lambda stage: publish_lines(architecture, job, layout, stage),
-        frozen=1 if job.algorithm.kl_coefficient else 0,
+        frozen=1 if job.algorithm.kl_coefficient and not architecture.lora else 0,
     )
     servers = cluster.servers(job.rollout, device.kind)
     nodes_with_servers = cluster.serving(job.rollout) or cluster.nodes

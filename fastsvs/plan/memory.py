@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from fastsvs.architecture import Architecture
 from fastsvs.buckets import plan_buckets
 from fastsvs.config import PolicyConfig, TrainJob
 from fastsvs.plan.activations import Row, activations, in_flight
-from fastsvs.plan.buffers import Buffers, stage_buffers
+from fastsvs.plan.buffers import FP32, Buffers, stage_buffers
 from fastsvs.plan.layout import Layout
 from fastsvs.plan.ledger import GIB, Basis, Line, assumed, calibrated, total
-from fastsvs.policy import DTYPES, weight_specs
+from fastsvs.policy import DTYPES, Degrees, megatron_shapes, weight_specs
 from fastsvs.sync import bucket_limit
 
 CONTEXT_BYTES = 3 * GIB
@@ -82,6 +83,11 @@ def publish_lines(architecture: Architecture, job: TrainJob, layout: Layout, sta
     if layout.tensor > 1:
         gathered = 2 * max(spec.nbytes for spec in specs)
         lines.append(Line("a tensor being gathered", gathered, assumed("the largest, in shards and as one")))
+    if architecture.lora:
+        shapes = megatron_shapes(architecture, Degrees(layout.tensor, layout.pipeline, layout.expert), stage)
+        largest = max(map(prod, shapes.values()))
+        merged = (2 * FP32 + layout.width) * largest
+        lines.append(Line("a weight being merged with its adapters", merged, assumed("the largest, twice in fp32")))
     return lines
 
 

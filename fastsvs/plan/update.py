@@ -101,15 +101,16 @@ def rows_of(
 
 
 def update_pass(policy: PolicyConfig, layers: int) -> Pass:
-    """Return forward and backward pass with what the latter computes again."""
+    """Return forward and backward pass with what the latter computes again. Frozen weights have no gradient."""
+    whole = 2 if policy.lora.rank else 3
     again = recomputed_layers(policy, layers)[0] / layers
     attends = again if policy.recompute == "full" else 0
     return Pass(
-        products=3 + again,
+        products=whole + again,
         attention=1 + ATTENTION_BACKWARD + attends,
         elementwise=3 + again,
         messages=10 + 4 * again,
-        head=3,
+        head=whole,
         exchanges=2 + again,
         ways=2,
     )
@@ -167,7 +168,7 @@ def optimizer_lines(architecture: Architecture, layout: Layout, machine: Machine
     lines = [
         machine.message("gradients to their owners", "reduce-scatter", buffers.gradients, layout.replicas, span),
         Line("optimizer", moved / machine.hardware.hbm.value, HAND_COUNTED),
-        machine.message("new weights to all ranks", "all-gather", buffers.weights, layout.replicas, span),
+        machine.message("new weights to all ranks", "all-gather", buffers.learned, layout.replicas, span),
     ]
     return [line for line in lines if line.amount]
 

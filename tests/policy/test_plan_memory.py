@@ -16,7 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from fastsvs import distributed
 from fastsvs.algorithms import policy_loss
-from fastsvs.architecture import read_architecture
+from fastsvs.architecture import trained_architecture
 from fastsvs.config import ModelConfig, PolicyConfig
 from fastsvs.plan import Row, activations, checkpoint_bytes, layout_of, stage_buffers, sync_bytes
 from fastsvs.policy import Policy, checkpoint
@@ -33,6 +33,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "pp4": {"pipeline_parallel": 4},
     "cp2": {"context_parallel": 2},
     "cp2-tp2": {"context_parallel": 2, "tensor_parallel": 2},
+    "tp2-lora": {"tensor_parallel": 2, "lora": {"rank": 4}},
+    "pp2-lora": {"pipeline_parallel": 2, "lora": {"rank": 4, "targets": ("q_proj", "v_proj", "down_proj")}},
+    "cp2-lora": {"context_parallel": 2, "lora": {"rank": 4, "targets": ("q_proj", "v_proj", "down_proj")}},
 }
 MODELS = ("qwen2-tied", "qwen3-untied", "llama3-tied-mha")
 CASES = [("qwen2-tied", layout, "bf16") for layout in LAYOUTS] + [
@@ -105,7 +108,8 @@ def measure(models: dict[str, str], folder: str) -> dict[tuple[str, str, str], d
         found[model, layout, dtype] = {
             "stage": mpu.get_pipeline_model_parallel_rank(),
             "parameters": sum(parameter.numel() for parameter in policy.stage.parameters()),
-            "weights": sum(buffer.param_data.nbytes for buffer in policy.model.buffers),
+            "weights": sum(buffer.param_data.nbytes for buffer in policy.model.buffers)
+            + sum(parameter.nbytes for parameter in policy.stage.parameters() if not parameter.requires_grad),
             "gradients": sum(buffer.grad_data.nbytes for buffer in policy.model.buffers),
             "stored": sum(piece.nbytes for piece in pieces(policy).values()),
             "files": sum(file.stat().st_size for file in place.rglob("*.safetensors")),
@@ -123,7 +127,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, s
 
 @pytest.mark.parametrize(("model", "layout", "dtype"), CASES)
 def test_buffers_are_megatrons(measured: list[dict], model: str, layout: str, dtype: str) -> None:
-    architecture, config = read_architecture(CONFIGS[model]), config_of(dtype, LAYOUTS[layout])
+    config = config_of(dtype, LAYOUTS[layout])
+    architecture = trained_architecture(CONFIGS[model], config)
     shape = layout_of(config, 4, "cpu")
     for rank in measured:
         real = rank[model, layout, dtype]
@@ -137,7 +142,8 @@ def test_buffers_are_megatrons(measured: list[dict], model: str, layout: str, dt
 def test_checkpoints_and_messages_take_what_is_planned(
     measured: list[dict], model: str, layout: str, dtype: str
 ) -> None:
-    architecture, config = read_architecture(CONFIGS[model]), config_of(dtype, LAYOUTS[layout])
+    config = config_of(dtype, LAYOUTS[layout])
+    architecture = trained_architecture(CONFIGS[model], config)
     real = [rank[model, layout, dtype] for rank in measured]
     stored = sum(rank["stored"] for rank in real)
     assert checkpoint_bytes(architecture) == stored
@@ -187,5 +193,5 @@ def test_activations_of_every_layout(tmp_path: Path) -> None:
         config = config_of("bf16", layout)
         shape = layout_of(config, 4, "cpu")
         for stage, saved, tokens in (rank[name] for rank in ranks):
-            planned = activations(read_architecture(CONFIGS[model]), config, shape, stage, Row(tokens, 0))
+            planned = activations(trained_architecture(CONFIGS[model], config), config, shape, stage, Row(tokens, 0))
             assert planned.kept == pytest.approx(saved, rel=0.01), (name, stage)
