@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastsvs.config import TrainJob
 from fastsvs.errors import UserError
+from fastsvs.training.checks import takes_turns
 
 
 def check_deterministic(job: TrainJob) -> None:
@@ -37,4 +38,14 @@ def check_quantization(job: TrainJob) -> None:
             f"rollout.quantization={job.rollout.quantization} samples with rounded weights, from another distribution "
             "than the policy's, which the loss must correct: set algorithm.rollout_correction to tis or icepop, or "
             "algorithm.old_logprobs=engine"
+        )
+
+
+def check_draft(job: TrainJob) -> None:
+    """Check that a draft keeps its weights while the policy learns, if servers have one. Raises UserError where it does
+    not."""
+    if job.rollout.speculative.method == "draft" and takes_turns(job):
+        raise UserError(
+            "rollout.speculative.method=draft: servers on the trainer's GPUs drop their weights while it trains, and "
+            "nobody sends a draft its own again: set rollout.placement=dedicated or rollout.speculative.method=ngram"
         )

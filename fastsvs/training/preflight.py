@@ -42,7 +42,7 @@ from fastsvs.training.checks import (
     first_inputs,
 )
 from fastsvs.training.comparison import advice, check_group_size
-from fastsvs.training.engine_modes import check_deterministic, check_quantization
+from fastsvs.training.engine_modes import check_deterministic, check_draft, check_quantization
 from fastsvs.training.machine import check_machine
 from fastsvs.training.saving import check_room
 
@@ -75,6 +75,7 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     check_waves(job)
     check_deterministic(job)
     check_quantization(job)
+    check_draft(job)
     check_group_size(job)
     loss = policy_loss(job.algorithm)
     hf_config = check_policy(job.model, job.policy, processes, job.run.steps, samples=True)

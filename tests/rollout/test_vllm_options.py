@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from transformers import AutoConfig, Qwen2Config
 from whole_runs import ROOT
 
-from fastsvs.config import RolloutConfig
+from fastsvs.config import RolloutConfig, TrainJob, load
 from fastsvs.errors import UserError
 from fastsvs.rollout import EnginePlan
 from fastsvs.rollout.vllm.drafts import Drafts, counts
 from fastsvs.rollout.vllm.options import INVARIANT_ATTENTION, check_modes, mode_options, mode_variables
+from fastsvs.training.engine_modes import check_draft
 
 MODEL = AutoConfig.from_pretrained(ROOT / "models" / "tiny")
 
@@ -110,14 +111,10 @@ def test_what_does_not_go_with_speculation_is_refused(keys: dict[str, Any], mess
         check(servers(**keys), here=False)
 
 
-def test_a_draft_has_the_models_vocabulary_and_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draft_has_the_models_vocabulary() -> None:
     draft = servers(speculative={"method": "draft", "draft": str(ROOT / "models" / "tiny")})
-    other = Qwen2Config(vocab_size=99)
     with pytest.raises(UserError, match="576 token ids, and the model has 99"):
-        check(draft, here=False, model=other)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    with pytest.raises(UserError, match="drop their weights while it trains"):
-        check(draft, here=True)
+        check(draft, here=False, model=Qwen2Config(vocab_size=99))
 
 
 def test_speculation_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +137,19 @@ def test_vllm_still_loses_temperatures_on_a_cpu() -> None:
     expanded = torch.full((3,), -1.0)
     _expand_kernel_impl(expanded, torch.tensor([0.8, 0.5]), torch.tensor([2, 3]), 0, 1)
     assert expanded.tolist() == [-1.0] * 3
+
+
+def test_a_draft_keeps_its_weights_between_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = ["rollout.engine=vllm", f"rollout.speculative={{method: draft, draft: {ROOT}/models/tiny}}"]
+    colocated, dedicated = (
+        load(TrainJob, ROOT / "configs" / "tiny_svs.yaml", [*changes, f"rollout.placement={placement}"])
+        for placement in ("colocated", "dedicated")
+    )
+    check_draft(colocated)
+    monkeypatch.setattr("fastsvs.distributed.device", lambda: torch.device("cuda"))
+    check_draft(dedicated)
+    with pytest.raises(UserError, match="drop their weights while it trains"):
+        check_draft(colocated)
 
 
 @pytest.mark.parametrize(

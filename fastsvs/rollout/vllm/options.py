@@ -124,11 +124,6 @@ def check_speculative(rollout: RolloutConfig, hf_config: PretrainedConfig, here:
         )
     if speculative.draft is None:
         return
-    if rollout.placement == "colocated" and here:
-        raise UserError(
-            f"{asks}: servers on the trainer's GPUs drop their weights while it trains, and nobody sends a draft its "
-            "own again: set rollout.placement=dedicated or rollout.speculative.method=ngram"
-        )
     found = load_hf_config(speculative.draft).vocab_size
     if found != hf_config.vocab_size:
         raise UserError(
