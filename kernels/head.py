@@ -25,7 +25,7 @@ class Head:
     def logits(self, x: Tensor, columns: slice) -> Tensor:
         """Return the logits of `x` [rows, hidden] in these columns, in the accumulation dtype."""
         logits = new_tile(len(x), columns.stop - columns.start, x, accumulation_dtype(x))
-        if is_batch_invariant():
+        if is_batch_invariant() and not x.is_cuda:
             logits.copy_(product(x.to(logits.dtype), self.weight[columns].to(logits.dtype)))
         else:
             write_product(x, self.weight[columns].t(), logits)

@@ -30,7 +30,7 @@ _active = ContextVar("batch_invariant", default=False)
 
 @contextmanager
 def batch_invariant(active: bool = True) -> Iterator[None]:
-    """Compute in this mode inside, in fp32 on a CPU, or as usual where not `active`."""
+    """Compute in this mode inside, in fp32 on a CPU, or as usual where not `active`; a GPU computes as usual."""
     token = _active.set(active)
     try:
         yield
