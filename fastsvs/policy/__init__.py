@@ -26,6 +26,7 @@ with lean_imports():
     from fastsvs.policy.offload import Offload
     from fastsvs.policy.parallel import check_schedule
     from fastsvs.policy.policy import Policy
+    from fastsvs.policy.reference import FrozenBase
     from fastsvs.policy.statistics import PolicyStatistics
     from fastsvs.policy.stored import (
         MergedSource,
@@ -46,6 +47,7 @@ __all__ = [
     "DTYPES",
     "Architecture",
     "Degrees",
+    "FrozenBase",
     "MergePlan",
     "MergedSource",
     "Offload",

@@ -8,6 +8,7 @@ product with A, [tokens, rank] of each projection.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -121,6 +122,19 @@ def attach_adapters(stage: nn.Module, architecture: Architecture) -> None:
             linear = stage.get_submodule(entry.name.removesuffix(".weight"))
             linear.adapters = Adapters(entry, architecture, linear)
             linear.register_forward_hook(_adapt)
+
+
+@contextmanager
+def inactive(stage: nn.Module) -> Iterator[None]:
+    """Have this rank's stage compute without its adapters."""
+    found = [module for module in stage.modules() if isinstance(module, Adapters)]
+    for adapters in found:
+        adapters.active = False
+    try:
+        yield
+    finally:
+        for adapters in found:
+            adapters.active = True
 
 
 def _adapt(linear: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:

@@ -15,7 +15,7 @@ from fastsvs.algorithms import CompleteLoss
 from fastsvs.config import SftJob, TrainJob
 from fastsvs.data import EncodedProblem, Inputs
 from fastsvs.errors import UserError
-from fastsvs.policy import DTYPES, Offload, Policy, checkpoint, keep_base
+from fastsvs.policy import DTYPES, FrozenBase, Offload, Policy, checkpoint, keep_base
 from fastsvs.rollout import (
     Engine,
     EngineSpec,
@@ -62,7 +62,7 @@ class Session:
     judges: Mapping[str, Judge]
     """Judges besides the verifier, by name."""
     policy: Policy
-    reference: Policy | None
+    reference: Policy | FrozenBase | None
     rollouts: Rollouts
     saver: checkpoint.Saver
     save_schedule: SaveSchedule
@@ -220,8 +220,8 @@ def open_session(job: TrainJob) -> Iterator[Session]:
         judges = {name: stack.enter_context(JUDGES.make(name, job)) for name in stage.judges}
         policy = build_policy(job, total_updates=job.run.steps)
         saver = stack.enter_context(closing(build_saver(job, checked.folder)))
-        reference = build_policy(job, total_updates=0) if job.algorithm.kl_coefficient else None
-        offloads = [Offload(one) for one in (policy, reference) if one]
+        reference = build_reference(job, policy)
+        offloads = [Offload(one) for one in (policy, reference) if isinstance(one, Policy)]
         spec = training_spec(job, policy.hf_config, checked.stop)
         rollouts = stack.enter_context(
             open_rollouts(
@@ -264,6 +264,13 @@ def build_policy(job: TrainJob, total_updates: int) -> Policy:
         max_sequence_tokens=longest_sequence(job),
         deterministic=job.rollout.deterministic and job.rollout.engine == "local",
     )
+
+
+def build_reference(job: TrainJob, policy: Policy) -> Policy | FrozenBase | None:
+    """Return the reference model of the KL term, if the loss has one. With adapters it takes no memory of its own."""
+    if not job.algorithm.kl_coefficient:
+        return None
+    return FrozenBase(policy) if job.policy.lora.rank else build_policy(job, total_updates=0)
 
 
 def build_saver(job: TrainJob | SftJob, folder: RunFolder) -> checkpoint.Saver:

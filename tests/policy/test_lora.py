@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM
 
 from fastsvs.algorithms import policy_loss
 from fastsvs.config import LoraConfig, ModelConfig, OptimizerConfig, PolicyConfig
-from fastsvs.policy import Policy
+from fastsvs.policy import FrozenBase, Policy
 from fastsvs.policy.learned import adapter_entries
 from fastsvs.policy.weights import hf_weights
 
@@ -108,6 +108,18 @@ def test_published_weights_are_merged(folders: dict[str, tuple[Path, Path]]) -> 
     changed = {name for name, value in first.named_parameters() if not torch.equal(value, published[name])}
     assert {name.split(".")[-2] for name in changed} == set(MODELS["qwen3-untied"])
     assert len(changed) == 3 * 4
+
+
+def test_reference_is_the_model_without_adapters(folders: dict[str, tuple[Path, Path]]) -> None:
+    mpu.destroy_model_parallel()
+    path, adapter = folders["llama3-untied"]
+    policy, batch = build(path, adapter, MODELS["llama3-untied"]), make_batch()
+    with torch.no_grad():
+        expected, _ = reference_statistics(AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), batch, 0.7)
+    before = policy.log_probs(batch, 0.7)
+    assert (FrozenBase(policy).log_probs(batch, 0.7) - expected).abs().max() < 1e-5
+    assert torch.equal(policy.log_probs(batch, 0.7), before), "its adapters are on again"
+    assert (before - expected).abs().max() > 0.1
 
 
 def results_of(model: Path, adapter: Path, targets: tuple[str, ...], **layout: Any) -> dict[str, Any]:
