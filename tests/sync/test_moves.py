@@ -62,6 +62,7 @@ def held(draw: st.DrawFn, architecture: Architecture) -> list[Blocks]:
                 "fastsvs.policy.degrees.mpu",
                 get_tensor_model_parallel_world_size=lambda: tensor,
                 get_tensor_model_parallel_rank=lambda rank=rank: rank % tensor,
+                get_context_parallel_world_size=lambda: 1,
                 get_pipeline_model_parallel_world_size=lambda: pipeline,
                 get_pipeline_model_parallel_rank=lambda stage=stage: stage,
                 get_expert_model_parallel_world_size=lambda: degrees.expert,
