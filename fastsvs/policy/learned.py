@@ -9,6 +9,7 @@ an adapter for each Hugging Face projection in them, as PEFT's files have.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ def adapter_entries(architecture: Architecture, degrees: Degrees) -> Iterator[En
                 )
 
 
+@cache  # of a model with thousands of experts it takes a while, and each tensor that is exported asks
 def adapter_shapes(architecture: Architecture) -> dict[str, Shape]:
     """Return the shape of every matrix of the adapters, by its name in PEFT's files without their prefix."""
     shapes, lora = hf_shapes(architecture), architecture.lora
