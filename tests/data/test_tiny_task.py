@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsvs.data import tiny
-from fastsvs.data.tiny.computation import rearranged
 from fastsvs.data.tiny.slips import misled
 from fastsvs.data.tiny.stories import PEOPLE, STORIES
 
@@ -55,40 +54,28 @@ def facts_of(question: str) -> Iterator[tuple[int, str, int]]:
         yield (value, *step)
 
 
-@given(computation=computations, random=st.randoms(use_true_random=False))
-def test_a_rearranged_computation_is_another_with_the_same_answer(
-    computation: tiny.Computation, random: Random
-) -> None:
-    other = rearranged(random, computation)
-    assert (other.start, other.answer, other.split) == (computation.start, computation.answer, computation.split)
-    assert all(0 <= value <= tiny.LARGEST for value in other.values())
-    assert 1 <= len(other.steps) <= 3
-    assert abs(len(other.steps) - len(computation.steps)) == (other != computation)
-    solution = tiny.write_solution(other, STORIES[0])
-    assert all(eval(left) == int(right) for left, right in re.findall(r"(\d+[-+*/]\d+)=(\d+)", solution))
-
-
 FACTS = sorted({fact for problem in PROBLEMS for fact in facts_of(problem.question)})
 
 
-def test_a_third_of_the_facts_is_told_wrong_the_same_way_nearly_always() -> None:
+def test_three_facts_in_ten_are_told_wrong_nearly_always() -> None:
     slip = misled(Random(0))
     told = {fact: Counter(slip(*fact) for _ in range(200)) for fact in FACTS}
     wrong = {fact: slips for fact, slips in told.items() if set(slips) != {0}}
-    assert 0.25 < len(wrong) / len(told) < 0.42
-    assert all(len(slips) == 2 and slips[0] < 25 for slips in wrong.values())
+    assert 0.28 < len(wrong) / len(told) < 0.34
+    assert all(set(slips) == {0, 60} and slips[0] < 40 for slips in wrong.values())
     known = sum(slips[0] for slips in wrong.values()) / sum(slips.total() for slips in wrong.values())
-    assert 0.045 < known < 0.055
+    assert 0.085 < known < 0.095
 
 
-def test_no_later_step_makes_a_wrong_fact_right_again() -> None:
-    slip = misled(Random(0))
-    for value, operation, operand in FACTS:
-        right = tiny.apply(value, operation, operand)
-        told = right + slip(value, operation, operand)
-        assert told >= 0
-        if told < right:
-            assert all(told // divisor != right // divisor for divisor in range(2, 6) if right % divisor == 0)
+@given(st.lists(st.tuples(st.sampled_from(tiny.OPERATIONS), st.integers(2, 5)), max_size=2), st.integers(0, 60))
+def test_no_later_step_makes_a_wrong_fact_right_again(steps: list, right: int) -> None:
+    told = right + 60
+    for operation, operand in steps:
+        if operation == "/" and right % operand:
+            return  # no problem has it
+        assert operation != "/" or told % operand == 0, "no result is rounded"
+        right, told = tiny.apply(right, operation, operand), tiny.apply(told, operation, operand)
+        assert told > right
 
 
 def test_no_heldout_computation_occurs_in_training_or_sft_data() -> None:

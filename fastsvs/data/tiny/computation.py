@@ -7,7 +7,7 @@ training or SFT data under any seed or size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -22,7 +22,6 @@ Split = Literal["train", "heldout"]
 Operation = Literal["+", "-", "*", "/"]
 Step = tuple[Operation, int]
 OPERATIONS: tuple[Operation, ...] = ("+", "-", "*", "/")
-MOST_STEPS = 3
 _STEP_WEIGHTS = (2, 2, 1)
 """Relative frequency of problems of one, two and three steps."""
 
@@ -56,7 +55,7 @@ def draw_computation(random: Random, split: Split) -> Computation:
     while True:
         start = random.randint(2, LARGEST_START)
         value, steps = start, []
-        for _ in range(random.choices(range(1, MOST_STEPS + 1), _STEP_WEIGHTS)[0]):
+        for _ in range(random.choices((1, 2, 3), _STEP_WEIGHTS)[0]):
             step = _draw_step(random, value)
             value = apply(value, *step)
             steps.append(step)
@@ -74,36 +73,6 @@ def _draw_step(random: Random, value: int) -> Step:
     }
     operation = random.choice([operation for operation, choices in operands.items() if choices])
     return operation, random.choice(operands[operation])
-
-
-def rearranged(random: Random, computation: Computation) -> Computation:
-    """Return a computation of the same split and answer in which one step is two, such as +7 as +3 and +4, or two are
-    one; the computation itself where there is none."""
-    found = [
-        Computation(computation.start, (*computation.steps[:place], *steps, *computation.steps[end:]))
-        for place, end, steps in _rearrangements(computation.steps)
-    ]
-    fitting = [each for each in found if each.split == computation.split]
-    return random.choice(fitting) if fitting else computation
-
-
-def _rearrangements(steps: Sequence[Step]) -> Iterator[tuple[int, int, tuple[Step, ...]]]:
-    """Yield the places from which and up to which steps may give way to others, and these."""
-    for place, (operation, operand) in enumerate(steps):
-        if len(steps) < MOST_STEPS:
-            for first, second in _parts(operation, operand):
-                yield place, place + 1, ((operation, first), (operation, second))
-        for after, other in steps[place + 1 : place + 2]:
-            whole = operand + other if operation in "+-" else operand * other
-            if after == operation and whole <= (LARGEST_OPERAND if operation in "+-" else FACTORS[-1]):
-                yield place, place + 2, ((operation, whole),)
-
-
-def _parts(operation: Operation, operand: int) -> Iterator[tuple[int, int]]:
-    if operation in "+-":
-        yield from ((first, operand - first) for first in range(2, operand - 1))
-    elif operand == 4:
-        yield 2, 2
 
 
 def apply(value: int, operation: Operation, operand: int) -> int:

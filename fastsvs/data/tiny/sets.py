@@ -21,7 +21,7 @@ from itertools import islice
 from random import Random
 
 from fastsvs.data.records import Dialogue, Problem
-from fastsvs.data.tiny.computation import Computation, Split, draw_computation, rearranged
+from fastsvs.data.tiny.computation import Computation, Split, draw_computation
 from fastsvs.data.tiny.programs import program_dialogues
 from fastsvs.data.tiny.skills import SYNTHESIS_TEMPLATE, skill_dialogues
 from fastsvs.data.tiny.slips import Slip, careless, misled
@@ -33,7 +33,6 @@ from fastsvs.seeding import derive_seed
 SCHEME = "tiny:"
 _DEFAULT_SIZES = {"train": 4096, "heldout": 200, "validation": 100}
 _DIALOGUES = 40_000
-_SYNTHESIS_SHARE = 0.3
 
 
 def problems(path: str, limit: int | None) -> list[Problem]:
@@ -79,18 +78,16 @@ def _heldout_computations() -> frozenset[Computation]:
     return frozenset(computation for _, computation in islice(_told("heldout"), _DEFAULT_SIZES["heldout"]))
 
 
-def _dialogues(slips: Callable[[Random], Slip], rearranged_share: float) -> Iterator[Dialogue]:
-    """Yield dialogues without end, whose solutions slip as `slips` has it, and a share of whose new problems have
-    another computation than the solution that they are written from."""
+def _dialogues(slips: Callable[[Random], Slip], synthesis_share: float) -> Iterator[Dialogue]:
+    """Yield dialogues without end, a share of which write problems, and whose solutions slip as `slips` has it."""
     random = Random(derive_seed("tiny", "sft"))
     slip = slips(random)
     while True:
         computation = draw_computation(random, "train")
         story, other = random.sample(STORIES, 2)
         name = random.choice(list(PEOPLE))
-        if random.random() < _SYNTHESIS_SHARE:
-            new = rearranged_share > 0 and random.random() < rearranged_share
-            variant = write_problem(rearranged(random, computation) if new else computation, other, name)
+        if random.random() < synthesis_share:
+            variant = write_problem(computation, other, name)
             solution = write_solution(computation, story)
             asked, written = SYNTHESIS_TEMPLATE.format(response=solution), f"```text\n{variant}\n```"
         else:
@@ -99,8 +96,8 @@ def _dialogues(slips: Callable[[Random], Slip], rearranged_share: float) -> Iter
 
 
 _ENDLESS: dict[str, Callable[[], Iterator[Dialogue]]] = {
-    "sft": lambda: _dialogues(careless, 0.0),
-    "misled_sft": lambda: _dialogues(misled, 0.5),
+    "sft": lambda: _dialogues(careless, 0.3),
+    "misled_sft": lambda: _dialogues(misled, 0.4),
     "skills": skill_dialogues,
     "azr_sft": program_dialogues,
 }
