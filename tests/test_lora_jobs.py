@@ -94,6 +94,7 @@ def test_killed_run_ends_as_one_left_alone(fastsvs, tmp_path: Path) -> None:
     words = ["train", "configs/tiny_svs.yaml", *SMALL, *LORA, "run.steps=2", "evaluation.path=null"]
     words += [f"model.path={TINY}", "policy.optimizer.learning_rate=0.01", "selfplay.stage=none"]
     words += ["algorithm.reward=log_prob", "rollout.max_response_tokens=48", "algorithm.kl_coefficient=0.05"]
+    words += ["logging.token_share=1"]
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     assert fastsvs(*words, f"run.dir={alone}").returncode == 0
     session = Run(*words, f"run.dir={killed}")

@@ -90,8 +90,10 @@ def test_without_groups_nothing_changes():
         assert one.samples == other.samples
         assert one.sequences.shared is other.sequences.shared is None
         assert one.sequences.lengths == other.sequences.lengths
-        for name in ("tokens", "predictors", "targets", "places", "sequence"):
+        for name in ("tokens", "predictors", "targets"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
+        for name in ("places", "sequence"):
+            assert torch.equal(getattr(one.own, name), getattr(other.own, name)), name
 
 
 def test_only_equal_prompts_of_one_kind_are_shared():

@@ -12,7 +12,7 @@ const UNITS = [
   ["share", /^credit\/(covo_(consistency|volatility)|verl_raised)$|^policy\/(tokens_saved|ratio_cut|gradient_kept)$/],
   ["share", /^policy\/(clip_fraction_|correction_limited)|^dynamics\/(variant|sparsity)|mixed_versions$|engine_idle$/],
   ["share", /^(truncated|unverified|distinct_answers|gap|gap_filtered|relative_gap|verification_accuracy)$/],
-  ["share", /^(called_right|unread_votes|unjudged)$/],
+  ["share", /^(called_right|unread_votes|unjudged)$|^sync\/changed$/],
   ["tokens", /response_tokens|generated_tokens/],
   ["reward", /^reward\/|^overlong_penalty\//],
   ["advantage", /^credit\/verl_bonus$/],
