@@ -58,9 +58,10 @@ class Gather:
     """Place of each response token among those of all ranks one after another, [response_tokens] int64."""
 
     @classmethod
-    def of(cls, owners: np.ndarray, device: torch.device) -> Gather:
-        """Return the gathering of the tokens whose ranks are `owners`, [response_tokens] in the order of the row."""
-        counts = np.bincount(owners, minlength=mpu.get_context_parallel_world_size())
+    def of(cls, owners: np.ndarray, ranks: int, device: torch.device) -> Gather:
+        """Return the gathering from `ranks` ranks of the tokens that `owners` have, [response_tokens] in the order of
+        the row."""
+        counts = np.bincount(owners, minlength=ranks)
         places = np.argsort(np.argsort(owners, kind="stable"), kind="stable")
         return cls(counts.tolist(), torch.from_numpy(places).to(device))
 

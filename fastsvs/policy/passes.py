@@ -49,5 +49,14 @@ def plan_pass(
         layers = architecture.layers // config.pipeline_parallel
         routings = Routings(layers, architecture.experts.count, sizes.kept(everything), rotary.device)
     multiple = config.tensor_parallel if config.sequence_parallel else 1
-    packer = Packer(batch, sizes, rotary, multiple, routings, keep_attention=keep_attention)
+    packer = Packer(
+        batch,
+        sizes,
+        rotary,
+        multiple,
+        routings,
+        rank=mpu.get_context_parallel_rank(),
+        ranks=mpu.get_context_parallel_world_size(),
+        keep_attention=keep_attention,
+    )
     return Pass(map(packer.pack, plan[rank]), len(plan[rank]), sizes.saved(everything), routings)

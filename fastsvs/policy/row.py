@@ -9,7 +9,6 @@ from itertools import chain
 
 import numpy as np
 import torch
-from megatron.core import parallel_state as mpu
 from torch import Tensor
 
 from fastsvs.algorithms import Batch
@@ -71,13 +70,16 @@ class Packer:
         multiple: int,
         routings: Routings | None = None,
         *,
+        rank: int = 0,
+        ranks: int = 1,
         keep_attention: bool = False,
     ) -> None:
-        """Pad each rank's tokens to a multiple of `multiple`. `rotary` [2, positions, head_dim] lies on the device that
-        the rows go to. `routings` collects their routing to experts. For `keep_attention` see `policy.recompute`."""
+        """Pack for `rank` of `ranks` context-parallel ranks, which share out each row, and pad each rank's tokens to a
+        multiple of `multiple`. `rotary` [2, positions, head_dim] lies on the device that the rows go to. `routings`
+        collects their routing to experts. For `keep_attention` see `policy.recompute`."""
         self._routings = routings
         self._batch, self._sizes, self._rotary = batch, sizes, rotary
-        self._ranks, self._rank = mpu.get_context_parallel_world_size(), mpu.get_context_parallel_rank()
+        self._ranks, self._rank = ranks, rank
         self._multiple, self._keep = multiple * self._ranks, keep_attention
         self._places = np.cumsum(sizes.responses) - sizes.responses
 
@@ -126,7 +128,7 @@ class Packer:
             targets=self._place(answers[own]),
             own=everything if self._ranks == 1 else self._response_tokens(places[own], sequence[own], len(order)),
             whole=everything,
-            gather=Gather.of(owners, self._rotary.device),
+            gather=Gather.of(owners, self._ranks, self._rotary.device),
         )
 
     def _by_length(self, samples: Sequence[int]) -> tuple[list[Bundle], Bundle]:

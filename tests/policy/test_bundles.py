@@ -30,10 +30,10 @@ def planned(batch, data_parallel=1, share=True, budget=BUDGET):
     return sizes, plan_rows(sizes, batch.kinds, flops, budget, data_parallel)
 
 
-def packer(batch, sizes, multiple=1):
+def packer(batch, sizes, multiple=1, rank=0, ranks=1):
     """With the position of each token in place of its angles."""
     positions = torch.arange(200).expand(2, 200)[..., None]
-    return Packer(batch, sizes, positions, multiple)
+    return Packer(batch, sizes, positions, multiple, rank=rank, ranks=ranks)
 
 
 @given(groups, ranks, st.integers(0, 99))
@@ -77,6 +77,26 @@ def test_a_row_holds_what_precedes_each_response(sizes_of_groups, seed, multiple
             assert row.tokens[mine].tolist() == [*prompt, *response][len(prompt) - 1 : -1]
             assert positions[mine].tolist() == list(range(len(prompt) - 1, len(prompt) + len(response) - 1))
             assert row.targets[row.own.sequence == place].tolist() == response.tolist()
+
+
+@given(groups, st.integers(0, 99), st.sampled_from([1, 4]), st.integers(2, 5))
+def test_ranks_that_share_out_a_row_have_it_together(sizes_of_groups, seed, multiple, ranks):
+    batch = make_groups(sizes_of_groups, seed)
+    sizes, plan = planned(batch)
+    for samples in plan[0]:
+        row = packer(batch, sizes, multiple * ranks).pack(samples)
+        parts = [packer(batch, sizes, multiple, rank, ranks).pack(samples) for rank in range(ranks)]
+        assert {len(part.tokens) for part in parts} == {len(row.tokens) // ranks}
+        assert torch.equal(torch.cat([part.tokens for part in parts]), row.tokens)
+        assert torch.equal(torch.cat([part.sequences.rotary for part in parts], dim=1), row.sequences.rotary)
+        preceding = torch.cat([part.tokens[part.predictors] for part in parts])
+        for part in parts:
+            assert part.sequences.lengths == row.sequences.lengths
+            assert torch.equal(part.whole.places, row.own.places)
+            assert part.own.counts == part.own.sequence.bincount(minlength=len(samples)).tolist()
+            assert torch.equal(preceding[part.gather.order], row.tokens[row.predictors])
+        gathered = torch.cat([part.own.places for part in parts])
+        assert torch.equal(gathered[parts[0].gather.order], row.own.places)
 
 
 def test_without_groups_nothing_changes():
