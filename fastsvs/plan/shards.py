@@ -1,4 +1,4 @@
-"""What of an update of the servers' weights goes from shard to shard, and the memory that sending changes takes."""
+"""The part of an update of the servers' weights that goes from shard to shard, and the memory that changes take."""
 
 from __future__ import annotations
 

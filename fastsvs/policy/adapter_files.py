@@ -22,7 +22,7 @@ from fastsvs.seeding import derive_seed
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-"""What PEFT puts before a tensor's name."""
+"""Prefix of a tensor's name in PEFT's files."""
 PLAIN: dict[str, Any] = {
     "bias": "none",
     "use_rslora": False,

@@ -44,7 +44,7 @@ HEAD_BYTES = 8 * len(Head._fields)
 
 @dataclass
 class Traffic:
-    """What a rank sent in an update."""
+    """The traffic of a rank in an update."""
 
     sent: Counter[int] = field(default_factory=Counter)
     """Bytes by worker."""

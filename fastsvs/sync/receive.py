@@ -54,7 +54,7 @@ class InitInfo:
     """Number of ranks that may send what they hold. The store then says whether they do, and what to this worker, whose
     rank follows theirs; 0 where the main rank sends whole tensors in any case."""
     sparse: bool = False
-    """Whether what ranks send may be changes of what they sent before."""
+    """True where ranks may send changes of what they sent before."""
 
 
 @dataclass(kw_only=True)

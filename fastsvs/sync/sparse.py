@@ -19,7 +19,7 @@ SPREAD = 0x0102040810204080
 
 
 class Form(IntEnum):
-    """What a message holds."""
+    """The content of a message."""
 
     WHOLE = 0
     """The packet."""

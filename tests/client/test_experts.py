@@ -53,7 +53,7 @@ def test_what_a_server_writes_is_read(tokens: int, layers: int, active: int, spa
 
 
 def test_a_file_that_vllm_wrote_is_read() -> None:
-    """By `numpy2base64` of vLLM 0.32.0, for three tokens of a model with two layers and two of four experts."""
+    """Answer of `numpy2base64` of vLLM 0.32.0 for three tokens of a model with two layers and two of four experts."""
     text = (
         "k05VTVBZAQB2AHsnZGVzY3InOiAnfHUxJywgJ2ZvcnRyYW5fb3JkZXInOiBGYWxzZSwgJ3NoYXBlJzogKDMsIDIsIDIpLCB9ICAgICAgICAgICAg"
         "ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIAoAAwIBAQMAAwMAAQI="

@@ -80,7 +80,7 @@ def test_frozen_policy_takes_the_weights(policy, model, saved):
 
 
 def resume_elsewhere(model: str, dtype: str, layout: dict[str, int], source: str, folder: str) -> None:
-    """On several ranks: save what was loaded, then where two more updates lead, alone and after another resumption."""
+    """Save on several ranks what was loaded, then where two more updates lead, alone and after another resumption."""
     policy = build(Path(model), dtype, **layout)
     root = Path(folder)
     checkpoint.load(policy, Path(source))

@@ -48,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resume_elsewhere(model: str, source: str, folder: str) -> None:
-    """On several ranks: save what was loaded, then where two more updates lead, alone and after another resumption."""
+    """Save on several ranks what was loaded, then where two more updates lead, alone and after another resumption."""
     policy, root = build(Path(model), **LAYOUT), Path(folder)
     checkpoint.load(policy, Path(source))
     checkpoint.save(policy, root / "loaded", 2, {}, keep=1)
