@@ -35,8 +35,8 @@ class Slots:
         self._logprobs = torch.zeros(slots, 0, device=device)
         self._rows = torch.arange(slots, device=device)
         self.truncated = torch.zeros(slots, dtype=torch.bool)
-        """True where top-k or top-p limits a slot's support: [slots] bool. It lies on the CPU, as `_lengths` does, so that
-        reading it needs no wait for the device."""
+        """True where top-k or top-p limits a slot's support: [slots] bool. It lies on the CPU, as `_lengths` does, so
+        that reading it needs no wait for the device."""
         self._lengths = torch.zeros(slots, dtype=torch.int64)
 
     def reserve(self, response_tokens: int) -> None:
