@@ -55,12 +55,15 @@ class Gather:
     counts: Sequence[int]
     """Number of the response tokens of each rank."""
     order: Tensor
-    """Place of each response token among those of all ranks one after another, [response_tokens] int64."""
+    """Place of each response token among those of all ranks one after another, [response_tokens] int64; empty where
+    one rank has all of them."""
 
     @classmethod
     def of(cls, owners: np.ndarray, ranks: int, device: torch.device) -> Gather:
         """Return the gathering from `ranks` ranks of the tokens that `owners` have, [response_tokens] in the order of
         the row."""
+        if ranks == 1:  # most rows are: nothing has to be sorted or sent to the device for them
+            return cls([len(owners)], torch.empty(0, dtype=torch.int64))
         counts = np.bincount(owners, minlength=ranks)
         places = np.argsort(np.argsort(owners, kind="stable"), kind="stable")
         return cls(counts.tolist(), torch.from_numpy(places).to(device))

@@ -166,7 +166,7 @@ def test_experts_are_those_of_the_local_engine(engine: VllmEngine, model: PreTra
 
 
 def counted(endpoint: Endpoint, name: str) -> float:
-    """What the server has counted under this name."""
+    """Return the number that the server has counted under this name."""
     lines = ask(endpoint, "GET", "/metrics").splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(f"vllm:{name}{{"))
 

@@ -128,7 +128,7 @@ def test_speculation_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.vllm
 def test_vllm_still_loses_temperatures_on_a_cpu() -> None:
-    """Where this fails, vLLM is mended: servers on CPUs may guess then (`check_speculative`)."""
+    """The fault of vLLM for which CPUs are refused. When it is mended this fails: see `check_speculative`."""
     pytest.importorskip("vllm")
     from vllm.platforms import current_platform
     from vllm.utils.cpu_triton_utils import _expand_kernel_impl

@@ -122,7 +122,7 @@ def test_all_workers_of_all_servers_get_every_version_once(
 def test_a_single_rank_sends_changes_to_a_single_server(
     workers: tuple[int, ...], source: Tensors, tmp_path: Path
 ) -> None:
-    """To several servers it would send them several times, and broadcasts the whole."""
+    """A single rank would send them to several servers several times, and broadcasts the whole."""
     config = CONFIG.model_copy(update={"verify": True, "sparse": "always"})
     with closing(Fleet(*workers)) as fleet, closing(BroadcastSync(source, fleet, config)) as sync:
         for version in (1, 2):

@@ -1,4 +1,4 @@
-"""What both ends keep of packets, and when changes go in place of packets."""
+"""Packets that both ends keep, and when changes go in their place."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_changes_of_another_packet_than_the_last_one_are_refused() -> None:
     ],
 )
 def test_a_slow_link_and_few_changes_let_changes_go(always: bool, seconds: float, forms: list[str]) -> None:
-    """On a quick link they are tried once, which measures what they cost."""
+    """Changes are tried once on a quick link, which measures what they cost."""
     encoder, packet = Encoder(Pool(CPU), always=always), random_packet()
     found = []
     for number, every in enumerate([100, 10, 100, 100], start=1):

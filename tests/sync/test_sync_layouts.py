@@ -112,7 +112,7 @@ def failures_in_lockstep(model: str, folder: str) -> dict[str, Any]:
 
 
 def changes(model: str, folder: str) -> dict[str, Any]:
-    """What workers miss and how packets went, update by update, where changes are sent."""
+    """Return what workers miss and how packets went, update by update, where changes are sent."""
     config = SyncConfig(bucket_bytes=BUCKET_BYTES, timeout_seconds=30.0, verify=True, sparse="always")
     main = distributed.is_main()
     result: dict[str, Any] = {"faults": [], "forms": [], "changed": [], "retries": []}
