@@ -12,7 +12,7 @@ SEED ?= 0
 demo: install
 	$(BIN)/fastsvs demo --seed $(SEED)
 
-# SvS, its controls, RLVR and SFT at three seeds, under three hours on two cores; docs/reproduction.md. Repeat it to go on
+# SvS, its controls, RLVR and SFT at three seeds, about three hours on two cores; docs/reproduction.md. Repeat it to go on
 # where it stopped. OPTIONS="--quick --runs runs/quick --page quick.md" shows the shape in 20 minutes.
 reproduce-tiny: install
 	$(BIN)/python -m bench.reproduce --out bench/results --page docs/reproduction.md $(OPTIONS)

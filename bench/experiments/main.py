@@ -43,6 +43,7 @@ def main(experiment: Experiment[P, R], description: str | None) -> None:
     if "quick" in experiment.plans:
         parser.add_argument("--quick", action="store_const", dest="suite", const="quick", help="minutes; the shape")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="only these of the suite's")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these of the suite's")
     parser.add_argument("--runs", type=Path, default=runs, help="folder of runs and evaluations")
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--page", type=Path, required=True, help="Markdown to write; its pictures go beside it")
@@ -50,7 +51,7 @@ def main(experiment: Experiment[P, R], description: str | None) -> None:
     parser.add_argument("--shared", action="store_true", help="the machine did other work: note it, quote no times")
     options = parser.parse_args()
     with exits_on_errors(parser):
-        plan = _at(experiment.plans[options.suite], options.seeds)
+        plan = only(experiment.plans[options.suite], options.seeds, options.methods)
         experiment.check(_text(options.page))
         finish(plan.phases(options.runs), options.workers)
         results = experiment.measure(plan, options.runs, SHARED if options.shared else None)
@@ -61,12 +62,19 @@ def main(experiment: Experiment[P, R], description: str | None) -> None:
     print(f"wrote {options.page}, {source} and {', '.join(map(str, pictures))}")
 
 
-def _at(plan: P, seeds: Sequence[int] | None) -> P:
-    """Return the plan at these of its seeds, or at all of them. Raises UserError for a seed that it does not have."""
-    strangers = set(seeds or ()) - set(plan.seeds)
+def only(plan: P, seeds: Sequence[int] | None, methods: Sequence[str] | None) -> P:
+    """Return the plan with these of its seeds and methods, None for all, methods in the plan's order. Raises UserError
+    for one that it does not have."""
+    _refuse_strangers(plan.suite, "seeds", plan.seeds, seeds or ())
+    _refuse_strangers(plan.suite, "methods", tuple(plan.steps), methods or ())
+    kept = {method: steps for method, steps in plan.steps.items() if method in (methods or plan.steps)}
+    return replace(plan, seeds=tuple(seeds or plan.seeds), steps=kept)
+
+
+def _refuse_strangers(suite: str, kind: str, known: Sequence[object], asked: Sequence[object]) -> None:
+    strangers = [each for each in asked if each not in known]
     if strangers:
-        raise UserError(f"--seeds: {plan.suite} has the seeds {plan.seeds}, not {sorted(strangers)}")
-    return replace(plan, seeds=tuple(seeds)) if seeds else plan
+        raise UserError(f"--{kind}: {suite} has the {kind} {known}, not {strangers}")
 
 
 def _text(page: Path) -> str:

@@ -2,7 +2,8 @@
 
 SvS, its controls, RLVR and SFT are trained from the tiny base at three seeds, and their checkpoints are evaluated. What
 is done is only read, and what was killed continues. The figures are written as JSON, then the page and its picture.
-`--quick` shows the shape at one seed in 20 minutes; `--seeds 0` makes a page of the seeds that are done.
+`--quick` shows the shape at one seed in 20 minutes; `--seeds 0` makes a page of the seeds that are done, and
+`--methods` one of some methods.
 With `--paper CONFIG` it is a page of the paper's own scale instead: `--paper CONFIG --help` says what it takes.
 """
 

@@ -31,7 +31,12 @@ def claims(plan: Reproduction, results: Results) -> list[Claim]:
     """Return all differences between methods of the plan, in the order of the hypotheses."""
     stated = [
         *_of_rlvr(plan),
-        *(claim for method in (ON_POLICY, SVS) for claim in _of_self_play(plan, results, method)),
+        *(
+            claim
+            for method in (ON_POLICY, SVS)
+            if method in plan.steps
+            for claim in _of_self_play(plan, results, method)
+        ),
         *_of_options(plan),
     ]
     known = {BASE, *plan.steps}

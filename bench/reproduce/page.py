@@ -12,21 +12,22 @@ from string import Template
 from bench.experiments.page import interval, reading, scale_of, spread, table
 from bench.experiments.plan import BASE, CONFIGS
 from bench.reproduce.claims import SOME_K, Claim, claims, corrected, judge, same_cost
-from bench.reproduce.plan import RLVR, SFT, Reproduction
+from bench.reproduce.plan import METHODS, RLVR, SFT, Reproduction
 from bench.reproduce.results import GAP, KEPT, TRAIN, WRITTEN, Results, Side
 from fastsvs.config import TrainJob, load
 
 HERE = Path(__file__).parent
 LEVEL = 0.05
 TITLES = {
-    "a": "The papers' claims at the scale of a laptop",
-    "b": "The papers' claims from a base with headroom",
+    "a": ("The papers' claims at the scale of a laptop", "reproduce-tiny"),
+    "b": ("The papers' claims from a base with headroom", "reproduce-headroom"),
 }
-"""Titles of the pages by the names of the regimes."""
+"""Titles of the pages, and the targets of `make` that write them, by the names of the regimes."""
 
 
 def render(plan: Reproduction, results: Results, source: str, pictures: Sequence[str], earlier: str) -> str:
     """Return the page. A reading in the one before is kept when it belongs to the same `source`, the JSON file."""
+    title, target = TITLES[plan.regime.name]
     return Template(_text("page")).substitute(
         _regime(plan),
         status=_status(plan),
@@ -36,7 +37,8 @@ def render(plan: Reproduction, results: Results, source: str, pictures: Sequence
         source=source,
         light=pictures[0],
         dark=pictures[1],
-        title=TITLES[plan.regime.name],
+        title=title,
+        target=target,
         base=plan.regime.base.name,
         hypotheses=_text(f"hypotheses_{plan.regime.name}"),
         pilot=_pilot(results),
@@ -62,11 +64,12 @@ def _text(name: str) -> str:
 
 
 def _status(plan: Reproduction) -> str:
-    done = ", ".join(map(str, plan.seeds))
+    done, missing = ", ".join(map(str, plan.seeds)), [method for method in METHODS if method not in plan.steps]
+    without = f" Not run here, though hypotheses name them: {', '.join(missing)}." if missing else ""
     if not _partial(plan):
-        return f"Seeds {done}."
+        return f"Seeds {done}.{without}"
     have = f"of {plan.planned_seeds} planned seeds this page holds those numbered {done}"
-    return f"**Partial**: {have}; the same command goes on."
+    return f"**Partial**: {have}; the same command goes on.{without}"
 
 
 def _partial(plan: Reproduction) -> bool:

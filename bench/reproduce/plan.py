@@ -10,6 +10,7 @@ from bench.experiments.jobs import Phase
 from bench.experiments.plan import CONFIGS, HELD_OUT, Plan, Run, file_name
 from bench.reproduce.gates import HEADROOM, GatedBase, GivenBase
 from bench.reproduce.regimes import VALIDATION, VALIDATION_SAMPLES, Regime
+from fastsvs.errors import UserError
 
 SVS, ON_POLICY, SVS_UNFILTERED, SVS_BUDGET = "SvS", "SvS on-policy", "SvS unfiltered", "SvS budget"
 AGAIN, RLVR, UNFILTERED, SFT = "asked again", "RLVR", "RLVR unfiltered", "SFT"
@@ -20,6 +21,8 @@ makes one, as do SvS unfiltered and with a budget, and the method that asks prob
 """
 SELF_PLAY = (ON_POLICY, SVS, SVS_UNFILTERED, SVS_BUDGET)
 """Methods that write problems."""
+METHODS = (*SELF_PLAY, AGAIN, RLVR, UNFILTERED, SFT)
+"""All methods that the hypotheses of a regime are about."""
 TRAIN = "train"
 """Name of the set of problems that methods are trained on."""
 TRAIN_SAMPLES = 8
@@ -34,6 +37,10 @@ class Reproduction(Plan):
     """Step, evaluated in all methods, at which they are compared."""
     planned_seeds: int
     """Number of seeds that were stated beforehand; a page of fewer says so."""
+
+    def __post_init__(self) -> None:
+        if RLVR not in self.steps:
+            raise UserError(f"--methods: {self.suite} compares methods with {RLVR!r}, which has to be among them")
 
     @property
     def self_play(self) -> list[str]:
@@ -84,7 +91,7 @@ _SMALL_ROLLOUTS = (*_SMALL, "rollout.samples_per_prompt=4", "selfplay.variants_p
 _TINY = Reproduction(
     suite="reproduce-a",
     seeds=(0, 1, 2),
-    steps=_steps(self_play=300, rlvr=800, writing=(ON_POLICY, SVS)),
+    steps=_steps(self_play=300, rlvr=800),
     samples=64,
     shrink={"train": (), "sft": (), "eval": ()},
     regime=A,
@@ -94,7 +101,7 @@ _TINY = Reproduction(
 )
 PLANS = {
     "tiny": _TINY,
-    "headroom": replace(_TINY, suite="reproduce-b", steps=_steps(self_play=300, rlvr=800), regime=B),
+    "headroom": replace(_TINY, suite="reproduce-b", regime=B),
     "quick": replace(
         _TINY,
         suite="reproduce-quick",

@@ -55,46 +55,50 @@ class Fleet:
 
 
 FLEETS = (Fleet(1), Fleet(2))
-Found = Mapping[tuple[str, str], Sequence[Mapping[str, float]]]
-"""Metrics of the publishes by the name of the fleet and the way."""
+Found = Mapping[str, Sequence[Mapping[str, float]]]
+"""Metrics of the publishes to a fleet by the way."""
 
 
 def run(rounds: int, places: Sequence[Card], rate: float, note: str, smoke: bool) -> Iterator[Row]:
     """Measure with the ranks and then the workers at `places`, between which a link passes `rate` bytes per second each
     way, and yield the rows."""
     model = SMOKE if smoke else MODEL
-    with TemporaryDirectory() as folder, ExitStack() as stack:
+    nbytes = sync_bytes(read_architecture(model), PolicyConfig(dtype="bf16"))
+    with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        workers = list(enumerate(places[RANKS:]))
-        started = {
-            fleet.name: [(card, _start_worker(stack, card, n, fleet, folder)) for n, card in workers]
-            for fleet in FLEETS
-        }
-        cases = [{"name": name, "urls": [_url(*worker) for worker in of_fleet]} for name, of_fleet in started.items()]
-        ranks = [_start_rank(stack, places, rank, folder, rounds, cases) for rank in range(RANKS)]
-        found: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+        for fleet in FLEETS:
+            yield from rows(fleet, _published(fleet, places, folder, rounds), nbytes, rate, note)
+
+
+def _published(fleet: Fleet, places: Sequence[Card], model: str, rounds: int) -> Found:
+    """Return what publishes to one fleet measured. Its processes end with it: those of two fleets at once need more
+    memory than the machines that this runs on have."""
+    found: dict[str, list[dict[str, float]]] = defaultdict(list)
+    with ExitStack() as stack:
+        workers = [(card, _start_worker(stack, card, n, fleet, model)) for n, card in enumerate(places[RANKS:])]
+        urls = [_url(*worker) for worker in workers]
+        ranks = [_start_rank(stack, places, rank, model, rounds, urls) for rank in range(RANKS)]
         assert ranks[0].stdout is not None
         for line in ranks[0].stdout:
             metrics = json.loads(line)
-            found[metrics["case"], metrics["way"]].append(metrics)
-            print(f"{metrics['case']}, {metrics['way']}: {metrics['sync/seconds']:.2f} s", flush=True)
+            found[metrics["way"]].append(metrics)
+            parts = ", ".join(f"{part} {metrics[f'sync/{part}_seconds']:.2f} s" for part in ("transfer", "pause"))
+            print(f"{fleet.name}, {metrics['way']}: {metrics['sync/seconds']:.2f} s, {parts}", flush=True)
         if any(rank.wait(60) for rank in ranks):
             sys.exit("a rank of the trainer failed: nothing was measured")
-    nbytes = sync_bytes(read_architecture(model), PolicyConfig(dtype="bf16"))
-    for fleet in FLEETS:
-        yield from rows(fleet, found, nbytes, rate, note)
+    return found
 
 
 def rows(fleet: Fleet, found: Found, nbytes: int, rate: float, note: str) -> Iterator[Row]:
-    """Yield the figures of one fleet, of `found` by its name and way."""
+    """Yield the figures of one fleet."""
     bound = fleet.bound(nbytes, rate)
     yield from _way(fleet.name, SHARDS, found, bound, rate, note)
     yield from _way(fleet.name, ONE_SENDER, found, nbytes / rate, rate, note)
-    transfer, pause = (_middle(found[fleet.name, SHARDS], f"sync/{part}_seconds") for part in ("transfer", "pause"))
+    transfer, pause = (_middle(found[SHARDS], f"sync/{part}_seconds") for part in ("transfer", "pause"))
     yield Row(fleet.name, SHARDS, "transfer", transfer, "s", bound)
     yield Row(fleet.name, SHARDS, "pause", pause, "s", PAUSE_SHARE * transfer)
     yield Row(fleet.name, SHARDS, "share of the links' bound", bound / transfer, "ratio", SHARE)
-    whole, one = (_middle(found[fleet.name, way], "sync/seconds") for way in (SHARDS, ONE_SENDER))
+    whole, one = (_middle(found[way], "sync/seconds") for way in (SHARDS, ONE_SENDER))
     yield Row(fleet.name, SHARDS, "speed against one sender", one / whole, "ratio")
     yield Row(fleet.name, SHARDS, "speed against the bound of one sender", nbytes / rate / whole, "ratio")
     for way, share in SHARES.items():
@@ -102,19 +106,19 @@ def rows(fleet: Fleet, found: Found, nbytes: int, rate: float, note: str) -> Ite
 
 
 def _way(case: str, way: str, found: Found, bound: float, rate: float, note: str) -> Iterator[Row]:
-    yield Row(case, way, "seconds", _middle(found[case, way], "sync/seconds"), "s", bound, note)
-    busiest = _middle(found[case, way], "sync/bytes")
+    yield Row(case, way, "seconds", _middle(found[way], "sync/seconds"), "s", bound, note)
+    busiest = _middle(found[way], "sync/bytes")
     yield Row(case, way, "through the busiest card", busiest / 1e9, "GB", bound * rate / 1e9)
 
 
 def _changes(fleet: Fleet, way: str, share: float, found: Found, nbytes: int, rate: float, note: str) -> Iterator[Row]:
     """Yield the figures of weights of which a share changed. The links' bound is that of the smallest messages."""
-    measured, words = found[fleet.name, way], nbytes // WORD.itemsize
+    measured, words = found[way], nbytes // WORD.itemsize
     changed = round(share * words)
     bound = fleet.bound(message_bytes(smallest(words, changed), words, changed), rate)
     yield from _way(fleet.name, way, found, bound, rate, note)
     transfer = _middle(measured, "sync/transfer_seconds")
-    whole, seconds = (_middle(found[fleet.name, each], "sync/seconds") for each in (SHARDS, way))
+    whole, seconds = (_middle(found[each], "sync/seconds") for each in (SHARDS, way))
     yield Row(fleet.name, way, "transfer", transfer, "s", bound)
     yield Row(fleet.name, way, "comparing and encoding", _middle(measured, "sync/coding_seconds"), "s")
     yield Row(fleet.name, way, "words found changed", _middle(measured, "sync/changed"), "ratio", share)
@@ -143,9 +147,9 @@ def _url(card: Card, worker: subprocess.Popen[str]) -> str:
 
 
 def _start_rank(
-    stack: ExitStack, places: Sequence[Card], rank: int, model: str, rounds: int, cases: list[dict]
+    stack: ExitStack, places: Sequence[Card], rank: int, model: str, rounds: int, urls: list[str]
 ) -> subprocess.Popen[str]:
-    told = json.dumps({"model": model, "rounds": rounds, "cases": cases})
+    told = json.dumps({"model": model, "rounds": rounds, "urls": urls})
     settings = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
     settings |= {"MASTER_ADDR": places[0].address, "MASTER_PORT": "29500"}
     process = stack.enter_context(_program(places[rank], [sys.executable, "-m", "bench.sync.rank", told], **settings))

@@ -44,10 +44,10 @@ class Publishing:
             ModelConfig(path=model, initialize="random"), config, seed=0, total_updates=0, max_sequence_tokens=64
         )
 
-    def measure(self, case: dict[str, Any], ways: list[str], rounds: int, **settings: Any) -> None:
-        """Publish to the servers of a case `rounds` times in each way, one after the other, with these settings."""
+    def measure(self, urls: list[str], ways: list[str], rounds: int, **settings: Any) -> None:
+        """Publish to these servers `rounds` times in each way, one after the other, with these settings."""
         config = SyncConfig(timeout_seconds=TIMEOUT, attempts=1, **settings)
-        fleet = Servers(case["urls"])
+        fleet = Servers(urls)
         with closing(BroadcastSync(self._policy, fleet, config, staged=config.shard_to_shard)) as sync:
             sync.publish(0)  # it meets the servers
             for version, way in enumerate((way for way in ways for _ in range(rounds)), start=1):
@@ -55,7 +55,7 @@ class Publishing:
                     self._change(SHARES[way], version)
                 sync.publish(version)
                 if distributed.is_main():
-                    print(json.dumps({"case": case["name"], "way": way, **sync.metrics()}), flush=True)
+                    print(json.dumps({"way": way, **sync.metrics()}), flush=True)
 
     def _change(self, share: float, seed: int) -> None:
         """Change the last bit of a share of the weights, drawn alike on all ranks that hold them."""
@@ -65,16 +65,15 @@ class Publishing:
             value.data.view(-1).view(torch.int16).bitwise_xor_(chosen)
 
 
-def main(model: str, rounds: int, cases: list[dict[str, Any]]) -> None:
+def main(model: str, rounds: int, urls: list[str]) -> None:
     """Publish `rounds` times from shard to shard, and half as often from one sender, which takes longer, and of each
     share that changed."""
     torch.set_num_threads(1)
     distributed.initialize()
     publishing, few = Publishing(model), (rounds + 1) // 2
-    for case in cases:
-        publishing.measure(case, [SHARDS], rounds)
-        publishing.measure(case, list(SHARES), few, sparse="auto")
-        publishing.measure(case, [ONE_SENDER], few, shard_to_shard=False)
+    publishing.measure(urls, [SHARDS], rounds)
+    publishing.measure(urls, list(SHARES), few, sparse="auto")
+    publishing.measure(urls, [ONE_SENDER], few, shard_to_shard=False)
 
 
 if __name__ == "__main__":

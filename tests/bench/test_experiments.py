@@ -165,12 +165,21 @@ def test_the_command_writes_figures_and_page(tmp_path: Path, monkeypatch: pytest
     assert page.read_text() == f"before {source.name} ['page.png'] ['{SHARED}']"
 
 
-def test_seeds_are_those_of_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    options = ["--out", str(tmp_path), "--page", str(tmp_path / "page.md"), "--seeds", "7"]
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--seeds", "7"), "--seeds: test has the seeds (), not [7]"),
+        (("--methods", "GRPO"), "--methods: test has the methods ('SFT, long',), not ['GRPO']"),
+    ],
+)
+def test_seeds_and_methods_are_those_of_the_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, option: tuple[str, str], message: str
+) -> None:
+    options = ["--out", str(tmp_path), "--page", str(tmp_path / "page.md"), *option]
     monkeypatch.setattr(sys, "argv", ["test", *options])
     with pytest.raises(SystemExit, match="2"):
         main(experiment(str), "a test")
-    assert capsys.readouterr().err == "python -m bench.test: --seeds: test has the seeds (), not [7]\n"
+    assert capsys.readouterr().err == f"python -m bench.test: {message}\n"
 
 
 def test_a_page_is_refused_before_anything_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

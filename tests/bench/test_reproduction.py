@@ -12,6 +12,7 @@ import pytest
 from finished_experiment import run_small_twice, write_evaluation
 from whole_runs import ROOT
 
+from bench.experiments.main import only
 from bench.experiments.page import UNREAD
 from bench.experiments.plan import BASE, CONFIGS, Evaluated
 from bench.experiments.results import point_rows
@@ -303,6 +304,21 @@ def test_a_page_of_fewer_seeds_than_were_planned_says_so_and_judges_nothing(resu
     assert "agrees" not in found
 
 
+def test_a_page_of_fewer_methods_names_the_others_and_claims_nothing_of_them(root: Path) -> None:
+    plan = only(PLAN, None, [RLVR, ON_POLICY])
+    assert list(plan.steps) == [ON_POLICY, RLVR]
+    with chdir(ROOT):
+        few = measure(plan, root, note=None)
+    assert {claim.left.method for claim in claims(plan, few)} == {ON_POLICY, RLVR}
+    missing = "SvS, SvS unfiltered, SvS budget, asked again, RLVR unfiltered, SFT"
+    assert f"Not run here, though hypotheses name them: {missing}.\n" in render(few, plan=plan)
+
+
+def test_methods_are_compared_with_rlvr() -> None:
+    with pytest.raises(UserError, match="compares methods with 'RLVR', which has to be among them"):
+        only(PLAN, None, [SVS])
+
+
 def test_seconds_of_a_shared_machine_are_not_quoted(results: Results) -> None:
     shared = Results(
         tuple(replace(row, note="it was busy") if row.metric == "seconds" else row for row in results.rows)
@@ -369,13 +385,16 @@ def test_all_of_it_runs(tmp_path: Path) -> None:
     assert "| SvS at step 1 |" in run_small_twice("bench.reproduce", tmp_path / "runs", tmp_path / "page.md")
 
 
-def test_the_published_page_is_made_from_the_json_that_it_names() -> None:
-    text = (ROOT / "docs" / "reproduction.md").read_text()
-    [source] = set(re.findall(r"\.\./(bench/results/reproduce-a-[\w-]+\.json)", text))
+@pytest.mark.parametrize(("suite", "name"), [("tiny", "reproduction"), ("headroom", "reproduction_headroom")])
+def test_the_published_page_is_made_from_the_json_that_it_names(suite: str, name: str) -> None:
+    text = (ROOT / "docs" / f"{name}.md").read_text()
+    [source] = set(re.findall(rf"\.\./(bench/results/{PLANS[suite].suite}-[\w-]+\.json)", text))
     results = Results(read(ROOT / source))
     seeds = tuple(range(len(results.curve(BASE, "pass@1")[0])))
-    pictures = ["reproduction.png", "reproduction-dark.png"]
+    providers = {row.provider for row in results.rows}
+    methods = [method for method in PLANS[suite].steps if method in providers]
+    pictures = [f"{name}.png", f"{name}-dark.png"]
     with chdir(ROOT):
-        published = replace(PLANS["tiny"], seeds=seeds)
+        published = only(PLANS[suite], seeds, methods)
         assert text == page.render(published, results, Path(source).name, pictures, text)
     assert all((ROOT / "docs" / picture).exists() for picture in pictures)

@@ -37,7 +37,7 @@ def test_rows_of_links_hold_each_way_beside_the_bound_of_the_links() -> None:
     what its smallest message takes."""
     metrics = ["seconds", "transfer_seconds", "pause_seconds", "bytes", "coding_seconds", "changed", "messages/whole"]
     found = {
-        ("1 server of 4 workers", way): [{f"sync/{name}": number + 1.0 for name in metrics} for number in range(3)]
+        way: [{f"sync/{name}": number + 1.0 for name in metrics} for number in range(3)]
         for way in (SHARDS, ONE_SENDER, *SHARES)
     }
     figures = {(row.provider, row.metric): row for row in rows(Fleet(1), found, 10**9, 1e8, "a note")}
