@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Protocol
 
 import torch
@@ -42,9 +43,18 @@ class Arrival:
         """Return the bucket in memory that nobody else has a view of."""
         return self.build(self.buffers)
 
+    def laid_out(self) -> Arrival:
+        """Return the same bucket, which has arrived and is laid out now."""
+        return laid_out(self.lay_out())
+
     def with_buffers(self, buffers: Sequence[Tensor]) -> Arrival:
         """Return the same bucket, which has arrived, in other memory."""
         return Arrival((), buffers, self.build)
+
+
+def laid_out(bucket: Tensor) -> Arrival:
+    """Return the arrival of a bucket [bytes] uint8 that is there as it is loaded."""
+    return Arrival((), [bucket], itemgetter(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,11 @@ class Checked:
     values: Tensor
 
 
+def tensors_of(bucket: Bucket, buffers: Sequence[Tensor]) -> Iterator[Checked]:
+    """Yield the whole tensors of a bucket that lies in one buffer, which the main rank sent."""
+    return (Checked("", name, tensor) for name, tensor in bucket.views(buffers[0]))
+
+
 class Arrivals(Protocol):
     """Way in which buckets arrive."""
 
@@ -67,8 +82,8 @@ class Arrivals(Protocol):
     def begin(self, index: int, check: Callable[[], None]) -> Arrival:
         """Begin to receive a bucket. Buckets begin in order. Raises what `settle` raises."""
 
-    def checked(self, index: int, tensors: Named) -> Iterator[Checked]:
-        """Yield what has a checksum, of the tensors of a bucket, in the order in which it was sent."""
+    def checked(self, index: int, buffers: Sequence[Tensor]) -> Iterator[Checked]:
+        """Yield what has a checksum, of a bucket that arrived in `buffers`, in the order in which it was sent."""
 
     def close(self) -> None: ...
 
@@ -89,8 +104,8 @@ class Whole:
         places = buffer.split([piece.nbytes for piece in bucket.pieces()])
         return Arrival([self._group.broadcast(place) for place in places], [buffer], self._build)
 
-    def checked(self, index: int, tensors: Named) -> Iterator[Checked]:
-        return (Checked("", name, tensor) for name, tensor in tensors)
+    def checked(self, index: int, buffers: Sequence[Tensor]) -> Iterator[Checked]:
+        return tensors_of(self._buckets[index], buffers)
 
     def close(self) -> None:
         self._group.abandon()
@@ -128,11 +143,11 @@ class Blocks:
         decode = partial(self._decode, self._decoder, index, heads)
         return Arrival(*self._receive(index, [head.nbytes for head in heads]), build, decode)
 
-    def checked(self, index: int, tensors: Named) -> Iterator[Checked]:
-        for packet in self._packets[index]:
-            for place, block in packet.blocks:
-                name, tensor = tensors[place]
-                yield Checked(f"/{packet.sender}/{packet.worker}", name, block.of(tensor))
+    def checked(self, index: int, buffers: Sequence[Tensor]) -> Iterator[Checked]:
+        bucket = self._buckets[index]
+        for packet, buffer in zip(self._packets[index], buffers, strict=True):
+            for (place, _), values in zip(packet.blocks, pieces(buffer, packet, bucket), strict=True):
+                yield Checked(f"/{packet.sender}/{packet.worker}", bucket.tensors[place].name, values)
 
     def close(self) -> None:
         self._group.abandon()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from fastsvs.errors import EngineFailure
+from fastsvs.network import local_address
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,11 @@ class ServerFleet(Protocol):
 
 class WeightSyncError(EngineFailure):
     """The servers could not be given the weights."""
+
+
+def reached_address(endpoints: Sequence[Endpoint], further: Sequence[str]) -> str:
+    """Return this machine's address that all servers and the addresses `further` reach: a private interface's as soon
+    as one of them is on another machine."""
+    hosts = [urlsplit(endpoint.url).hostname or "127.0.0.1" for endpoint in endpoints]
+    addresses = [local_address(host) for host in (*hosts, *further)]
+    return next((address for address in addresses if not address.startswith("127.")), addresses[0])

@@ -248,6 +248,20 @@ def given_up(store: TCPStore) -> Callable[[], None]:
     return check
 
 
+def tell_staged(store: TCPStore, update: int) -> None:
+    """Tell the main rank that all of an update waits at this worker."""
+    store.add(_staged(update), 1)
+
+
+def staged_workers(store: TCPStore, update: int) -> int:
+    """Return how many workers have told so."""
+    return store.add(_staged(update), 0)
+
+
+def forget_staged(store: TCPStore, update: int) -> None:
+    store.delete_key(_staged(update))
+
+
 def route_key(rank: int) -> str:
     """Return the key under which the store says what the worker `rank` gets from whom."""
     return f"route/{rank}"
@@ -255,3 +269,7 @@ def route_key(rank: int) -> str:
 
 def _joined(rank: int) -> str:
     return f"joined/{rank}"
+
+
+def _staged(update: int) -> str:
+    return f"staged/{update}"

@@ -7,16 +7,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fastsvs.buckets import Bucket, checksum, plan_buckets, read_specs
 from fastsvs.network import local_address
-from fastsvs.sync.arrivals import Arrival, Arrivals, Blocks, Checked, Named, Whole
+from fastsvs.sync.arrivals import Arrival, Arrivals, Blocks, Checked, Named, Whole, laid_out, tensors_of
 from fastsvs.sync.calls import Deadline, wait_until
 from fastsvs.sync.deltas import Decoder
-from fastsvs.sync.group import Group, announce, give_up, given_up, join_store, route_key
+from fastsvs.sync.group import Group, announce, give_up, given_up, join_store, route_key, tell_staged
 from fastsvs.sync.memory import Pool, device_key, open_memory
 from fastsvs.sync.moves import Move, read_moves
 from fastsvs.sync.staging import Staging
@@ -93,16 +94,18 @@ class BroadcastReceiver:
         not arrive as it was sent, TimeoutError or ConnectionError when not all came; then the group is of no more
         use."""
         buckets, check = self._cut(info), self._checks()
-        sums = load_buckets(buckets, self._buffers(info, buckets, check), load, self._checked if info.verify else None)
-        for source, found in sums.items():
-            key = f"sums/{info.update}{source}"
-            wait_until(lambda key=key: self._store.check([key]), check)  # type: ignore[misc]
-            compare(found, json.loads(self._store.get(key)))
+        staging, self._staging = self._staging, None
+        staged = staging is not None and staging.update == info.update
+        arrivals = staging.arrived(check) if staging and staged else self._arrivals_of(info, buckets, check)
+        for arrival, bucket in zip(arrivals, buckets, strict=True):
+            load(bucket.views(arrival.lay_out()))
 
     def stage(self, info: UpdateInfo) -> None:
-        """Begin to receive all buckets into spare memory, on a thread. When that fails the trainer hears of it."""
-        arriving = self._arriving(self._cut(info), self._checks())
-        self._staging = Staging(info.update, arriving, self._device, self._give_up)
+        """Begin to receive all buckets into spare memory, on a thread. The trainer hears of the end, and of a
+        failure."""
+        arriving = self._arrivals_of(info, self._cut(info), self._checks())
+        done = partial(tell_staged, self._store, info.update)
+        self._staging = Staging(info.update, arriving, self._device, self._lays_out_ahead, done, self._give_up)
 
     def close(self) -> None:
         self._closed = True
@@ -136,15 +139,25 @@ class BroadcastReceiver:
         told = json.loads(self._store.get(key))
         return None if told is None else read_moves(told, self._rank - 1)
 
-    def _buffers(self, info: UpdateInfo, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Tensor]:
-        """Yield each bucket in memory that no view is left of: an engine may keep views until it has a layer's other
-        tensors."""
-        staging, self._staging = self._staging, None
-        staged = staging is not None and staging.update == info.update
-        for arrival in staging.arrived(check) if staging and staged else self._arriving(buckets, check):
-            yield arrival.lay_out()
+    @property
+    def _lays_out_ahead(self) -> bool:
+        """Return True where buckets that wait lie there as they are loaded. On a GPU that takes the memory of the whole
+        model, and copying takes little time; on a CPU it takes as much only where the rest is to be NaN."""
+        return self._device.type == "cpu" and (self.blocks is None or self.blocks.trusted)
 
-    def _arriving(self, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Arrival]:
+    def _arrivals_of(self, info: UpdateInfo, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Arrival]:
+        """Yield each bucket when it has arrived, and compare checksums at the end where the update says so."""
+        sums: Sums = defaultdict(list)
+        for index, arrival in enumerate(self._arriving(info, buckets, check)):
+            for part in self._checked(index, buckets[index], arrival.buffers) if info.verify else ():
+                sums[part.source].append((part.name, checksum(part.values)))
+            yield arrival
+        for source, found in sums.items():
+            key = f"sums/{info.update}{source}"
+            wait_until(lambda key=key: self._store.check([key]), check)  # type: ignore[misc]
+            compare(found, json.loads(self._store.get(key)))
+
+    def _arriving(self, info: UpdateInfo, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Arrival]:
         """Yield each bucket when it has arrived; the next one is on its way then."""
         self._arrivals.prepare(buckets)
         check()
@@ -175,8 +188,8 @@ class BroadcastReceiver:
         with suppress(RuntimeError):  # the trainer is gone
             give_up(self._store, f"worker {self._rank}: {reason}")
 
-    def _checked(self, index: int, tensors: Named) -> Iterator[Checked]:
-        return self._arrivals.checked(index, tensors)
+    def _checked(self, index: int, bucket: Bucket, buffers: Sequence[Tensor]) -> Iterator[Checked]:
+        return self._arrivals.checked(index, buffers)
 
 
 class MemoryReceiver(BroadcastReceiver):
@@ -192,10 +205,10 @@ class MemoryReceiver(BroadcastReceiver):
     def close(self) -> None:
         pass
 
-    def _checked(self, index: int, tensors: Named) -> Iterator[Checked]:
-        return (Checked("", name, tensor) for name, tensor in tensors)
+    def _checked(self, index: int, bucket: Bucket, buffers: Sequence[Tensor]) -> Iterator[Checked]:
+        return tensors_of(bucket, buffers)
 
-    def _buffers(self, info: UpdateInfo, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Tensor]:
+    def _arriving(self, info: UpdateInfo, buckets: Sequence[Bucket], check: Callable[[], None]) -> Iterator[Arrival]:
         key = device_key(self._device)
         if key not in info.handles:
             raise ValueError(f"no trainer process shares memory with {key}; there are: {', '.join(info.handles)}")
@@ -208,23 +221,7 @@ class MemoryReceiver(BroadcastReceiver):
                 torch.cuda.synchronize(buffer.device)
             if self._store.add(f"count/{place}", 1) == self._info.world_size - 1:
                 self._store.set(f"taken/{place}", "")
-            yield buffer
-
-
-def load_buckets(
-    buckets: Sequence[Bucket],
-    buffers: Iterator[Tensor],
-    load: Load,
-    checked: Callable[[int, Named], Iterator[Checked]] | None,
-) -> Sums:
-    """Hand the tensors of each bucket to `load`, and return the checksums of what `checked` yields of them."""
-    sums: Sums = defaultdict(list)
-    for index, (bucket, buffer) in enumerate(zip(buckets, buffers, strict=True)):
-        tensors = bucket.views(buffer)
-        for part in checked(index, tensors) if checked else ():
-            sums[part.source].append((part.name, checksum(part.values)))
-        load(tensors)
-    return sums
+            yield laid_out(buffer)
 
 
 def compare(found: Sequence[tuple[str, int]], expected: Sequence[int]) -> None:

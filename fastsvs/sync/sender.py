@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
@@ -19,9 +18,8 @@ from torch import Tensor
 from fastsvs.buckets import Bucket, checksum, describe
 from fastsvs.config import SyncConfig
 from fastsvs.errors import EngineFailure
-from fastsvs.network import local_address
 from fastsvs.sync.calls import Calls, Deadline, ServersFailedError
-from fastsvs.sync.fleet import Endpoint, ServerFleet
+from fastsvs.sync.fleet import Endpoint, ServerFleet, reached_address
 from fastsvs.sync.moves import Move, busiest
 from fastsvs.sync.outcome import Outcome
 from fastsvs.sync.receive import MISMATCH
@@ -125,6 +123,8 @@ class Sender:
                 self._open.wait(self.check, under_way=0)
                 if self._config.verify and self._moves is None:
                     self._open.send_sums(self._sums)
+                if self._staged:
+                    self._open.wait_staged(self.check)
                 sent = time.monotonic()
                 calls = self._calls = self._calls or self._pause()
                 calls.results(self._deadline)
@@ -139,11 +139,22 @@ class Sender:
         return self._failure or Outcome("done")
 
     def _pause(self) -> Calls[None]:
-        """Pause the servers, and have them load what comes or has come."""
-        self._paused = time.monotonic()
-        self._everywhere(lambda server, left: server.pause("keep", left))
-        self._everywhere(lambda server, left: server.start_update(left))
-        return Calls(self._receivers, lambda server: server.update(self._info, self._deadline.left()))
+        """Pause the servers, and have them load what comes or has come. What has come already a server loads as soon as
+        it pauses, and waits for no other one."""
+        self._paused, left = time.monotonic(), self._deadline.left
+
+        def pause(server: Routes) -> None:
+            server.pause("keep", left())
+            server.start_update(left())
+
+        def load(server: Routes) -> None:
+            if self._staged:
+                pause(server)
+            server.update(self._info, left())
+
+        if not self._staged:
+            Calls(self._receivers, pause).results(self._deadline)
+        return Calls(self._receivers, load)
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -178,7 +189,7 @@ class Sender:
         offsets = {e.name: 1 + sum(counts[:index]) for index, e in enumerate(endpoints)}
         further = [] if self._shards is None else self._shards.addresses
         transport = TRANSPORTS[self._transport_name](
-            _address(endpoints, further), sum(counts), self._config.timeout_seconds, self._device
+            reached_address(endpoints, further), sum(counts), self._config.timeout_seconds, self._device
         )
         self._transport = transport
         info = transport.init_info() | {
@@ -283,11 +294,3 @@ def _checksums(bucket: Bucket, pieces: Sequence[Tensor]) -> list[int]:
 
 def _key(endpoint: Endpoint) -> tuple[str, int]:
     return endpoint.name, endpoint.incarnation
-
-
-def _address(endpoints: Sequence[Endpoint], further: Sequence[str]) -> str:
-    """Return this machine's address that all servers and the addresses `further` reach: a private interface's as soon
-    as one of them is on another machine."""
-    hosts = [urlsplit(endpoint.url).hostname or "127.0.0.1" for endpoint in endpoints]
-    addresses = [local_address(host) for host in (*hosts, *further)]
-    return next((address for address in addresses if not address.startswith("127.")), addresses[0])

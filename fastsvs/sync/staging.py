@@ -23,11 +23,19 @@ class Staging:
     """Arrivals of one update, which a thread waits for from now on."""
 
     def __init__(
-        self, update: int, arriving: Iterator[Arrival], device: torch.device, failed: Callable[[str], None]
+        self,
+        update: int,
+        arriving: Iterator[Arrival],
+        device: torch.device,
+        lay_out: bool,
+        done: Callable[[], None],
+        failed: Callable[[str], None],
     ) -> None:
-        """Receive what `arriving` yields. `failed` is told, on the thread, why not all came."""
+        """Receive what `arriving` yields, and with `lay_out` lay it out. On the thread `done` is told that all is
+        there, or `failed` why not."""
         self.update = update
-        self._arriving, self._device, self._failed = arriving, device, failed
+        self._arriving, self._device, self._lays_out = arriving, device, lay_out
+        self._done, self._failed = done, failed
         self._arrived: deque[Arrival] = deque()
         self._error: Exception | None = None
         self._over = threading.Event()
@@ -50,7 +58,8 @@ class Staging:
                 for arrival in self._arriving:
                     if gpu:
                         torch.cuda.current_stream(self._device).synchronize()
-                    self._arrived.append(self._kept(arrival) if gpu else arrival)
+                    self._arrived.append(self._kept(arrival))
+            self._done()
         except Exception as error:  # whoever asks for the arrivals hears of it
             self._error = error
             self._arrived.clear()
@@ -58,7 +67,9 @@ class Staging:
         self._over.set()
 
     def _kept(self, arrival: Arrival) -> Arrival:
-        """Return the arrival, in the host's memory where the GPU's is short."""
+        """Return the arrival as it waits: in the host's memory where the GPU's is short."""
+        if self._device.type != "cuda":
+            return arrival.laid_out() if self._lays_out else arrival
         free, _ = torch.cuda.mem_get_info(self._device)
         if free > SPARE_BYTES + 2 * sum(len(buffer) for buffer in arrival.buffers):
             return arrival

@@ -12,7 +12,17 @@ from torch import Tensor
 
 from fastsvs.buckets import Bucket
 from fastsvs.sync.calls import wait_until
-from fastsvs.sync.group import Group, announced, give_up, given_up, missing, route_key, serve_store
+from fastsvs.sync.group import (
+    Group,
+    announced,
+    forget_staged,
+    give_up,
+    given_up,
+    missing,
+    route_key,
+    serve_store,
+    staged_workers,
+)
 from fastsvs.sync.memory import SharedMemory
 from fastsvs.sync.messages import Message, settle
 from fastsvs.sync.moves import Move, describe_moves
@@ -83,8 +93,13 @@ class _Store:
     def number_update(self) -> int:
         """Return a new number for the update that begins."""
         self._store.delete_key(f"sums/{self._update}")
+        forget_staged(self._store, self._update)
         self._update += 1
         return self._update
+
+    def wait_staged(self, check: Check) -> None:
+        """Wait until the update waits at all workers."""
+        wait_until(lambda: staged_workers(self._store, self._update) == self._size - 1, check)
 
     def check(self) -> None:
         """Raise ConnectionAbortedError where a worker or a rank has given the update up."""

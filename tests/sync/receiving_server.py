@@ -3,7 +3,8 @@
 `serve` is for a process of its own: it tells its port and serves until it is killed or whoever started it is gone.
 GET /tensors/PATH saves what it holds to PATH.
 POST /misbehave?how= makes updates go wrong: `corrupt:NAME`, `die` or `stall` (in the second bucket), `refuse`,
-`refuse_start` (once), `leave` (the group, while weights are staged). Like vLLM it starts no update before the last one
+`refuse_start` (once), `leave` (the group, while weights are staged), `late` (staging ends a while after all was sent,
+and a call `staged` is noted then). Like vLLM it starts no update before the last one
 has ended or failed.
 """
 
@@ -40,6 +41,8 @@ class Worker:
 
     def stage(self, info: dict) -> None:
         assert self.receiver is not None
+        if self.fault == "late":
+            self.receiver._arriving = late(self.receiver)  # type: ignore[method-assign]
         self.receiver.stage(UpdateInfo(**info))
         if self.fault == "leave":
             self.receiver.close()
@@ -57,6 +60,30 @@ class Worker:
         if second and self.fault == "stall":
             time.sleep(3600)
         self.tensors |= {name: tensor.clone() for name, tensor in tensors}
+
+
+def late(receiver: BroadcastReceiver):  # type: ignore[no-untyped-def]
+    original = receiver._arriving
+
+    def arriving(*arguments):  # type: ignore[no-untyped-def]
+        yield from original(*arguments)
+        time.sleep(0.5)
+        Server.calls.append("staged")
+
+    return arriving
+
+
+def flipping(receiver: BroadcastReceiver, name: str):  # type: ignore[no-untyped-def]
+    original = receiver._arriving
+
+    def spoiled(info, buckets, check):  # type: ignore[no-untyped-def]
+        for index, arrival in enumerate(original(info, buckets, check)):
+            for part in receiver._checked(index, buckets[index], arrival.buffers):
+                if part.name == name:
+                    part.values.view(-1).view(torch.uint8)[-1] ^= 1
+            yield arrival
+
+    return spoiled
 
 
 class Server(BaseHTTPRequestHandler):
@@ -101,6 +128,7 @@ class Server(BaseHTTPRequestHandler):
             self.on_all(Worker.init, body["init_info"])
         elif route == "/collective_rpc":
             assert body["method"] == "stage_weights"
+            self.spoil()
             self.on_all(Worker.stage, body["kwargs"]["info"])
         elif route == "/start_weight_update":
             assert not self.updating, "an update is already active"
@@ -122,26 +150,15 @@ class Server(BaseHTTPRequestHandler):
             assert self.updating, "no update is active"
             type(self).updating = False
             type(self).version = body.get("weight_version", self.version)
+            for blocks in filter(None, (worker.receiver and worker.receiver.blocks for worker in self.workers)):
+                blocks.trusted = True
 
     def spoil(self) -> None:
         """Have one bit of a tensor arrive changed."""
         fault, _, name = self.workers[0].fault.partition(":")
-        if fault == "corrupt":
-            import fastsvs.sync.receive as receive
-
-            original = receive.load_buckets
-
-            def flipping(buckets, buffers, load, checked):  # type: ignore[no-untyped-def]
-                def spoiled():  # type: ignore[no-untyped-def]
-                    for bucket, buffer in zip(buckets, buffers, strict=True):
-                        for other, view in bucket.views(buffer):
-                            if other == name:
-                                view.view(-1).view(torch.uint8)[-1] ^= 1
-                        yield buffer
-
-                return original(buckets, spoiled(), load, checked)
-
-            receive.load_buckets = flipping
+        for worker in self.workers if fault == "corrupt" else ():
+            assert worker.receiver is not None
+            worker.receiver._arriving = flipping(worker.receiver, name)  # type: ignore[method-assign]
 
     def on_all(self, method, info: dict) -> None:  # type: ignore[no-untyped-def]
         failures: list[Exception] = []

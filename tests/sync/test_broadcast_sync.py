@@ -6,85 +6,25 @@ import multiprocessing.forkserver
 import os
 import signal
 import threading
-from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 import pytest
 import torch
+from one_rank import CONFIG, Tensors, assert_holds
 from receiving_fleet import Fleet
-from torch import Tensor
 
 from fastsvs import distributed
-from fastsvs.blocks import Block
-from fastsvs.buckets import Bucket, TensorSpec
-from fastsvs.config import SyncConfig
 from fastsvs.errors import UserError
 from fastsvs.sync import BroadcastSync, WeightSyncError
 from fastsvs.sync.transports import TransportName
-
-NAMES = ["embedding", "norm", "layer.0", "layer.1", "layer.2", "head"]
-CONFIG = SyncConfig(bucket_bytes=4000, timeout_seconds=20.0)
-
-
-@dataclass
-class Rows:
-    """All values on one rank, and neighbouring rows of them on a server's workers."""
-
-    tensors: dict[str, Tensor]
-
-    def held(self) -> dict[str, Block]:
-        return self.served(1, 0)
-
-    def values(self, names: Collection[str]) -> dict[str, Tensor]:
-        return {name: self.tensors[name] for name in names}
-
-    def served(self, tensor_parallel: int, rank: int) -> dict[str, Block]:
-        cut = {
-            name: [len(tensor) * r // tensor_parallel for r in (rank, rank + 1)]
-            for name, tensor in self.tensors.items()
-        }
-        return {name: Block.whole(tuple(self.tensors[name].shape)).along(0, *rows) for name, rows in cut.items()}
-
-
-class Tensors:
-    """A policy on one rank."""
-
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.values = {name: torch.randn(50 + 7 * i, 11, generator=generator) for i, name in enumerate(NAMES)}
-
-    def weight_specs(self) -> list[TensorSpec]:
-        return [TensorSpec(name, tuple(value.shape), value.dtype) for name, value in self.values.items()]
-
-    def stream_weights(self, buckets: Sequence[Bucket], slots: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-        for index, bucket in enumerate(buckets):
-            buffer = slots[index % 2][: bucket.nbytes]
-            for name, view in bucket.views(buffer):
-                view.copy_(self.values[name])
-            yield list(buffer.split([piece.nbytes for piece in bucket.pieces()]))
-
-    def weight_blocks(self) -> Rows:
-        return Rows(self.values)
-
-    def train(self) -> None:
-        for value in self.values.values():
-            value += 1
 
 
 @pytest.fixture
 def source() -> Tensors:
     distributed.initialize()
     return Tensors()
-
-
-def assert_holds(fleet: Fleet, source: Tensors, folder: Path) -> None:
-    for name in fleet.running:
-        for worker in fleet.tensors(name, folder):
-            assert list(worker) == NAMES
-            assert all(torch.equal(worker[tensor], source.values[tensor]) for tensor in NAMES)
 
 
 @pytest.mark.parametrize("transport", ["broadcast", "ipc"])
@@ -135,42 +75,6 @@ def test_a_single_rank_sends_changes_to_a_single_server(
         changed = source.values["layer.1"].numel() / sum(value.numel() for value in source.values.values())
         single = len(workers) == 1
         assert sync.metrics().get("sync/changed") == (pytest.approx(changed, rel=0.05) if single else None)
-
-
-def test_servers_go_on_until_all_weights_are_there(source: Tensors, tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"verify": True})
-    with closing(Fleet(1, 2)) as fleet, closing(BroadcastSync(source, fleet, config, staged=True)) as sync:
-        sync.publish(1)
-        source.train()
-        sync.publish(2)
-        assert_holds(fleet, source, tmp_path)
-        swap = ["/pause?mode=keep&clear_cache=true", "/start_weight_update", "/update_weights"]
-        update = ["/collective_rpc", *swap, "/finish_weight_update", "/resume"]
-        assert fleet.calls("server 1") == ["/init_weight_transfer_engine", *update, *update]
-        assert fleet.version("server 1") == "2"
-        metrics = sync.metrics()
-        assert metrics["sync/pause_seconds"] + metrics["sync/transfer_seconds"] <= metrics["sync/seconds"]
-
-
-def test_a_server_that_loses_what_arrives_goes_on_with_the_weights_that_it_has(source: Tensors, tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"attempts": 1})
-    with closing(Fleet(1, 1)) as fleet, closing(BroadcastSync(source, fleet, config, staged=True)) as sync:
-        sync.publish(1)
-        before = fleet.tensors("server 0", tmp_path)
-        calls = {name: len(fleet.calls(name)) for name in fleet.running}
-        source.train()
-        fleet.misbehave("server 0", "leave")
-        with pytest.raises(WeightSyncError, match=r"worker 1: ConnectionAbortedError: this rank has left the group"):
-            sync.publish(2)
-        for name, count in calls.items():
-            assert "/pause?mode=keep&clear_cache=true" not in fleet.calls(name)[count:]
-            assert fleet.version(name) == "1"
-            (worker,) = fleet.tensors(name, tmp_path)
-            assert all(torch.equal(worker[tensor], before[0][tensor]) for tensor in NAMES)
-        assert not fleet.failures, "they are healthy"
-        fleet.misbehave("server 0", "no more")
-        sync.publish(2)
-        assert_holds(fleet, source, tmp_path)
 
 
 def test_a_restarted_server_gets_the_weights_alone(source: Tensors, tmp_path: Path) -> None:
