@@ -17,11 +17,11 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from fastsvs import hub
 from fastsvs.config import PolicyConfig
 from fastsvs.errors import UserError
-from fastsvs.families import FAMILIES, Experts
+from fastsvs.families import FAMILIES, DeltaNet, Experts
 from fastsvs.kernels.invariant import elementwise
+from fastsvs.model_refusals import LINEAR, file_of, head_dim_of, reject_unsupported, rotary_dim_of
 from fastsvs.shipped import elsewhere
 
-STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 VOCABULARY_MULTIPLE = 128
 
 
@@ -42,7 +42,8 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A decoder with grouped-query attention, SwiGLU and RMSNorm, dense or with a mixture of experts in every layer."""
+    """A decoder with grouped-query attention, SwiGLU and RMSNorm, dense or with a mixture of experts in every layer. In
+    some layers a gated delta net may stand in place of attention."""
 
     layers: int
     hidden: int
@@ -64,13 +65,33 @@ class Architecture:
     """Experts of each layer; None for a dense model."""
     lora: Lora | None = None
     """Adapters that alone learn; None where all weights do."""
+    delta_net: DeltaNet | None = None
+    """Gated delta net of the linear layers; None where all layers have attention."""
+    linear_layers: tuple[bool, ...] = ()
+    """True for each layer that has the gated delta net, [layers]; empty without one."""
+    gated_attention: bool = False
+    """True where q_proj has, after the query of each head, as wide a gate, whose sigmoid multiplies the head's
+    output."""
+    rotary_dim: int | None = None
+    """Number of the first dimensions of a head that positions rotate; None where they rotate all."""
+    centred_norm: bool = False
+    """True where norms multiply by 1 + weight, all but that of the gated delta net's output."""
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> Self:
         """Return the architecture of what `dataclasses.asdict` made of it. Raises TypeError for anything else."""
-        experts, lora = values.get("experts"), values.get("lora")
-        lora = lora and Lora(**lora | {"targets": tuple(lora["targets"])})
-        return cls(**values | {"experts": experts and Experts(**experts), "lora": lora})
+        experts, lora, delta_net = values.get("experts"), values.get("lora"), values.get("delta_net")
+        parts = {
+            "experts": experts and Experts(**experts),
+            "lora": lora and Lora(**lora | {"targets": tuple(lora["targets"])}),
+            "delta_net": delta_net and DeltaNet(**delta_net),
+            "linear_layers": tuple(values.get("linear_layers", ())),
+        }
+        return cls(**values | parts)
+
+    def is_linear(self, layer: int) -> bool:
+        """Return whether this layer has the gated delta net in place of attention."""
+        return bool(self.linear_layers) and self.linear_layers[layer]
 
     @property
     def active_ffn(self) -> int:
@@ -120,20 +141,18 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
     family = FAMILIES.get(hf.model_type)
     if family is None:
         raise UserError(
-            f"{_file_of(hf)}: model type {hf.model_type!r} is not supported; supported: {', '.join(FAMILIES)}"
+            f"{file_of(hf)}: model type {hf.model_type!r} is not supported; supported: {', '.join(FAMILIES)}"
         )
-    _reject_impossible_shapes(hf)
     experts = family.experts(hf) if family.experts else None
-    if experts:
-        _reject_impossible_experts(hf, experts)
-    _reject_unsupported_features(hf)
+    delta_net = family.delta_net(hf) if family.delta_net else None
+    reject_unsupported(hf, experts, delta_net)
     return Architecture(
         layers=hf.num_hidden_layers,
         hidden=hf.hidden_size,
         ffn=0 if experts else hf.intermediate_size,
         heads=hf.num_attention_heads,
         groups=hf.num_key_value_heads,
-        head_dim=_head_dim(hf),
+        head_dim=head_dim_of(hf),
         vocabulary=hf.vocab_size,
         max_positions=hf.max_position_embeddings,
         tied=bool(hf.tie_word_embeddings),
@@ -142,13 +161,21 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
         norm_epsilon=hf.rms_norm_eps,
         initializer_range=hf.initializer_range,
         experts=experts,
+        delta_net=delta_net,
+        linear_layers=tuple(kind == LINEAR for kind in hf.layer_types) if delta_net else (),
+        gated_attention=delta_net is not None,
+        rotary_dim=rotary_dim_of(hf) if delta_net else None,
+        centred_norm=delta_net is not None,
     )
 
 
 def trained_architecture(hf: PretrainedConfig, policy: PolicyConfig) -> Architecture:
     """Return the architecture of a policy of this model, with the adapters that `policy.lora` asks for. Raises
     UserError as `read_architecture` does."""
-    return with_adapters(read_architecture(hf), policy)
+    architecture = read_architecture(hf)
+    if architecture.delta_net:
+        raise UserError(f"{file_of(hf)}: linear attention (model type {hf.model_type!r}) cannot be trained yet")
+    return with_adapters(architecture, policy)
 
 
 def with_adapters(architecture: Architecture, policy: PolicyConfig) -> Architecture:
@@ -158,96 +185,17 @@ def with_adapters(architecture: Architecture, policy: PolicyConfig) -> Architect
 
 
 def rotary_table(hf: PretrainedConfig, positions: int) -> Tensor:
-    """Return [2, positions, head_dim] fp32 on the CPU: cosine and sine, as transformers computes them."""
+    """Return [2, positions, rotary_dim] fp32 on the CPU: cosine and sine, as transformers computes them."""
     inverse, scale = rotary_frequencies(hf)
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), inverse).repeat(1, 2)
     return torch.stack([elementwise(torch.cos, angles), elementwise(torch.sin, angles)]) * scale
 
 
 def rotary_frequencies(hf: PretrainedConfig) -> tuple[Tensor, float]:
-    """Return the frequencies, [head_dim / 2] fp32 radians a position on the CPU, and the factor on cosine and sine."""
+    """Return the frequencies, [rotary_dim / 2] fp32 radians a position on the CPU, and the factor of cosine and
+    sine."""
     parameters: dict[str, Any] = hf.rope_parameters
     if parameters["rope_type"] != "default":
         return ROPE_INIT_FUNCTIONS[parameters["rope_type"]](hf, device=torch.device("cpu"))
-    dim = _head_dim(hf)
+    dim = rotary_dim_of(hf) if FAMILIES[hf.model_type].delta_net else head_dim_of(hf)
     return 1.0 / parameters["rope_theta"] ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim), 1.0
-
-
-def _head_dim(hf: PretrainedConfig) -> int:
-    dim: int | None = getattr(hf, "head_dim", None)
-    return hf.hidden_size // hf.num_attention_heads if dim is None else dim
-
-
-def _reject_impossible_shapes(hf: PretrainedConfig) -> None:
-    sizes = {
-        name: getattr(hf, name)
-        for name in (
-            *("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"),
-            *("vocab_size", "max_position_embeddings"),
-        )
-    }
-    faults = [f"{name}={size!r} (at least 1)" for name, size in sizes.items() if type(size) is not int or size < 1]
-    if not faults:
-        faults += _impossible_heads(hf)
-    if not hf.rms_norm_eps > 0:
-        faults.append(f"rms_norm_eps={hf.rms_norm_eps!r} (above 0)")
-    if not hf.rope_parameters.get("rope_theta", 1) > 0:
-        faults.append(f"rope_theta={hf.rope_parameters['rope_theta']!r} (above 0)")
-    if faults:
-        raise UserError(f"{_file_of(hf)} describes no model that can be built: {'; '.join(faults)}")
-
-
-def _impossible_heads(hf: PretrainedConfig) -> list[str]:
-    heads, groups = hf.num_attention_heads, hf.num_key_value_heads
-    faults = []
-    if heads % groups:
-        faults.append(f"num_key_value_heads={groups} (a divisor of num_attention_heads={heads})")
-    if getattr(hf, "head_dim", None) is None and hf.hidden_size % heads:
-        faults.append(f"num_attention_heads={heads} (a divisor of hidden_size={hf.hidden_size})")
-    elif (dim := _head_dim(hf)) < 2 or dim % 2:
-        faults.append(f"head_dim={dim} (even and at least 2)")
-    return faults
-
-
-def _reject_unsupported_features(hf: PretrainedConfig) -> None:
-    faults = []
-    if getattr(hf, "quantization_config", None):
-        faults.append("quantized weights (quantization_config; take the model that it was made from)")
-    if hf.hidden_act != "silu":
-        faults.append(f"hidden_act={hf.hidden_act!r} (only 'silu')")
-    if getattr(hf, "attention_bias", False):
-        faults.append("attention_bias=true (only Qwen2's bias on q, k and v)")
-    if getattr(hf, "mlp_bias", False):
-        faults.append("mlp_bias=true")
-    if not getattr(hf, "qkv_bias", True):
-        faults.append("qkv_bias=false (Qwen2's models with experts have it)")
-    if hf.model_type == "mixtral" and hf.sliding_window:
-        faults.append("sliding-window attention (set sliding_window to null)")
-    if "sliding_attention" in (getattr(hf, "layer_types", None) or ()):
-        faults.append("sliding-window attention (set use_sliding_window to false)")
-    if hf.rope_parameters["rope_type"] not in STATIC_ROPE:
-        faults.append(f"rope_type={hf.rope_parameters['rope_type']!r} (only {', '.join(STATIC_ROPE)})")
-    if faults:
-        raise UserError(f"{_file_of(hf)} asks for what the trainer does not support: {'; '.join(faults)}")
-
-
-def _reject_impossible_experts(hf: PretrainedConfig, experts: Experts) -> None:
-    faults = []
-    if not all(type(size) is int and size >= 1 for size in (experts.count, experts.ffn)):
-        faults.append(f"{experts.count!r} experts of width {experts.ffn!r} (at least 1)")
-    elif type(experts.active) is not int or not 1 <= experts.active <= experts.count:
-        faults.append(f"num_experts_per_tok={experts.active!r} (1 to the {experts.count} experts of a layer)")
-    elif experts.active == 1 and experts.normalized:
-        faults.append("num_experts_per_tok=1 with weights divided by their sum (its router has no gradient)")
-    if type(experts.shared_ffn) is not int or experts.shared_ffn < 0:
-        faults.append(f"shared_expert_intermediate_size={experts.shared_ffn!r} (at least 0)")
-    if getattr(hf, "mlp_only_layers", None) or getattr(hf, "decoder_sparse_step", 1) != 1:
-        faults.append("dense layers between those with experts (mlp_only_layers, decoder_sparse_step other than 1)")
-    if getattr(hf, "router_jitter_noise", 0.0):
-        faults.append(f"router_jitter_noise={hf.router_jitter_noise} (only 0)")
-    if faults:
-        raise UserError(f"{_file_of(hf)} describes experts that the trainer does not support: {'; '.join(faults)}")
-
-
-def _file_of(hf: PretrainedConfig) -> str:
-    return f"config.json of {hf.name_or_path or f'a {hf.model_type} model'}"

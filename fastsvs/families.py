@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 
@@ -25,6 +26,42 @@ class Experts:
     """Feed-forward width of the expert that computes every token, behind a gate of its own; 0 where there is none."""
     naming: str = "qwen"
     """Key in `NAMINGS` of the names of the tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaNet:
+    """The gated delta net that stands in some layers in place of attention (see `fastsvs.delta_rule`)."""
+
+    key_heads: int
+    """Number of the heads of queries and keys."""
+    value_heads: int
+    """Number of the heads of values; `value_heads // key_heads` neighbours have the queries and keys of one key
+    head."""
+    key_dim: int
+    """Width of a head of queries or keys."""
+    value_dim: int
+    """Width of a head of values."""
+    kernel: int
+    """Number of tokens that the causal convolution sees, the token itself among them."""
+    grouped: bool = False
+    """True where a checkpoint has two projections, whose rows are grouped by key head: queries, keys, values and gates
+    (in_proj_qkvz), step sizes and decays (in_proj_ba). False where it has four: queries, keys and values of all heads
+    (in_proj_qkv), gates (in_proj_z), step sizes (in_proj_b) and decays (in_proj_a)."""
+
+    @property
+    def key_width(self) -> int:
+        """Return the width of the queries of all heads, which is that of the keys."""
+        return self.key_heads * self.key_dim
+
+    @property
+    def value_width(self) -> int:
+        """Return the width of the values of all heads."""
+        return self.value_heads * self.value_dim
+
+    @property
+    def channels(self) -> int:
+        """Return the number of channels of the convolution: queries, keys and values, in this order."""
+        return 2 * self.key_width + self.value_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +113,10 @@ class Family:
     """True where queries and keys are normed, head by head."""
     experts: Callable[[Any], Experts] | None = None
     """Function from the Hugging Face config to the experts; None for a dense model."""
+    delta_net: Callable[[Any], DeltaNet] | None = None
+    """Function from the Hugging Face config to the gated delta net of some layers; None where all layers have
+    attention. A family with it also gates the output of attention, rotates a part of each head, and has weights of
+    norms that are added to 1."""
 
 
 def _qwen2_moe(hf: Any) -> Experts:
@@ -95,6 +136,17 @@ def _mixtral(hf: Any) -> Experts:
     )
 
 
+def _delta_net(hf: Any, *, grouped: bool = False) -> DeltaNet:
+    return DeltaNet(
+        hf.linear_num_key_heads,
+        hf.linear_num_value_heads,
+        hf.linear_key_head_dim,
+        hf.linear_value_head_dim,
+        hf.linear_conv_kernel_dim,
+        grouped,
+    )
+
+
 FAMILIES = {
     "qwen2": Family(qkv_bias=True),
     "qwen3": Family(qk_norm=True),
@@ -102,5 +154,7 @@ FAMILIES = {
     "qwen2_moe": Family(qkv_bias=True, experts=_qwen2_moe),
     "qwen3_moe": Family(qk_norm=True, experts=_qwen3_moe),
     "mixtral": Family(experts=_mixtral),
+    "qwen3_5_text": Family(qk_norm=True, delta_net=_delta_net),
+    "qwen3_next": Family(qk_norm=True, experts=_qwen2_moe, delta_net=partial(_delta_net, grouped=True)),
 }
 """Families by the `model_type` of their config.json."""

@@ -83,6 +83,8 @@ class LocalEngine:
     @classmethod
     def check(cls, plan: EnginePlan) -> None:
         shape = read_architecture(plan.hf_config)
+        if shape.delta_net:
+            raise UserError("models with linear attention are served by rollout.engine=vllm alone")
         if plan.rollout.speculative.method != "none":
             raise UserError(
                 f"rollout.speculative.method={plan.rollout.speculative.method} is an option of servers: set "
