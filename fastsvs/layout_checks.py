@@ -8,6 +8,9 @@ from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
 from fastsvs.errors import UserError
 
+FP8_MULTIPLE = 16
+"""Number that the dimensions of a product in FP8 are multiples of: features, and the tokens of a tensor-parallel
+rank."""
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -29,6 +32,7 @@ def check_layout(architecture: Architecture, config: PolicyConfig, world_size: i
         faults += _context_faults(architecture, config)
     faults += _mixture_faults(config) if architecture.experts else _dense_faults(config)
     faults += _adapter_faults(architecture, config) if config.lora.rank else []
+    faults += _fp8_faults(architecture, config) if config.fp8 and not faults else []
     if faults:
         raise UserError("\n".join(faults))
     _check_recomputation(config, architecture.layers // pipeline)
@@ -81,6 +85,24 @@ def _adapter_faults(architecture: Architecture, config: PolicyConfig) -> list[st
     if config.backend == "te":
         faults.append("policy.backend=te: adapters are computed by policy.backend=local alone")
     return faults
+
+
+def _fp8_faults(architecture: Architecture, config: PolicyConfig) -> list[str]:
+    """Return which sizes of a tensor-parallel rank's products cannot be computed in FP8."""
+    tensor, queries = config.tensor_parallel, architecture.heads * architecture.head_dim
+    sizes = {
+        "hidden size": architecture.hidden,
+        "queries": queries // tensor,
+        "queries, keys and values": (queries + 2 * architecture.groups * architecture.head_dim) // tensor,
+        "feed-forward width": architecture.ffn // tensor,
+    }
+    odd = [f"{what} {size}" for what, size in sizes.items() if size % FP8_MULTIPLE]
+    if not odd:
+        return []
+    return [
+        f"policy.fp8={config.fp8} takes multiples of {FP8_MULTIPLE}, and a tensor-parallel rank has "
+        f"{', '.join(odd)}: set it to null, or policy.tensor_parallel lower"
+    ]
 
 
 def _check_world_size(config: PolicyConfig, world_size: int) -> None:

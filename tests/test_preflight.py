@@ -166,6 +166,7 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
             "which the loss must correct: set algorithm.rollout_correction to tis or icepop, or algorithm.old_logprobs",
         ),
         ((*EVAL, "rollout.engine=vllm", "rollout.quantization=fp8", "dtype=fp32"), "rounds a model of 16 bits"),
+        ((*TRAIN, "policy.fp8=e4m3", "policy.backend=te", "policy.dtype=bf16"), "which the loss must correct: set"),
         # servers
         ((*TRAIN, "rollout.placement=dedicated"), "dedicated needs servers: set rollout.engine: vllm"),
         ((*SERVERS, "rollout.temperature=3"), "rollout.temperature=3.0: servers of rollout.engine=vllm sample at"),

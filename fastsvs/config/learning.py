@@ -178,6 +178,11 @@ class PolicyConfig(Section):
     backend: Literal["local", "te"] = "local"
     """Parts of a layer: `local` is our own norm and attention with Megatron's linear layers; `te` is Transformer
     Engine's norm, linear layers and attention, which must be installed and needs a GPU and bf16."""
+    fp8: Literal["hybrid", "e4m3"] | None = None
+    """Format of the products of the layers' linear parts, forward and backward, with `backend: te` on a GPU that has
+    FP8: `e4m3`, or `hybrid`, which has gradients in e5m2. Each product scales its tensors by their own largest values.
+    Weights, their gradients, attention, embeddings, log-probs and the optimizer stay as they are. Null computes in
+    `dtype`. Rollouts need a correction then (docs/train.md)."""
     offload: Literal["none", "optimizer", "all"] = "none"
     """State that leaves the device for page-locked host memory while rollouts run: `optimizer` the moments and the
     masters (gradients are freed and made anew); `all` the weights too, once they are published; `none` nothing. For
@@ -201,6 +206,8 @@ class PolicyConfig(Section):
             )
         if self.backend == "te" and (self.dtype != "bf16" or self.recompute == "all_but_attention"):
             raise ValueError("backend: te needs dtype: bf16, and recompute: full or none")
+        if self.fp8 is not None and self.backend != "te":
+            raise ValueError(f"fp8: {self.fp8} is computed by Transformer Engine: set backend to te, or fp8 to null")
         if self.backend == "te" and self.context_parallel > 1:
             raise ValueError("context_parallel is served by backend: local alone")
         return self

@@ -74,6 +74,8 @@ def time_findings(job: TrainJob, plan: TimePlan) -> list[Finding]:
     found = []
     generation = plan.seconds("rollout")
     client = plan.beside["client"].amount
+    if job.policy.fp8 is not None:
+        found.append(Finding(False, f"policy.fp8={job.policy.fp8} has not been measured: products count as bf16"))
     if job.rollout.engine != "local" and generation and client > CLIENT_SHARE * generation:
         found.append(
             Finding(

@@ -24,6 +24,9 @@ from fastsvs.errors import UserError
 
 ACCELERATORS = {"transformer_engine": "Transformer Engine", "apex": "Apex"}
 """Packages that Megatron takes parts from wherever they are installed, and their names in messages."""
+WRAPPERS = "megatron.core.extensions.transformer_engine"
+FP8_VERSION = "2.2.0"
+"""Version of Transformer Engine from which it scales a tensor by its own largest value."""
 LOGGERS = ("tensorboard", "wandb")
 """Names of packages that Megatron imports wherever they are installed; ours are imported when a run asks for them."""
 
@@ -50,13 +53,20 @@ def accelerators() -> list[str]:
     return [name for package, name in ACCELERATORS.items() if find_spec(package)]
 
 
-def check_backend(backend: str) -> None:
-    """Raise UserError where this process cannot compute with `policy.backend`."""
+def check_backend(backend: str, fp8: str | None = None) -> None:
+    """Raise UserError where this process cannot compute with `policy.backend`, or in the format `policy.fp8`."""
     if backend != "te":
         return
     if not torch.cuda.is_available():
         raise UserError("policy.backend=te needs a GPU, and torch sees none here: set policy.backend=local")
     transformer_engine()
+    if fp8 is not None:
+        enable_fp8()
+        served, reason = import_module("transformer_engine.pytorch.fp8").FP8GlobalStateManager.is_fp8_available()
+        if not served:
+            raise UserError(
+                f"policy.fp8={fp8}: this GPU or its libraries do not compute in it ({reason}); set it to null"
+            )
 
 
 @cache
@@ -66,18 +76,46 @@ def transformer_engine() -> ModuleType:
     cure = "install the build for this torch (pip install transformer-engine[pytorch]), or set policy.backend=local"
     try:
         import_module("transformer_engine.pytorch")
-        spec = find_spec("megatron.core.extensions.transformer_engine")
-        assert spec is not None
-        assert spec.loader is not None
-        wrappers = module_from_spec(spec)
-        with _uncompiled():
-            spec.loader.exec_module(wrappers)
+        wrappers = _copy_of(WRAPPERS)
     except Exception as error:  # whatever a library raises that was built for another torch or driver
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"policy.backend=te: Transformer Engine does not import here ({reason}); {cure}") from error
     if not wrappers.HAVE_TE:
         raise UserError(f"policy.backend=te: this Transformer Engine lacks what Megatron-core's wrappers use; {cure}")
     return wrappers
+
+
+@cache
+def enable_fp8() -> None:
+    """Give Megatron's blocks its functions for FP8, as it has empty ones where it was imported without Transformer
+    Engine. They act where the model's configuration says `fp8`. Raises UserError where Transformer Engine does not
+    import, or is too old."""
+    wrappers = transformer_engine()
+    if not wrappers.is_te_min_version(FP8_VERSION):
+        raise UserError(
+            f"policy.fp8 needs Transformer Engine {FP8_VERSION} or newer, and this is older: set it to null"
+        )
+    own = sys.modules[WRAPPERS]
+    sys.modules[WRAPPERS] = wrappers
+    try:
+        functions = _copy_of("megatron.core.fp8_utils")
+    except ImportError as error:
+        raise UserError(f"policy.fp8: this Transformer Engine lacks what it takes ({error}); set it to null") from error
+    finally:
+        sys.modules[WRAPPERS] = own
+    block = import_module("megatron.core.transformer.transformer_block")
+    vars(block).update(get_fp8_context=functions.get_fp8_context, te_checkpoint=wrappers.te_checkpoint)
+
+
+def _copy_of(name: str) -> ModuleType:
+    """Return a copy of a module of Megatron that sees Transformer Engine."""
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    with _uncompiled():
+        spec.loader.exec_module(module)
+    return module
 
 
 def _uncompiled() -> Any:

@@ -26,6 +26,9 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
         "recompute_method": config.recompute_method,
         "recompute_num_layers": config.recompute_layers,
     }
+    # Scales that come from the tensors alone: what is computed twice is the same, and a checkpoint has nothing to keep.
+    # Weights that were rounded for an earlier micro-batch might be those of an earlier update.
+    fp8 = {"fp8": config.fp8, "fp8_recipe": "tensorwise", "disable_parameter_transpose_cache": True}
     return TransformerConfig(
         num_layers=architecture.layers,
         hidden_size=architecture.hidden,
@@ -65,6 +68,7 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
         apply_rope_fusion=False,
         persist_layer_norm=False,
         **(recompute if config.recompute != "none" else {}),
+        **(fp8 if config.fp8 else {}),
         **(mixture_settings(experts, config) if experts else {}),
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastsvs.algorithms import Batch
 from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
+from fastsvs.layout_checks import FP8_MULTIPLE
 from fastsvs.policy.bundles import Sizes, plan_rows
 from fastsvs.policy.expert_load import Routings
 from fastsvs.policy.row import Packer, Row
@@ -49,6 +50,7 @@ def plan_pass(
         layers = architecture.layers // config.pipeline_parallel
         routings = Routings(layers, architecture.experts.count, sizes.kept(everything), rotary.device)
     multiple = config.tensor_parallel if config.sequence_parallel else 1
+    multiple *= FP8_MULTIPLE if config.fp8 else 1
     packer = Packer(
         batch,
         sizes,

@@ -24,7 +24,7 @@ from fastsvs.policy.away import Away
 from fastsvs.policy.blocks import WeightBlocks
 from fastsvs.policy.bundles import Sizes
 from fastsvs.policy.export import save_hf
-from fastsvs.policy.imports import accelerators
+from fastsvs.policy.imports import accelerators, enable_fp8
 from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
 from fastsvs.policy.modules import layer_parts
 from fastsvs.policy.parallel import (
@@ -83,6 +83,8 @@ class Policy:
             self._rotary = table.to(distributed.device(), DTYPES[config.dtype])
             initialize_model_parallel(config)
             self.transformer = transformer_config(self.architecture, config)
+            if config.fp8:
+                enable_fp8()
             self.stage = PolicyModel(self.architecture, self.transformer, layer_parts(config.backend))
             self.first_weights = weights or open_source(model, self.architecture, seed)
             attach_adapters(self.stage, self.architecture)
@@ -106,7 +108,8 @@ class Policy:
     @property
     def _parts(self) -> str:
         if self.config.backend == "te":
-            return "policy: norms, linear layers and attention of Transformer Engine, AdamW of torch"
+            linear = f"linear layers in FP8 ({self.config.fp8})" if self.config.fp8 else "linear layers"
+            return f"policy: norms, {linear} and attention of Transformer Engine, AdamW of torch"
         attention = chosen(*self._attention)
         unused = f"; {' and '.join(found)} not used, though installed" if (found := accelerators()) else ""
         experts = ", experts one after another" if self.architecture.experts else ""

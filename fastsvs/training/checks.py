@@ -81,7 +81,7 @@ def check_policy(
     check_weights(model, architecture)
     open_adapters(policy.lora, architecture, seed=0)
     if processes is not None:
-        check_backend(policy.backend)
+        check_backend(policy.backend, policy.fp8)
     return hf_config
 
 

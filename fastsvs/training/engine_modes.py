@@ -29,14 +29,20 @@ def check_deterministic(job: TrainJob) -> None:
 
 
 def check_quantization(job: TrainJob) -> None:
-    """Check that the loss corrects for an engine that computes with other weights, if it does. Raises UserError where
-    it does not."""
+    """Check that the loss corrects for an engine that computes with other weights than the policy, or in another
+    precision, if it does. Raises UserError where it does not."""
     algorithm = job.algorithm
     uncorrected = algorithm.rollout_correction == "none" and algorithm.old_logprobs == "trainer"
     if job.rollout.quantization != "none" and uncorrected:
         raise UserError(
             f"rollout.quantization={job.rollout.quantization} samples with rounded weights, from another distribution "
             "than the policy's, which the loss must correct: set algorithm.rollout_correction to tis or icepop, or "
+            "algorithm.old_logprobs=engine"
+        )
+    if job.policy.fp8 is not None and uncorrected:
+        raise UserError(
+            f"policy.fp8={job.policy.fp8} rounds what the policy multiplies, and the engine samples without that, from "
+            "another distribution, which the loss must correct: set algorithm.rollout_correction to tis or icepop, or "
             "algorithm.old_logprobs=engine"
         )
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transformer_engine.pytorch import distributed, fp8, ops, optimizers
+from transformer_engine.pytorch.fp8 import fp8_autocast
 
 __all__ = ["DotProductAttention", "GroupedLinear", "LayerNormLinear", "Linear", "RMSNorm", "distributed"]
-__all__ += ["fp8", "ops", "optimizers"]
+__all__ += ["fp8", "fp8_autocast", "ops", "optimizers"]
 
 
 class RMSNorm(nn.Module):
@@ -61,10 +62,10 @@ class Linear(nn.Module):
         if self.parallel_mode == "column":
             gather = mappings.gather_from_sequence_parallel_region
             enter = gather if self.sequence_parallel else mappings.copy_to_tensor_model_parallel_region
-            return F.linear(enter(x, group=self.group), self.weight, self.bias)
+            return F.linear(enter(fp8.operand(x), group=self.group), fp8.operand(self.weight), self.bias)
         scatter = mappings.reduce_scatter_to_sequence_parallel_region
         leave = scatter if self.sequence_parallel else mappings.reduce_from_tensor_model_parallel_region
-        return leave(F.linear(x, self.weight, self.bias), group=self.group)
+        return leave(F.linear(fp8.operand(x), fp8.operand(self.weight), self.bias), group=self.group)
 
 
 class LayerNormLinear(Linear): ...
