@@ -104,6 +104,8 @@ class Architecture:
         """Return what tensor parallelism cuts, by what it is called."""
         width = self.experts.shared_ffn if self.experts else self.ffn
         found = {"attention heads": self.heads, "key/value heads": self.groups}
+        if self.delta_net:
+            found["key heads of linear attention"] = self.delta_net.key_heads
         return found | ({"feed-forward width": width} if width else {})
 
     def padded_vocabulary(self, tensor_parallel: int) -> int:
@@ -114,12 +116,15 @@ class Architecture:
 
     def forward_flops(self, tokens: int, predicted: int) -> int:
         """Return the floating-point operations of the forward pass of one sequence of `tokens`, of which `predicted`
-        are targets of the head: 2 a token and weight, and attention over half the square. A backward pass takes twice
-        as many."""
-        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.groups)
+        are targets of the head: 2 a token and weight, attention over half the square, and in linear layers three
+        products with the state. A backward pass takes twice as many."""
+        linear = sum(self.linear_layers)
+        attention = self.hidden * self.head_dim * ((2 + self.gated_attention) * self.heads + 2 * self.groups)
         router = self.experts.count * self.hidden if self.experts else 0
-        matrices = self.layers * (attention + 3 * self.hidden * self.active_ffn + router)
-        scores = self.layers * self.heads * self.head_dim * tokens
+        matrices = self.layers * (3 * self.hidden * self.active_ffn + router) + (self.layers - linear) * attention
+        if self.delta_net:
+            matrices += linear * self.delta_net.products(self.hidden)
+        scores = (self.layers - linear) * self.heads * self.head_dim * tokens
         return 2 * (tokens * (matrices + scores) + predicted * self.hidden * self.vocabulary)
 
 
@@ -172,10 +177,7 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
 def trained_architecture(hf: PretrainedConfig, policy: PolicyConfig) -> Architecture:
     """Return the architecture of a policy of this model, with the adapters that `policy.lora` asks for. Raises
     UserError as `read_architecture` does."""
-    architecture = read_architecture(hf)
-    if architecture.delta_net:
-        raise UserError(f"{file_of(hf)}: linear attention (model type {hf.model_type!r}) cannot be trained yet")
-    return with_adapters(architecture, policy)
+    return with_adapters(read_architecture(hf), policy)
 
 
 def with_adapters(architecture: Architecture, policy: PolicyConfig) -> Architecture:

@@ -1,12 +1,13 @@
 """Rectangles of matrices: what a trainer's rank or a server's worker has of a tensor. Imports torch alone.
 
 Tensor parallelism of either side gives a rank neighbouring rows, or neighbouring columns, of a Hugging Face tensor. A
-vector counts as a matrix of one column.
+vector counts as a matrix of one column, and a tensor of more dimensions as one of all but its first as columns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from torch import Tensor
 
@@ -23,8 +24,8 @@ class Block:
 
     @classmethod
     def whole(cls, shape: tuple[int, ...]) -> Block:
-        """Return the block that is all of a tensor of one or two dimensions."""
-        return cls((0, shape[0]), (0, shape[1] if len(shape) > 1 else 1))
+        """Return the block that is all of a tensor."""
+        return cls((0, shape[0]), (0, prod(shape[1:])))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -50,8 +51,8 @@ class Block:
         return Block((self.rows[0] - row, self.rows[1] - row), (self.columns[0] - column, self.columns[1] - column))
 
     def of(self, tensor: Tensor) -> Tensor:
-        """Return this block of a tensor of one or two dimensions, as a view [rows, columns]."""
-        matrix = tensor if tensor.ndim == 2 else tensor.unsqueeze(1)
+        """Return this block of a tensor, as a view [rows, columns]."""
+        matrix = tensor.view(len(tensor), -1) if tensor.ndim > 2 else tensor.unsqueeze(1) if tensor.ndim < 2 else tensor
         return matrix[slice(*self.rows), slice(*self.columns)]
 
 

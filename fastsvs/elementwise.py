@@ -15,14 +15,15 @@ from torch.nn import functional as F
 from fastsvs.kernels.invariant import elementwise, is_batch_invariant
 
 
-def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float, *, centred: bool = False) -> Tensor:
     """Return x / sqrt(mean(x^2) + epsilon) * weight over the last dimension of `x` [..., hidden], normalised in
-    fp32."""
+    fp32. A `centred` norm multiplies by 1 + weight instead, in fp32 too."""
     if x.is_cuda:
         from liger_kernel.ops.rms_norm import LigerRMSNormFunction
 
-        return LigerRMSNormFunction.apply(x, weight, epsilon, 0.0, "llama", False)
-    return _RMSNorm.apply(x, weight, epsilon)
+        offset, casting = (1.0, "gemma") if centred else (0.0, "llama")
+        return LigerRMSNormFunction.apply(x, weight, epsilon, offset, casting, False)
+    return _RMSNorm.apply(x, weight, epsilon, centred)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -35,8 +36,13 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 
 def rotate(query: Tensor, key: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `query` [tokens, heads, head_dim] and `key` [tokens, groups, head_dim], with each token rotated by its
-    angles. `rotary` [2, tokens, head_dim] holds the cosines and sines of the angles."""
+    """Return `query` [tokens, heads, head_dim] and `key` [tokens, groups, head_dim], with the first dimensions of each
+    head rotated by the token's angles. `rotary` [2, tokens, rotary_dim] holds the cosines and sines of the angles."""
+    dim = rotary.shape[-1]
+    if dim < query.shape[-1]:
+        turned = rotate(query[..., :dim], key[..., :dim], rotary)
+        first, second = (torch.cat([x, y[..., dim:]], dim=-1) for x, y in zip(turned, (query, key), strict=True))
+        return first, second
     if query.is_cuda:
         from liger_kernel.ops.rope import LigerRopeFunction
 
@@ -47,22 +53,26 @@ def rotate(query: Tensor, key: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor]:
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, centred: bool) -> Tensor:
         wide = x.float()
         inverse = wide.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
+        ctx.centred = centred
+        if centred:
+            return (wide * inverse).mul_(weight.float() + 1).to(x.dtype)
         return (wide * inverse).to(x.dtype) * weight
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, weight, inverse = ctx.saved_tensors
+        factor = weight.float() + 1 if ctx.centred else weight.float()
         normalized = x.float() * inverse
         wide = gradient.float()
         product = (wide * normalized).flatten(0, -2)
-        along = torch.mv(product, weight.float()).view_as(inverse) / x.shape[-1]
-        gradient_x = (wide * weight).sub_(normalized.mul_(along)).mul_(inverse)
-        return gradient_x.to(x.dtype), product.sum(0).to(weight.dtype), None
+        along = torch.mv(product, factor).view_as(inverse) / x.shape[-1]
+        gradient_x = (wide * factor).sub_(normalized.mul_(along)).mul_(inverse)
+        return gradient_x.to(x.dtype), product.sum(0).to(weight.dtype), None, None
 
 
 class _SwiGLU(torch.autograd.Function):

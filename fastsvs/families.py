@@ -63,6 +63,12 @@ class DeltaNet:
         """Return the number of channels of the convolution: queries, keys and values, in this order."""
         return 2 * self.key_width + self.value_width
 
+    def products(self, hidden: int) -> int:
+        """Return the number of multiplications that a token takes: projections, convolution, and what is read from the
+        state, taken back and written there."""
+        projections = hidden * (self.channels + 2 * self.value_width + 2 * self.value_heads)
+        return projections + self.channels * self.kernel + 3 * self.value_heads * self.key_dim * self.value_dim
+
 
 @dataclass(frozen=True, slots=True)
 class Naming:

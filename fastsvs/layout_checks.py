@@ -32,6 +32,7 @@ def check_layout(architecture: Architecture, config: PolicyConfig, world_size: i
         faults += _context_faults(architecture, config)
     faults += _mixture_faults(config) if architecture.experts else _dense_faults(config)
     faults += _adapter_faults(architecture, config) if config.lora.rank else []
+    faults += _linear_faults(config) if architecture.delta_net else []
     faults += _fp8_faults(architecture, config) if config.fp8 and not faults else []
     if faults:
         raise UserError("\n".join(faults))
@@ -103,6 +104,23 @@ def _fp8_faults(architecture: Architecture, config: PolicyConfig) -> list[str]:
         f"policy.fp8={config.fp8} takes multiples of {FP8_MULTIPLE}, and a tensor-parallel rank has "
         f"{', '.join(odd)}: set it to null, or policy.tensor_parallel lower"
     ]
+
+
+def _linear_faults(config: PolicyConfig) -> list[str]:
+    """Return what a model with linear attention cannot have."""
+    faults = []
+    if config.context_parallel > 1:
+        faults.append(
+            f"policy.context_parallel={config.context_parallel}: linear attention needs whole sequences on a rank, "
+            "leave the key out"
+        )
+    if config.backend == "te":
+        faults.append("policy.backend=te: linear attention is computed by policy.backend=local alone")
+    if config.lora.rank:
+        faults.append(
+            f"policy.lora.rank={config.lora.rank}: layers with linear attention have no adapters, leave it out"
+        )
+    return faults
 
 
 def _check_world_size(config: PolicyConfig, world_size: int) -> None:

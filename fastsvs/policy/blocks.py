@@ -15,7 +15,7 @@ from fastsvs.architecture import Architecture
 from fastsvs.blocks import Block
 from fastsvs.families import NAMINGS
 from fastsvs.policy.degrees import here, holds, part
-from fastsvs.policy.mapping import EMBEDDING, HEAD, Entry, cut_range, entries, hf_shapes, split
+from fastsvs.policy.mapping import EMBEDDING, HEAD, Entry, cut_ranges, entries, hf_shapes, split
 
 SERVER_VOCABULARY_MULTIPLE = 64
 """Number of rows to a multiple of which vLLM pads the embedding and the head (its DEFAULT_VOCAB_PADDING_SIZE)."""
@@ -56,7 +56,7 @@ def held_blocks(architecture: Architecture) -> dict[str, Block]:
         for name in entry.sources:
             block = Block.whole(shapes[name])
             if entry.cut is not None:
-                bounds = cut_range(architecture, entry, name, shapes[name], layout.parts(entry), part(entry))
+                (bounds,) = cut_ranges(architecture, entry, name, shapes[name], layout.parts(entry), part(entry))
                 block = block.along(entry.cut, *(min(bound, shapes[name][entry.cut]) for bound in bounds))
             if block.size:
                 blocks[name] = block

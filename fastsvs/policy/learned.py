@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastsvs.architecture import Architecture, Lora
 from fastsvs.policy.degrees import Degrees
-from fastsvs.policy.mapping import EMBEDDING, HEAD, Entry, Shape, cut_range, entries, hf_shapes, merge
+from fastsvs.policy.mapping import EMBEDDING, HEAD, Entry, Shape, cut_ranges, entries, hf_shapes, merge
 
 
 def learned_entries(architecture: Architecture, degrees: Degrees) -> Iterator[Entry]:
@@ -100,6 +100,5 @@ def megatron_shapes(architecture: Architecture, degrees: Degrees, stage: int, ex
 def _meta_cut(architecture: Architecture, entry: Entry, source: str, shape: Shape, parts: int) -> Tensor:
     sizes = list(shape)
     if entry.cut is not None:
-        start, end = cut_range(architecture, entry, source, shape, parts, 0)
-        sizes[entry.cut] = end - start
+        sizes[entry.cut] = sum(end - start for start, end in cut_ranges(architecture, entry, source, shape, parts, 0))
     return torch.empty(sizes, device="meta")

@@ -3,8 +3,10 @@
 Every Megatron parameter is merged from one or more Hugging Face tensors. Tensor parallelism cuts each of those along
 one dimension, then merges the cuts, so that reading a checkpoint touches only what a rank needs:
 
-    linear_qkv  rows are, per key/value group, [its query heads, key, value]; the bias alike
+    linear_qkv  rows are, per key/value group, [its query heads, key, value], or with gated attention
+                [its query heads, their gates, key, value]; the bias alike
     linear_fc1  rows are [gate, up]
+    in_proj     rows are those of the projections of a gated delta net, one after another
 
 Each expert is a parameter of its own. Expert parallelism deals the experts of a layer to its ranks, so that a
 checkpoint does not know of it.
@@ -15,15 +17,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fastsvs.architecture import Architecture
-from fastsvs.families import DENSE, NAMINGS, Experts
+from fastsvs.families import DENSE, NAMINGS, DeltaNet, Experts
 from fastsvs.policy.degrees import Degrees
+from fastsvs.policy.layer_shapes import Shape, attention_shapes, delta_net_shapes, feed_forward_shapes, projections
 
-Shape = tuple[int, ...]
+Range = tuple[int, int]
+"""Range [start, end) of rows, columns or values."""
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -34,6 +39,7 @@ class Merge(Enum):
     SINGLE = "single"
     STACK = "stack"
     QKV = "qkv"
+    SECTIONS = "sections"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,46 +59,25 @@ class Entry:
     """Expert-parallel rank that holds an expert's parameter, whole; None for a parameter that is no expert's."""
     copy: bool = False
     """Flag of a second place of a tensor that another entry owns: it is loaded, but never read back."""
+    sections: tuple[tuple[int, ...], ...] = ()
+    """Of each source that is merged by sections, the numbers of rows of its sections: tensor parallelism cuts each of
+    them."""
 
 
 def hf_shapes(architecture: Architecture) -> dict[str, Shape]:
     """Return the shape of every tensor of the Hugging Face checkpoint by name, in the order of `entries`."""
     a = architecture
-    query, group = a.heads * a.head_dim, a.groups * a.head_dim
     shapes: dict[str, Shape] = {EMBEDDING: (a.vocabulary, a.hidden)}
     for i in range(a.layers):
         layer = f"model.layers.{i}"
         shapes[f"{layer}.input_layernorm.weight"] = (a.hidden,)
-        for projection, rows in (("q", query), ("k", group), ("v", group)):
-            shapes[f"{layer}.self_attn.{projection}_proj.weight"] = (rows, a.hidden)
-        for projection, rows in (("q", query), ("k", group), ("v", group)) if a.qkv_bias else ():
-            shapes[f"{layer}.self_attn.{projection}_proj.bias"] = (rows,)
-        if a.qk_norm:
-            shapes[f"{layer}.self_attn.q_norm.weight"] = (a.head_dim,)
-            shapes[f"{layer}.self_attn.k_norm.weight"] = (a.head_dim,)
-        shapes[f"{layer}.self_attn.o_proj.weight"] = (a.hidden, query)
+        mixer = delta_net_shapes(a.hidden, a.delta_net) if a.delta_net and a.is_linear(i) else attention_shapes(a)
+        shapes |= {f"{layer}.{name}": shape for name, shape in mixer.items()}
         shapes[f"{layer}.post_attention_layernorm.weight"] = (a.hidden,)
-        shapes |= {f"{layer}.{name}": shape for name, shape in _feed_forward_shapes(a).items()}
+        shapes |= {f"{layer}.{name}": shape for name, shape in feed_forward_shapes(a).items()}
     shapes["model.norm.weight"] = (a.hidden,)
     if not a.tied:
         shapes[HEAD] = (a.vocabulary, a.hidden)
-    return shapes
-
-
-def _feed_forward_shapes(architecture: Architecture) -> dict[str, Shape]:
-    hidden, experts = architecture.hidden, architecture.experts
-
-    def gated(names: tuple[str, str, str], ffn: int) -> dict[str, Shape]:
-        return dict(zip(names, ((ffn, hidden), (ffn, hidden), (hidden, ffn)), strict=True))
-
-    if experts is None:
-        return gated(DENSE, architecture.ffn)
-    naming = NAMINGS[experts.naming]
-    shapes: dict[str, Shape] = {naming.router: (experts.count, hidden)}
-    for number in range(experts.count):
-        shapes |= gated(naming.expert(number), experts.ffn)
-    if experts.shared_ffn:
-        shapes |= gated(naming.shared(), experts.shared_ffn) | {naming.shared_gate: (1, hidden)}
     return shapes
 
 
@@ -119,8 +104,10 @@ def _layer_entries(architecture: Architecture, layer: int, degrees: Degrees) -> 
         cut: int | None = None,
         merge: Merge = Merge.SINGLE,
         expert_rank: int | None = None,
+        sections: tuple[tuple[int, ...], ...] = (),
     ) -> Entry:
-        return Entry(f"{megatron}.{name}", stage, tuple(f"{hf}.{s}" for s in sources), cut, merge, expert_rank)
+        own = tuple(f"{hf}.{source}" for source in sources)
+        return Entry(f"{megatron}.{name}", stage, own, cut, merge, expert_rank, sections=sections)
 
     def gated(place: str, names: tuple[str, str, str], expert_rank: int | None = None) -> Iterator[Entry]:
         gate, up, down = names
@@ -137,38 +124,68 @@ def _layer_entries(architecture: Architecture, layer: int, degrees: Degrees) -> 
             yield from gated("mlp.shared_experts", naming.shared())
             yield entry("mlp.shared_experts.gate_weight", naming.shared_gate)
 
+    def attention() -> Iterator[Entry]:
+        for kind in ("weight", "bias") if architecture.qkv_bias else ("weight",):
+            sources = [f"self_attn.{projection}_proj.{kind}" for projection in "qkv"]
+            yield entry(f"self_attention.linear_qkv.{kind}", *sources, cut=0, merge=Merge.QKV)
+        if architecture.qk_norm:
+            yield entry("self_attention.q_layernorm.weight", "self_attn.q_norm.weight")
+            yield entry("self_attention.k_layernorm.weight", "self_attn.k_norm.weight")
+        yield entry("self_attention.linear_proj.weight", "self_attn.o_proj.weight", cut=1)
+
+    def linear_attention(delta_net: DeltaNet) -> Iterator[Entry]:
+        by_section = partial(entry, cut=0, merge=Merge.SECTIONS)
+        channels = (delta_net.key_width, delta_net.key_width, delta_net.value_width)
+        of = projections(delta_net)
+        yield entry("self_attention.dt_bias", "linear_attn.dt_bias", cut=0)
+        yield entry("self_attention.A_log", "linear_attn.A_log", cut=0)
+        yield by_section("self_attention.convolution", "linear_attn.conv1d.weight", sections=(channels,))
+        yield by_section("self_attention.in_proj.weight", *of, sections=tuple(of.values()))
+        yield entry("self_attention.norm_weight", "linear_attn.norm.weight")
+        yield entry("self_attention.out_proj.weight", "linear_attn.out_proj.weight", cut=1)
+
+    delta_net = architecture.delta_net
     yield entry("input_layernorm.weight", "input_layernorm.weight")
-    for kind in ("weight", "bias") if architecture.qkv_bias else ("weight",):
-        sources = [f"self_attn.{projection}_proj.{kind}" for projection in "qkv"]
-        yield entry(f"self_attention.linear_qkv.{kind}", *sources, cut=0, merge=Merge.QKV)
-    if architecture.qk_norm:
-        yield entry("self_attention.q_layernorm.weight", "self_attn.q_norm.weight")
-        yield entry("self_attention.k_layernorm.weight", "self_attn.k_norm.weight")
-    yield entry("self_attention.linear_proj.weight", "self_attn.o_proj.weight", cut=1)
+    yield from linear_attention(delta_net) if delta_net and architecture.is_linear(layer) else attention()
     yield entry("pre_mlp_layernorm.weight", "post_attention_layernorm.weight")
     yield from gated("mlp", DENSE) if architecture.experts is None else mixture(architecture.experts)
 
 
-def cut_range(
+def cut_ranges(
     architecture: Architecture, entry: Entry, source: str, shape: Shape, parts: int, rank: int
-) -> tuple[int, int]:
-    """Return the part [start, end) of `source` along `entry.cut` that lies on `rank`, of the `parts` ranks that the
-    entry is cut over; `shape` is the shape of the whole tensor. For the embedding and the head the part may reach
-    beyond the tensor, into the padding of the vocabulary."""
+) -> list[Range]:
+    """Return the ranges of `source` along `entry.cut` that lie on `rank`, of the `parts` ranks that the entry is cut
+    over: one, or where there are more parts than one, one of each section. `shape` is the shape of the whole tensor.
+    For the embedding and the head the range may reach beyond the tensor, into the padding of the vocabulary."""
     assert entry.cut is not None
+    if entry.sections and parts > 1:
+        sections = entry.sections[entry.sources.index(source)]
+        return section_ranges(sections, parts, rank)
     size = architecture.padded_vocabulary(parts) if source in (EMBEDDING, HEAD) else shape[entry.cut]
     part = size // parts
-    return rank * part, (rank + 1) * part
+    return [(rank * part, (rank + 1) * part)]
+
+
+def section_ranges(sections: Sequence[int], parts: int, rank: int) -> list[Range]:
+    """Return the ranges that lie on `rank` of sections that follow one another, each cut into `parts`."""
+    found, start = [], 0
+    for size in sections:
+        found.append((start + size // parts * rank, start + size // parts * (rank + 1)))
+        start += size
+    return found
 
 
 def merge(entry: Entry, cuts: Sequence[Tensor], architecture: Architecture) -> Tensor:
     """Return the rank's Megatron tensor, merged from the rank's cuts of `entry.sources`."""
     if entry.merge is Merge.SINGLE:
         return cuts[0]
-    if entry.merge is Merge.STACK:
+    if entry.merge is not Merge.QKV:
         return torch.cat(list(cuts))
     groups = cuts[1].shape[0] // architecture.head_dim
-    return torch.cat([cut.unflatten(0, (groups, -1)) for cut in cuts], dim=1).flatten(0, 1)
+    query, key, value = (cut.unflatten(0, (groups, -1)) for cut in cuts)
+    if architecture.gated_attention:
+        query = query.unflatten(1, (-1, 2, architecture.head_dim)).transpose(1, 2).flatten(1, 3)
+    return torch.cat([query, key, value], dim=1).flatten(0, 1)
 
 
 def split(entry: Entry, tensor: Tensor, architecture: Architecture) -> list[Tensor]:
@@ -177,10 +194,16 @@ def split(entry: Entry, tensor: Tensor, architecture: Architecture) -> list[Tens
         return [tensor]
     if entry.merge is Merge.STACK:
         return list(tensor.chunk(2))
-    heads_per_group = architecture.heads // architecture.groups
-    groups = tensor.shape[0] // ((heads_per_group + 2) * architecture.head_dim)
-    widths = [heads_per_group * architecture.head_dim, architecture.head_dim, architecture.head_dim]
-    return [part.flatten(0, 1) for part in tensor.unflatten(0, (groups, -1)).split(widths, dim=1)]
+    if entry.merge is Merge.SECTIONS:
+        sizes = [sum(sections) for sections in entry.sections]
+        return list(tensor.split([len(tensor) * size // sum(sizes) for size in sizes]))
+    dim, gated = architecture.head_dim, architecture.gated_attention
+    queries = architecture.heads // architecture.groups * (1 + gated)
+    groups = tensor.shape[0] // ((queries + 2) * dim)
+    query, key, value = tensor.unflatten(0, (groups, -1)).split([queries * dim, dim, dim], dim=1)
+    if gated:
+        query = query.unflatten(1, (2, -1, dim)).transpose(1, 2).flatten(1, 3)
+    return [part.flatten(0, 1) for part in (query, key, value)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +239,10 @@ def hf_parts(entry: Entry, shards: Sequence[Tensor], architecture: Architecture)
     rank for a replicated entry). They may share memory with the shards."""
     columns = zip(*(split(entry, shard, architecture) for shard in shards), strict=True)
     found = []
-    for source, column in zip(entry.sources, columns, strict=True):
+    for index, (source, column) in enumerate(zip(entry.sources, columns, strict=True)):
         parts = list(column)
+        if entry.sections and len(parts) > 1:
+            parts = _by_sections(parts, entry.sections[index])
         if source in (EMBEDDING, HEAD):
             parts = _without_padding(parts, architecture.vocabulary)
         found.append(Parts(source, parts, entry.cut or 0))
@@ -227,6 +252,12 @@ def hf_parts(entry: Entry, shards: Sequence[Tensor], architecture: Architecture)
 def join(entry: Entry, shards: Sequence[Tensor], architecture: Architecture) -> list[tuple[str, Tensor]]:
     """Return the names and whole Hugging Face tensors of an entry, from the same shards as `hf_parts`."""
     return [(parts.name, parts.join()) for parts in hf_parts(entry, shards, architecture)]
+
+
+def _by_sections(parts: Sequence[Tensor], sections: Sequence[int]) -> list[Tensor]:
+    """Return the parts' sections, one section of all parts after another."""
+    split_up = [part.split([size // len(parts) for size in sections]) for part in parts]
+    return [part for section in zip(*split_up, strict=True) for part in section]
 
 
 def _without_padding(parts: Sequence[Tensor], rows: int) -> list[Tensor]:

@@ -39,8 +39,10 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
         add_bias_linear=False,
         add_qkv_bias=architecture.qkv_bias,
         qk_layernorm=architecture.qk_norm,
+        attention_output_gate=architecture.gated_attention,
         normalization="RMSNorm",
         layernorm_epsilon=architecture.norm_epsilon,
+        layernorm_zero_centered_gamma=architecture.centred_norm,
         gated_linear_unit=True,
         activation_func=F.silu,
         attention_dropout=0.0,
@@ -77,16 +79,12 @@ class PolicyModel(GPTModel):
     """One pipeline stage of the policy, as a Megatron GPTModel."""
 
     def __init__(self, architecture: Architecture, config: TransformerConfig, parts: LayerParts) -> None:
-        tensor, pipeline = config.tensor_model_parallel_size, config.pipeline_model_parallel_size
+        each = architecture.layers // config.pipeline_model_parallel_size
+        first = each * mpu.get_pipeline_model_parallel_rank()
         super().__init__(
             config=config,
-            transformer_layer_spec=block_spec(
-                architecture.layers // pipeline,
-                parts,
-                qk_norm=architecture.qk_norm,
-                experts=architecture.experts is not None,
-            ),
-            vocab_size=architecture.padded_vocabulary(tensor),
+            transformer_layer_spec=block_spec(architecture, range(first, first + each), parts),
+            vocab_size=architecture.padded_vocabulary(config.tensor_model_parallel_size),
             max_sequence_length=0,
             pre_process=mpu.is_pipeline_first_stage(),
             post_process=mpu.is_pipeline_last_stage(),

@@ -7,6 +7,7 @@ names in both, so weights and checkpoints do not know of the difference.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +23,14 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
+from fastsvs.architecture import Architecture
 from fastsvs.elementwise import rms_norm, rotate, swiglu
 from fastsvs.kernels.invariant import is_batch_invariant
 from fastsvs.policy.attention import attend
 from fastsvs.policy.context import to_heads, to_tokens
 from fastsvs.policy.imports import transformer_engine
 from fastsvs.policy.invariant_attention import attend_alone
+from fastsvs.policy.linear_attention import LinearSequences, delta_net_spec
 from fastsvs.policy.mixture import RoutedLayer, Routing, mixture_spec
 from fastsvs.policy.recompute import Kept, keep
 from fastsvs.policy.shared_attention import SharedPrompts, attend_shared
@@ -45,9 +48,11 @@ class PackedSequences(PackedSeqParams):
     bounds: Tensor = None  # type: ignore[assignment]
     """Start of each sequence in the row, then the end of the row, [sequences + 1] int32."""
     rotary: Tensor = None  # type: ignore[assignment]
-    """Cosine and sine at the position of each of this rank's tokens, [2, tokens, head_dim] in the model's dtype."""
+    """Cosine and sine at the position of each of this rank's tokens, [2, tokens, rotary_dim] in the model's dtype."""
     shared: SharedPrompts | None = None
     """The prompts that several of the sequences continue; None where each sequence stands for itself."""
+    linear: LinearSequences | None = None
+    """The same sequences as linear attention computes them; None for a model without it."""
     routing: Routing | None = None
     """Routing of the row's tokens to experts; None for a dense model."""
     kept: dict[int, Kept] | None = None
@@ -65,8 +70,9 @@ class LayerParts:
     attention: type
 
 
-def block_spec(layers: int, parts: LayerParts, *, qk_norm: bool, experts: bool) -> TransformerBlockSubmodules:
-    """Return the specification of one pipeline stage's decoder with `layers` layers."""
+def block_spec(architecture: Architecture, layers: range, parts: LayerParts) -> TransformerBlockSubmodules:
+    """Return the specification of one pipeline stage's decoder, which has these `layers` of the whole."""
+    qk_norm, experts = architecture.qk_norm, architecture.experts
     layer = get_gpt_layer_local_spec(qk_layernorm=qk_norm, normalization="RMSNorm")
     modules, attention = layer.submodules, layer.submodules.self_attention.submodules
     modules.input_layernorm = modules.pre_mlp_layernorm = parts.norm
@@ -79,7 +85,12 @@ def block_spec(layers: int, parts: LayerParts, *, qk_norm: bool, experts: bool) 
     attention.core_attention = parts.attention
     if qk_norm:
         attention.q_layernorm = attention.k_layernorm = parts.norm
-    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=parts.norm)
+    specs = [layer] * len(layers)
+    if architecture.delta_net:
+        linear, mixer = copy.deepcopy(layer), (parts.column_parallel, parts.row_parallel)
+        linear.submodules.self_attention = delta_net_spec(architecture.delta_net, *mixer)
+        specs = [linear if architecture.is_linear(number) else layer for number in layers]
+    return TransformerBlockSubmodules(layer_specs=specs, layer_norm=parts.norm)
 
 
 def layer_parts(backend: str) -> LayerParts:
@@ -97,12 +108,13 @@ class RMSNorm(nn.Module):
         super().__init__()
         device = "cpu" if config.use_cpu_initialization else torch.cuda.current_device()
         self.eps = eps
+        self.centred = config.layernorm_zero_centered_gamma
         self.weight = nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype, device=device))
         # Each tensor-parallel rank sees a part of the sequence: Megatron then sums this gradient over the ranks.
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps, centred=self.centred)
 
 
 class SwiGLU(MLP):

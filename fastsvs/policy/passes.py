@@ -60,5 +60,6 @@ def plan_pass(
         rank=mpu.get_context_parallel_rank(),
         ranks=mpu.get_context_parallel_world_size(),
         keep_attention=keep_attention,
+        linear=architecture.delta_net is not None,
     )
     return Pass(map(packer.pack, plan[rank]), len(plan[rank]), sizes.saved(everything), routings)

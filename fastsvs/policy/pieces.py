@@ -158,7 +158,8 @@ class SavedTensors:
                 self._check(file)
             tensor_file.read(file, wanted)
         check_finite(values, f"{self._name}/{entry.name}")
-        return values.view(-1, region.width) if len(shape) > 1 else values
+        rest = shape[2:]
+        return values.view(-1, region.width // prod(rest), *rest) if len(shape) > 1 else values
 
 
 def state_bytes(architecture: Architecture, degrees: Degrees) -> int:

@@ -246,8 +246,11 @@ class Policy:
         `policy.stream`."""
         return stream_buckets(self.weights, self.architecture, buckets, slots)
 
-    def weight_blocks(self) -> WeightBlocks:
-        """Return what this rank holds of the tensors, without a copy, and what a vLLM server's workers load of them."""
+    def weight_blocks(self) -> WeightBlocks | None:
+        """Return what this rank holds of the tensors, without a copy, and what a vLLM server's workers load of them;
+        None where tensor parallelism cuts linear attention, so that a rank's part of a tensor is no block."""
+        if self.architecture.delta_net and self.config.tensor_parallel > 1:
+            return None
         return WeightBlocks(self.weights, self.architecture)
 
     def export(self, folder: str | Path, write_others: Callable[[Path], None] = lambda draft: None) -> None:

@@ -2,8 +2,9 @@
 regions of the whole parameter.
 
 The whole parameter is Megatron's at tensor parallelism 1, without padding, as a matrix [rows, columns]; a vector has
-one column. Tensor parallelism and the merging of Hugging Face tensors (`policy.mapping`) only pick rows or columns of
-it, so that what two layouts share are rectangles, and these are stretches of memory.
+one column, and a tensor of more dimensions has all but the first as columns. Tensor parallelism and the merging of
+Hugging Face tensors (`policy.mapping`) only pick rows or columns of it, so that what two layouts share are rectangles,
+and these are stretches of memory.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 
 from fastsvs.architecture import Architecture
 from fastsvs.policy.degrees import Degrees
 from fastsvs.policy.learned import learned_entries, learned_shapes, megatron_shapes
-from fastsvs.policy.mapping import EMBEDDING, HEAD, Entry, Merge, Shape
+from fastsvs.policy.mapping import EMBEDDING, HEAD, Entry, Merge, Range, Shape, section_ranges
 
-Range = tuple[int, int]
-"""Range [start, end) of rows, columns or values."""
 Span = tuple[int, int, int]
 """Values that lie one after another in two regions: where they start in the first, in the second, and their number."""
 
@@ -63,6 +63,9 @@ def shard_region(architecture: Architecture, entry: Entry, whole: Shape, parts: 
     if entry.merge is Merge.STACK:
         start, end = _part(rows // 2, parts, rank)
         return Region(((start, end), (rows // 2 + start, rows // 2 + end)), (0, columns))
+    if entry.sections:
+        sections = [size for source in entry.sections for size in source]
+        return Region(tuple(section_ranges(sections, parts, rank)), (0, columns))
     padded = architecture.padded_vocabulary(parts) if entry.sources[0] in (EMBEDDING, HEAD) else rows
     start, end = _part(padded, parts, rank)
     return Region(((min(start, rows), min(end, rows)),), (0, columns))
@@ -111,10 +114,16 @@ def _tensor_rows(architecture: Architecture, entry: Entry, rows: int, index: int
         return ((0, rows),)
     if entry.merge is Merge.STACK:
         return (_part(rows, 2, index),)
-    size, queries = architecture.head_dim, architecture.heads // architecture.groups
-    first, last = ((0, queries), (queries, queries + 1), (queries + 1, queries + 2))[index]
-    heads = range(0, architecture.groups * (queries + 2), queries + 2)
-    return tuple(((head + first) * size, (head + last) * size) for head in heads)
+    if entry.merge is Merge.SECTIONS:
+        bounds = list(accumulate((sum(sections) for sections in entry.sections), initial=0))
+        return ((bounds[index], bounds[index + 1]),)
+    size, heads = architecture.head_dim, architecture.heads // architecture.groups
+    queries = heads * (2 if architecture.gated_attention else 1)
+    own = [[*range(queries)], [queries], [queries + 1]][index]
+    if index == 0 and architecture.gated_attention:  # the tensor has each head's gate after its query
+        own = [place for head in range(heads) for place in (head, heads + head)]
+    groups = range(0, architecture.groups * (queries + 2), queries + 2)
+    return tuple(((group + place) * size, (group + place + 1) * size) for group in groups for place in own)
 
 
 def _slice(rows: Sequence[Range], start: int, end: int) -> Iterator[Range]:
@@ -135,4 +144,4 @@ def _part(size: int, parts: int, index: int) -> Range:
 
 
 def _width(shape: Shape) -> int:
-    return shape[1] if len(shape) > 1 else 1
+    return prod(shape[1:])

@@ -15,6 +15,7 @@ from fastsvs.algorithms import Batch
 from fastsvs.policy.bundles import Bundle, Sizes
 from fastsvs.policy.context import Gather
 from fastsvs.policy.expert_load import Routings
+from fastsvs.policy.linear_attention import LinearSequences
 from fastsvs.policy.mixture import Routing
 from fastsvs.policy.modules import PackedSequences
 from fastsvs.policy.shared_attention import SharedPrompts
@@ -73,14 +74,16 @@ class Packer:
         rank: int = 0,
         ranks: int = 1,
         keep_attention: bool = False,
+        linear: bool = False,
     ) -> None:
         """Pack for `rank` of `ranks` context-parallel ranks, which share out each row, and pad each rank's tokens to a
         multiple of `multiple`. `rotary` [2, positions, head_dim] lies on the device that the rows go to. `routings`
-        collects their routing to experts. For `keep_attention` see `policy.recompute`."""
+        collects their routing to experts. For `keep_attention` see `policy.recompute`. `linear` tells of layers with
+        linear attention."""
         self._routings = routings
         self._batch, self._sizes, self._rotary = batch, sizes, rotary
         self._ranks, self._rank = ranks, rank
-        self._multiple, self._keep = multiple * self._ranks, keep_attention
+        self._multiple, self._keep, self._linear = multiple * self._ranks, keep_attention, linear
         self._places = np.cumsum(sizes.responses) - sizes.responses
 
     def pack(self, samples: Sequence[int]) -> Row:
@@ -122,6 +125,7 @@ class Packer:
                 rotary=self._rotary.index_select(1, self._place(_ranges(positions, lengths)[part])),
                 shared=self._shared(shared) if shared else None,
                 routing=self._routing(shared, alone, len(tokens) - int(padding), part),
+                linear=LinearSequences.of(lengths, sizes, self._rotary.device) if self._linear else None,
                 kept={} if self._keep else None,
             ),
             predictors=self._place(predictors[own] - part.start),

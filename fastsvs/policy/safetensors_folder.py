@@ -7,6 +7,7 @@ read.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ PATTERNS = ["*.safetensors", "*.safetensors.index.json"]
 OTHER_FORMATS = (".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")
 STORED_DTYPES = ("BF16", "F16", "F32", "F64")
 POINTER = b"version https://git-lfs"
+LEFT_OUT = re.compile(r"rotary_emb\.inv_freq$|^mtp\.")
+"""Tensors that the policy has no use for: frequencies, which follow from config.json, and the layers that predict
+several tokens at once."""
 SHOWN_FAULTS = 5
 COMPARED_ROWS = 8192
 """Number of rows of the embedding and the output weight that are compared at a time."""
@@ -90,7 +94,7 @@ class SafetensorsWeights:
 
     def _check(self, architecture: Architecture) -> None:
         expected = hf_shapes(architecture)
-        present = {name for name in self._files if not name.endswith("rotary_emb.inv_freq")}
+        present = {name for name in self._files if not LEFT_OUT.search(name)}
         unexpected = present - set(expected) - ({HEAD} if architecture.tied else set())
         faults = [f"{name} is missing" for name in expected if name not in present]
         faults += [f"{name} has no place in this model" for name in sorted(unexpected)]

@@ -19,7 +19,7 @@ from torch import Tensor
 from fastsvs.architecture import Architecture
 from fastsvs.policy.degrees import copies, here, holds, part
 from fastsvs.policy.learned import megatron_shapes
-from fastsvs.policy.mapping import Entry, cut_range, entries, hf_shapes, split
+from fastsvs.policy.mapping import Entry, cut_ranges, entries, hf_shapes, split
 from fastsvs.policy.weights import WeightSource
 
 READERS = 4
@@ -66,10 +66,12 @@ def own_cuts(tensors: Mapping[str, Tensor], architecture: Architecture) -> Itera
             if entry.cut is None:
                 yield Cut(name, values, None, 0, 0)
             else:
-                size = shapes[name][entry.cut]
-                bounds = cut_range(architecture, entry, name, shapes[name], layout.parts(entry), part(entry))
-                start, end = (min(bound, size) for bound in bounds)
-                yield Cut(name, values.narrow(entry.cut, 0, end - start), entry.cut, start, end)
+                size, first = shapes[name][entry.cut], 0
+                place = layout.parts(entry), part(entry)
+                for bounds in cut_ranges(architecture, entry, name, shapes[name], *place):
+                    start, end = (min(bound, size) for bound in bounds)
+                    yield Cut(name, values.narrow(entry.cut, first, end - start), entry.cut, start, end)
+                    first += end - start
 
 
 def _share(architecture: Architecture) -> Iterator[Entry]:

@@ -17,10 +17,12 @@ from fastsvs.architecture import Architecture
 from fastsvs.config import ModelConfig
 from fastsvs.policy.degrees import Degrees, here, holds, part
 from fastsvs.policy.learned import adapter_entries, adapter_shapes, megatron_shapes
-from fastsvs.policy.mapping import Entry, Shape, cut_range, entries, hf_shapes, join, merge
+from fastsvs.policy.mapping import Entry, Shape, cut_ranges, entries, hf_shapes, join, merge
 from fastsvs.policy.safetensors_folder import SafetensorsWeights, check_local_weights
 from fastsvs.seeding import derive_seed
 
+LEAST_DECAY, MOST_DECAY = 0.01, 16.0
+"""Bounds between which the rates are drawn at which the state of a gated delta net decays."""
 Listing = Callable[[Architecture, Degrees], Iterator[Entry]]
 """Function that lists parameters: those of the model, or those of its adapters."""
 
@@ -34,12 +36,14 @@ class WeightSource(Protocol):
 
 
 class RandomWeights:
-    """Random weights: norms are 1, biases 0, the rest normal. They are drawn per tensor name from the seed, so they are
-    the same for every layout."""
+    """Random weights: norms multiply by 1, biases are 0, and of a gated delta net, the logarithms of decay rates those
+    of numbers up to MOST_DECAY, and their biases 1; the rest is normal. They are drawn per tensor name from the seed,
+    so they are the same for every layout."""
 
     def __init__(self, architecture: Architecture, seed: int) -> None:
         self._shapes = hf_shapes(architecture)
         self._std = architecture.initializer_range
+        self._centred = architecture.centred_norm
         self._seed = seed
 
     def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
@@ -49,9 +53,12 @@ class RandomWeights:
 
     def _draw(self, name: str) -> Tensor:
         shape = self._shapes[name]
-        if len(shape) == 1:
-            return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
         generator = torch.Generator().manual_seed(derive_seed(self._seed, name))
+        if name.endswith("A_log"):
+            return torch.empty(shape).uniform_(LEAST_DECAY, MOST_DECAY, generator=generator).log()
+        if len(shape) == 1:
+            zero = name.endswith("_proj.bias") or (self._centred and name.endswith("norm.weight"))
+            return torch.zeros(shape) if zero and not name.endswith("linear_attn.norm.weight") else torch.ones(shape)
         return torch.randn(shape, generator=generator) * self._std
 
 
@@ -125,11 +132,12 @@ def _read_cut(
 ) -> Tensor:
     if entry.cut is None:
         return source.read(name, None, 0, 0)
-    start, end = cut_range(architecture, entry, name, shape, parts, rank)
-    size = shape[entry.cut]
-    part = source.read(name, entry.cut, min(start, size), min(end, size))
-    padding = end - start - part.shape[entry.cut]
-    return F.pad(part, (0, 0, 0, padding)) if padding else part
+    found, size = [], shape[entry.cut]
+    for start, end in cut_ranges(architecture, entry, name, shape, parts, rank):
+        part = source.read(name, entry.cut, min(start, size), min(end, size))
+        padding = end - start - part.shape[entry.cut]
+        found.append(F.pad(part, (0, 0, 0, padding)) if padding else part)
+    return torch.cat(found, dim=entry.cut) if len(found) > 1 else found[0]
 
 
 def _gather_to_all(entry: Entry, shard: Tensor) -> list[Tensor]:

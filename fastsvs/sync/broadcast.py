@@ -44,8 +44,8 @@ class BucketSource(Protocol):
         """Yield each bucket's pieces on the main rank, and None on the others. Collective. Pieces lie in one of the two
         `slots`, or stay valid for as long."""
 
-    def weight_blocks(self) -> BlockSource:
-        """Return what this rank holds of the tensors."""
+    def weight_blocks(self) -> BlockSource | None:
+        """Return what this rank holds of the tensors; None where its parts of them are no blocks, on all ranks."""
 
 
 class BroadcastSync:
@@ -75,8 +75,9 @@ class BroadcastSync:
         self._shards: Shards | None = None
         several = distributed.world_size() > 1
         if config.shard_to_shard and transport == "broadcast" and (several or config.sparse != "never"):
-            blocks, specs = source.weight_blocks(), source.weight_specs()
-            self._shards = Shards(blocks, specs, config, self._device)
+            blocks = source.weight_blocks()
+            if blocks is not None:
+                self._shards = Shards(blocks, source.weight_specs(), config, self._device)
         self._sender: Sender | None = None
         if distributed.is_main():
             staged = staged and transport == "broadcast"

@@ -20,7 +20,9 @@ from transformers import (
     Qwen2MoeConfig,
     Qwen3Config,
     Qwen3MoeConfig,
+    Qwen3NextConfig,
 )
+from transformers.models.qwen3_5 import Qwen3_5TextConfig
 
 from fastsvs.algorithms import Batch, PolicyLoss, Reduction, TokenLoss, TokenMetric, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig
@@ -55,14 +57,36 @@ MIXTURES: dict[str, PretrainedConfig] = {
     "qwen2-moe-shared": Qwen2MoeConfig(**MIXTURE | QWEN_EXPERTS, shared_expert_intermediate_size=48),
     "mixtral": MixtralConfig(**MIXTURE, num_local_experts=4, tie_word_embeddings=False),
 }
-CONFIGS: dict[str, PretrainedConfig] = MIXTURES | {
-    "qwen2-tied": Qwen2Config(**SHAPE, tie_word_embeddings=True),
-    "qwen2-untied": Qwen2Config(**SHAPE, tie_word_embeddings=False, rope_parameters=YARN_ROPE),
-    "qwen3-tied": Qwen3Config(**SHAPE, head_dim=32, tie_word_embeddings=True),
-    "qwen3-untied": Qwen3Config(**SHAPE, head_dim=32, tie_word_embeddings=False),
-    "llama3-untied": LlamaConfig(**SHAPE, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
-    "llama3-tied-mha": LlamaConfig(**SHAPE | {"num_key_value_heads": 4}, tie_word_embeddings=True),
+LINEAR = {
+    "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+    "linear_conv_kernel_dim": 4,
+    "tie_word_embeddings": False,
 }
+HYBRIDS: dict[str, PretrainedConfig] = {
+    "qwen3.5": Qwen3_5TextConfig(**SHAPE | LINEAR),
+    "qwen3-next": Qwen3NextConfig(
+        **MIXTURE | LINEAR | QWEN_EXPERTS | {"layer_types": ["linear_attention", "full_attention"]},
+        shared_expert_intermediate_size=48,
+        norm_topk_prob=True,
+    ),
+}
+CONFIGS: dict[str, PretrainedConfig] = (
+    MIXTURES
+    | HYBRIDS
+    | {
+        "qwen2-tied": Qwen2Config(**SHAPE, tie_word_embeddings=True),
+        "qwen2-untied": Qwen2Config(**SHAPE, tie_word_embeddings=False, rope_parameters=YARN_ROPE),
+        "qwen3-tied": Qwen3Config(**SHAPE, head_dim=32, tie_word_embeddings=True),
+        "qwen3-untied": Qwen3Config(**SHAPE, head_dim=32, tie_word_embeddings=False),
+        "llama3-untied": LlamaConfig(**SHAPE, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
+        "llama3-tied-mha": LlamaConfig(**SHAPE | {"num_key_value_heads": 4}, tie_word_embeddings=True),
+    }
+)
 
 GSPO = AlgorithmConfig(loss="gspo", clip_low=3e-2, clip_high=4e-2, entropy_coefficient=0.1, kl_coefficient=0.05)
 """A loss over whole sequences, with a gradient through the entropy too."""

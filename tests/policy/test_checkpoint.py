@@ -101,6 +101,7 @@ def resume_elsewhere(model: str, dtype: str, layout: dict[str, int], source: str
         ("qwen2-moe-shared", "bf16", 2, {"tensor": 2, "expert": 2}),
         ("qwen3-moe", "fp32", 4, {"pipeline": 2, "expert": 2}),
         ("qwen3-untied", "bf16", 4, {"context": 2}),
+        ("qwen3.5", "bf16", 4, {"tensor": 2, "pipeline": 2}),
     ],
     ids=["tp2_pp2", "dp2", "tp2_ep2", "pp2_ep2", "cp2_dp2"],
 )

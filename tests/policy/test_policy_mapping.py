@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from fastsvs.architecture import Architecture, read_architecture
-from fastsvs.families import Experts
+from fastsvs.families import DeltaNet, Experts
 from fastsvs.policy import Degrees, export
 from fastsvs.policy.learned import megatron_shapes
-from fastsvs.policy.mapping import cut_range, entries, hf_parts, hf_shapes, merge
+from fastsvs.policy.mapping import cut_ranges, entries, hf_parts, hf_shapes, merge
 from fastsvs.policy.safetensors_folder import SafetensorsWeights
 
 EXPERTS = st.sampled_from(
@@ -31,6 +32,17 @@ EXPERTS = st.sampled_from(
 )
 
 
+DELTA_NETS = st.sampled_from([None, DeltaNet(4, 8, 2, 3, 4), DeltaNet(4, 4, 3, 2, 1, grouped=True)])
+
+
+def linear_parts(delta_net: DeltaNet | None, layers: int) -> dict[str, Any]:
+    """The fields of an architecture whose even layers have the gated delta net, if there is one."""
+    if delta_net is None:
+        return {}
+    linear = tuple(layer % 2 == 0 for layer in range(layers))
+    return {"delta_net": delta_net, "linear_layers": linear, "gated_attention": True}
+
+
 def shard(architecture: Architecture, tensors: dict[str, Tensor], degrees: Degrees) -> list[list[Tensor]]:
     """[entry][rank among its parts] of Megatron tensors."""
     shards = []
@@ -39,14 +51,16 @@ def shard(architecture: Architecture, tensors: dict[str, Tensor], degrees: Degre
         for rank in range(parts):
             cuts = []
             for name in entry.sources:
-                whole = tensors[name]
+                whole, found = tensors[name], []
+                size = whole.shape[entry.cut or 0]
+                ranges = [(0, size)]
                 if entry.cut is not None:
-                    start, end = cut_range(architecture, entry, name, tuple(whole.shape), parts, rank)
-                    size = whole.shape[entry.cut]
+                    ranges = cut_ranges(architecture, entry, name, tuple(whole.shape), parts, rank)
+                for start, end in ranges:
                     padding = whole.new_zeros(max(0, end - size) - max(0, start - size), *whole.shape[1:])
-                    whole = whole.narrow(entry.cut, min(start, size), min(end, size) - min(start, size))
-                    whole = torch.cat([whole, padding]) if len(padding) else whole
-                cuts.append(whole)
+                    part = whole.narrow(entry.cut or 0, min(start, size), min(end, size) - min(start, size))
+                    found.append(torch.cat([part, padding]) if len(padding) else part)
+                cuts.append(torch.cat(found, dim=entry.cut or 0))
             by_rank.append(merge(entry, cuts, architecture))
         shards.append(by_rank)
     return shards
@@ -63,6 +77,7 @@ def shard(architecture: Architecture, tensors: dict[str, Tensor], degrees: Degre
     qk_norm=st.booleans(),
     experts=EXPERTS,
     expert=st.sampled_from([1, 2, 4]),
+    delta_net=DELTA_NETS,
 )
 def test_any_layout_and_back_is_bit_exact(
     tensor: int,
@@ -74,6 +89,7 @@ def test_any_layout_and_back_is_bit_exact(
     qk_norm: bool,
     experts: Experts | None,
     expert: int,
+    delta_net: DeltaNet | None,
 ) -> None:
     degrees = Degrees(tensor, pipeline, expert)
     architecture = Architecture(
@@ -91,6 +107,7 @@ def test_any_layout_and_back_is_bit_exact(
         norm_epsilon=1e-6,
         initializer_range=0.02,
         experts=experts,
+        **linear_parts(delta_net, 4),
     )
     tensors = {name: torch.randn(shape) for name, shape in hf_shapes(architecture).items()}
     shards = shard(architecture, tensors, degrees)

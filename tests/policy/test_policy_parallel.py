@@ -61,6 +61,8 @@ CASES += [
     ("qwen3-moe", "cp2-ep2"),
     ("mixtral", "cp2-tp2-ep4"),
 ]
+CASES += [("qwen3.5", layout) for layout in ("dp4", "tp2-sp", "tp2", "pp2-recompute-one", "tp2-pp2-sp")]
+CASES += [("qwen3-next", "ep2-tp2"), ("qwen3-next", "pp2-ep2")]
 
 
 def results_of(model: str, initialize: str, tokens_per_micro_batch: int = 200, **layout: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_policy_mapping import EXPERTS, shard
+from test_policy_mapping import DELTA_NETS, EXPERTS, linear_parts, shard
 from torch import Tensor
 
 from fastsvs.architecture import Architecture
@@ -17,7 +17,7 @@ from fastsvs.policy.regions import shard_region, spans, tensor_region, whole_sha
 @st.composite
 def architectures(draw: st.DrawFn) -> Architecture:
     return Architecture(
-        layers=1,
+        layers=2,
         hidden=8,
         ffn=12,
         heads=4 * draw(st.integers(1, 3)),
@@ -31,6 +31,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
         norm_epsilon=1e-6,
         initializer_range=0.02,
         experts=draw(EXPERTS),
+        **linear_parts(draw(DELTA_NETS), 2),
     )
 
 
