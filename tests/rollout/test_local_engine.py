@@ -20,8 +20,10 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen2MoeConfig,
+    Qwen3_5TextConfig,
     Qwen3Config,
     Qwen3MoeConfig,
+    Qwen3NextConfig,
 )
 
 from fastsvs import distributed
@@ -50,6 +52,15 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 32,
 }
 QWEN_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
+HYBRID = {
+    "initializer_range": 0.1,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+}
 CONFIGS = {
     "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=True),
     "qwen2-untied": Qwen2Config(**SIZES, tie_word_embeddings=False),
@@ -57,15 +68,24 @@ CONFIGS = {
     "llama3": LlamaConfig(**SIZES, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
     "qwen3-moe": Qwen3MoeConfig(**SIZES | QWEN_EXPERTS, head_dim=16, norm_topk_prob=True),
     "qwen2-moe": Qwen2MoeConfig(**SIZES | QWEN_EXPERTS, shared_expert_intermediate_size=40),
+    "qwen3.5": Qwen3_5TextConfig(**SIZES | HYBRID, tie_word_embeddings=True),
+    "qwen3-next": Qwen3NextConfig(**SIZES | HYBRID | QWEN_EXPERTS, shared_expert_intermediate_size=40),
     "mixtral": MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False),
 }
 EOS = 3
 
 
 def model_of(name: str, seed: int = 0) -> PreTrainedModel:
+    """A model in which every bias and every norm matters, and in which delta nets remember."""
     torch.manual_seed(seed)
     plain = {"attn_implementation": "eager", "experts_implementation": "eager"}
-    return AutoModelForCausalLM.from_config(CONFIGS[name], **plain).float().eval()
+    model = AutoModelForCausalLM.from_config(CONFIGS[name], **plain).float().eval()
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.2 * torch.randn_like(parameter)
+        if parameter_name.endswith("A_log"):
+            parameter.data -= 5.0
+    return model
 
 
 def engine_of(model: PreTrainedModel, max_sequences: int = 16, version: int = 0) -> LocalEngine:
@@ -98,13 +118,21 @@ def prompts(count: int, seed: int = 0) -> list[list[int]]:
     return [torch.randint(4, 96, (5 + 3 * i % 23,), generator=generator).tolist() for i in range(count)]
 
 
+def long_prompts() -> list[list[int]]:
+    """Prompts that delta nets read in several chunks."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(4, 96, (length,), generator=generator).tolist() for length in (64, 100)]
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logprobs_are_those_of_transformers(name: str) -> None:
     """Teacher-forced over whole sampled sequences, at a temperature."""
     model = model_of(name)
-    requests = [request(f"r{i}", prompt, samples=3, temperature=0.7) for i, prompt in enumerate(prompts(8))]
-    for (_, rollouts), asked in zip(sorted(answer(engine_of(model), requests).items()), requests, strict=True):
-        for rollout in rollouts:
+    read = enumerate([*prompts(8), *long_prompts()])
+    requests = [request(f"r{i}", prompt, samples=3, temperature=0.7) for i, prompt in read]
+    answers = answer(engine_of(model), requests)
+    for asked in requests:
+        for rollout in answers[asked.key]:
             ids = torch.tensor([[*asked.prompt_ids, *rollout.response_ids]])
             with torch.no_grad():
                 logits = model(ids).logits[0, len(asked.prompt_ids) - 1 : -1].float() / 0.7
@@ -164,8 +192,10 @@ def test_samples_follow_the_model_distribution() -> None:
     assert statistic < degrees + 3.1 * (2 * degrees) ** 0.5 + 6
 
 
-def test_a_sample_depends_on_its_seed_and_not_on_its_company() -> None:
-    model = model_of("qwen3")
+@pytest.mark.parametrize("name", ["qwen3", "qwen3.5"])
+def test_a_sample_depends_on_its_seed_and_not_on_its_company(name: str) -> None:
+    """Its company leaves used slots behind, and moves sequences between slots."""
+    model = model_of(name)
     [mine, *others] = prompts(20, seed=2)
     alone = answer(engine_of(model), [request("mine", mine, samples=4, seed=7)])["mine"]
     crowd = [request(f"r{i}", prompt, samples=3, seed=i) for i, prompt in enumerate(others)]
@@ -227,9 +257,10 @@ def test_poll_without_patience_decodes_a_little_and_comes_back() -> None:
 
 
 @pytest.mark.parametrize("rounds", [0, 1])
-def test_aborted_requests_leave_the_others_as_they_are(rounds: int) -> None:
+@pytest.mark.parametrize("name", ["qwen2", "qwen3.5"])
+def test_aborted_requests_leave_the_others_as_they_are(name: str, rounds: int) -> None:
     """Waiting ones and running ones alike; their keys are free again."""
-    model = model_of("qwen2", seed=5)
+    model = model_of(name, seed=5)
     engine = engine_of(model, max_sequences=8)
     asked = [request(f"r{i}", prompt, samples=3, seed=i, max_tokens=60) for i, prompt in enumerate(prompts(6))]
     engine.submit(asked)

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fastsvs.invariant import KEYS
 from fastsvs.kernels.invariant import batch_invariant
 from fastsvs.rollout.engine import Rollout, SamplingParams
-from fastsvs.rollout.local.cache import BLOCK, KVCache, blocks
+from fastsvs.rollout.local.cache import BLOCK, Cache, blocks
 from fastsvs.rollout.local.decoder import Decoder
 from fastsvs.rollout.local.invariant import InvariantDecoder, exact_logprobs
 from fastsvs.rollout.local.routes import RouteBook
@@ -65,7 +65,7 @@ class ContinuousBatch:
         self._eos_ids = torch.tensor(sorted(self._eos), dtype=torch.int64, device=embedding.device)
         self._exact = isinstance(decoder, InvariantDecoder)
         multiple = KEYS if self._exact else BLOCK
-        self._cache = KVCache(decoder.shape, embedding.dtype, embedding.device, multiple)
+        self._cache = Cache(decoder.shape, embedding.dtype, embedding.device, multiple)
         self._slots = Slots(blocks(max_sequences), decoder.shape.vocabulary, embedding.device)
         self._routes = RouteBook(decoder.shape, embedding.device) if tells_experts else None
         self._waiting: deque[Job] = deque()

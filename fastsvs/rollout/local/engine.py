@@ -15,11 +15,12 @@ from fastsvs.errors import UserError
 from fastsvs.invariant import check_machine
 from fastsvs.kernels.invariant import batch_invariant
 from fastsvs.rollout.engine import Request, Rollout
-from fastsvs.rollout.local import weights
 from fastsvs.rollout.local.batch import ContinuousBatch, Job
 from fastsvs.rollout.local.decoder import Decoder, rotations
 from fastsvs.rollout.local.invariant import InvariantDecoder
+from fastsvs.rollout.local.places import destinations, load
 from fastsvs.rollout.local.sharding import deal
+from fastsvs.rollout.local.weights import allocate
 from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
 from fastsvs.rollout.requests import RequestLimits
 
@@ -59,8 +60,8 @@ class LocalEngine:
         deterministic. Raises UserError for a model that is not supported."""
         self._shape = read_architecture(hf_config)
         check_vocabulary(eos_token_ids, self._shape.vocabulary)
-        parameters = weights.allocate(self._shape, dtype, device)
-        self._places = weights.destinations(parameters, self._shape, as_trained=deterministic)
+        parameters = allocate(self._shape, dtype, device)
+        self._places = destinations(parameters, self._shape, as_trained=deterministic)
         decoder = Decoder(self._shape, parameters, rotations(hf_config).to(device))
         if deterministic:
             with batch_invariant():
@@ -83,8 +84,6 @@ class LocalEngine:
     @classmethod
     def check(cls, plan: EnginePlan) -> None:
         shape = read_architecture(plan.hf_config)
-        if shape.delta_net:
-            raise UserError("models with linear attention are served by rollout.engine=vllm alone")
         if plan.rollout.speculative.method != "none":
             raise UserError(
                 f"rollout.speculative.method={plan.rollout.speculative.method} is an option of servers: set "
@@ -150,7 +149,7 @@ class LocalEngine:
             raise ValueError(f"new weights while {len(self._open)} requests are pending")
         self._version = None
         with torch.no_grad():
-            weights.load(self._places, tensors)
+            load(self._places, tensors)
         self._version = version
 
     def stale(self) -> bool:
@@ -214,6 +213,10 @@ class _Open:
 def check_deterministic(plan: EnginePlan, shape: Architecture) -> None:
     """Raise UserError where the engine cannot be deterministic: for this model, precision or machine."""
     asks = "rollout.deterministic=true with rollout.engine=local"
+    if shape.delta_net:
+        raise UserError(
+            f"{asks} is for models with attention in every layer: there is no such arithmetic of delta nets"
+        )
     if shape.experts:
         raise UserError(f"{asks} is for dense models: which tokens an expert computes together depends on all others")
     if plan.dtype != torch.float32:
