@@ -309,6 +309,14 @@ def test_the_command_takes_the_file_of_the_doctor(capsys, tmp_path, monkeypatch)
         assert message in capsys.readouterr().err
 
 
+def test_the_plan_says_that_it_counts_fp8_as_bf16(plan32) -> None:
+    usual, rounded = plan32(), plan32("policy.backend=te", "policy.fp8=hybrid")
+    assert rounded.time.step == usual.time.step
+    assert {f.text for f in rounded.findings} - {f.text for f in usual.findings} == {
+        "policy.fp8=hybrid has not been measured: products count as bf16"
+    }
+
+
 def test_too_few_open_files_are_seen(plan32, monkeypatch) -> None:
     assert not [f for f in plan32().findings if "open files" in f.text]
     monkeypatch.setattr(open_files, "limit", lambda: 2047)
