@@ -135,7 +135,8 @@ class SyncConfig(Section):
     staged: bool | None = None
     """Receiving of weights into spare memory while servers go on decoding, which then pause to load them; null does so
     where rollouts run beside the update (`train.staleness`), and no server of `rollout.placement: colocated` does on
-    GPUs. A worker needs memory for its share of the weights once more, on the host where its GPU is short of it."""
+    GPUs. A worker needs memory for its share of the weights once more, on the host where its GPU is short of it, and on
+    a CPU for the whole of tensors that are cut by columns."""
 
     @model_validator(mode="after")
     def _changes_go_from_shard_to_shard(self) -> SyncConfig:
