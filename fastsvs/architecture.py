@@ -94,6 +94,11 @@ class Architecture:
         return bool(self.linear_layers) and self.linear_layers[layer]
 
     @property
+    def attention_layers(self) -> int:
+        """Return the number of layers that keep keys and values of each token."""
+        return self.layers - sum(self.linear_layers)
+
+    @property
     def active_ffn(self) -> int:
         """Return the width of all feed-forwards of a layer that compute a token."""
         experts = self.experts
@@ -118,13 +123,12 @@ class Architecture:
         """Return the floating-point operations of the forward pass of one sequence of `tokens`, of which `predicted`
         are targets of the head: 2 a token and weight, attention over half the square, and in linear layers three
         products with the state. A backward pass takes twice as many."""
-        linear = sum(self.linear_layers)
         attention = self.hidden * self.head_dim * ((2 + self.gated_attention) * self.heads + 2 * self.groups)
         router = self.experts.count * self.hidden if self.experts else 0
-        matrices = self.layers * (3 * self.hidden * self.active_ffn + router) + (self.layers - linear) * attention
+        matrices = self.layers * (3 * self.hidden * self.active_ffn + router) + self.attention_layers * attention
         if self.delta_net:
-            matrices += linear * self.delta_net.products(self.hidden)
-        scores = (self.layers - linear) * self.heads * self.head_dim * tokens
+            matrices += (self.layers - self.attention_layers) * self.delta_net.products(self.hidden)
+        scores = self.attention_layers * self.heads * self.head_dim * tokens
         return 2 * (tokens * (matrices + scores) + predicted * self.hidden * self.vocabulary)
 
 

@@ -47,7 +47,7 @@ def decode_curve(
     `sampling` seconds of its own, and of taking in one with a prompt of `prompt` tokens."""
     a = architecture
     parameters, active = total_parameters(a), active_parameters(a)
-    cache = 2 * a.layers * max(a.groups, devices) * a.head_dim * width * context
+    cache = 2 * a.attention_layers * max(a.groups, devices) * a.head_dim * width * context
     read, multiplied = devices * hardware.hbm.value, devices * hardware.gemm.value
 
     def seconds(sequences: int) -> float:

@@ -49,7 +49,9 @@ def server_memory(
     share = device_bytes * utilization(rollout)
     weights = total_parameters(architecture) * layout.width / tensor
     graphs = 0 if on_cpu or rollout.server.arguments.get("enforce-eager") else GRAPH_BYTES
-    a_token = 2 * architecture.layers * max(1, architecture.groups // tensor) * architecture.head_dim * layout.width
+    a_token = (
+        2 * architecture.attention_layers * max(1, architecture.groups // tensor) * architecture.head_dim * layout.width
+    )
     cache = cpu_cache_gib(os.environ) * GIB if on_cpu else share - weights - graphs - WORK_BYTES
     lines = [
         Line("server: weights", weights),
@@ -81,7 +83,7 @@ def local_memory(
     slots = min(rollout.max_sequences, sequences)
     rows = -(-int(slots) // LOCAL_BLOCK) * LOCAL_BLOCK * -(-longest // LOCAL_BLOCK) * LOCAL_BLOCK
     width = 4 if layout.device == "cpu" else layout.width
-    a_token = 2 * architecture.layers * architecture.groups * architecture.head_dim * width
+    a_token = 2 * architecture.attention_layers * architecture.groups * architecture.head_dim * width
     lines = [
         Line("engine: weights", total_parameters(architecture) * layout.width),
         Line("engine: cache of keys and values", rows * a_token),

@@ -58,7 +58,7 @@ MIXTURES: dict[str, PretrainedConfig] = {
     "mixtral": MixtralConfig(**MIXTURE, num_local_experts=4, tie_word_embeddings=False),
 }
 LINEAR = {
-    "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    "layer_types": ["linear_attention", "full_attention"] * 2,
     "head_dim": 32,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
@@ -111,9 +111,11 @@ def save_model(name: str, folder: Path) -> Path:
     """A Hugging Face folder with random weights; biases and norms are random too, so that each of them matters."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32)
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
             parameter.data += 0.3 * torch.randn_like(parameter)
+        if name.endswith("A_log"):
+            parameter.data -= 3  # states that last, where transformers' initial ones are gone after a token
     model.save_pretrained(folder)
     return folder
 

@@ -103,7 +103,7 @@ def resume_elsewhere(model: str, dtype: str, layout: dict[str, int], source: str
         ("qwen3-untied", "bf16", 4, {"context": 2}),
         ("qwen3.5", "bf16", 4, {"tensor": 2, "pipeline": 2}),
     ],
-    ids=["tp2_pp2", "dp2", "tp2_ep2", "pp2_ep2", "cp2_dp2"],
+    ids=["tp2_pp2", "dp2", "tp2_ep2", "pp2_ep2", "cp2_dp2", "linear_tp2_pp2"],
 )
 def test_layouts_exchange_checkpoints_bit_for_bit(tmp_path, name, dtype, ranks, layout):
     path = save_model(name, tmp_path / "model")
