@@ -21,6 +21,7 @@ from receiving_fleet import Fleet
 from fastsvs import distributed
 from fastsvs.config import ModelConfig, PolicyConfig, SyncConfig
 from fastsvs.policy import Policy
+from fastsvs.policy.blocks import served_blocks
 from fastsvs.sync import BroadcastSync, WeightSyncError
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -208,12 +209,11 @@ def build(path: str, dtype: str, layout: dict[str, Any]) -> Policy:
 def differences(fleet: Fleet | None, policy: Policy, expected: dict[str, torch.Tensor], folder: Path) -> list[str]:
     """The tensors of which a worker does not hold its block as it is."""
     assert fleet is not None
-    served = policy.weight_blocks().served
     return [
         f"{server}: {name}"
         for server, count in fleet.workers.items()
         for rank, worker in enumerate(fleet.tensors(server, folder))
-        for name, block in served(count, rank).items()
+        for name, block in served_blocks(policy.architecture, count, rank).items()
         if name not in worker or not torch.equal(block.of(expected[name]), block.of(worker[name]))
     ]
 
