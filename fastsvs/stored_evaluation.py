@@ -44,6 +44,10 @@ class EvaluationLayout:
         """Return the answers of a set, one object a problem."""
         return self.root / f"{name}{SAMPLES}"
 
+    def tokens(self, name: str) -> Path:
+        """Return the tokens of the answers to a share of a set's problems, one object a problem."""
+        return self.root / f"{name}.tokens.jsonl"
+
     def figures(self, name: str) -> Path:
         """Return the figures of a set, which are written when the set is done."""
         return self.root / f"{name}.json"
@@ -55,7 +59,7 @@ class EvaluationLayout:
     def records(self) -> list[Path]:
         """Return the files that say how the evaluation went, as far as they are there."""
         single = (self.config, self.model, self.environment)
-        by_set = (path for name in self.sets() for path in (self.samples(name), self.figures(name)))
+        by_set = (file(name) for name in self.sets() for file in (self.samples, self.tokens, self.figures))
         return [file for file in (*single, *by_set) if file.is_file()]
 
 

@@ -123,6 +123,10 @@ class RunLayout:
         """Return the answers of the evaluation after a step, one object a problem."""
         return self.all_evaluations / f"step_{step}.samples.jsonl"
 
+    def evaluation_tokens(self, step: int) -> Path:
+        """Return the tokens of the answers to a share of the problems of the evaluation after a step."""
+        return self.all_evaluations / f"step_{step}.tokens.jsonl"
+
     def checkpoint(self, step: int) -> Path:
         """Return the folder of the checkpoint after a step."""
         return self.checkpoints / checkpoint_name(step)
@@ -200,16 +204,26 @@ class StoredRun:
         """Yield the problems of the evaluation after a step, with their answers."""
         return iterate_jsonl(self.layout.evaluation_samples(step))
 
+    def evaluation_token_files(self) -> dict[int, Path]:
+        """Return the files of the tokens of the evaluations' answers by step, in order."""
+        return _by_step(self.layout.all_evaluations, r"step_(\d+)\.tokens\.jsonl")
+
+    def evaluation_tokens(self, step: int) -> Iterator[Row]:
+        """Yield those problems of the evaluation after a step whose tokens were kept, as `tokens` does the groups of a
+        step; they have no figures of the policy."""
+        return iterate_jsonl(self.layout.evaluation_tokens(step))
+
     def checkpoints(self) -> dict[int, Path]:
         """Return the checkpoints by step, in order."""
         return checkpoints_in(self.layout.checkpoints)
 
     def records(self) -> list[Path]:
         """Return the files that say how the run went, as far as they are there: configuration, environment, metrics,
-        summary, held-out figures and answers, samples, and tokens."""
+        summary, held-out figures and answers, samples, and the tokens of both."""
         layout = self.layout
         single = (layout.config, layout.environment, layout.metrics, layout.summary)
-        by_step = (self.evaluation_files(), self.evaluation_sample_files(), self.sample_files(), self.token_files())
+        held_out = (self.evaluation_files(), self.evaluation_sample_files(), self.evaluation_token_files())
+        by_step = (*held_out, self.sample_files(), self.token_files())
         return [*(file for file in single if file.is_file()), *(file for files in by_step for file in files.values())]
 
 

@@ -9,16 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
-from whole_runs import ROOT, SMALL, command, environment
+from whole_runs import ROOT, SMALL, assert_tokens_of_answers, command, environment
 
 from fastsvs.cli import main
 from fastsvs.config import EvalJob, load
-from fastsvs.data import load_problems
+from fastsvs.data import Problem, load_problems
 from fastsvs.files import read_jsonl
+from fastsvs.token_rows import is_chosen
 
 SHARED = ROOT.parent / "shared" / "data" / "eval"
 SMALL_SET = ["sets.heldout.samples=4", "sets.heldout.k=[1,4]", "sets.heldout.data.limit=12"]
-EVAL = ["eval", "configs/tiny_eval.yaml", *SMALL_SET]
+EVAL = ["eval", "configs/tiny_eval.yaml", *SMALL_SET, "token_share=0.5"]
+KINDS = ("samples", "tokens")
 FILES = {
     "gsm8k": ("gsm8k.jsonl", 1319),
     "math500": ("math500.jsonl", 500),
@@ -51,6 +53,17 @@ def test_it_leaves_figures_and_every_response(alone: Path) -> None:
     assert [path.name for path in alone.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
+def test_it_keeps_the_tokens_of_a_share_of_the_problems(alone: Path, tmp_path: Path) -> None:
+    rows, tokens = ({row["key"]: row for row in read_jsonl(alone / f"heldout.{kind}.jsonl")} for kind in KINDS)
+    chosen = {key for key, row in rows.items() if is_chosen(Problem(row["id"], row["question"], ""), 0.5, seed=0)}
+    assert 0 < len(chosen) < 12
+    assert tokens.keys() == chosen
+    assert_tokens_of_answers([tokens[key] for key in chosen], [rows[key] for key in chosen])
+    few = [*EVAL, "sets.heldout.data.limit=2", f"output={tmp_path}/none", "token_share=0"]
+    assert main(few) == 0
+    assert not (tmp_path / "none" / "heldout.tokens.jsonl").exists()
+
+
 def test_killed_and_repeated_it_comes_to_the_same(alone: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     samples = output / "heldout.samples.jsonl"
@@ -64,12 +77,15 @@ def test_killed_and_repeated_it_comes_to_the_same(alone: Path, tmp_path: Path) -
     assert 3 <= len(done) < 12
     with open(samples, "a") as file:
         file.write('{"key": "half a li')
+    with open(output / "heldout.tokens.jsonl", "a") as file:  # of a problem that was not written behind it
+        file.write(json.dumps({"key": "000011"}) + '\n{"key": "half a li')
     assert main([*EVAL, f"output={output}"]) == 0
     rows = read_jsonl(samples)
     assert rows[: len(done)] == done
     assert len(rows) == 12
-    by_key = {row["key"]: row for row in read_jsonl(alone / "heldout.samples.jsonl")}
-    assert {row["key"]: row["responses"] for row in rows} == {key: row["responses"] for key, row in by_key.items()}
+    for kind in KINDS:
+        one, two = (read_jsonl(folder / f"heldout.{kind}.jsonl") for folder in (alone, output))
+        assert sorted(one, key=lambda row: row["key"]) == sorted(two, key=lambda row: row["key"])
 
 
 def test_repeated_when_done_it_only_reads(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,10 +77,11 @@ def assert_same_end(fastsvs, folder: Path, other: Path) -> None:
         weights.append(load_file(out / "model.safetensors"))
     assert weights[0].keys() == weights[1].keys()
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
-    samples = [sorted((run / "samples").iterdir()) for run in (folder, other)]
-    assert any(path.name.endswith(".tokens.jsonl") for path in samples[0])
-    for one, two in zip(*samples, strict=True):
-        assert one.read_bytes() == two.read_bytes()
+    for part in ("samples", "evaluations"):
+        files = [sorted((run / part).iterdir()) for run in (folder, other)]
+        assert any(path.name.endswith(".tokens.jsonl") for path in files[0])
+        for one, two in zip(*files, strict=True):
+            assert one.read_bytes() == two.read_bytes()
 
 
 @pytest.mark.parametrize(

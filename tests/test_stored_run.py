@@ -30,7 +30,8 @@ def written(tmp_path: Path) -> RunFolder:
     folder.write_tokens(4, [{"key": "4"}])
     folder.write_tokens(4, [])
     for step in (12, 0):
-        folder.write_evaluation(step, {"problems": step}, [{"id": "p"}, {"id": "q"}])
+        folder.write_evaluation(step, {"problems": step}, [{"id": "p"}, {"id": "q"}], [{"key": "p"}])
+    folder.write_evaluation(12, {"problems": 12}, [{"id": "p"}, {"id": "q"}], [])
     folder.write_summary({"steps": 12})
     folder.close()
     return folder
@@ -47,6 +48,8 @@ def test_what_a_run_writes_comes_back_in_the_order_of_steps(written: RunFolder) 
     assert (list(run.tokens(3)), list(run.tokens(4))) == ([{"key": "3"}], [])
     assert list(run.evaluations().items()) == [(0, {"problems": 0}), (12, {"problems": 12})]
     assert list(run.evaluation_samples(12)) == [{"id": "p"}, {"id": "q"}]
+    assert list(run.evaluation_token_files()) == [0], "the evaluation after step 12 was made again, and kept none"
+    assert (list(run.evaluation_tokens(0)), list(run.evaluation_tokens(12))) == ([{"key": "p"}], [])
     assert run.summary() == {"steps": 12}
 
 
@@ -54,7 +57,7 @@ def test_the_layout_names_every_file_that_a_run_writes(written: RunFolder) -> No
     layout = RunLayout(written.root)
     found = {path for path in written.root.rglob("*") if path.is_file() and not path.name.startswith(".")}
     known = {layout.config, layout.environment, layout.inputs, layout.metrics, layout.summary}
-    known |= {layout.tokens(3)} | {layout.samples(step) for step in range(1, 13)}
+    known |= {layout.tokens(3), layout.evaluation_tokens(0)} | {layout.samples(step) for step in range(1, 13)}
     known |= {file(step) for file in (layout.evaluation, layout.evaluation_samples) for step in (0, 12)}
     assert found == known
     assert set(open_run(written.root).records()) == found - {layout.inputs}

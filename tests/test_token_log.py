@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
-from whole_runs import ROOT, SMALL
+from whole_runs import ROOT, SMALL, assert_tokens_of_answers
 
 from fastsvs import api
 from fastsvs.algorithms import make_batch
@@ -19,7 +19,8 @@ from fastsvs.config import TrainJob, load
 from fastsvs.data import Problem, load_tokenizer
 from fastsvs.rollout import Rollout
 from fastsvs.selfplay import ORIGINAL, SYNTHESIS, VARIANT, Group, Task
-from fastsvs.training.token_log import is_chosen, token_rows, token_texts, watched
+from fastsvs.token_rows import is_chosen, token_row, token_texts
+from fastsvs.training.token_log import watched
 
 SHARES = st.floats(0, 1)
 PROBLEMS = st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), unique=True, max_size=8)
@@ -117,11 +118,12 @@ def test_a_character_of_several_tokens_belongs_to_the_last_of_them(tokenizer):
 def test_what_no_update_learned_from_has_the_log_probs_of_the_engine_alone(tokenizer):
     group = group_of("000000", ORIGINAL, Problem("a", "?", "1"))
     seen = {("000000", 1): torch.tensor([[-0.123456, -0.0], [float("inf"), 2.0]])}
-    (row,) = token_rows(3, [group], seen, tokenizer.decode)
-    assert (row["step"], row["key"], row["prompt"]) == (3, "000000", tokenizer.decode([1, 2]))
+    row = token_row(group, tokenizer.decode, seen)
+    assert (row["key"], row["prompt"]) == ("000000", tokenizer.decode([1, 2]))
     assert row["engine_logprobs"] == [[-0.5, -0.25]] * 2
     assert row["policy_logprobs"] == [None, [-0.1235, 0.0]]
     assert row["entropies"] == [None, [None, 2.0]]
+    assert token_row(group, tokenizer.decode)["policy_logprobs"] == [None, None]
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_keeps_the_tokens_of_its_responses(tmp_path: Path, at_root: None, tokenizer) -> None:
-    words = ["train", "configs/tiny_svs.yaml", *SMALL, "evaluation.path=null", "dynamics.every=0"]
+    words = ["train", "configs/tiny_svs.yaml", *SMALL, "dynamics.every=0"]
     words += [
         "train.waves=2",
         "algorithm.old_logprobs=engine",
@@ -140,6 +142,8 @@ def test_a_run_keeps_the_tokens_of_its_responses(tmp_path: Path, at_root: None, 
     assert main([*words, "logging.token_share=1", "run.steps=1"]) == 0
     run = api.load_run(tmp_path / "run")
     rows = {row["key"]: row for row in run.tokens(1)}
+    for step in (0, 1):
+        assert_tokens_of_answers(list(run.evaluation_tokens(step)), list(run.evaluation_samples(step)))
     samples = {row["key"]: row for row in run.samples(1)}
     assert rows.keys() == samples.keys()
     same = []
@@ -163,3 +167,4 @@ def test_a_run_keeps_the_tokens_of_its_responses(tmp_path: Path, at_root: None, 
     (tmp_path / "run" / "samples" / "step_2.tokens.jsonl").write_text("{}\n")
     assert main([*words, "logging.token_share=0", "run.steps=2"]) == 0
     assert (list(run.token_files()), list(run.sample_files())) == ([1], [1, 2])
+    assert (list(run.evaluation_token_files()), list(run.evaluations())) == ([0, 1], [0, 1, 2])

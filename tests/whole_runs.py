@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -39,6 +42,17 @@ def command(*arguments: str, processes: int = 1) -> list[str]:
         return [sys.executable, "-m", "fastsvs", *arguments]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return [*launcher, "-m", "fastsvs", *arguments]
+
+
+def assert_tokens_of_answers(rows: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]]) -> None:
+    """Assert that `rows` have every token of the answers in `samples`, with what the engine alone knows of it."""
+    assert [row["key"] for row in rows] == [sample["key"] for sample in samples]
+    for row, sample in zip(rows, samples, strict=True):
+        assert [len(texts) for texts in row["texts"]] == sample["tokens"]
+        assert ["".join(texts).removesuffix("<|end|>") for texts in row["texts"]] == sample["responses"]
+        assert [sum(each) for each in row["engine_logprobs"]] == pytest.approx(sample["logprobs"], abs=6e-3)
+        assert row["policy_logprobs"] == row["entropies"] == [None] * len(sample["responses"])
+        assert sample["question"] in row["prompt"]
 
 
 def environment() -> dict[str, str]:

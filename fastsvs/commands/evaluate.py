@@ -27,8 +27,9 @@ from fastsvs.evaluate import Answered, EvaluationFolder, SelfVerification, evalu
 from fastsvs.policy import StoredWeights, open_weights
 from fastsvs.rollout import ENGINES, Asked, EnginePlan
 from fastsvs.seeding import derive_seed
-from fastsvs.selfplay import load_verification_template
+from fastsvs.selfplay import Group, load_verification_template
 from fastsvs.telemetry import StepProgress
+from fastsvs.token_rows import is_chosen, token_row
 from fastsvs.verify import check_verifier
 
 
@@ -140,9 +141,10 @@ def answer_set(
             progress.say(f"{name}: {len(done)} of {total} problems were answered before")
         count, tokens, began = len(done), 0, perf_counter()
 
-        def take(problem: Answered) -> None:
+        def take(problem: Answered, group: Group) -> None:
             nonlocal count, tokens
-            folder.add(name, problem)
+            kept = is_chosen(group.task.problem, job.token_share, job.seed)
+            folder.add(name, problem, token_row(group, inputs.tokenizer.decode) if kept else None)
             count, tokens = count + 1, tokens + sum(problem.tokens)
             progress.advance(count, f"{tokens / (perf_counter() - began):,.0f} tokens/s")
 

@@ -121,6 +121,9 @@ class EvalJob(Section):
     """Folder for the responses and the figures."""
     seed: int = 0
     """Seed of sampling."""
+    token_share: float = Field(0.01, ge=0, le=1)
+    """Share of the problems whose responses are kept token by token in the folder: text and log-probs of the engine,
+    about 17 bytes a token, and the rendered prompts. 0 keeps none."""
     timeout_seconds: float = Field(1800.0, gt=0)
     """Longest wait of one process for another, in seconds."""
 

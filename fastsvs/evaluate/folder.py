@@ -31,7 +31,7 @@ from fastsvs.fingerprints import FILES, MODEL
 from fastsvs.stored_evaluation import EvaluationLayout
 
 WHERE_IT_RUNS = (
-    *("output", "suites", "timeout_seconds", "verifier.workers"),
+    *("output", "suites", "timeout_seconds", "token_share", "verifier.workers"),
     *("rollout.server.", "rollout.max_sequences", "rollout.client_processes"),
 )
 """Beginnings of the keys that do not change what is asked."""
@@ -95,13 +95,22 @@ class EvaluationFolder:
         return sorted(answered, key=lambda problem: problem.key)
 
     def open_set(self, name: str, done: list[Answered]) -> None:
-        """Rewrite the set's file with `done` and nothing else, in case a kill cut its last line."""
-        if self._writable:
-            write_jsonl(self._layout.samples(name), [problem.as_row() for problem in done])
+        """Rewrite the set's files with `done` and nothing else, in case a kill cut their last lines."""
+        if not self._writable:
+            return
+        write_jsonl(self._layout.samples(name), [problem.as_row() for problem in done])
+        if (tokens := self._layout.tokens(name)).exists():
+            keys = {problem.key for problem in done}
+            write_jsonl(tokens, [row for row in read_jsonl(tokens) if row.get("key") in keys])
 
-    def add(self, name: str, problem: Answered) -> None:
-        if self._writable:
-            append_jsonl(self._layout.samples(name), problem.as_row())
+    def add(self, name: str, problem: Answered, tokens: Mapping[str, Any] | None) -> None:
+        """Append a problem to the set's file. Its tokens, where they are kept, are written before it, as a problem that
+        is there is not asked again."""
+        if not self._writable:
+            return
+        if tokens is not None:
+            append_jsonl(self._layout.tokens(name), tokens)
+        append_jsonl(self._layout.samples(name), problem.as_row())
 
     def write_figures(self, name: str, figures: Mapping[str, Any]) -> None:
         if self._writable:

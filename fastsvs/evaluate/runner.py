@@ -27,14 +27,15 @@ def evaluate(
     seed: int,
     cancelled: Callable[[], bool] = lambda: False,
     done: Sequence[Answered] = (),
-    progress: Callable[[Answered], None] = lambda answered: None,
+    progress: Callable[[Answered, Group], None] = lambda answered, group: None,
     self_verification: SelfVerification | None = None,
 ) -> list[Answered]:
     """Return what the engine's weights answer to the encoded problems, in the order of the problems.
 
-    `progress` is called with each problem once it is verified, with the votes of `self_verification` if there is one.
-    Problems that are `done` are not asked again: a problem's samples depend on its place and `seed`, not on the
-    problems beside it. As with `selfplay.collect`, all ranks or the main rank alone call it, and `cancelled` stops it.
+    `progress` is called with each problem once it is verified, with the votes of `self_verification` if there is one,
+    and with the group of its responses. Problems that are `done` are not asked again: a problem's samples depend on its
+    place and `seed`, not on the problems beside it. As with `selfplay.collect`, all ranks or the main rank alone call
+    it, and `cancelled` stops it.
     """
     max_tokens = plan.max_response_tokens or rollout.max_response_tokens
     sampling = SamplingParams(temperature=plan.temperature, top_p=plan.top_p, max_tokens=max_tokens)
@@ -44,10 +45,10 @@ def evaluate(
     families = _Families(self_verification)
 
     def take(group: Group, asked: int) -> None:
-        problem = families.add(group)
-        if problem is not None:
-            answered.append(problem)
-            progress(problem)
+        complete = families.add(group)
+        if complete is not None:
+            answered.append(complete[0])
+            progress(*complete)
 
     collect(
         self_verification or _KeepAll(),
@@ -92,10 +93,10 @@ class _Families:
         self._votes: dict[str, dict[int, list[int | None]]] = {}
         self._due: dict[str, int] = {}
 
-    def add(self, group: Group) -> Answered | None:
-        """Take in a group and return the problem that it completes, or None."""
+    def add(self, group: Group) -> tuple[Answered, Group] | None:
+        """Take in a group and return the problem that it completes, with the group of its responses; else None."""
         if self._stage is None:
-            return Answered.of(group)
+            return Answered.of(group), group
         key = group.task.parent or group.task.key
         if group.task.parent is None:
             self._originals[key], self._votes[key] = group, {}
@@ -106,4 +107,5 @@ class _Families:
         if len(self._votes[key]) < self._due[key]:
             return None
         original, votes = self._originals.pop(key), self._votes.pop(key)
-        return Answered.of(original, [votes.get(sample, []) for sample in range(len(original.texts))])
+        judgements = [votes.get(sample, []) for sample in range(len(original.texts))]
+        return Answered.of(original, judgements), original

@@ -74,7 +74,7 @@ def choose(run: RunFiles, limit: int) -> tuple[list[StepSamples], Included]:
     share = None if everything else limit // len(steps)
     token_room = MOST_TOKENS >> (len(steps) - 1).bit_length()  # seldom another one, so that no file is read again
     chosen = [
-        _read_step(step, _as_it_is(run.samples[step]), _as_it_is(run.tokens.get(step)), share, token_room)
+        _read_step(step, as_it_is(run.samples[step]), as_it_is(run.tokens.get(step)), share, token_room)
         for step in sorted(steps)
     ]
     shown = sum(len(texts) for samples in chosen for texts in samples.texts)
@@ -92,12 +92,12 @@ def spread(items: list[Any], count: int) -> list[Any]:
 
 
 @lru_cache(maxsize=256)  # a server reads again whenever a file changes, and a step's files do not
-def _read_step(step: int, samples: _File, tokens: _File, limit: int | None, token_room: int) -> StepSamples:
+def _read_step(step: int, samples: File, tokens: File, limit: int | None, token_room: int) -> StepSamples:
     """Read whole families up to `limit` responses, one family at least: first those whose tokens were kept, which are
     chosen at random as it is, then others, taken evenly over the file."""
     notices = Notices()
-    families = _by_family(read_groups(samples[0], notices) if samples[0] else ())
-    logged = _by_family(read_groups(tokens[0], notices, TokenRow) if tokens[0] else ())
+    families = _by_family(read_groups(samples, notices))
+    logged = _by_family(read_groups(tokens, notices, TokenRow))
     sizes = {key: sum(len(row.get("responses", ())) for row in rows) for key, rows in families.items()}
     kept: list[str] = []
     room = sum(sizes.values()) if limit is None else limit
@@ -119,9 +119,10 @@ def _by_family(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
     return families
 
 
-def read_groups(path: Path, notices: Notices, types: type[BaseModel] = GroupRow) -> Iterator[dict[str, Any]]:
+def read_groups(file: File, notices: Notices, types: type[BaseModel] = GroupRow) -> Iterator[dict[str, Any]]:
     """Yield the groups in a file of samples that have these types: texts and finite numbers alone."""
-    for row in notices.rows(path):
+    path, _ = file
+    for row in notices.rows(path) if path else ():
         try:
             types.model_validate(row)
         except ValidationError as error:
@@ -137,15 +138,15 @@ def read_groups(path: Path, notices: Notices, types: type[BaseModel] = GroupRow)
             yield row
 
 
-_File = tuple[Path | None, tuple[int, int]]
+File = tuple[Path | None, tuple[int, int]]
 """File and what changes with it; None where there is no file."""
 
 
-def _as_it_is(path: Path | None) -> _File:
-    return path, file_state(path) if path else (0, 0)
+def as_it_is(path: Path | None) -> File:
+    return path, _file_state(path) if path else (0, 0)
 
 
-def file_state(path: Path) -> tuple[int, int]:
+def _file_state(path: Path) -> tuple[int, int]:
     """Return what changes with the file: its modification time and size, or zeros when it is gone."""
     try:
         found = path.stat()
@@ -190,4 +191,4 @@ def _responses(run: RunFiles, step: int) -> int:
     counted = total(value for name, value in row.items() if name.startswith("samples/"))
     if counted and counted > 0:
         return int(counted)
-    return sum(len(group.get("responses", ())) for group in read_groups(run.samples[step], Notices()))
+    return sum(len(group.get("responses", ())) for group in read_groups(as_it_is(run.samples[step]), Notices()))

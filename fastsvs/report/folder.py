@@ -39,6 +39,8 @@ class RunFiles:
     """Plan of what the run takes; empty for one that recorded no plan."""
     answers: dict[int, Path] = field(default_factory=dict)
     """Files of the evaluations' answers, by step."""
+    answer_tokens: dict[int, Path] = field(default_factory=dict)
+    """Files of the tokens of these answers, by step; not every evaluation need have one."""
     finished: bool = False
     notices: tuple[str, ...] = ()
     """Lines about what of these files was left out."""
@@ -87,6 +89,7 @@ def read_run(path: Path) -> RunFiles:
         tokens=run.token_files(),
         plan=notices.finite(notices.mapping(layout.plan), layout.plan),
         answers=run.evaluation_sample_files(),
+        answer_tokens=run.evaluation_token_files(),
         finished=layout.summary.is_file(),
         notices=tuple(notices.lines()),
     )

@@ -45,6 +45,7 @@ def page(document: Document) -> str:
     for sheet, answers in enumerate(document.answers):
         chunks[f"answers/{sheet}"] = answers.problems
         chunks |= {f"responses/{sheet}/{number}": block for number, block in enumerate(answers.blocks)}
+        chunks |= {f"response_tokens/{sheet}/{number}": block for number, block in enumerate(answers.tokens) if block}
     data = "\n".join(
         f'<script type="application/octet-stream" data-chunk="{name}">{base64.b64encode(pack(value)).decode()}</script>'
         for name, value in chunks.items()

@@ -56,8 +56,11 @@ class Runs:
                 return document.tokens.get((int(run), int(step)))
             case ["answers", sheet] if NUMBER.fullmatch(sheet) and int(sheet) < len(document.answers):
                 return document.answers[int(sheet)].problems
-            case ["responses", sheet, block] if NUMBER.fullmatch(sheet) and NUMBER.fullmatch(block):
-                blocks = document.answers[int(sheet)].blocks if int(sheet) < len(document.answers) else []
+            case ["responses" | "response_tokens" as kind, sheet, block] if (
+                NUMBER.fullmatch(sheet) and NUMBER.fullmatch(block) and int(sheet) < len(document.answers)
+            ):
+                answers = document.answers[int(sheet)]
+                blocks = answers.blocks if kind == "responses" else answers.tokens
                 return blocks[int(block)] if int(block) < len(blocks) else None
         return None
 

@@ -1,13 +1,13 @@
 """Sheets: what one model answered to the problems of one set, from the evaluations of a run and from `fastsvs eval`.
 
 Verdicts of all problems are on the page. Of a run's evaluations the first and the newest bring their responses too, of
-as many problems as fit, taken evenly over the set.
+as many problems as fit: first those whose tokens were kept, then others, taken evenly over the set.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Any
 
 from fastsvs.config import flatten
 from fastsvs.majority import majority_at_k, votes
-from fastsvs.report.families import RESPONSES_PER_STEP, VERDICTS, file_state, read_groups, scattered
+from fastsvs.report.families import RESPONSES_PER_STEP, VERDICTS, File, as_it_is, read_groups, scattered
 from fastsvs.report.folder import RunFiles
 from fastsvs.report.headline import Interval, by_k, interval
 from fastsvs.report.notices import Notices
+from fastsvs.report.tokens import MOST_TOKENS, TokenRow, fitting, for_page
 from fastsvs.stored_evaluation import EvaluationLayout
 
 OF_A_RUN = "held-out"
@@ -38,18 +39,22 @@ class EvaluationFiles:
     """Figures of each set that is done."""
     samples: dict[str, Path]
     """Files of answers, by set."""
+    tokens: dict[str, Path]
+    """Files of their tokens, by set; they need not be there."""
     notices: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Contents of a file of answers."""
+    """Contents of a file of answers, and of that of their tokens."""
 
     problems: list[dict[str, Any]]
     """Problems with verdicts, in the order of their keys. `block` is the number of the block that has the responses,
     or None where they did not fit; `majority` has the problem's own part of each maj@k, by k."""
     blocks: list[dict[str, list[str]]]
     """Responses by the key of the problem."""
+    tokens: list[dict[str, dict[str, Any]]]
+    """Rendered prompt and tokens of some problems of each block, by key."""
     notices: tuple[str, ...]
 
 
@@ -91,6 +96,7 @@ def read_evaluation(path: Path) -> EvaluationFiles:
         model=str(notices.mapping(layout.model).get("path", "")),
         figures={name: notices.finite(notices.mapping(file), file) for name, file in _figures(layout)},
         samples={name: layout.samples(name) for name in layout.sets()},
+        tokens={name: layout.tokens(name) for name in layout.sets()},
         notices=tuple(notices.lines()),
     )
 
@@ -99,7 +105,7 @@ def sheets_of_run(run: RunFiles, index: int, name: str, limit: int) -> list[Shee
     """Return a sheet for each evaluation of the run; the first and the newest hold `limit` responses together."""
     steps = list(run.answers)
     with_texts = {*steps[:1], *steps[-1:]}
-    share = limit // max(1, len(with_texts))
+    shares = _shares(limit, len(with_texts))
     return [
         Sheet(
             set=OF_A_RUN,
@@ -107,7 +113,11 @@ def sheets_of_run(run: RunFiles, index: int, name: str, limit: int) -> list[Shee
             run=index,
             step=step,
             rates=_rates(figures),
-            answers=_read(file, file_state(file), *((share, _majorities(figures)) if step in with_texts else (0, ()))),
+            answers=_read(
+                as_it_is(file),
+                as_it_is(run.answer_tokens.get(step)),
+                *((*shares, _majorities(figures)) if step in with_texts else (0, 0, ())),
+            ),
         )
         for step, file in run.answers.items()
         for figures in [run.evaluations.get(step, {})]
@@ -116,7 +126,7 @@ def sheets_of_run(run: RunFiles, index: int, name: str, limit: int) -> list[Shee
 
 def sheets_of_evaluation(evaluation: EvaluationFiles, name: str, limit: int) -> list[Sheet]:
     """Return a sheet for each set, which hold `limit` responses together."""
-    share = limit // max(1, len(evaluation.samples))
+    shares = _shares(limit, len(evaluation.samples))
     return [
         Sheet(
             set_name,
@@ -124,11 +134,16 @@ def sheets_of_evaluation(evaluation: EvaluationFiles, name: str, limit: int) -> 
             None,
             None,
             _rates(figures),
-            _read(file, file_state(file), share, _majorities(figures)),
+            _read(as_it_is(file), as_it_is(evaluation.tokens[set_name]), *shares, _majorities(figures)),
         )
         for set_name, file in evaluation.samples.items()
         for figures in [evaluation.figures.get(set_name, {})]
     ]
+
+
+def _shares(limit: int, count: int) -> tuple[int, int]:
+    """Return how many responses and how many tokens each of `count` sheets may hold."""
+    return limit // max(1, count), MOST_TOKENS // max(1, count)
 
 
 def _figures(layout: EvaluationLayout) -> Iterator[tuple[str, Path]]:
@@ -147,13 +162,17 @@ def _majorities(figures: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=256)  # as a step's samples, an evaluation is written once
-def _read(path: Path, state: tuple[int, int], limit: int, majorities: tuple[int, ...]) -> Answers:
+def _read(samples: File, kept: File, limit: int, token_room: int, majorities: tuple[int, ...]) -> Answers:
     notices = Notices()
-    rows = sorted(read_groups(path, notices), key=lambda row: str(row.get("key", "")))
+    rows = sorted(read_groups(samples, notices), key=lambda row: str(row.get("key", "")))
+    logged = {row["key"]: row for row in read_groups(kept, notices, TokenRow)} if limit else {}
+    chosen = list(_fitting(rows, limit, logged))
+    with_tokens = [logged[key] for index in chosen if (key := rows[index].get("key")) in logged]
+    tokens = {row["key"]: for_page(row) for row in fitting([[row] for row in with_tokens], token_room)}
     block_of: dict[int, int] = {}
     blocks: list[dict[str, list[str]]] = []
     held = 0
-    for index in sorted(_fitting(rows, limit)):
+    for index in sorted(chosen):
         texts = list(rows[index].get("responses", ()))
         if not blocks or held + len(texts) > RESPONSES_PER_STEP:
             blocks.append({})
@@ -161,8 +180,12 @@ def _read(path: Path, state: tuple[int, int], limit: int, majorities: tuple[int,
         blocks[-1][str(rows[index].get("key", ""))] = texts
         block_of[index], held = len(blocks) - 1, held + len(texts)
     return Answers(
-        [_problem(row, block_of.get(index), _majority(row, majorities, index)) for index, row in enumerate(rows)],
+        [
+            _problem(row, block_of.get(index), _majority(row, majorities, index), tokens)
+            for index, row in enumerate(rows)
+        ],
         blocks,
+        [{key: tokens[key] for key in block if key in tokens} for block in blocks],
         tuple(notices.lines()),
     )
 
@@ -177,16 +200,18 @@ def _majority(row: Mapping[str, Any], ks: Sequence[int], index: int) -> dict[str
     return {str(k): round(majority_at_k(ballot, k, seed=index), 6) for k in ks if k <= ballot.samples}
 
 
-def _fitting(rows: Sequence[Mapping[str, Any]], limit: int) -> Iterator[int]:
-    """Yield the rows, evenly over the set, whose responses fit within the limit."""
-    for index in scattered(list(range(len(rows)))):
+def _fitting(rows: Sequence[Mapping[str, Any]], limit: int, logged: Collection[str]) -> Iterator[int]:
+    """Yield the rows whose responses fit within the limit, those of `logged` keys first, evenly over the set."""
+    for index in sorted(scattered(list(range(len(rows)))), key=lambda index: rows[index].get("key") not in logged):
         limit -= len(rows[index].get("responses", ()))
         if limit < 0:
             return
         yield index
 
 
-def _problem(row: Mapping[str, Any], block: int | None, majority: Mapping[str, float]) -> dict[str, Any]:
+def _problem(
+    row: Mapping[str, Any], block: int | None, majority: Mapping[str, float], tokens: Collection[str]
+) -> dict[str, Any]:
     return {
         "key": str(row.get("key", "")),
         "id": str(row.get("id", "")),
@@ -197,4 +222,5 @@ def _problem(row: Mapping[str, Any], block: int | None, majority: Mapping[str, f
         "cut": [index for index, reason in enumerate(row.get("finish", ())) if reason == "length"],
         "block": block,
         "majority": majority,
+        "logged": row.get("key") in tokens,
     }

@@ -147,14 +147,19 @@ class RunFolder:
 
     def write_tokens(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the tokens of a step. Without rows there is no file, nor one that an earlier session left."""
-        if self._writable and rows:
-            write_jsonl(self.layout.tokens(step), rows)
-        elif self._writable:
-            self.layout.tokens(step).unlink(missing_ok=True)
-
-    def write_evaluation(self, step: int, result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write an evaluation and its samples, and pass its figures to the loggers."""
         if self._writable:
+            _write_or_remove(self.layout.tokens(step), rows)
+
+    def write_evaluation(
+        self,
+        step: int,
+        result: Mapping[str, Any],
+        rows: Sequence[Mapping[str, Any]],
+        tokens: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Write an evaluation, its samples and the tokens of a share of them, and pass its figures to the loggers."""
+        if self._writable:
+            _write_or_remove(self.layout.evaluation_tokens(step), tokens)
             write_jsonl(self.layout.evaluation_samples(step), rows)
             write_json(self.layout.evaluation(step), result)
         if self._loggers:
@@ -198,6 +203,13 @@ class RunFolder:
                 "choose another run.dir, remove the folder, or resume with the configuration it began with"
             )
         self.metrics(), self.evaluations()  # a run that goes on needs them: what is damaged is told before it begins
+
+
+def _write_or_remove(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        write_jsonl(path, rows)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _check_figures(figures: Mapping[str, Any], where: str) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from fastsvs.evaluate import Answered, evaluate, figures, pass_rates
 from fastsvs.rollout import Inference
 from fastsvs.seeding import derive_seed
+from fastsvs.selfplay import Group
 from fastsvs.telemetry import Tally
+from fastsvs.token_rows import is_chosen, token_row
 from fastsvs.training.experience import Underway
 from fastsvs.training.session import Session
 
@@ -25,8 +28,16 @@ def evaluate_held_out(session: Session, step: int, underway: Mapping[int, Underw
             rollout.wait(version=step)
     session.sync.publish(step)
 
+    tokens: list[dict[str, Any]] = []
+
     def work(engine: Inference, cancelled: Callable[[], bool]) -> list[Answered]:
         with Tally(session.progress, "held-out", "problems") as tally:
+
+            def take(problem: Answered, group: Group) -> None:
+                tally.add(sum(problem.tokens), len(session.held_out))
+                if is_chosen(group.task.problem, session.job.logging.token_share, run.seed):
+                    tokens.append(token_row(group, session.inputs.tokenizer.decode))
+
             return evaluate(
                 session.held_out,
                 engine,
@@ -36,12 +47,14 @@ def evaluate_held_out(session: Session, step: int, underway: Mapping[int, Underw
                 session.job.rollout,
                 seed=derive_seed(run.seed, "evaluation"),
                 cancelled=cancelled,
-                progress=lambda answered: tally.add(sum(answered.tokens), len(session.held_out)),
+                progress=take,
             )
 
     with session.progress.phase("evaluation"):
         answered = session.rollouts.start(work).result(version=step)
     if answered:
-        session.folder.write_evaluation(step, figures(answered, config), [problem.as_row() for problem in answered])
+        rows = [problem.as_row() for problem in answered]
+        tokens.sort(key=lambda row: row["key"])
+        session.folder.write_evaluation(step, figures(answered, config), rows, tokens)
         facts = "  ".join(f"{name} {rate}" for name, rate in pass_rates(answered, config.k).items())
         session.progress.say(f"held-out after {step} steps: {facts}")

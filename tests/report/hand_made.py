@@ -249,6 +249,12 @@ def tokens_of(row: Mapping[str, Any], figures: Sequence[float] = (-0.25, -2.0, -
     }
 
 
+def answer_tokens_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokens of the answers to a held-out problem, of which no policy has learned."""
+    unknown = [None] * len(row["responses"])
+    return {**tokens_of({"step": 0, **row}), "policy_logprobs": unknown, "entropies": unknown}
+
+
 def write_tokens(folder: Path, step: int = 1) -> None:
     """The tokens of every group of a step."""
     rows = [json.loads(line) for line in (folder / "samples" / f"step_{step}.jsonl").read_text().splitlines()]

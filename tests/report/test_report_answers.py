@@ -9,7 +9,7 @@ from math import sqrt
 from pathlib import Path
 
 import pytest
-from hand_made import HOSTILE, answered, write_evaluation, write_lines, write_run
+from hand_made import HOSTILE, answer_tokens_of, answered, write_evaluation, write_lines, write_run
 from in_chromium import Opened, expect, needs_chromium
 
 from fastsvs.config import SamplingPlan
@@ -163,3 +163,33 @@ def test_on_a_narrow_screen(visit: Callable[..., Opened], report: Path, width: i
     assert opened.run(FITS)
     back = opened.page.get_by_role("button", name="← Held-out problems")
     assert back.is_visible() == (width < 736)
+
+
+def test_answers_token_by_token(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    """As in the browser of problems: coloured by log-prob; of the policy nothing is known."""
+    folders = [write_evaluation(tmp_path / name, aime=each) for name, each in (("base", BEFORE), ("trained", AFTER))]
+    for folder in folders:
+        row = read_jsonl(folder / "aime.samples.jsonl")[3]
+        write_lines(folder / "aime.tokens.jsonl", [answer_tokens_of(row)])
+    opened = visit(write_report(folders, tmp_path / "report.html", 1000))
+    opened.page.locator("#answers").get_by_label("with tokens").check()
+    expect(opened.page.locator("#answer-count")).to_have_text("1 of 5 problems")
+    opened.page.locator("#answer-list .row").click()
+    after = opened.page.locator("#answer .answered").nth(1)
+    expect(opened.page.locator("#answer .prompt")).to_have_count(2)
+    after.locator(".strip button").first.click()
+    after.get_by_label("Response as").select_option("logprob")
+    tokens = after.locator(".tokens i")
+    expect(tokens.first).to_be_visible()
+    colours = [tokens.nth(place).evaluate("each => getComputedStyle(each).backgroundColor") for place in range(4)]
+    assert colours[0] == colours[3] != colours[1] != colours[2]
+    tokens.nth(1).hover()
+    expect(after.locator(".readout")).to_contain_text("token 2 of")
+    expect(after.locator(".readout")).to_contain_text("log-prob −2.000 of the engine")
+    after.get_by_label("Response as").select_option("entropy")
+    assert "no figures of the policy" in after.locator(".scales").inner_text()
+    assert opened.page.locator("#answers :is(img, a, b b)").count() == 0
+    opened.page.locator("#answers").get_by_label("with tokens").uncheck()
+    opened.page.locator("#answer-list .row").first.click()
+    expect(opened.page.locator("#answer .trail")).to_contain_text("set/0")
+    assert opened.page.locator("#answer .prompt").count() == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hand_made import answered, write, write_evaluation, write_lines, write_run
+from hand_made import answer_tokens_of, answered, write, write_evaluation, write_lines, write_run
 
 from fastsvs.cli import main
 from fastsvs.report.document import build
@@ -91,3 +91,44 @@ def test_the_live_page_gives_answers_and_nothing_else(tmp_path: Path) -> None:
     again = runs.answer("/data/answers/0")
     assert again is not None
     assert again[1] != found[1]
+
+
+def test_tokens_of_answers_come_with_their_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Problems whose tokens were kept come first where not all responses fit, and tokens have a room of their own."""
+    folder = write_evaluation(tmp_path / "eval", aime=["cw"] * 200)
+    kept = ["000037", "000111"]
+    tokens = [answer_tokens_of(answered(int(key), "cw")) for key in kept]
+    write_lines(folder / "aime.tokens.jsonl", tokens)
+    [answers] = build([folder], 7).answers
+    logged = {problem["key"]: problem["block"] for problem in answers.problems if problem["logged"]}
+    assert logged.keys() == set(kept)
+    for (key, block), row in zip(logged.items(), tokens, strict=True):
+        assert answers.blocks[block][key] == answered(int(key), "cw")["responses"]
+        assert answers.tokens[block][key] == {name: row[name] for name in row if name not in ("step", "key")}
+    assert sum(problem["block"] is not None for problem in answers.problems) == 3
+    monkeypatch.setattr("fastsvs.report.sheets.MOST_TOKENS", 1)
+    [answers] = build([folder], 7).answers
+    assert sum(problem["logged"] for problem in answers.problems) == 1
+
+
+def test_of_a_run_the_first_and_the_newest_evaluation_bring_tokens(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    rows = [answered(0, "cw"), answered(1, "cc")]
+    for step in (0, 2, 4):
+        write_lines(run / "evaluations" / f"step_{step}.samples.jsonl", rows)
+        write_lines(run / "evaluations" / f"step_{step}.tokens.jsonl", [answer_tokens_of(rows[1])])
+    document = build([run], 1000)
+    assert [answers.problems[1]["logged"] for answers in document.answers] == [True, False, True]
+    assert [len(answers.tokens) for answers in document.answers] == [1, 0, 1]
+
+
+def test_the_live_page_sees_tokens_of_answers_change(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "eval", aime=["cw"])
+    runs = Runs([folder], 10)
+    before = runs.answer("/data/response_tokens/0/0")
+    write_lines(folder / "aime.tokens.jsonl", [answer_tokens_of(answered(0, "cw"))])
+    assert runs.answer("/data/response_tokens/0/0") != before
+    spoiled = {**answer_tokens_of(answered(0, "cw")), "texts": []}
+    write_lines(folder / "aime.tokens.jsonl", [spoiled])
+    [notice] = runs.document().notices()
+    assert "aime.tokens.jsonl: group '000000': " in notice

@@ -70,7 +70,7 @@ def test_beginning_again_cuts_what_will_be_made_again_and_a_half_written_line(tm
 def test_a_damaged_file_is_told_before_the_run_goes_on(tmp_path: Path, name: str) -> None:
     folder = begun(tmp_path)
     folder.log({"step": 1})
-    folder.write_evaluation(0, {}, [])
+    folder.write_evaluation(0, {}, [], [])
     folder.close()
     (tmp_path / name).write_text("half a wor\n")
     before = (tmp_path / "config.yaml").stat().st_mtime_ns
@@ -83,7 +83,7 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     folder = RunFolder(job(), tmp_path / "run", writable=False)
     folder.log({"step": 1})
     folder.write_samples(1, [{"key": "a"}])
-    folder.write_evaluation(0, {}, [])
+    folder.write_evaluation(0, {}, [], [])
     folder.begin(0)
     assert not (tmp_path / "run").exists()
 
@@ -91,8 +91,8 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
 def test_evaluations_come_back_by_step(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     early, late = ({"pass@1": {"mean": mean, "low": 0.125, "high": 0.75}} for mean in (0.25, 0.5))
-    folder.write_evaluation(10, late, [{"id": "x"}])
-    folder.write_evaluation(0, early, [{"id": "x"}])
+    folder.write_evaluation(10, late, [{"id": "x"}], [])
+    folder.write_evaluation(0, early, [{"id": "x"}], [])
     assert list(folder.evaluations().items()) == [(0, early), (10, late)]
     assert read_jsonl(tmp_path / "evaluations" / "step_10.samples.jsonl") == [{"id": "x"}]
 

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { grouped, plural, show } from "./format.js";
-import { difference, firstPair, TURNS } from "./pairs.js";
+import { difference, firstPair, hasTokens, TURNS } from "./pairs.js";
 
 /** The choice of set, older and newer sheet, and the filter of their problems; `onPair` is called for another pair. */
 export function pairControls(onPair) {
@@ -25,6 +25,8 @@ export function pairControls(onPair) {
       ["lost", "most lost first"],
     ].map(([value, text]) => h("option", { value }, text)),
   );
+  const logged = h("input", { type: "checkbox", id: "answer-logged" });
+  const withTokens = h("label", { class: "check" }, logged, "with tokens");
   const turns = h("span", { class: "turns", role: "group", "aria-label": "What became of them" });
   const wantedTurns = new Set();
   let head = null;
@@ -40,6 +42,7 @@ export function pairControls(onPair) {
     search,
     turns,
     order,
+    withTokens,
   );
 
   function refill(keep = {}) {
@@ -70,6 +73,7 @@ export function pairControls(onPair) {
       words: search.value.toLowerCase().split(/\s+/).filter(Boolean),
       turns: wantedTurns,
       order: order.value,
+      logged: logged.checked && !withTokens.hidden,
     }),
     /** Offers the sets and sheets that there are; a pair that the reader chose stays. */
     fill(next) {
@@ -85,8 +89,10 @@ export function pairControls(onPair) {
       set.label.hidden = sets.length < 2;
       refill(keep);
     },
-    /** A button for each turn that some problem took; pressed, only those stay in the list. */
+    /** A button for each turn that some problem took; pressed, only those stay in the list. The choice of those with
+     * tokens is there where some have them. */
     count(pairs) {
+      withTokens.hidden = !pairs.some(hasTokens);
       const there = Object.keys(TURNS).filter((turn) => pairs.some((one) => one.turn === turn));
       [...wantedTurns].filter((turn) => !there.includes(turn)).forEach((turn) => wantedTurns.delete(turn));
       turns.replaceChildren(...there.map((turn) => turnButton(turn, pairs, wantedTurns, filter)));

@@ -9,9 +9,10 @@ import { keyHint, startKeys } from "./keys.js";
 import { virtualList } from "./list.js";
 import { mathsText, pieces, rendered } from "./maths.js";
 import { overSteps } from "./over_steps.js";
-import { gainOf, nameOf, pair, TURNS } from "./pairs.js";
+import { gainOf, hasTokens, nameOf, pair, TURNS } from "./pairs.js";
 import { addressed, missing, onAddress, setAddress } from "./permalink.js";
 import { get } from "./source.js";
+import { promptText } from "./tokens.js";
 
 const ORDERS = {
   set: () => 0,
@@ -67,8 +68,11 @@ export function answerBrowser() {
   }
 
   function filter(stay = false) {
-    const { words, turns, order } = controls.wanted();
-    const fits = (one) => (!turns.size || turns.has(one.turn)) && words.every((word) => one.haystack.includes(word));
+    const { words, turns, order, logged } = controls.wanted();
+    const fits = (one) =>
+      (!turns.size || turns.has(one.turn)) &&
+      (!logged || hasTokens(one)) &&
+      words.every((word) => one.haystack.includes(word));
     const found = pairs.filter(fits).sort(ORDERS[order]);
     rows.fill(found, opened?.id, stay);
     count.textContent = `${grouped(found.length)} of ${plural(pairs.length, "problem")}`;
@@ -96,7 +100,10 @@ export function answerBrowser() {
   }
 
   async function answered(word, sheet, problem) {
-    const texts = problem.block === null ? null : await get(`responses/${sheet}/${problem.block}`);
+    const [texts, tokens] = await Promise.all([
+      problem.block === null ? null : get(`responses/${sheet}/${problem.block}`),
+      problem.logged ? get(`response_tokens/${sheet}/${problem.block}`) : null,
+    ]);
     const correct = problem.verdicts.split("c").length - 1;
     return h(
       "section",
@@ -107,8 +114,9 @@ export function answerBrowser() {
         `${word}: ${head.sheets[sheet].label}`,
         h("span", { class: "rate" }, `${correct} of ${problem.verdicts.length} correct`),
       ),
+      promptText(tokens?.[problem.key]),
       texts
-        ? strip(problem, texts[problem.key] ?? [])
+        ? strip(problem, texts[problem.key] ?? [], new Set(), tokens?.[problem.key])
         : h(
             "p",
             { class: "note" },
@@ -224,6 +232,7 @@ function rowOf(one) {
       { class: "tags" },
       one.turn ? h("span", { class: `turn ${one.turn}` }, TURNS[one.turn]) : null,
       h("span", { class: "of" }, one.source),
+      hasTokens(one) ? h("span", { title: "with the tokens of its responses" }, "tokens") : null,
       h("span", { class: "dots" }, change),
     ),
     h("p", { class: "snippet" }, pieces(one.question).map(rendered)),

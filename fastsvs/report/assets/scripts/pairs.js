@@ -24,6 +24,11 @@ export function pair(before, after) {
   });
 }
 
+/** Whether the page has tokens of the responses to the problem, of either sheet. */
+export function hasTokens({ logged, older }) {
+  return logged || Boolean(older?.logged);
+}
+
 function haystackOf({ id, question, answer }) {
   return `${id}\n${question}\n${answer}`.toLowerCase();
 }

@@ -35,5 +35,6 @@ async function fetched(name) {
   return (await asked(name)).value;
 }
 
-/** One chunk by name: `head`, `groups/RUN`, `texts/RUN/STEP`, `tokens/RUN/STEP`, `answers/SHEET`, `responses/SHEET/BLOCK`. */
+/** One chunk by name: `head`, `groups/RUN`, `texts/RUN/STEP`, `tokens/RUN/STEP`, `answers/SHEET`,
+ * `responses/SHEET/BLOCK`, `response_tokens/SHEET/BLOCK`. */
 export const get = LIVE ? fetched : embedded;
