@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from fastsvs import distributed
 from fastsvs.config import PolicyConfig
 from fastsvs.families import Experts
+from fastsvs.policy.experts import GroupedExperts
 
 
 @dataclass(slots=True)
@@ -122,12 +123,13 @@ class Given:
         return scores.gather(1, experts), experts
 
 
-def mixture_spec(projections: MLPSubmodules) -> ModuleSpec:
-    """Return the specification of a layer's experts and router, with these linear layers."""
+def mixture_spec(projections: MLPSubmodules, *, grouped: bool) -> ModuleSpec:
+    """Return the specification of a layer's experts and router, with these linear layers. `grouped` experts compute in
+    grouped products, others one after another."""
     return ModuleSpec(
         module=MoELayer,
         submodules=MoESubmodules(
-            experts=ModuleSpec(module=SequentialMLP, submodules=projections),
+            experts=ModuleSpec(module=GroupedExperts if grouped else SequentialMLP, submodules=projections),
             shared_experts=ModuleSpec(module=SharedExpertMLP, submodules=projections),
             router=Router,
         ),
@@ -153,9 +155,12 @@ def mixture_settings(experts: Experts, config: PolicyConfig) -> dict[str, Any]:
 
 
 def settle_experts(stage: nn.Module) -> None:
-    """Bring routers to the device, which Megatron makes on the CPU, and have the gradients of experts reduced over the
-    ranks with the same experts, which Megatron does only with expert parallelism."""
+    """Bring routers to the device, which Megatron makes on the CPU, lay out the memory of experts for grouped products,
+    and have their gradients reduced over the ranks with the same experts, which Megatron does only with expert
+    parallelism."""
     stage.to(distributed.device())
     for module in stage.modules():
+        if isinstance(module, GroupedExperts):
+            module.lay_out()
         for parameter in module.parameters() if isinstance(module, SequentialMLP) else ():
             parameter.allreduce = False  # type: ignore[attr-defined]

@@ -10,8 +10,10 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastsvs import distributed
 from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
+from fastsvs.policy.experts import obstacle
 from fastsvs.policy.mixture import mixture_settings, settle_experts
 from fastsvs.policy.modules import LayerParts, PackedSequences, block_spec
 
@@ -75,6 +77,12 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
     )
 
 
+def experts_obstacle(architecture: Architecture, dtype: torch.dtype) -> str | None:
+    """Return why the experts of a policy are computed one after another, None where grouped products compute them."""
+    widths = (architecture.hidden, architecture.experts.ffn) if architecture.experts else ()
+    return obstacle(widths, dtype, distributed.device())
+
+
 class PolicyModel(GPTModel):
     """One pipeline stage of the policy, as a Megatron GPTModel."""
 
@@ -83,7 +91,12 @@ class PolicyModel(GPTModel):
         first = each * mpu.get_pipeline_model_parallel_rank()
         super().__init__(
             config=config,
-            transformer_layer_spec=block_spec(architecture, range(first, first + each), parts),
+            transformer_layer_spec=block_spec(
+                architecture,
+                range(first, first + each),
+                parts,
+                grouped=experts_obstacle(architecture, config.params_dtype) is None,
+            ),
             vocab_size=architecture.padded_vocabulary(config.tensor_model_parallel_size),
             max_sequence_length=0,
             pre_process=mpu.is_pipeline_first_stage(),

@@ -70,15 +70,18 @@ class LayerParts:
     attention: type
 
 
-def block_spec(architecture: Architecture, layers: range, parts: LayerParts) -> TransformerBlockSubmodules:
-    """Return the specification of one pipeline stage's decoder, which has these `layers` of the whole."""
+def block_spec(
+    architecture: Architecture, layers: range, parts: LayerParts, *, grouped: bool
+) -> TransformerBlockSubmodules:
+    """Return the specification of one pipeline stage's decoder, which has these `layers` of the whole. Its experts
+    compute in `grouped` products, or one after another."""
     qk_norm, experts = architecture.qk_norm, architecture.experts
     layer = get_gpt_layer_local_spec(qk_layernorm=qk_norm, normalization="RMSNorm")
     modules, attention = layer.submodules, layer.submodules.self_attention.submodules
     modules.input_layernorm = modules.pre_mlp_layernorm = parts.norm
     projections = MLPSubmodules(linear_fc1=parts.column_parallel, linear_fc2=parts.row_parallel)
     if experts:
-        layer.module, modules.mlp = RoutedLayer, mixture_spec(projections)
+        layer.module, modules.mlp = RoutedLayer, mixture_spec(projections, grouped=grouped)
     else:
         modules.mlp = type("SwiGLU", (SwiGLU,), {"projections": projections})
     attention.linear_qkv, attention.linear_proj = parts.column_parallel, parts.row_parallel

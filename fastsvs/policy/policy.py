@@ -25,7 +25,7 @@ from fastsvs.policy.blocks import WeightBlocks
 from fastsvs.policy.bundles import Sizes
 from fastsvs.policy.export import save_hf
 from fastsvs.policy.imports import accelerators, enable_fp8
-from fastsvs.policy.model import DTYPES, PolicyModel, transformer_config
+from fastsvs.policy.model import DTYPES, PolicyModel, experts_obstacle, transformer_config
 from fastsvs.policy.modules import layer_parts
 from fastsvs.policy.parallel import (
     build_optimizer,
@@ -103,7 +103,8 @@ class Policy:
         prompts = "once for all its samples in a row" if self._shares_prompts else "with each of its samples"
         if self.config.shared_prefix and not self._can_share:
             prompts += ", as no attention here serves policy.shared_prefix"
-        return [self._parts, f"policy: a prompt is computed {prompts}"]
+        experts = [self._experts] if self.architecture.experts else []
+        return [self._parts, *experts, f"policy: a prompt is computed {prompts}"]
 
     @property
     def _parts(self) -> str:
@@ -112,8 +113,12 @@ class Policy:
             return f"policy: norms, {linear} and attention of Transformer Engine, AdamW of torch"
         attention = chosen(*self._attention)
         unused = f"; {' and '.join(found)} not used, though installed" if (found := accelerators()) else ""
-        experts = ", experts one after another" if self.architecture.experts else ""
-        return f"policy: own layers{experts}, attention {attention}, AdamW of torch{unused}"
+        return f"policy: own layers, attention {attention}, AdamW of torch{unused}"
+
+    @property
+    def _experts(self) -> str:
+        reason = experts_obstacle(self.architecture, DTYPES[self.config.dtype])
+        return f"experts: {'grouped products' if reason is None else f'one after another, as {reason}'}"
 
     @property
     def _shares_prompts(self) -> bool:

@@ -1,0 +1,100 @@
+"""Grouped products of experts: against each expert by itself, and against Megatron's experts one after another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from megatron.core.transformer.moe.experts import SequentialMLP
+from policy_cases import PPO, hf_gradients, make_batch, relative_error, save_model
+from torch import Tensor
+
+from fastsvs.algorithms import policy_loss
+from fastsvs.config import ModelConfig, PolicyConfig
+from fastsvs.policy import Policy, experts
+from fastsvs.policy import model as policy_model
+from fastsvs.policy.experts import GroupedExperts, grouped_linear, obstacle, stacked
+
+CPU = torch.device("cpu")
+
+
+def apart(count: int, outputs: int, inputs: int) -> list[Tensor]:
+    """Weights at equal distances, with something else between them."""
+    block = torch.randn(count, outputs + 3, inputs)
+    return [block[i, :outputs].detach().requires_grad_() for i in range(count)]
+
+
+@pytest.mark.parametrize("counts", [[3, 0, 5, 1], [0, 0, 9, 0], [0, 0, 0, 0]])
+def test_products_and_gradients_are_those_of_each_expert(counts: list[int]) -> None:
+    torch.manual_seed(0)
+    weights = apart(4, 8, 16)
+    x = torch.randn(sum(counts), 16, requires_grad=True)
+    found = grouped_linear(x, counts, weights)
+    expected = torch.cat([part @ weight.t() for part, weight in zip(x.split(counts), weights, strict=True)])
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected)
+    direction = torch.randn_like(expected)
+    ours = torch.autograd.grad(found, [x, *weights], direction)
+    theirs = torch.autograd.grad(expected, [x, *weights], direction)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_frozen_experts_pass_gradients_on() -> None:
+    weights = [weight.detach() for weight in apart(2, 8, 16)]
+    x = torch.randn(5, 16, requires_grad=True)
+    grouped_linear(x, [2, 3], weights).sum().backward()
+    expected = [weight.sum(0).expand(n, 16) for n, weight in zip((2, 3), weights, strict=True)]
+    torch.testing.assert_close(x.grad, torch.cat(expected))
+
+
+def built(folder: Path, total_updates: int = 4) -> Policy:
+    config = PolicyConfig(dtype="fp32", recompute="full", tokens_per_micro_batch=4096)
+    return Policy(ModelConfig(path=str(folder)), config, seed=0, total_updates=total_updates, max_sequence_tokens=128)
+
+
+def learned(policy: Policy) -> tuple[Tensor, dict[str, Tensor], list[str]]:
+    batch = make_batch()
+    logprobs = policy.log_probs(batch, 1.0)
+    policy.accumulate_gradients(batch, policy_loss(PPO), PPO, torch.full((12,), 1e-3), 1.0)
+    return logprobs, hf_gradients(policy), [name for name, _ in policy.hf_weights()]
+
+
+@pytest.mark.parametrize("name", ["qwen3-moe", "qwen2-moe-shared"])
+def test_a_policy_computes_as_with_experts_one_after_another(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_model(name, tmp_path)
+    grouped = built(folder)
+    modules = [module for module in grouped.stage.modules() if isinstance(module, GroupedExperts)]
+    assert modules
+    assert all(stacked(part).data_ptr() == part[0].data_ptr() for module in modules for part in module._weights())
+    assert "experts: grouped products" in grouped.facts
+    frozen = built(folder, total_updates=0)
+    monkeypatch.setattr(policy_model, "obstacle", lambda *_: "a test asks for it")
+    in_turn = built(folder)
+    assert any(type(module) is SequentialMLP for module in in_turn.stage.modules())
+    assert "experts: one after another, as a test asks for it" in in_turn.facts
+    logprobs, gradients, names = learned(grouped)
+    expected, theirs, order = learned(in_turn)
+    assert names == order
+    assert (logprobs - expected).abs().max() < 1e-5
+    assert torch.equal(frozen.log_probs(make_batch(), 1.0), logprobs)
+    for key, gradient in theirs.items():
+        assert relative_error(gradients[key], gradient) < 1e-4, key
+
+
+def test_what_keeps_experts_apart_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert obstacle((2048, 768), torch.bfloat16, cuda) is None
+    assert (
+        obstacle((2048, 770), torch.bfloat16, cuda) == "grouped products need widths that are multiples of 8, not 770"
+    )
+    assert "policy.dtype=bf16" in str(obstacle((2048, 768), torch.float32, cuda))
+    assert obstacle((2048, 770), torch.float32, CPU) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert "capability 8.0" in str(obstacle((2048, 768), torch.bfloat16, cuda))
+    monkeypatch.delattr(experts.F, "grouped_mm")
+    assert "has no grouped products" in str(obstacle((2048, 768), torch.bfloat16, CPU))
