@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.plan import published
 from bench.plan.figure import Panel, draw_memory, draw_time, memory_panel, time_panel
-from bench.plan.shipped import Shipped, architecture_of, shipped
+from bench.plan.shipped import Shipped, shipped
 from bench.report import Row, read
 from fastsvs.plan import GIB, Machines, assumed_step, neighbours, proposals, read_hardware, show, total
 
@@ -20,6 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "plan.md"
 RESULTS = Path(__file__).parents[1] / "results" / "plan-amd-epyc-2-cores-2026-11-27.json"
 PICTURES = {"memory": "plan-memory.png", "time": "plan-time.png"}
 SHOWN = ("qwen2.5_3b_svs", "llama3.1_8b_svs", "qwen2.5_32b_svs", "qwen2.5_32b_svs_colocated")
+ADAPTERS = "qwen2.5_32b_svs_lora"
 LONG = "qwen3_8b_32k_svs"
 MARKED = re.compile(r"<!-- python -m bench\.plan\.page: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 SOURCES = re.compile(r"\n\n\[1\] .*", re.DOTALL)
@@ -66,7 +67,7 @@ def shipped_table() -> str:
     """Return what the shipped configurations take."""
     heads = ["configuration", "machines", "update", "rollout or server", "host of a node", "disk"]
     heads += ["a step", "the run", "largest", "nearest better change"]
-    return "\n" + table(heads, [_row(shipped(name)) for name in SHOWN]) + "\n"
+    return "\n" + table(heads, [_row(shipped(name)) for name in (*SHOWN, ADAPTERS)]) + "\n"
 
 
 def long_table() -> str:
@@ -122,7 +123,7 @@ def better(one: Shipped) -> list:
     """Return the neighbouring layouts of a configuration that fit, the fastest first."""
     job = one.job
     machines = Machines(one.cluster, read_hardware("h100"))
-    return proposals(architecture_of(job.model.path), job, machines, assumed_step(job), neighbours(job))
+    return proposals(one.architecture, job, machines, assumed_step(job), neighbours(job))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -150,13 +150,17 @@ class Shipped:
     def job(self) -> TrainJob:
         return load(TrainJob, self.path)
 
+    @property
+    def architecture(self) -> Architecture:
+        """Return the architecture of the model, with the adapters that the job trains."""
+        return with_adapters(architecture_of(self.job.model.path), self.job.policy)
+
     @cache  # noqa: B019
     def plan(self, **changes: Any) -> JobPlan:
         """Return the plan of the job with other values of some keys, under the assumed lengths."""
         job = changed(self.job, changes)
         machines = Machines(self.cluster, read_hardware("h100"))
-        architecture = with_adapters(architecture_of(job.model.path), job.policy)
-        return plan_job(architecture, job, machines, assumed_step(job))
+        return plan_job(with_adapters(architecture_of(job.model.path), job.policy), job, machines, assumed_step(job))
 
 
 @cache
