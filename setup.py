@@ -55,7 +55,7 @@ DEV = [
 # distribution package of that name would overwrite Hugging Face's own `kernels`. What is not code, `configs/` and the
 # tiny models, installs under fastsvs/share, where fastsvs/shipped.py looks for it.
 CONFIGURATIONS = {path.parent.relative_to(HERE).as_posix() for path in HERE.glob("configs/**/*.yaml")}
-FOLDERS = {*CONFIGURATIONS, "models/tiny", "models/tiny_moe"}
+FOLDERS = {*CONFIGURATIONS, "models/tiny", "models/tiny_hybrid", "models/tiny_moe"}
 SHIPPED = {f"fastsvs.share.{folder.replace('/', '.')}": folder for folder in sorted(FOLDERS)}
 setup(
     name="fastsvs",

@@ -21,6 +21,7 @@ REPLAYED = (
     *("model.path=models/tiny_moe", "model.tokenizer=models/tiny", "model.initialize=random"),
     "policy.router_replay=rollout",
 )
+HYBRID = ("model.path=models/tiny_hybrid", "model.tokenizer=models/tiny", "model.initialize=random")
 SERVERS = (*TRAIN, "rollout.engine=vllm")
 TIS = "algorithm.rollout_correction=tis"
 EXTERNAL = ("rollout.placement=external", "rollout.server.urls=['http://127.0.0.1:1']")
@@ -141,6 +142,7 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
             "policy.backend=te computes otherwise: set it to local",
         ),
         ((*TRAIN, "rollout.deterministic=true", *REPLAYED), "is for dense models"),
+        ((*TRAIN, "rollout.deterministic=true", *HYBRID), "this one has gated delta nets"),
         (
             (*EVAL, "rollout.deterministic=true", "dtype=bf16", "model.path=models/tiny"),
             "computes in fp32: set policy.",
