@@ -35,6 +35,7 @@ def projections(delta_net: DeltaNet) -> dict[str, tuple[int, ...]]:
     """Return the projections of a gated delta net, each with the numbers of rows of its sections. Those that are
     grouped by key head are one section."""
     keys, values, heads = delta_net.key_width, delta_net.value_width, delta_net.value_heads
+    sections: dict[str, tuple[int, ...]]
     if delta_net.grouped:
         sections = {"qkvz": (2 * keys + 2 * values,), "ba": (2 * heads,)}
     else:

@@ -125,7 +125,7 @@ class Packer:
                 rotary=self._rotary.index_select(1, self._place(_ranges(positions, lengths)[part])),
                 shared=self._shared(shared) if shared else None,
                 routing=self._routing(shared, alone, len(tokens) - int(padding), part),
-                linear=LinearSequences.of(lengths, sizes, self._rotary.device) if self._linear else None,
+                linear=LinearSequences.of(lengths.tolist(), sizes, self._rotary.device) if self._linear else None,
                 kept={} if self._keep else None,
             ),
             predictors=self._place(predictors[own] - part.start),

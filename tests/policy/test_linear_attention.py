@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from policy_cases import HYBRIDS, make_batch, save_model
@@ -28,9 +27,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 PACKED = LinearSequences.of
 
 
-def one_sequence(lengths: np.ndarray, responses: list[int], device: torch.device) -> LinearSequences:
+def one_sequence(lengths: list[int], responses: list[int], device: torch.device) -> LinearSequences:
     """The row as if it were one sequence."""
-    return PACKED(np.array([lengths.sum()]), [], device)
+    return PACKED([sum(lengths)], [], device)
 
 
 def difference_of_the_second(model: str) -> float:
