@@ -35,16 +35,32 @@ def halves_side_by_side(query: Tensor, key: Tensor, rotary: Tensor) -> Tensor:
     return torch.cat([half.flatten(1) for x in turned for half in x.chunk(2, dim=-1)], dim=1)
 
 
+def partly_rotated(x: Tensor) -> Tensor:
+    cosine, sine = ROTARY.double()[:, :, None, :4]
+    first, second, rest = x.split([4, 4, 4], dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine, rest], dim=-1)
+
+
 ANGLES = torch.randn(9, 4, generator=torch.Generator().manual_seed(1)).repeat(1, 2)
 ROTARY = torch.stack([ANGLES.cos(), ANGLES.sin()])
 CASES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], list[tuple[int, ...]]]] = {
     "rms_norm": (lambda x, w: rms_norm(x, w, 1e-6), plain_norm, [(7, 1, 24), (24,)]),
     "rms_norm of heads": (lambda x, w: rms_norm(x, w, 1e-6), plain_norm, [(7, 1, 3, 8), (8,)]),
+    "centred rms_norm": (
+        lambda x, w: rms_norm(x, w, 1e-6, centred=True),
+        lambda x, w: plain_norm(x, 1 + w),
+        [(7, 1, 24), (24,)],
+    ),
     "swiglu": (swiglu, plain_swiglu, [(7, 1, 24)]),
     "rotate": (
         lambda q, k: halves_side_by_side(q, k, ROTARY.to(q.dtype)),
         lambda q, k: plain_rotation(q, k, ROTARY.double()),
         [(9, 4, 8), (9, 2, 8)],
+    ),
+    "rotate a part": (
+        lambda q, k: torch.cat([x.flatten(1) for x in rotate(q, k, ROTARY.to(q.dtype))], dim=1),
+        lambda q, k: torch.cat([partly_rotated(x).flatten(1) for x in (q, k)], dim=1),
+        [(9, 4, 12), (9, 2, 12)],
     ),
 }
 
