@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 from forking import FORKS, Run
-from whole_runs import OF_THE_MACHINE, ROOT, SMALL, Refuse, environment
+from whole_runs import ROOT, SMALL, Refuse, environment
 
+from bench.kills.jobs import OF_THE_MACHINE
 from fastsvs import api
 from fastsvs.errors import UserError
 from fastsvs.policy.manifest import read_manifest

@@ -10,8 +10,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from whole_runs import OF_THE_MACHINE, ROOT, SMALL
+from whole_runs import ROOT, SMALL
 
+from bench.kills.jobs import record
 from fastsvs.cli import main
 from fastsvs.files import read_jsonl
 
@@ -20,11 +21,6 @@ BUDGET = (
     *("selfplay.budget.first_samples=2", "selfplay.budget.chance=1", "selfplay.budget.context_chance=0.3"),
     "algorithm.old_logprobs=engine",
 )
-
-
-def record(run: Path) -> list[dict]:
-    rows = read_jsonl(run / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if not name.startswith(OF_THE_MACHINE)} for row in rows]
 
 
 def budgets(run: Path) -> list[dict]:

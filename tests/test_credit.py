@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from whole_runs import OF_THE_MACHINE, ROOT, SMALL
+from whole_runs import ROOT, SMALL
 
+from bench.kills.jobs import record
 from fastsvs.cli import main
 from fastsvs.data.records import Problem
 from fastsvs.files import read_jsonl
@@ -112,11 +113,6 @@ def test_rewards_without_labels_refuse_a_stage_that_needs_them(tmp_path: Path, c
 def test_verl_cannot_shape_itself(tmp_path: Path, capsys) -> None:
     assert main([*RLVR, "algorithm.verl.base=verl", f"run.dir={tmp_path}/run"]) == 2
     assert "name another one, such as grpo" in capsys.readouterr().err
-
-
-def record(run: Path) -> list[dict]:
-    rows = read_jsonl(run / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if not name.startswith(OF_THE_MACHINE)} for row in rows]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

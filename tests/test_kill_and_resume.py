@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from forking import Run
 from safetensors.torch import load_file
-from whole_runs import OF_THE_MACHINE, ROOT, SMALL, command, environment
+from whole_runs import ROOT, SMALL, command, environment
 
+from bench.kills.jobs import record
 from fastsvs.files import read_jsonl
 from fastsvs.processes import descendants, runs
 
@@ -61,11 +62,6 @@ def run_with_kills(words: list[str], folder: Path, kills: int, start_seconds: fl
             return killed
     assert launch(words).wait(timeout=300) == 0
     return kills
-
-
-def record(folder: Path) -> list[dict]:
-    rows = read_jsonl(folder / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if not name.startswith(OF_THE_MACHINE)} for row in rows]
 
 
 def assert_same_end(fastsvs, folder: Path, other: Path) -> None:

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from whole_runs import OF_THE_MACHINE, ROOT, SMALL
+from whole_runs import ROOT, SMALL
 
+from bench.kills.jobs import record
 from fastsvs.cli import main
 from fastsvs.files import read_jsonl
 from fastsvs.selfplay import Draw, ShuffledEpochs
@@ -18,11 +19,6 @@ RLVR = ["train", "configs/tiny_rlvr.yaml", *SMALL, "evaluation.path=null", "dyna
 @pytest.fixture(autouse=True)
 def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-
-
-def record(run: Path) -> list[dict]:
-    rows = read_jsonl(run / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if not name.startswith(OF_THE_MACHINE)} for row in rows]
 
 
 def samples(run: Path, step: int) -> list[dict]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from whole_runs import OF_THE_MACHINE, ROOT, SMALL
+from whole_runs import ROOT, SMALL
 
+from bench.kills.jobs import OF_THE_MACHINE
 from fastsvs.cli import main
 from fastsvs.files import read_jsonl
 

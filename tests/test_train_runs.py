@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from whole_runs import OF_THE_MACHINE, ROOT, SMALL
+from whole_runs import ROOT, SMALL
 
+from bench.kills.jobs import OF_THE_MACHINE
 from fastsvs.architecture import load_hf_config, read_architecture
 from fastsvs.data import load_tokenizer
 from fastsvs.files import read_jsonl

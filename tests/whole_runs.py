@@ -33,9 +33,6 @@ SFT = (
 Refuse = Callable[..., str]
 """The fixture `refuse`."""
 
-OF_THE_MACHINE = ("time/", "throughput/", "system/")
-"""Beginnings of metrics that no two runs have in common."""
-
 
 def command(*arguments: str, processes: int = 1) -> list[str]:
     if processes == 1:

@@ -78,12 +78,18 @@ def differences(job: Job, ended: Path, alone: Path) -> list[str]:
     if not job.exact:
         weights = ended / "exported" / "model.safetensors"
         return found if _finite(weights) else [*found, "weights are not finite"]
-    if _metrics(ended) != _metrics(alone):
+    if record(ended / "run") != record(alone / "run"):
         found.append("metrics differ")
     for pattern in ("run/samples/*", "run/evaluations/*", "exported/*.safetensors"):
         one, other = ({file.name: file.read_bytes() for file in disk.glob(pattern)} for disk in (ended, alone))
         found += [f"{name} differs" for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
     return found
+
+
+def record(run: Path) -> list[dict[str, Any]]:
+    """Return the metrics of a run without those that no two runs have in common."""
+    rows = read_jsonl(run / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if not name.startswith(OF_THE_MACHINE)} for row in rows]
 
 
 def wrong_counts(job: Job, run: Path) -> list[str]:
@@ -102,11 +108,6 @@ def wrong_counts(job: Job, run: Path) -> list[str]:
 def _whole(group: dict[str, Any]) -> bool:
     counts = {len(group[name]) for name in ("responses", "tokens", "finish", "rewards")}
     return len(counts) == 1 and all(math.isfinite(reward) for reward in group["rewards"])
-
-
-def _metrics(disk: Path) -> list[dict[str, Any]]:
-    rows = read_jsonl(disk / "run" / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if not name.startswith(OF_THE_MACHINE)} for row in rows]
 
 
 def _finite(weights: Path) -> bool:

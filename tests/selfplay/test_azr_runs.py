@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from forking import Run
-from whole_runs import OF_THE_MACHINE, ROOT
+from whole_runs import ROOT
 
+from bench.kills.jobs import record
 from fastsvs.commands.dry_run import check_train
 from fastsvs.config import TrainJob, load
 from fastsvs.data.tiny.programs import PROPOSE_DEDUCTION, SOLVE_DEDUCTION, block
 from fastsvs.errors import UserError
-from fastsvs.files import read_jsonl
 from fastsvs.report import write_report
 from fastsvs.report.document import build
 
@@ -71,11 +71,6 @@ def model(fastsvs, tmp_path_factory) -> Path:
 def arguments(model: Path, folder: Path) -> list[str]:
     seeds = f"selfplay.azr.seed_file={model.parent}/seeds.jsonl"
     return ["train", "configs/tiny_azr.yaml", *SIZES, seeds, f"model.path={model}", f"run.dir={folder}"]
-
-
-def record(folder: Path) -> list[dict]:
-    rows = read_jsonl(folder / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if not name.startswith(OF_THE_MACHINE)} for row in rows]
 
 
 @pytest.mark.slow
