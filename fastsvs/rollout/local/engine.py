@@ -214,9 +214,7 @@ def check_deterministic(plan: EnginePlan, shape: Architecture) -> None:
     """Raise UserError where the engine cannot be deterministic: for this model, precision or machine."""
     asks = "rollout.deterministic=true with rollout.engine=local"
     if shape.delta_net:
-        raise UserError(
-            f"{asks} is for models with attention in every layer: there is no such arithmetic of delta nets"
-        )
+        raise UserError(f"{asks} is for models whose layers all have attention, and this one has gated delta nets")
     if shape.experts:
         raise UserError(f"{asks} is for dense models: which tokens an expert computes together depends on all others")
     if plan.dtype != torch.float32:
