@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state as mpu
@@ -189,6 +192,19 @@ def hf_gradients(policy: Policy) -> dict[str, Tensor]:
             dist.all_gather(shards, shards[group.rank()].clone(), group=group)
     gradients = {name: p.main_grad for name, p in policy.stage.named_parameters() if p.requires_grad}
     return {name: value.clone() for name, value in hf_weights(gradients, policy.architecture, learned_entries)}
+
+
+def assert_layout_agrees(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Assert that log-probs, gradients, updates, and first and last weights of a layout are those of one process."""
+    assert (actual["log_probs"] - expected["log_probs"]).abs().max() < 1e-5
+    assert actual["gradients"].keys() == expected["gradients"].keys()
+    for name, gradient in expected["gradients"].items():
+        assert relative_error(actual["gradients"][name], gradient) < 1e-4, name
+    for ours, theirs in zip(actual["updates"], expected["updates"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    for name, weight in expected["final"].items():
+        assert torch.equal(actual["initial"][name], expected["initial"][name]), name
+        assert (actual["final"][name] - weight).abs().max() < 5e-5, name
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from checkpoint_cases import assert_same, build, largest_file, update, weights
+from checkpoint_cases import assert_layouts_exchange, assert_same, build, largest_file, update, weights
 from policy_cases import save_model
 from policy_ranks import run_ranks
-from torch import Tensor
 
 from fastsvs import distributed
 from fastsvs.errors import UserError
-from fastsvs.policy import Degrees, Policy, checkpoint
-from fastsvs.policy.mapping import hf_shapes
-from fastsvs.policy.pieces import MASTER, MOMENTS, PieceIndex, SavedTensors
-
-
-def contents(path: Path, policy: Policy) -> dict[str, Tensor]:
-    """Every master and moment of a checkpoint as whole Hugging Face tensors."""
-    manifest = json.loads((path / "manifest.json").read_text())
-    index = PieceIndex([path / name for name in manifest["files"]])
-    degrees = Degrees(manifest["tensor_parallel"])
-    return {
-        f"{quantity} of {name}": SavedTensors(index, quantity, policy.architecture, degrees).read(name, None, 0, 0)
-        for quantity in (MASTER, *MOMENTS)
-        for name in hf_shapes(policy.architecture)
-    }
+from fastsvs.policy import Policy, checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +64,6 @@ def test_frozen_policy_takes_the_weights(policy, model, saved):
     assert_same(weights(frozen), weights(policy))
 
 
-def resume_elsewhere(model: str, dtype: str, layout: dict[str, int], source: str, folder: str) -> None:
-    """Save on several ranks what was loaded, then where two more updates lead, alone and after another resumption."""
-    policy = build(Path(model), dtype, **layout)
-    root = Path(folder)
-    checkpoint.load(policy, Path(source))
-    checkpoint.save(policy, root / "loaded", 2, {}, keep=1)
-    for name in ("alone", "resumed"):
-        if name == "resumed":
-            checkpoint.load(policy, checkpoint.latest(root / "loaded"))
-        for seed in (2, 3):
-            update(policy, seed)
-        checkpoint.save(policy, root / name, 4, {}, keep=1)
-
-
 @pytest.mark.parametrize(
     ("name", "dtype", "ranks", "layout"),
     [
@@ -107,22 +78,7 @@ def resume_elsewhere(model: str, dtype: str, layout: dict[str, int], source: str
 )
 def test_layouts_exchange_checkpoints_bit_for_bit(tmp_path, name, dtype, ranks, layout):
     path = save_model(name, tmp_path / "model")
-    alone = build(path, dtype)
-    for seed in range(2):
-        update(alone, seed)
-    checkpoint.save(alone, tmp_path / "here", 2, {}, keep=1)
-    source = checkpoint.latest(tmp_path / "here")
-    run_ranks(resume_elsewhere, ranks, tmp_path, str(path), dtype, layout, str(source), str(tmp_path))
-
-    def read(folder: str) -> dict[str, Tensor]:
-        return contents(checkpoint.latest(tmp_path / folder), alone)
-
-    assert_same(read("here"), read("loaded"))
-    assert_same(read("alone"), read("resumed"))
-
-    checkpoint.load(alone, checkpoint.latest(tmp_path / "alone"))
-    checkpoint.save(alone, tmp_path / "back", 4, {}, keep=1)
-    assert_same(read("back"), read("alone"))
+    assert_layouts_exchange(build(path, dtype), partial(build, path, dtype, **layout), ranks, tmp_path)
 
 
 def test_only_the_newest_stay(policy, tmp_path):
