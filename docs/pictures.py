@@ -62,6 +62,21 @@ def problems(page: Any) -> None:
     to(page, "#problems")
 
 
+def tokens(page: Any) -> None:
+    """Open a problem whose tokens were kept, with a correct and a wrong response coloured by log-prob, and point at a
+    token."""
+    page.locator("#logged").check()
+    page.locator("#outcome").select_option("mixed")
+    page.locator("#list .row", has_text="original").first.click()
+    page.locator(".family").wait_for()
+    for verdict in ("correct", "wrong"):
+        page.locator(f"#family .strip .{verdict}").first.click()
+    page.locator("#family .token-choice select").first.select_option("logprob")
+    to(page, "#problems")
+    page.locator("#family .question").first.evaluate("question => question.scrollIntoView({ block: 'start' })")
+    page.locator("#family .tokens i").nth(5).hover()
+
+
 def answers(page: Any) -> None:
     """Open a held-out problem that came to be solved, with one of its responses."""
     page.get_by_role("button", name="newly solved").click()
@@ -80,6 +95,7 @@ def figures(page: Any) -> None:
 PICTURES: dict[str, tuple[str, Callable[[Any], None]]] = {
     "report": ("all", head),
     "report_problems": ("one", problems),
+    "report_tokens": ("one", tokens),
     "report_answers": ("one", answers),
     "report_figures": ("all", figures),
 }
