@@ -122,7 +122,9 @@ def _by_family(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
 def read_groups(file: File, notices: Notices, types: type[BaseModel] = GroupRow) -> Iterator[dict[str, Any]]:
     """Yield the groups in a file of samples that have these types: texts and finite numbers alone."""
     path, _ = file
-    for row in notices.rows(path) if path else ():
+    if path is None:
+        return
+    for row in notices.rows(path):
         try:
             types.model_validate(row)
         except ValidationError as error:
