@@ -96,7 +96,7 @@ def test_what_keeps_experts_apart_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     )
     assert "policy.dtype=bf16" in str(obstacle((2048, 768), torch.float32, cuda))
     assert obstacle((2048, 770), torch.float32, CPU) is None
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert "capability 8.0" in str(obstacle((2048, 768), torch.bfloat16, cuda))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    assert "capability 9.0" in str(obstacle((2048, 768), torch.bfloat16, cuda))
     monkeypatch.delattr(experts.F, "grouped_mm")
     assert "has no grouped products" in str(obstacle((2048, 768), torch.bfloat16, CPU))
