@@ -73,7 +73,7 @@ def assert_same_end(fastsvs, folder: Path, other: Path) -> None:
         weights.append(load_file(out / "model.safetensors"))
     assert weights[0].keys() == weights[1].keys()
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
-    for part in ("samples", "evaluations"):
+    for part in ("samples", "evaluations") if (folder / "evaluations").exists() else ("samples",):
         files = [sorted((run / part).iterdir()) for run in (folder, other)]
         assert any(path.name.endswith(".tokens.jsonl") for path in files[0])
         for one, two in zip(*files, strict=True):
