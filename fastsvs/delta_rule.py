@@ -27,7 +27,7 @@ UNIT_EPSILON = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """Where the tokens of a row's sequences lie in chunks. Chunks stand in the order of computation: the first of each
+    """Places of the tokens of a row's sequences in chunks. Chunks stand in the order of computation: the first of each
     sequence, then the second of each that has one, and so on, the sequences in order of their number of chunks."""
 
     lengths: tuple[int, ...]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
-from forking import Run
-from test_kill_and_resume import assert_same_end
+from test_kill_and_resume import assert_same_end, killed_after_a_step
 from whole_runs import SMALL
 
 from fastsvs.files import read_jsonl
@@ -23,15 +21,7 @@ RUN = (
 def test_killed_run_ends_as_one_left_alone(fastsvs, tmp_path: Path) -> None:
     alone = fastsvs(*RUN, f"run.dir={tmp_path / 'alone'}", processes=2)
     assert alone.returncode == 0, alone.stderr
-    killed = tmp_path / "killed"
-    session = Run(*RUN, f"run.dir={killed}", processes=2)
-    while not (killed / "checkpoints" / "step_00000001").exists():
-        assert session.poll() is None
-        time.sleep(0.02)
-    session.kill()
-    assert session.wait(60) != 0
-    result = fastsvs(*RUN, f"run.dir={killed}", processes=2)
-    assert result.returncode == 0, result.stderr
+    killed = killed_after_a_step(fastsvs, RUN, tmp_path / "killed")
     assert_same_end(fastsvs, tmp_path / "alone", killed)
     rows = read_jsonl(killed / "metrics.jsonl")
     assert [row["policy/updates"] for row in rows] == [1, 1]

@@ -3,6 +3,7 @@
 import random
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,6 +63,19 @@ def run_with_kills(words: list[str], folder: Path, kills: int, start_seconds: fl
             return killed
     assert launch(words).wait(timeout=300) == 0
     return kills
+
+
+def killed_after_a_step(fastsvs, words: Sequence[str], folder: Path) -> Path:
+    """Folder of a run of two ranks that was killed after its first step, and then ended."""
+    session = Run(*words, f"run.dir={folder}", processes=2)
+    while not (folder / "checkpoints" / "step_00000001").exists():
+        assert session.poll() is None
+        time.sleep(0.02)
+    session.kill()
+    assert session.wait(60) != 0
+    result = fastsvs(*words, f"run.dir={folder}", processes=2)
+    assert result.returncode == 0, result.stderr
+    return folder
 
 
 def assert_same_end(fastsvs, folder: Path, other: Path) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
-from forking import Run
 from safetensors import safe_open
-from test_kill_and_resume import assert_same_end
+from test_kill_and_resume import assert_same_end, killed_after_a_step
 from whole_runs import ROOT, SMALL
 
 from fastsvs.files import read_jsonl
@@ -47,15 +45,7 @@ def test_killed_run_ends_as_one_left_alone(fastsvs, base: Path, tmp_path: Path) 
     words += ["run.steps=2", "rollout.max_response_tokens=48", "policy.router_replay=rollout"]
     words += ["selfplay.stage=none", "algorithm.reward=log_prob", "logging.token_share=1"]
     assert fastsvs(*words, f"run.dir={tmp_path / 'alone'}", processes=2).returncode == 0
-    killed = tmp_path / "killed"
-    session = Run(*words, f"run.dir={killed}", processes=2)
-    while not (killed / "checkpoints" / "step_00000001").exists():
-        assert session.poll() is None
-        time.sleep(0.02)
-    session.kill()
-    assert session.wait(60) != 0
-    result = fastsvs(*words, f"run.dir={killed}", processes=2)
-    assert result.returncode == 0, result.stderr
+    killed = killed_after_a_step(fastsvs, words, tmp_path / "killed")
     assert_same_end(fastsvs, tmp_path / "alone", killed)
     rows = read_jsonl(killed / "metrics.jsonl")
     assert [row["policy/updates"] for row in rows] == [1, 1]

@@ -60,7 +60,7 @@ class Entry:
     copy: bool = False
     """Flag of a second place of a tensor that another entry owns: it is loaded, but never read back."""
     sections: tuple[tuple[int, ...], ...] = ()
-    """Of each source that is merged by sections, the numbers of rows of its sections: tensor parallelism cuts each of
+    """Numbers of rows of the sections of each source that is merged by sections: tensor parallelism cuts each of
     them."""
 
 

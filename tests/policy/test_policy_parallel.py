@@ -129,7 +129,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def by_rank(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, str], dict]]:
-    """What each rank found. Processes serve a few layouts only: the threads of all groups that they ever had go on."""
+    """Results of each rank. Processes serve a few layouts only: the threads of all groups that they ever had go on."""
     found: list[dict[tuple[str, str], dict]] = [{} for _ in range(4)]
     cases = [*CASES, ("random", "tp2-pp2-sp")]
     for start in range(0, len(cases), A_FEW):

@@ -166,7 +166,7 @@ def test_on_a_narrow_screen(visit: Callable[..., Opened], report: Path, width: i
 
 
 def test_answers_token_by_token(visit: Callable[..., Opened], tmp_path: Path) -> None:
-    """As in the browser of problems: coloured by log-prob; of the policy nothing is known."""
+    """Tokens are coloured by log-prob as in the browser of problems; of the policy nothing is known."""
     folders = [write_evaluation(tmp_path / name, aime=each) for name, each in (("base", BEFORE), ("trained", AFTER))]
     for folder in folders:
         row = read_jsonl(folder / "aime.samples.jsonl")[3]

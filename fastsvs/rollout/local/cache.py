@@ -1,5 +1,5 @@
-"""What the layers keep of the sequences in flight: one slot per sequence, and the slots in use side by side from slot
-0."""
+"""State that the layers keep of the sequences in flight: one slot per sequence, and the slots in use side by side from
+slot 0."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class KVCache:
     def _allocate(self, slots: int, length: int) -> None:
         # Zeros, not empty: what lies beyond a sequence's end is multiplied by an attention weight of 0.
         shape = self._shape
-        heads = (shape.layers - sum(shape.linear_layers), slots, shape.groups)
+        heads = (shape.attention_layers, slots, shape.groups)
         self.keys = torch.zeros(*heads, shape.head_dim, length, dtype=self._dtype, device=self._device)
         """Keys [attention_layers, slots, kv_heads, head_dim, length]: with this layout the GEMM of one query row is
         fastest."""
@@ -60,7 +60,7 @@ class KVCache:
 
 
 class DeltaStates:
-    """What the gated delta nets keep of each sequence, whatever its length. The states grow on demand."""
+    """States that the gated delta nets keep of each sequence, whatever its length. They grow on demand."""
 
     def __init__(self, net: DeltaNet, layers: int, dtype: torch.dtype, device: torch.device) -> None:
         self.net = net

@@ -75,7 +75,7 @@ class LayerWeights:
     input_norm: Tensor
     """[hidden]"""
     mixer: AttentionWeights | DeltaWeights
-    """What takes a token's past in."""
+    """Part of the layer that takes a token's past in."""
     place: int
     """Number of this layer among those with such a mixer, which is its place in the cache."""
     post_norm: Tensor
