@@ -48,7 +48,7 @@ class Run:
         jobs: list[dict[str, str]] = [{}]
         if processes > 1:
             self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-            jobs = [_of_torchrun(rank, processes, self._store.port) for rank in range(processes)]
+            jobs = [of_torchrun(rank, processes, self._store.port) for rank in range(processes)]
         self._ranks = [
             FORKS.Process(
                 target=_execute, args=(self._command, environment() | job, self._streams, folder), daemon=True
@@ -99,8 +99,9 @@ class Run:
         return subprocess.CompletedProcess(self._command, status, output, errors)
 
 
-def _of_torchrun(rank: int, processes: int, port: int) -> dict[str, str]:
-    """The variables by which a process knows its place in a job on one node."""
+def of_torchrun(rank: int, processes: int, port: int) -> dict[str, str]:
+    """Return the variables by which a process knows its place in a job on one node, whose store the test
+    keeps as torchrun's agent does: a port that a rank opened itself could be somebody else's by then."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "GROUP_RANK": 0}
     store = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     return {name: str(value) for name, value in (place | store).items()}

@@ -92,6 +92,12 @@ def test_no_file_is_longer_than_one_can_read() -> None:
     assert [path for path in sources if len(path.read_text().splitlines()) > 300] == []
 
 
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """pytest imports each as a module of its name, and one process imports all of them."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert [name for name in names if names.count(name) > 1] == []
+
+
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 RUNS_TEXT = {"eval", "exec", "compile", "torch.load", "numpy.load", "np.load", "yaml.load", "pandas.read_pickle"}
 

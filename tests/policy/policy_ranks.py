@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
+import torch.distributed as dist
+from forking import FORKS, of_torchrun
 
 
 def run_ranks(
@@ -23,14 +23,12 @@ def run_ranks(
 ) -> list[Any]:
     """`function(*args)` on every rank of a new job; what each returned. `function` must be importable by name, and no
     rank may keep the others waiting for longer than `patience` seconds."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = mp.get_context("forkserver")
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    job = [of_torchrun(rank, world_size, store.port) for rank in range(world_size)]
     outputs = [folder / f"rank_{rank}.pt" for rank in range(world_size)]
     processes = [
-        context.Process(target=_rank_main, args=(function, rank, world_size, port, outputs[rank], args, patience))
-        for rank in range(world_size)
+        FORKS.Process(target=_rank_main, args=(function, place, output, args, patience))
+        for place, output in zip(job, outputs, strict=True)
     ]
     for process in processes:
         process.start()
@@ -46,17 +44,9 @@ def run_ranks(
     return results
 
 
-def _rank_main(
-    function: Callable[..., Any], rank: int, world_size: int, port: int, output: Path, args: tuple, patience: float
-) -> None:
+def _rank_main(function: Callable[..., Any], place: dict[str, str], output: Path, args: tuple, patience: float) -> None:
     torch.set_num_threads(1)
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
+    os.environ.update(place)
     from fastsvs import distributed
 
     try:
