@@ -19,7 +19,7 @@ from fastsvs.config import PolicyConfig
 from fastsvs.errors import UserError
 from fastsvs.families import FAMILIES, DeltaNet, Experts
 from fastsvs.kernels.invariant import elementwise
-from fastsvs.model_refusals import LINEAR, file_of, head_dim_of, reject_unsupported, rotary_dim_of
+from fastsvs.model_refusals import LINEAR, dense_layers_of, file_of, head_dim_of, reject_unsupported, rotary_dim_of
 from fastsvs.shipped import elsewhere
 
 VOCABULARY_MULTIPLE = 128
@@ -42,13 +42,13 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A decoder with grouped-query attention, SwiGLU and RMSNorm, dense or with a mixture of experts in every layer. In
-    some layers a gated delta net may stand in place of attention."""
+    """A decoder with grouped-query attention, SwiGLU and RMSNorm, dense or with a mixture of experts in all or some of
+    its layers. In some layers a gated delta net may stand in place of attention."""
 
     layers: int
     hidden: int
     ffn: int
-    """Width of the feed-forward of a dense layer; 0 with experts, which have their own."""
+    """Width of the feed-forward of a dense layer; 0 where all layers have experts, which have their own."""
     heads: int
     groups: int
     """Number of key/value heads; each serves `heads // groups` query heads."""
@@ -62,7 +62,7 @@ class Architecture:
     norm_epsilon: float
     initializer_range: float
     experts: Experts | None = None
-    """Experts of each layer; None for a dense model."""
+    """Experts of each layer that is not one of `dense_layers`; None for a dense model."""
     lora: Lora | None = None
     """Adapters that alone learn; None where all weights do."""
     delta_net: DeltaNet | None = None
@@ -76,6 +76,9 @@ class Architecture:
     """Number of the first dimensions of a head that positions rotate; None where they rotate all."""
     centred_norm: bool = False
     """True where norms multiply by 1 + weight, all but that of the gated delta net's output."""
+    dense_layers: tuple[bool, ...] = ()
+    """True for each layer of a model with experts that has a dense feed-forward instead, [layers]; empty where none
+    has."""
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> Self:
@@ -86,6 +89,7 @@ class Architecture:
             "lora": lora and Lora(**lora | {"targets": tuple(lora["targets"])}),
             "delta_net": delta_net and DeltaNet(**delta_net),
             "linear_layers": tuple(values.get("linear_layers", ())),
+            "dense_layers": tuple(values.get("dense_layers", ())),
         }
         return cls(**values | parts)
 
@@ -98,20 +102,39 @@ class Architecture:
         """Return the number of layers that keep keys and values of each token."""
         return self.layers - sum(self.linear_layers)
 
+    def experts_of(self, layer: int) -> Experts | None:
+        """Return the experts of this layer, None where its feed-forward is dense."""
+        return None if self.dense_layers and self.dense_layers[layer] else self.experts
+
     @property
-    def active_ffn(self) -> int:
-        """Return the width of all feed-forwards of a layer that compute a token."""
-        experts = self.experts
-        return experts.active * experts.ffn + experts.shared_ffn if experts else self.ffn
+    def expert_layers(self) -> tuple[int, ...]:
+        """Return the numbers of the layers with experts."""
+        return tuple(layer for layer in range(self.layers) if self.experts_of(layer))
+
+    @property
+    def active_ffn(self) -> float:
+        """Return the width of all feed-forwards of a layer that compute a token, as a mean over layers."""
+        return self._active_widths / self.layers
+
+    @property
+    def _active_widths(self) -> int:
+        """Return the widths of all feed-forwards that compute a token, of all layers together."""
+        if self.experts is None:
+            return self.layers * self.ffn
+        dense = sum(self.dense_layers)
+        return dense * self.ffn + (self.layers - dense) * self.experts.active_ffn
 
     @property
     def tensor_sizes(self) -> dict[str, int]:
         """Return what tensor parallelism cuts, by what it is called."""
-        width = self.experts.shared_ffn if self.experts else self.ffn
         found = {"attention heads": self.heads, "key/value heads": self.groups}
         if self.delta_net:
             found["key heads of linear attention"] = self.delta_net.key_heads
-        return found | ({"feed-forward width": width} if width else {})
+        widths = {
+            "feed-forward width": self.ffn,
+            "width of the shared expert": self.experts.shared_ffn if self.experts else 0,
+        }
+        return found | {what: width for what, width in widths.items() if width}
 
     def padded_vocabulary(self, tensor_parallel: int) -> int:
         """Return the number of rows of the embedding with padding: the same for all usual layouts, so that checkpoints
@@ -125,7 +148,8 @@ class Architecture:
         products with the state. A backward pass takes twice as many."""
         attention = self.hidden * self.head_dim * ((2 + self.gated_attention) * self.heads + 2 * self.groups)
         router = self.experts.count * self.hidden if self.experts else 0
-        matrices = self.layers * (3 * self.hidden * self.active_ffn + router) + self.attention_layers * attention
+        routers = (self.layers - sum(self.dense_layers)) * router
+        matrices = 3 * self.hidden * self._active_widths + routers + self.attention_layers * attention
         if self.delta_net:
             matrices += (self.layers - self.attention_layers) * self.delta_net.products(self.hidden)
         scores = self.attention_layers * self.heads * self.head_dim * tokens
@@ -155,10 +179,11 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
     experts = family.experts(hf) if family.experts else None
     delta_net = family.delta_net(hf) if family.delta_net else None
     reject_unsupported(hf, experts, delta_net)
+    dense_layers = dense_layers_of(hf) if experts else ()
     return Architecture(
         layers=hf.num_hidden_layers,
         hidden=hf.hidden_size,
-        ffn=0 if experts else hf.intermediate_size,
+        ffn=0 if experts and not dense_layers else hf.intermediate_size,
         heads=hf.num_attention_heads,
         groups=hf.num_key_value_heads,
         head_dim=head_dim_of(hf),
@@ -175,6 +200,7 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
         gated_attention=delta_net is not None,
         rotary_dim=rotary_dim_of(hf) if delta_net else None,
         centred_norm=delta_net is not None,
+        dense_layers=dense_layers,
     )
 
 

@@ -27,6 +27,11 @@ class Experts:
     naming: str = "qwen"
     """Key in `NAMINGS` of the names of the tensors."""
 
+    @property
+    def active_ffn(self) -> int:
+        """Return the width of all experts that compute a token, the shared one included."""
+        return self.active * self.ffn + self.shared_ffn
+
 
 @dataclass(frozen=True, slots=True)
 class DeltaNet:

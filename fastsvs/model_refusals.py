@@ -34,6 +34,14 @@ def rotary_dim_of(hf: PretrainedConfig) -> int:
     return int(head_dim_of(hf) * hf.rope_parameters.get("partial_rotary_factor", 1.0))
 
 
+def dense_layers_of(hf: PretrainedConfig) -> tuple[bool, ...]:
+    """Return, for each layer of a model with experts, whether it has a dense feed-forward instead; empty where none
+    has. Every `decoder_sparse_step`th layer has experts, but not those of `mlp_only_layers`, which count from 0."""
+    dense, step = getattr(hf, "mlp_only_layers", None) or (), _sparse_step(hf)
+    found = tuple(layer in dense or (layer + 1) % step > 0 for layer in range(hf.num_hidden_layers))
+    return found if any(found) else ()
+
+
 def file_of(hf: PretrainedConfig) -> str:
     """Return what messages call the file of the config."""
     return f"config.json of {hf.name_or_path or f'a {hf.model_type} model'}"
@@ -102,8 +110,10 @@ def _reject_impossible_experts(hf: PretrainedConfig, experts: Experts) -> None:
         faults.append("num_experts_per_tok=1 with weights divided by their sum (its router has no gradient)")
     if type(experts.shared_ffn) is not int or experts.shared_ffn < 0:
         faults.append(f"shared_expert_intermediate_size={experts.shared_ffn!r} (at least 0)")
-    if getattr(hf, "mlp_only_layers", None) or getattr(hf, "decoder_sparse_step", 1) != 1:
-        faults.append("dense layers between those with experts (mlp_only_layers, decoder_sparse_step other than 1)")
+    if type(step := _sparse_step(hf)) is not int or step < 1:
+        faults.append(f"decoder_sparse_step={step!r} (at least 1)")
+    elif len(dense_layers_of(hf)) == sum(dense_layers_of(hf)) > 0:
+        faults.append("no layer with experts (mlp_only_layers, decoder_sparse_step)")
     if getattr(hf, "router_jitter_noise", 0.0):
         faults.append(f"router_jitter_noise={hf.router_jitter_noise} (only 0)")
     if faults:
@@ -132,3 +142,7 @@ def _reject_impossible_delta_net(hf: PretrainedConfig, delta_net: DeltaNet) -> N
         faults.append(f"{dim} rotated dimensions of a head (partial_rotary_factor; even and at least 2)")
     if faults:
         raise UserError(f"{file_of(hf)} describes no model that can be built: {'; '.join(faults)}")
+
+
+def _sparse_step(hf: PretrainedConfig) -> int:
+    return getattr(hf, "decoder_sparse_step", 1)

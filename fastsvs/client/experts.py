@@ -31,7 +31,7 @@ def answer_bytes(shape: ExpertShape) -> int:
 
 
 def read_experts(text: object, tokens: int, shape: ExpertShape) -> NDArray[np.int16]:
-    """Return the numbers of the experts, [tokens, layers, active].
+    """Return the numbers of the experts, [tokens, layers with experts, active].
 
     Raises NonsenseError for none, or others than this shape allows, among them a token with one expert twice: that is
     what a kernel leaves that does not write down what it did. Raises ValueError for what is neither base64 nor `.npy`.
@@ -45,7 +45,7 @@ def read_experts(text: object, tokens: int, shape: ExpertShape) -> NDArray[np.in
     demand(dtype in DTYPES, f"experts as {dtype}")
     body = file.getbuffer()[file.tell() :]
     demand(len(body) == dtype.itemsize * prod(wanted), f"experts in {len(body)} bytes")
-    experts = np.frombuffer(body, dtype=dtype).reshape(wanted)
+    experts = np.frombuffer(body, dtype=dtype).reshape(wanted)[:, list(shape.routed)]
     demand(bool(experts.min() >= 0 and experts.max() < shape.count), f"experts outside the layer's {shape.count}")
     places = [np.ascontiguousarray(experts[..., place]) for place in range(shape.active)]
     demand(not any((a == b).any() for a, b in combinations(places, 2)), "a token with one expert twice")

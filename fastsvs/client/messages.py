@@ -31,10 +31,13 @@ class ExpertShape:
     """Shape of what a server says of the experts that computed a token."""
 
     layers: int
+    """Number of the layers that it has places for: all of the model."""
     active: int
     """Number of experts that compute a token in a layer."""
     count: int
     """Number of experts of a layer."""
+    routed: tuple[int, ...]
+    """Numbers of the layers with experts; at the places of others stands nothing of meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,8 @@ def pack_setup(setup: Setup) -> bytes:
 
 
 def read_setup(header: Header) -> Setup:
-    experts = header["experts"] and ExpertShape(**header["experts"])
+    experts = header["experts"]
+    experts = experts and ExpertShape(**experts | {"routed": tuple(experts["routed"])})
     return Setup(**header | {"stop_token_ids": tuple(header["stop_token_ids"]), "experts": experts})
 
 

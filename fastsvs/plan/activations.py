@@ -87,7 +87,7 @@ def layer_bytes(architecture: Architecture, layout: Layout, shares_prompts: bool
     a, width = architecture, layout.width
     norms = 2 * (a.hidden * width + FP32) / layout.sequence
     inputs = 2 * a.hidden * width / layout.sequence
-    gated = (3 * a.active_ffn + _dispatched(a)) * width / layout.tensor
+    gated = _feed_forward(a, 3) * width / layout.tensor
     output = _attention_output(a, layout, shares_prompts)
     inner = norms + inputs + _attention_inputs(a, layout) + output + gated + _head_norms(a, layout)
     return inner + token_bytes(a, layout)
@@ -104,9 +104,11 @@ def _attention_inputs(a: Architecture, layout: Layout) -> float:
     return held * a.head_dim * layout.width / layout.tensor
 
 
-def _dispatched(a: Architecture) -> int:
-    """Return the values that the experts of a token get and give, where there are some. The load is taken as even."""
-    return 2 * a.experts.active * a.hidden if a.experts else 0
+def _feed_forward(a: Architecture, widths: int) -> int:
+    """Return the values of a token in the feed-forward of a layer, which has `widths` times its width of them, and
+    those that experts get and give. The load of experts is taken as even, and each layer as the one that needs most."""
+    experts = a.experts
+    return max(widths * a.ffn, widths * experts.active_ffn + 2 * experts.active * a.hidden if experts else 0)
 
 
 def head_bytes(architecture: Architecture, layout: Layout, rows: int) -> float:
@@ -151,7 +153,7 @@ def _head_norms(a: Architecture, layout: Layout) -> float:
 def _gradients(a: Architecture, layout: Layout) -> float:
     """Return the bytes of gradients alive at once in a layer's backward pass, for each token: of the gated projection,
     and of its input, which is whole on every rank."""
-    return layout.width * ((2 * a.active_ffn + _dispatched(a)) / layout.tensor + 2 * a.hidden)
+    return layout.width * (_feed_forward(a, 2) / layout.tensor + 2 * a.hidden)
 
 
 def _largest(a: Architecture, layout: Layout) -> float:
@@ -159,5 +161,5 @@ def _largest(a: Architecture, layout: Layout) -> float:
     if a.lora:
         return a.lora.rank * max(a.hidden, a.heads * a.head_dim, a.ffn) * layout.width
     expert = a.experts.ffn if a.experts else 0
-    cut = a.experts.shared_ffn if a.experts else a.ffn
+    cut = max(a.experts.shared_ffn if a.experts else 0, a.ffn)
     return 2 * max(cut / layout.tensor, expert) * a.hidden * layout.width

@@ -83,7 +83,7 @@ def active_parameters(architecture: Architecture) -> int:
     """Return the number of parameters that compute a token: all but those of the experts that are not its own."""
     experts = architecture.experts
     idle = (experts.count - experts.active) * 3 * experts.ffn if experts else 0
-    return total_parameters(architecture) - architecture.layers * architecture.hidden * idle
+    return total_parameters(architecture) - len(architecture.expert_layers) * architecture.hidden * idle
 
 
 def checkpoint_bytes(architecture: Architecture) -> int:

@@ -95,6 +95,14 @@ class Layout:
         """Return the number of layers of a stage."""
         return architecture.layers // self.pipeline
 
+    def expert_layers(self, architecture: Architecture) -> int:
+        """Return the number of layers with experts of the stage that has most of them."""
+        each = self.layers(architecture)
+        counts = [0] * self.pipeline
+        for layer in architecture.expert_layers:
+            counts[layer // each] += 1
+        return max(counts)
+
 
 def layout_of(policy: PolicyConfig, processes: int | None, device: DeviceKind) -> Layout:
     """Return the layout of a policy on `processes` training processes (None: on the fewest that hold it). The number

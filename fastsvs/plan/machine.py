@@ -49,7 +49,11 @@ def host_lines(
         Line("checkpoint on its way", ranks * snapshot_bytes(architecture, layout, stage)),
         Line("state that left the GPUs", ranks * away),
         Line("the step's batch, on every rank", batch, assumed("28 bytes a response token")),
-        Line("experts of its tokens, on every rank", experts, assumed("2 bytes x layers x experts of a token")),
+        Line(
+            "experts of its tokens, on every rank",
+            experts,
+            assumed("2 bytes x layers with experts x experts of a token"),
+        ),
         Line("trainer processes", ranks * PROCESS_BYTES[layout.device], assumed("libraries and CUDA's own")),
         Line("servers", servers * SERVER_BYTES, assumed("8 GiB each")),
     ]
@@ -58,7 +62,7 @@ def host_lines(
 def replayed_bytes(architecture: Architecture, policy: PolicyConfig) -> int:
     """Return the bytes of a token's experts in the batch; 0 where none are replayed."""
     experts = architecture.experts
-    return 2 * architecture.layers * experts.active if experts and policy.router_replay == "rollout" else 0
+    return 2 * len(architecture.expert_layers) * experts.active if experts and policy.router_replay == "rollout" else 0
 
 
 def disk_lines(architecture: Architecture, run: RunConfig, step: StepTokens) -> list[Line]:

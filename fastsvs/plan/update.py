@@ -211,7 +211,7 @@ def _expert_messages(a: Architecture, layout: Layout, machine: Machine, rows: Se
     sends as much as an all-gather of what it moves."""
     mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * layout.width / layout.tensor
     slots = mean * (a.experts.active if a.experts else 0)
-    count = 2 * kind.products * layout.layers(a) * len(rows)
+    count = 2 * kind.products * layout.expert_layers(a) * len(rows)
     return machine.message("tokens to experts and back", "all-gather", slots, layout.expert, layout.expert, count)
 
 

@@ -43,9 +43,9 @@ def projections(delta_net: DeltaNet) -> dict[str, tuple[int, ...]]:
     return {f"linear_attn.in_proj_{name}.weight": rows for name, rows in sections.items()}
 
 
-def feed_forward_shapes(architecture: Architecture) -> dict[str, Shape]:
-    """Return the shapes of a layer's feed-forward, or of its router and experts."""
-    hidden, experts = architecture.hidden, architecture.experts
+def feed_forward_shapes(architecture: Architecture, layer: int) -> dict[str, Shape]:
+    """Return the shapes of the feed-forward of this layer, or of its router and experts."""
+    hidden, experts = architecture.hidden, architecture.experts_of(layer)
 
     def gated(names: tuple[str, str, str], ffn: int) -> dict[str, Shape]:
         return dict(zip(names, ((ffn, hidden), (ffn, hidden), (hidden, ffn)), strict=True))

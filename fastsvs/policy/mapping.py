@@ -74,7 +74,7 @@ def hf_shapes(architecture: Architecture) -> dict[str, Shape]:
         mixer = delta_net_shapes(a.hidden, a.delta_net) if a.delta_net and a.is_linear(i) else attention_shapes(a)
         shapes |= {f"{layer}.{name}": shape for name, shape in mixer.items()}
         shapes[f"{layer}.post_attention_layernorm.weight"] = (a.hidden,)
-        shapes |= {f"{layer}.{name}": shape for name, shape in feed_forward_shapes(a).items()}
+        shapes |= {f"{layer}.{name}": shape for name, shape in feed_forward_shapes(a, i).items()}
     shapes["model.norm.weight"] = (a.hidden,)
     if not a.tied:
         shapes[HEAD] = (a.vocabulary, a.hidden)
@@ -148,7 +148,8 @@ def _layer_entries(architecture: Architecture, layer: int, degrees: Degrees) -> 
     yield entry("input_layernorm.weight", "input_layernorm.weight")
     yield from linear_attention(delta_net) if delta_net and architecture.is_linear(layer) else attention()
     yield entry("pre_mlp_layernorm.weight", "post_attention_layernorm.weight")
-    yield from gated("mlp", DENSE) if architecture.experts is None else mixture(architecture.experts)
+    experts = architecture.experts_of(layer)
+    yield from mixture(experts) if experts else gated("mlp", DENSE)
 
 
 def cut_ranges(

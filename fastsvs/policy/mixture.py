@@ -40,8 +40,8 @@ class Routing:
     share: float
     """Share of the pass's tokens that are the whole row's."""
     counts: Tensor
-    """Number of tokens of the row that each expert computes, [layers, experts] int64, as this rank sees them: layers of
-    its stage, and tokens of its part of the sequence."""
+    """Number of tokens of the row that each expert computes, [layers, experts] int64, as this rank sees them: layers
+    with experts of its stage, and tokens of its part of the sequence."""
     aux_losses: Tensor
     """Auxiliary loss of each layer without its coefficient, [layers] fp32, as this rank sees it; 0 where there is
     none."""
@@ -67,6 +67,8 @@ class Router(TopKRouter):
     """Router that takes the experts with the largest logits, in fp32."""
 
     row_routing: Routing
+    place: int
+    """Number of its layer among those of the stage that have experts."""
 
     def gating(self, input: Tensor) -> Tensor:
         """Return the logits [tokens, 1, experts] fp32 of `input` [tokens, 1, hidden]."""
@@ -79,11 +81,11 @@ class Router(TopKRouter):
         row = self.row_routing
         first = self.tp_group.rank() * len(logits) if self.config.sequence_parallel else 0
         padding = row.padding(first, len(logits), logits.device)
-        given = None if row.replay is None else Given(row.replay[self._place, first : first + len(logits)])
+        given = None if row.replay is None else Given(row.replay[self.place, first : first + len(logits)])
         weights, chosen = topk_routing_with_score_function(
             logits, self.topk, use_pre_softmax=self.config.moe_router_pre_softmax, router_replay=given
         )
-        row.counts[self._place] = (chosen & ~padding[:, None]).sum(0)
+        row.counts[self.place] = (chosen & ~padding[:, None]).sum(0)
         if self.config.moe_aux_loss_coeff and torch.is_grad_enabled() and row.share:  # or no rank has tokens
             even, scores = compute_routing_scores_for_aux_loss(
                 logits, self.topk, self.score_function, padding_mask=padding
@@ -96,13 +98,8 @@ class Router(TopKRouter):
     ) -> Tensor:
         """Add the loss of the row's tokens to the objective, weighted by their share of the update's."""
         row = self.row_routing
-        row.aux_losses[self._place] = aux_loss.detach() / aux_loss_coeff
+        row.aux_losses[self.place] = aux_loss.detach() / aux_loss_coeff
         return MoEAuxLossAutoScaler.apply(activation, aux_loss * row.share)
-
-    @property
-    def _place(self) -> int:
-        """Return the number of the layer in its stage."""
-        return (self.layer_number - 1) % len(self.row_routing.counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +152,12 @@ def mixture_settings(experts: Experts, config: PolicyConfig) -> dict[str, Any]:
 
 
 def settle_experts(stage: nn.Module) -> None:
-    """Bring routers to the device, which Megatron makes on the CPU, lay out the memory of experts for grouped products,
-    and have their gradients reduced over the ranks with the same experts, which Megatron does only with expert
-    parallelism."""
+    """Number the routers of a stage and bring them to the device, as Megatron makes them on the CPU; lay out the memory
+    of experts for grouped products, and have their gradients reduced over the ranks with the same experts, which
+    Megatron does only with expert parallelism."""
     stage.to(distributed.device())
+    for place, router in enumerate(module for module in stage.modules() if isinstance(module, Router)):
+        router.place = place
     for module in stage.modules():
         if isinstance(module, GroupedExperts):
             module.lay_out()

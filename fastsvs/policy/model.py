@@ -34,7 +34,7 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
     return TransformerConfig(
         num_layers=architecture.layers,
         hidden_size=architecture.hidden,
-        ffn_hidden_size=experts.ffn if experts else architecture.ffn,
+        ffn_hidden_size=architecture.ffn or (experts.ffn if experts else 0),
         num_attention_heads=architecture.heads,
         num_query_groups=architecture.groups,
         kv_channels=architecture.head_dim,

@@ -7,7 +7,6 @@ names in both, so weights and checkpoints do not know of the difference.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
@@ -75,25 +75,28 @@ def block_spec(
 ) -> TransformerBlockSubmodules:
     """Return the specification of one pipeline stage's decoder, which has these `layers` of the whole. Its experts
     compute in `grouped` products, or one after another."""
-    qk_norm, experts = architecture.qk_norm, architecture.experts
-    layer = get_gpt_layer_local_spec(qk_layernorm=qk_norm, normalization="RMSNorm")
-    modules, attention = layer.submodules, layer.submodules.self_attention.submodules
+    specs = [_layer_spec(architecture, number, parts, grouped=grouped) for number in layers]
+    return TransformerBlockSubmodules(layer_specs=specs, layer_norm=parts.norm)
+
+
+def _layer_spec(architecture: Architecture, number: int, parts: LayerParts, *, grouped: bool) -> ModuleSpec:
+    layer = get_gpt_layer_local_spec(qk_layernorm=architecture.qk_norm, normalization="RMSNorm")
+    modules = layer.submodules
     modules.input_layernorm = modules.pre_mlp_layernorm = parts.norm
     projections = MLPSubmodules(linear_fc1=parts.column_parallel, linear_fc2=parts.row_parallel)
-    if experts:
+    if architecture.experts_of(number):
         layer.module, modules.mlp = RoutedLayer, mixture_spec(projections, grouped=grouped)
     else:
         modules.mlp = type("SwiGLU", (SwiGLU,), {"projections": projections})
+    if architecture.delta_net and architecture.is_linear(number):
+        modules.self_attention = delta_net_spec(architecture.delta_net, parts.column_parallel, parts.row_parallel)
+        return layer
+    attention = modules.self_attention.submodules
     attention.linear_qkv, attention.linear_proj = parts.column_parallel, parts.row_parallel
     attention.core_attention = parts.attention
-    if qk_norm:
+    if architecture.qk_norm:
         attention.q_layernorm = attention.k_layernorm = parts.norm
-    specs = [layer] * len(layers)
-    if architecture.delta_net:
-        linear, mixer = copy.deepcopy(layer), (parts.column_parallel, parts.row_parallel)
-        linear.submodules.self_attention = delta_net_spec(architecture.delta_net, *mixer)
-        specs = [linear if architecture.is_linear(number) else layer for number in layers]
-    return TransformerBlockSubmodules(layer_specs=specs, layer_norm=parts.norm)
+    return layer
 
 
 def layer_parts(backend: str) -> LayerParts:

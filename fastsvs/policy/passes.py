@@ -47,8 +47,7 @@ def plan_pass(
     everything = list(chain.from_iterable(plan))
     routings = None
     if architecture.experts:
-        layers = architecture.layers // config.pipeline_parallel
-        routings = Routings(layers, architecture.experts.count, sizes.kept(everything), rotary.device)
+        routings = Routings(architecture, sizes.kept(everything), rotary.device)
     multiple = config.tensor_parallel if config.sequence_parallel else 1
     multiple *= FP8_MULTIPLE if config.fp8 else 1
     packer = Packer(

@@ -17,7 +17,7 @@ from test_answer import EXPECTED, good
 from fastsvs.client import ExpertShape, NonsenseError, Sample, read_samples
 from fastsvs.client.experts import HEADER_BYTES, answer_bytes, read_experts
 
-SHAPE = ExpertShape(layers=3, active=2, count=8)
+SHAPE = ExpertShape(layers=3, active=2, count=8, routed=(0, 1, 2))
 
 
 def written(array: np.ndarray) -> str:
@@ -43,7 +43,7 @@ def draw(tokens: int, shape: ExpertShape = SHAPE, dtype: str = "u1", seed: int =
     seed=st.integers(0, 2**32),
 )
 def test_what_a_server_writes_is_read(tokens: int, layers: int, active: int, spare: int, dtype: str, seed: int) -> None:
-    shape = ExpertShape(layers, active, min(active + spare, 256 if dtype == "u1" else 2**15))
+    shape = ExpertShape(layers, active, min(active + spare, 256 if dtype == "u1" else 2**15), tuple(range(layers)))
     made = draw(tokens, shape, dtype, seed)
     text = written(made)
     found = read_experts(text, tokens, shape)
@@ -58,8 +58,18 @@ def test_a_file_that_vllm_wrote_is_read() -> None:
         "k05VTVBZAQB2AHsnZGVzY3InOiAnfHUxJywgJ2ZvcnRyYW5fb3JkZXInOiBGYWxzZSwgJ3NoYXBlJzogKDMsIDIsIDIpLCB9ICAgICAgICAgICAg"
         "ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIAoAAwIBAQMAAwMAAQI="
     )
-    found = read_experts(text, 3, ExpertShape(2, 2, 4))
+    found = read_experts(text, 3, ExpertShape(2, 2, 4, (0, 1)))
     assert found.tolist() == [[[0, 3], [2, 1]], [[1, 3], [0, 3]], [[3, 0], [1, 2]]]
+
+
+def test_what_stands_at_dense_layers_is_left_out() -> None:
+    """vLLM 0.32 has places for all layers, and leaves zeros where no router chose."""
+    shape = replace(SHAPE, routed=(0, 2))
+    made = draw(5)
+    made[:, 1] = 0
+    assert (read_experts(written(made), 5, shape) == made[:, [0, 2]]).all()
+    with pytest.raises(NonsenseError, match="one expert twice"):
+        read_experts(written(made), 5, SHAPE)
 
 
 def cut(text: str, by: int) -> str:

@@ -212,7 +212,7 @@ FINE = {
 def test_an_answer_has_room_for_the_experts_of_a_long_prompt() -> None:
     experts = np.tile(np.arange(4, dtype=np.uint16), (PROMPT + LIMIT - 1, 5, 1))
     body = json.dumps(good(routed_experts=written(experts))).encode()
-    setup = replace(SETUP, experts=ExpertShape(layers=5, active=4, count=300))
+    setup = replace(SETUP, experts=ExpertShape(layers=5, active=4, count=300, routed=tuple(range(5))))
     [[sample]] = asyncio.run(asked(says(sized(body)), setup=setup))  # type: ignore[misc]
     assert (sample.experts == experts).all()
     [refused] = asyncio.run(asked(says(sized(body))))

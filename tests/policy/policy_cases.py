@@ -58,6 +58,12 @@ QWEN_EXPERTS = {"num_experts": 4, "moe_intermediate_size": 32}
 MIXTURES: dict[str, PretrainedConfig] = {
     "qwen3-moe": Qwen3MoeConfig(**MIXTURE | QWEN_EXPERTS, head_dim=32, norm_topk_prob=True),
     "qwen2-moe-shared": Qwen2MoeConfig(**MIXTURE | QWEN_EXPERTS, shared_expert_intermediate_size=48),
+    "qwen3-moe-sparse": Qwen3MoeConfig(
+        **MIXTURE | QWEN_EXPERTS | {"num_hidden_layers": 4}, head_dim=32, norm_topk_prob=True, decoder_sparse_step=2
+    ),
+    "qwen2-moe-late": Qwen2MoeConfig(
+        **MIXTURE | QWEN_EXPERTS | {"num_hidden_layers": 4}, shared_expert_intermediate_size=48, mlp_only_layers=[0, 1]
+    ),
     "mixtral": MixtralConfig(**MIXTURE, num_local_experts=4, tie_word_embeddings=False),
 }
 LINEAR = {

@@ -37,7 +37,7 @@ COEFFICIENT = 0.3
 FP32 = PolicyConfig(dtype="fp32", recompute="full", tokens_per_micro_batch=4096, shared_prefix=False)
 
 
-@pytest.fixture(scope="module", params=["qwen3-moe", "qwen2-moe-shared"])
+@pytest.fixture(scope="module", params=["qwen3-moe", "qwen2-moe-shared", "qwen3-moe-sparse"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(request.param, tmp_path_factory.mktemp(request.param))
 
@@ -113,12 +113,16 @@ def test_load_is_that_of_the_router(folder: Path) -> None:
     with torch.no_grad():
         shares = [loads(logits) / loads(logits).sum() for logits in routers(reference(folder), batch)]
     entropies = [float(torch.special.entr(share).sum()) / log(4) for share in shares]
-    for layer, (share, entropy) in enumerate(zip(shares, entropies, strict=True)):
+    numbers = policy.architecture.expert_layers
+    for layer, share, entropy in zip(numbers, shares, entropies, strict=True):
         assert metrics[f"experts/largest_share/layer_{layer}"] == pytest.approx(float(share.max()))
         assert metrics[f"experts/entropy/layer_{layer}"] == pytest.approx(entropy, rel=1e-5)
     assert metrics["experts/entropy"] == pytest.approx(sum(entropies) / 2, rel=1e-5)
     assert metrics["experts/largest_share"] == pytest.approx(max(float(share.max()) for share in shares))
     assert "experts/aux_loss" not in metrics
+    assert {name for name in metrics if "/layer_" in name} == {
+        f"experts/{name}/layer_{layer}" for name in ("entropy", "largest_share") for layer in numbers
+    }
 
 
 @pytest.mark.parametrize(
@@ -159,8 +163,9 @@ def test_layouts_that_cannot_work_are_refused(model: str, settings: dict, proces
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mlp_only_layers": [0]}, "dense layers between those with experts"),
-        ({"decoder_sparse_step": 2}, "dense layers between those with experts"),
+        ({"mlp_only_layers": [0, 1]}, "no layer with experts"),
+        ({"decoder_sparse_step": 3}, "no layer with experts"),
+        ({"decoder_sparse_step": 0}, "decoder_sparse_step=0 .at least 1"),
         ({"num_experts_per_tok": 5}, "num_experts_per_tok=5 .1 to the 4 experts of a layer"),
         ({"num_experts_per_tok": 1}, "its router has no gradient"),
         ({"moe_intermediate_size": 0}, "4 experts of width 0"),

@@ -60,6 +60,8 @@ CASES += [
     ("qwen2-moe-shared", "pp2-ep2"),
     ("qwen3-moe", "cp2-ep2"),
     ("mixtral", "cp2-tp2-ep4"),
+    ("qwen3-moe-sparse", "ep2-tp2"),
+    ("qwen2-moe-late", "pp2-ep2"),
 ]
 CASES += [("qwen3.5", layout) for layout in ("tp2-sp", "pp2-recompute-one", "tp2-pp2-sp")]
 CASES += [("qwen3-next", "ep2-tp2"), ("qwen3-next", "pp2-ep2")]

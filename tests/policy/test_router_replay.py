@@ -32,9 +32,9 @@ def build(folder: Path | str, **settings: Any) -> Policy:
     return Policy(ModelConfig(path=str(folder)), config, seed=0, total_updates=4, max_sequence_tokens=128)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model("qwen3-moe", tmp_path_factory.mktemp("model"))
+@pytest.fixture(scope="module", params=["qwen3-moe", "qwen3-moe-sparse"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(request.param, tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_engine_says_the_experts_of_every_token_that_it_read(policy: Policy)
     for prompt, response, experts in zip(batch.prompt_ids, batch.response_ids, batch.experts, strict=True):
         assert experts.dtype == np.int16
         assert experts.shape == (len(prompt) + len(response) - 1, 2, 2)
-        assert experts.nbytes == 8 * len(experts), "bytes a token: 2 x layers x experts of a token"
+        assert experts.nbytes == 8 * len(experts), "bytes a token: 2 x layers with experts x experts of a token"
         assert ((experts >= 0) & (experts < 4)).all()
         assert (experts[..., 0] != experts[..., 1]).all()
 
@@ -149,7 +149,8 @@ def test_layouts_replay_alike_and_the_router_learns(folder: Path, policy: Policy
     expected = whole.log_probs(batch, 1.0)
     whole.accumulate_gradients(batch, policy_loss(PPO), PPO, WEIGHTS, 1.0)
     gradients = hf_gradients(whole)
-    assert all(gradients[f"model.layers.{layer}.mlp.gate.weight"].any() for layer in range(2))
+    routers = [f"model.layers.{layer}.mlp.gate.weight" for layer in whole.architecture.expert_layers]
+    assert all(gradients[router].any() for router in routers)
     layouts = [{"expert_parallel": 2}, {"tensor_parallel": 2, "expert_parallel": 2}, {"pipeline_parallel": 2}]
     layouts += [{"context_parallel": 2}]
     for logprobs, found in run_ranks(in_turn, 2, tmp_path, str(folder), batch, layouts)[0]:

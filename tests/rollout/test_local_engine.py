@@ -67,6 +67,7 @@ CONFIGS = {
     "qwen3": Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True),
     "llama3": LlamaConfig(**SIZES, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
     "qwen3-moe": Qwen3MoeConfig(**SIZES | QWEN_EXPERTS, head_dim=16, norm_topk_prob=True),
+    "qwen3-moe-sparse": Qwen3MoeConfig(**SIZES | QWEN_EXPERTS, head_dim=16, norm_topk_prob=True, mlp_only_layers=[0]),
     "qwen2-moe": Qwen2MoeConfig(**SIZES | QWEN_EXPERTS, shared_expert_intermediate_size=40),
     "qwen3.5": Qwen3_5TextConfig(**SIZES | HYBRID, tie_word_embeddings=True),
     "qwen3-next": Qwen3NextConfig(**SIZES | HYBRID | QWEN_EXPERTS, shared_expert_intermediate_size=40),

@@ -45,7 +45,8 @@ PROMPTS = [tuple(range(5, 12)), tuple(range(100, 100 + 3 * BLOCK + 4)), (7, 8)]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     made = tmp_path_factory.mktemp("model")
-    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(SHAPE), dtype=torch.float32).save_pretrained(made)
+    shape = AutoConfig.from_pretrained(SHAPE, mlp_only_layers=[1])
+    AutoModelForCausalLM.from_config(shape, dtype=torch.float32).save_pretrained(made)
     return made
 
 

@@ -310,7 +310,7 @@ def test_external_servers_must_be_started_for_us(
 
 def test_external_servers_must_say_experts_where_they_are_replayed(open_engine: Opener) -> None:
     server = SpeakingServer("a", ours=False)
-    engine = open_engine([server], load=False, experts=ExpertShape(layers=2, active=2, count=4))
+    engine = open_engine([server], load=False, experts=ExpertShape(layers=2, active=2, count=4, routed=(0, 1)))
     with pytest.raises(EngineFailure, match="--enable-return-routed-experts is off and must be on"):
         engine.endpoints(5)
 

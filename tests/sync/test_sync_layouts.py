@@ -42,6 +42,7 @@ CASES = [
     *(("qwen2-tied", layout, "fp32") for layout in LAYOUTS),
     ("qwen2-moe-shared", "tp2-ep4", "fp32"),
     ("qwen3-moe", "pp2-ep2", "bf16"),
+    ("qwen2-moe-late", "pp2-ep2", "bf16"),
     ("qwen3-untied", "tp2-pp2", "bf16"),
     ("llama3-untied", "pp2-dp2", "bf16"),
     ("qwen3.5", "pp2-dp2", "fp32"),

@@ -12,11 +12,13 @@ from fastsvs.architecture import Architecture
 
 
 class RouteBook:
-    """Numbers of experts, [slots, positions, layers, active] int16; rows of unused slots hold stale values."""
+    """Numbers of experts, [slots, positions, layers, active] int16, of the layers that have some; rows of unused slots
+    hold stale values."""
 
     def __init__(self, shape: Architecture, device: torch.device) -> None:
         assert shape.experts is not None
-        self._book = torch.zeros(0, 0, shape.layers, shape.experts.active, dtype=torch.int16, device=device)
+        layers = len(shape.expert_layers)
+        self._book = torch.zeros(0, 0, layers, shape.experts.active, dtype=torch.int16, device=device)
 
     def reserve(self, slots: int, length: int) -> None:
         """Make room for `slots` sequences of `length` tokens; what is stored stays."""

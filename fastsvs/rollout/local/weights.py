@@ -141,17 +141,17 @@ def allocate(shape: Architecture, dtype: torch.dtype, device: torch.device) -> W
             empty(experts.count, shape.hidden), each, empty(1, shape.hidden) if experts.shared_ffn else None
         )
 
-    common = shape.experts.shared_ffn if shape.experts else shape.ffn
-
     def layer(number: int) -> LayerWeights:
         net = shape.delta_net if shape.is_linear(number) else None
+        experts = shape.experts_of(number)
+        common = experts.shared_ffn if experts else shape.ffn
         return LayerWeights(
             input_norm=norm(shape.hidden),
             mixer=delta(net) if net else attention(),
             place=[shape.is_linear(before) for before in range(number)].count(shape.is_linear(number)),
             post_norm=norm(shape.hidden),
             feed_forward=feed_forward(common) if common else None,
-            mixture=mixture(shape.experts) if shape.experts else None,
+            mixture=mixture(experts) if experts else None,
         )
 
     layers = [layer(number) for number in range(shape.layers)]

@@ -23,7 +23,8 @@ def expert_shape(hf_config: PretrainedConfig) -> ExpertShape:
     """Return the shape of what servers say of the experts of this model's tokens."""
     architecture = read_architecture(hf_config)
     assert architecture.experts is not None
-    return ExpertShape(architecture.layers, architecture.experts.active, architecture.experts.count)
+    experts = architecture.experts
+    return ExpertShape(architecture.layers, experts.active, experts.count, architecture.expert_layers)
 
 
 def check_options(options: Mapping[str, object]) -> None:
