@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
 from time import monotonic, sleep
@@ -19,6 +20,8 @@ from fastsvs.errors import UserError
 from fastsvs.variables import whole_number
 
 T = TypeVar("T")
+RELAYED_BYTES = 16 << 20
+"""Bytes that a rank receives before it passes them on."""
 AGENT_SECONDS = 10.0
 """Longest wait for torchrun's agent to take a connection, in seconds."""
 _last: tuple[str, str, float] | None = None
@@ -175,3 +178,19 @@ def broadcast(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def relay(data: torch.Tensor, ranks: Sequence[int]) -> None:
+    """Bring `data`, [bytes] uint8 on the CPU, from the first of these ranks to the others in place. Each passes on to
+    the next what it has, while more comes: the time is that of one link, however many ranks there are. Collective for
+    these ranks, each of which calls it once."""
+    _enter("relay")
+    place = ranks.index(rank())
+    sent = []
+    for part in data.split(RELAYED_BYTES):
+        if place > 0:
+            dist.recv(part, ranks[place - 1])
+        if place + 1 < len(ranks):
+            sent.append(dist.isend(part, ranks[place + 1]))
+    for work in filter(None, sent):
+        work.wait()

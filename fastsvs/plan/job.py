@@ -84,7 +84,7 @@ def plan_memory(
         engine=_engine_memory(architecture, job, layout, device, step),
         beside=beside,
         capacity=device.memory,
-        host=[*host_lines(architecture, job.policy, layout, ranks_here, here, step), *kept],
+        host=[*host_lines(architecture, job, layout, ranks_here, here, step), *kept],
         disk=disk_lines(architecture, job.run, step),
     )
 

@@ -14,6 +14,7 @@ import torch
 from fastsvs import distributed
 from fastsvs.algorithms import Batch, LeftOut, SampleName, make_batch, needs_labels, penalized
 from fastsvs.errors import UserError
+from fastsvs.host_memory import on_each_host
 from fastsvs.rollout import Engine, Inference, Running
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import (
@@ -150,10 +151,12 @@ def share(made: Made | None, engine: Engine) -> Batch:
         assert made is not None
         return made.batch
     packed = distributed.broadcast(None if made is None else _Packed.of(made.batch))
-    if made is not None:
-        return made.batch
     assert packed is not None
-    return packed.batch()
+    batch = packed.batch() if made is None else made.batch
+    if not packed.has_experts:
+        return batch
+    experts = on_each_host(None if made is None else made.batch.experts)
+    return batch if made is not None else replace(batch, experts=packed.rows(experts))
 
 
 def record(session: Session, step: int, waves: Sequence[Made]) -> Made:
@@ -216,7 +219,8 @@ class _Packed:
     rewards: np.ndarray
     rollout_logprobs: np.ndarray
     penalties: np.ndarray | None
-    experts: np.ndarray | None
+    has_experts: bool
+    """True where the experts of the rollout come by themselves: they are many times as large as all else."""
     watched: Sequence[SampleName | None] | None
     left_out: LeftOut
 
@@ -236,29 +240,34 @@ class _Packed:
             batch.rewards.numpy(),
             batch.rollout_logprobs.numpy(),
             None if batch.penalties is None else batch.penalties.numpy(),
-            np.concatenate(batch.experts) if batch.experts else None,
+            batch.experts is not None,
             batch.watched,
             batch.left_out,
         )
 
     def batch(self) -> Batch:
         prompts = _split(self.prompts, self.prompt_lengths)
-        groups = self.groups.astype(np.int64)
-        prompt_ids = [prompts[group] for group in np.unique(groups, return_inverse=True)[1]]
-        ends = np.cumsum([len(prompt) for prompt in prompt_ids] + self.response_lengths - 1)
         return Batch(
-            prompt_ids=prompt_ids,
+            prompt_ids=[prompts[number] for number in self._numbers()],
             response_ids=_split(self.responses, self.response_lengths),
             kinds=self.kinds,
-            groups=torch.from_numpy(groups),
+            groups=torch.from_numpy(self.groups.astype(np.int64)),
             rewards=torch.from_numpy(self.rewards),
             advantages=torch.zeros(len(self.rollout_logprobs)),
             rollout_logprobs=torch.from_numpy(self.rollout_logprobs),
             penalties=None if self.penalties is None else torch.from_numpy(self.penalties),
-            experts=None if self.experts is None else np.split(self.experts, ends[:-1]),
             watched=self.watched,
             left_out=self.left_out,
         )
+
+    def rows(self, experts: np.ndarray) -> list[np.ndarray]:
+        """Return the part of each sample: all tokens of its prompt and response but the last."""
+        ends = np.cumsum(self.prompt_lengths[self._numbers()] + self.response_lengths - 1)
+        return np.split(experts, ends[:-1])
+
+    def _numbers(self) -> np.ndarray:
+        """Return the number of each sample's prompt, [samples]."""
+        return np.unique(self.groups, return_inverse=True)[1]
 
 
 def _flatten(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
