@@ -14,7 +14,6 @@ import torch
 from fastsvs import distributed
 from fastsvs.algorithms import Batch, LeftOut, SampleName, make_batch, needs_labels, penalized
 from fastsvs.errors import UserError
-from fastsvs.host_memory import on_each_host
 from fastsvs.rollout import Engine, Inference, Running
 from fastsvs.seeding import derive_seed
 from fastsvs.selfplay import (
@@ -30,6 +29,7 @@ from fastsvs.selfplay import (
     further_contexts,
     play,
 )
+from fastsvs.shared_arrays import on_each_host
 from fastsvs.telemetry import Tally
 from fastsvs.training import token_log
 from fastsvs.training.comparison import why_nothing_was_learned

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "policy"))
 from policy_ranks import run_ranks
 
-from fastsvs import distributed, host_memory
+from fastsvs import distributed, shared_arrays
 
 ROWS = [np.arange(start, start + 6 * n, dtype=np.int16).reshape(n, 3, 2) for start, n in ((0, 4), (100, 1), (-50, 7))]
 
@@ -29,14 +29,14 @@ def where(array: np.ndarray) -> str:
 
 
 def shared(ranks_per_host: int) -> Any:
-    host_memory._host = lambda: (str(distributed.rank() // ranks_per_host), "")
+    shared_arrays._host = lambda: (str(distributed.rank() // ranks_per_host), "")
     distributed.RELAYED_BYTES = 50
     before = len(os.listdir("/proc/self/fd"))
-    found = host_memory.on_each_host(ROWS if distributed.is_main() else None)
+    found = shared_arrays.on_each_host(ROWS if distributed.is_main() else None)
     kept = len(os.listdir("/proc/self/fd")) - before
     with pytest.raises(ValueError, match="read-only"):
         found[0] = 1
-    again = host_memory.on_each_host(ROWS[:1] if distributed.is_main() else None)
+    again = shared_arrays.on_each_host(ROWS[:1] if distributed.is_main() else None)
     return where(found), found.copy(), again.copy(), kept
 
 
@@ -53,6 +53,6 @@ def test_each_host_has_one_copy(tmp_path: Path, ranks_per_host: int) -> None:
 
 
 def test_a_world_of_one_has_its_copy() -> None:
-    assert (host_memory.on_each_host(ROWS) == np.concatenate(ROWS)).all()
+    assert (shared_arrays.on_each_host(ROWS) == np.concatenate(ROWS)).all()
     with pytest.raises(ValueError, match="nothing to share"):
-        host_memory.on_each_host([ROWS[0][:0]])
+        shared_arrays.on_each_host([ROWS[0][:0]])
