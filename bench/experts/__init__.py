@@ -1,0 +1,1 @@
+"""One layer of experts beside the sum of its products."""
