@@ -56,6 +56,13 @@ def built(folder: Path, total_updates: int = 4) -> Policy:
     return Policy(ModelConfig(path=str(folder)), config, seed=0, total_updates=total_updates, max_sequence_tokens=128)
 
 
+def stacks_are_views(policy: Policy) -> bool:
+    """Return whether no product copies the experts' weights, of which there must be some."""
+    modules = [module for module in policy.stage.modules() if isinstance(module, GroupedExperts)]
+    parts = [part for module in modules for part in module._weights()]
+    return bool(parts) and all(stacked(part).data_ptr() == part[0].data_ptr() for part in parts)
+
+
 def learned(policy: Policy) -> tuple[Tensor, dict[str, Tensor], list[str]]:
     batch = make_batch()
     logprobs = policy.log_probs(batch, 1.0)
@@ -69,16 +76,16 @@ def test_a_policy_computes_as_with_experts_one_after_another(
 ) -> None:
     folder = save_model(name, tmp_path)
     grouped = built(folder)
-    modules = [module for module in grouped.stage.modules() if isinstance(module, GroupedExperts)]
-    assert modules
-    assert all(stacked(part).data_ptr() == part[0].data_ptr() for module in modules for part in module._weights())
     assert "experts: grouped products" in grouped.facts
     frozen = built(folder, total_updates=0)
+    assert stacks_are_views(grouped)
+    assert stacks_are_views(frozen)
     monkeypatch.setattr(policy_model, "obstacle", lambda *_: "a test asks for it")
     in_turn = built(folder)
     assert any(type(module) is SequentialMLP for module in in_turn.stage.modules())
     assert "experts: one after another, as a test asks for it" in in_turn.facts
     logprobs, gradients, names = learned(grouped)
+    assert stacks_are_views(grouped)
     expected, theirs, order = learned(in_turn)
     assert names == order
     assert (logprobs - expected).abs().max() < 1e-5

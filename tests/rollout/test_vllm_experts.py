@@ -3,11 +3,9 @@ engine, and a policy that replays them."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -21,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 sys.path.insert(0, str(Path(__file__).parents[1] / "policy"))
 from megatron.core import parallel_state as mpu
 from policy_cases import make_batch
+from server_routes import ask
 from stored_names import stored
 
 from fastsvs.algorithms import Batch
@@ -98,14 +97,6 @@ def publish(engine: VllmEngine, version: int) -> None:
     ask(endpoint, "POST", "/update_weight_version", {"new_version": str(version)})
     ask(endpoint, "POST", "/resume")
     engine.weights_loaded([endpoint.name], version)
-
-
-def ask(endpoint: Endpoint, method: str, path: str, body: dict[str, str] | None = None) -> str:
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {endpoint.api_key}"}
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(endpoint.url + path, data, headers, method=method)
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return response.read().decode()
 
 
 def requests(samples: int, seed: int = 0, **sampling: float) -> list[Request]:

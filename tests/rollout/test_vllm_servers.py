@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
+from server_routes import ask
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fastsvs import leftovers
@@ -77,15 +77,6 @@ def publish(engine: VllmEngine, version: int) -> None:
     for endpoint in endpoints:
         ask(endpoint, "POST", "/update_weight_version", {"new_version": str(version)})
     engine.weights_loaded([endpoint.name for endpoint in endpoints], version)
-
-
-def ask(endpoint: Endpoint, method: str, path: str, body: dict[str, str] | None = None) -> str:
-    """Return what the server answers to one who has the key."""
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {endpoint.api_key}"}
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(endpoint.url + path, data, headers, method=method)
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return response.read().decode()
 
 
 @pytest.fixture(scope="module")
