@@ -14,8 +14,14 @@ from fastsvs.config import PolicyConfig
 from fastsvs.kernels.pieces import CPU, CUDA, cut_rows
 from fastsvs.plan.adapters import row_bytes, token_bytes
 from fastsvs.plan.layout import Layout
-
-FP32, INDEX = 4, 8
+from fastsvs.plan.mixers import (
+    FP32,
+    INDEX,
+    attention_bytes,
+    attention_output,
+    delta_net_bytes,
+    delta_net_gradients,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +56,13 @@ def activations(architecture: Architecture, policy: PolicyConfig, layout: Layout
     """Return what one micro-batch takes on a rank of a stage."""
     layers = layout.layers(architecture)
     again, together = recomputed_layers(policy, layers)
-    inside = layer_bytes(architecture, layout, row.shares_prompts)
+    inside, largest = layer_bytes(architecture, layout, row.shares_prompts)
     between = architecture.hidden * layout.width / layout.sequence
-    output = _attention_output(architecture, layout, row.shares_prompts)
-    attention = output if policy.recompute == "all_but_attention" else 0
+    attention = 0.0
+    if policy.recompute == "all_but_attention":
+        attention = _attention_share(architecture) * attention_output(architecture, layout, row.shares_prompts)
     kept = (layers - again) * inside + again * attention + (again / together if again else 0) * between
-    kept += 2 * architecture.head_dim * layout.width  # rotary angles of the row
+    kept += 2 * (architecture.rotary_dim or architecture.head_dim) * layout.width  # rotary angles of the row
     kept += INDEX if stage == 0 and not architecture.lora else 0  # token ids, for the embedding's gradient
     if stage == layout.pipeline - 1:
         kept += between + FP32 / layout.sequence  # the last norm
@@ -63,7 +70,7 @@ def activations(architecture: Architecture, policy: PolicyConfig, layout: Layout
     states = head_rows * architecture.hidden * layout.width
     return Activations(
         kept=row.tokens * kept + head_rows * INDEX + (layers - again) * row_bytes(architecture, layout),
-        backward=row.tokens * (together * inside + _gradients(architecture, layout))
+        backward=row.tokens * (together * largest + _gradients(architecture, layout))
         + _largest(architecture, layout)
         + states,
         head=head_bytes(architecture, layout, head_rows) + states,
@@ -82,26 +89,22 @@ def recomputed_layers(policy: PolicyConfig, layers: int) -> tuple[int, int]:
     return (policy.recompute_layers, 1) if policy.recompute_method == "block" else (layers, policy.recompute_layers)
 
 
-def layer_bytes(architecture: Architecture, layout: Layout, shares_prompts: bool = False) -> float:
-    """Return the bytes that a layer saves for each token where nothing is computed again."""
+def layer_bytes(architecture: Architecture, layout: Layout, shares_prompts: bool = False) -> tuple[float, float]:
+    """Return the bytes that a layer saves for each token where nothing is computed again: as a mean over all layers,
+    and of the kind of layer that saves most."""
     a, width = architecture, layout.width
     norms = 2 * (a.hidden * width + FP32) / layout.sequence
     inputs = 2 * a.hidden * width / layout.sequence
     gated = _feed_forward(a, 3) * width / layout.tensor
-    output = _attention_output(a, layout, shares_prompts)
-    inner = norms + inputs + _attention_inputs(a, layout) + output + gated + _head_norms(a, layout)
-    return inner + token_bytes(a, layout)
+    common = norms + inputs + gated + token_bytes(a, layout)
+    attention, share = attention_bytes(a, layout, shares_prompts), _attention_share(a)
+    delta_net = delta_net_bytes(a, layout)
+    return common + share * attention + (1 - share) * delta_net, common + max(attention * bool(share), delta_net)
 
 
-def _attention_inputs(a: Architecture, layout: Layout) -> float:
-    """Return the bytes of what was projected and of queries, keys and values, for each token. Context-parallel ranks
-    change from tokens to heads in between, of which each needs one of keys and values."""
-    projected = a.heads + 2 * a.groups
-    if layout.context == 1:
-        held = projected + a.heads + a.groups  # values are a view of what was projected
-    else:
-        held = a.heads + 2 * max(a.groups, layout.tensor * layout.context) + (projected if a.qk_norm else 0)
-    return held * a.head_dim * layout.width / layout.tensor
+def _attention_share(a: Architecture) -> float:
+    """Return the share of layers with attention. Stages are taken to have equal shares."""
+    return a.attention_layers / a.layers
 
 
 def _feed_forward(a: Architecture, widths: int) -> int:
@@ -132,28 +135,10 @@ def statistics_bytes(architecture: Architecture, layout: Layout, rows: int) -> f
     return columns * FP32 * max(span.stop - span.start for each in groups for span in each)
 
 
-def _attention_output(a: Architecture, layout: Layout, shares_prompts: bool) -> float:
-    """Return the bytes of attention's output and log-sum-exps for each token. A projection that learns keeps its input,
-    which is another tensor where context-parallel ranks change from heads to tokens in between, and on a CPU, where
-    rows without shared prompts are put together from parts."""
-    another = layout.context > 1 or (layout.device == "cpu" and not shares_prompts)
-    twice = another and (a.lora is None or "o_proj" in a.lora.targets)
-    return a.heads * (a.head_dim * layout.width * (1 + twice) + FP32) / layout.tensor
-
-
-def _head_norms(a: Architecture, layout: Layout) -> float:
-    """Return the bytes that the norms of queries and keys keep for each token."""
-    if not a.qk_norm:
-        return 0.0
-    copies = a.heads if a.groups > layout.tensor else 0  # queries of one group are a view of what was projected
-    copies += a.groups if layout.device == "cuda" else 0  # Liger's norm makes its input contiguous
-    return (copies * a.head_dim * layout.width + FP32 * (a.heads + a.groups)) / layout.tensor
-
-
 def _gradients(a: Architecture, layout: Layout) -> float:
     """Return the bytes of gradients alive at once in a layer's backward pass, for each token: of the gated projection,
-    and of its input, which is whole on every rank."""
-    return layout.width * (_feed_forward(a, 2) / layout.tensor + 2 * a.hidden)
+    and of its input, which is whole on every rank; or of a delta net."""
+    return max(layout.width * (_feed_forward(a, 2) / layout.tensor + 2 * a.hidden), delta_net_gradients(a, layout))
 
 
 def _largest(a: Architecture, layout: Layout) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from megatron.core import parallel_state as mpu
@@ -13,11 +15,13 @@ from policy_cases import CONFIGS, PPO, make_batch, save_model
 from policy_ranks import run_ranks
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from fastsvs import distributed
-from fastsvs.algorithms import policy_loss
+from fastsvs.algorithms import Batch, policy_loss
 from fastsvs.architecture import trained_architecture
 from fastsvs.config import ModelConfig, PolicyConfig
+from fastsvs.delta_rule import CHUNK
 from fastsvs.plan import Row, activations, checkpoint_bytes, layout_of, stage_buffers, sync_bytes
 from fastsvs.policy import Policy, checkpoint
 from fastsvs.policy.parallel import megatron_device
@@ -80,9 +84,9 @@ class Saved:
         return saved
 
 
-def saved_by_forward(policy: Policy) -> tuple[int, int]:
+def saved_by_forward(policy: Policy, batch: Batch | None = None) -> tuple[int, int]:
     """Bytes that the forward pass of one row keeps on this stage without the head, and the row's tokens."""
-    batch = make_batch()
+    batch = batch or make_batch()
     row = next(policy._plan(batch).rows)
     counted: list[int] = []
 
@@ -175,6 +179,52 @@ def test_activations_are_what_autograd_saves(tmp_path: Path, model: str, dtype: 
     row = Row(tokens, int(make_batch().response_lengths.sum()))
     planned = activations(policy.architecture, config, layout_of(config, 1, "cpu"), 0, row)
     assert planned.kept == pytest.approx(saved, rel=0.01)
+
+
+def full_chunks(sequences: int = 4) -> Batch:
+    """Prompts and responses of a chunk each."""
+    ids = np.random.default_rng(0).integers(5, 300, size=(2, sequences, CHUNK))
+    zeros = torch.zeros(sequences * CHUNK)
+    return replace(
+        make_batch(),
+        prompt_ids=list(ids[0]),
+        response_ids=list(ids[1]),
+        kinds=["original"] * sequences,
+        groups=torch.arange(sequences),
+        rewards=torch.zeros(sequences),
+        advantages=zeros,
+        rollout_logprobs=zeros,
+        old_logprobs=None,
+        reference_logprobs=None,
+    )
+
+
+def kept_of(config: PretrainedConfig, folder: Path, dtype: str, recompute: str = "none") -> tuple[float, float]:
+    """Bytes that a row of full chunks keeps, planned and saved."""
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    settings = config_of(dtype, {}, recompute=recompute)
+    policy = build(str(folder), settings)
+    saved, tokens = saved_by_forward(policy, full_chunks())
+    planned = activations(policy.architecture, settings, layout_of(settings, 1, "cpu"), 0, Row(tokens, 4 * CHUNK))
+    return planned.kept, saved
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_activations_of_a_hybrid_are_what_autograd_saves(tmp_path: Path, dtype: str, recompute: str) -> None:
+    planned, saved = kept_of(CONFIGS["qwen3.5"], tmp_path, dtype, recompute)
+    assert planned == pytest.approx(saved, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_a_delta_net_with_grouped_projections_saves_what_is_planned(tmp_path: Path, dtype: str) -> None:
+    """Beside the same layers with attention: what experts save depends on their load."""
+    mixed = CONFIGS["qwen3-next"]
+    values = mixed.to_dict() | {"layer_types": ["full_attention"] * len(mixed.layer_types)}
+    attention = type(mixed)(**values)
+    planned, saved = kept_of(mixed, tmp_path / "mixed", dtype)
+    without, really = kept_of(attention, tmp_path / "attention", dtype)
+    assert planned - without == pytest.approx(saved - really, rel=0.02)
 
 
 def kept_by_stages(model: str) -> dict[str, tuple[int, int, int]]:
