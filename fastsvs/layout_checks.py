@@ -11,6 +11,8 @@ from fastsvs.errors import UserError
 FP8_MULTIPLE = 16
 """Number that the dimensions of a product in FP8 are multiples of: features, and the tokens of a tensor-parallel
 rank."""
+RARE = ("context_parallel", "expert_tensor_parallel")
+"""Keys of degrees that a message names only where they are more than 1."""
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -22,6 +24,8 @@ def check_layout(architecture: Architecture, config: PolicyConfig, world_size: i
     cuts.append(("pipeline_parallel", pipeline, "layers", architecture.layers))
     if architecture.experts:
         cuts.append(("expert_parallel", config.expert_parallel, "experts", architecture.experts.count))
+        width = architecture.experts.ffn
+        cuts.append(("expert_tensor_parallel", config.expert_tensor_parallel, "feed-forward width of an expert", width))
     faults = [
         f"policy.{key}={parts} does not divide the model's {what} ({number}); "
         f"possible: {', '.join(map(str, _divisors(number)))}"
@@ -67,7 +71,12 @@ def _mixture_faults(config: PolicyConfig) -> list[str]:
 
 
 def _dense_faults(config: PolicyConfig) -> list[str]:
-    neutral = {"expert_parallel": 1, "aux_loss_coefficient": 0.0, "router_replay": "none"}
+    neutral = {
+        "expert_parallel": 1,
+        "expert_tensor_parallel": 1,
+        "aux_loss_coefficient": 0.0,
+        "router_replay": "none",
+    }
     return [
         f"policy.{key}={getattr(config, key)}: the model has no experts, leave the key out"
         for key, value in neutral.items()
@@ -124,11 +133,11 @@ def _linear_faults(config: PolicyConfig) -> list[str]:
 
 
 def _check_world_size(config: PolicyConfig, world_size: int) -> None:
-    for keys in (("tensor_parallel", "context_parallel"), ("expert_parallel",)):
+    for keys in (("tensor_parallel", "context_parallel"), ("expert_parallel", "expert_tensor_parallel")):
         degrees = {key: getattr(config, key) for key in (*keys, "pipeline_parallel")}
         if world_size % prod(degrees.values()):
             product = " x ".join(
-                f"policy.{key}={degree}" for key, degree in degrees.items() if key != "context_parallel" or degree > 1
+                f"policy.{key}={degree}" for key, degree in degrees.items() if key not in RARE or degree > 1
             )
             raise UserError(
                 f"{product} needs a multiple of {prod(degrees.values())} processes, there are {world_size}: start with "

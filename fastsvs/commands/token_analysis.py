@@ -40,7 +40,7 @@ def token_figures(run: Path, step: int, model: str) -> dict[str, float]:
     if not samples:
         raise UserError(f"{run} has no samples of step {step} that were learned from")
     stored = open_weights(model)
-    degrees = ("tensor_parallel", "context_parallel", "pipeline_parallel", "expert_parallel")
+    degrees = ("tensor_parallel", "context_parallel", "pipeline_parallel", "expert_parallel", "expert_tensor_parallel")
     anywhere = {**dict.fromkeys(degrees, 1), "backend": "local", "fp8": None}
     longest = max(longest_sequence(job), *(len(prompt) + len(response) for _, prompt, response in samples))
     policy = Policy(

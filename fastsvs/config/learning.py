@@ -153,8 +153,11 @@ class PolicyConfig(Section):
     """Sharding of activations along the sequence; with `tensor_parallel: 1` it has no effect. Experts need it."""
     expert_parallel: int = Field(1, ge=1)
     """Number of ranks that share out the experts of each layer, of those that hold the stage; it must divide the number
-    of experts. Each token goes to the ranks of its experts and back (all-to-all). Experts are never cut:
-    `tensor_parallel` is about everything else."""
+    of experts. Each token goes to the ranks of its experts and back (all-to-all)."""
+    expert_tensor_parallel: int = Field(1, ge=1)
+    """Number of ranks that share each expert, of those that hold the stage; it must divide the feed-forward width of an
+    expert. With `expert_parallel` the stage's ranks must be a multiple of both together. `tensor_parallel` is about
+    everything else, a shared expert included."""
     aux_loss_coefficient: float = Field(0.0, ge=0)
     """Weight of the loss that evens out the experts' load (Switch Transformer; 1 is the loss of an even load), averaged
     over layers' tokens and summed over layers; 0 turns it off. Only for models with experts."""

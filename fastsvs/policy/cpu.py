@@ -6,12 +6,13 @@ an AMD core unused. GPU runs never import this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Variable
 from torch.overrides import TorchFunctionMode
@@ -115,11 +116,44 @@ def _as_on_cpu(tensor: Any, as_numpy: bool = False, record_stream: bool = False)
     return tensor.numpy() if as_numpy and isinstance(tensor, Tensor) else tensor
 
 
+class _Uneven:
+    """Megatron's collectives over parts of several lengths, which gloo has none for."""
+
+    def __init__(self, gather: Callable[..., Tensor], reduce_scatter: Callable[..., Tensor]) -> None:
+        """Serve parts of one length by Megatron's own `gather` and `reduce_scatter`."""
+        self._gather, self._reduce_scatter = gather, reduce_scatter
+
+    def gather(self, own: Tensor, group: dist.ProcessGroup, lengths: Sequence[int] | None = None, *rest: Any) -> Tensor:
+        """Return the parts of all ranks, which have these `lengths`, one after another: each rank sends its own to all
+        others."""
+        if lengths is None or group.size() == 1:
+            return self._gather(own, group, lengths, *rest)
+        whole = own.new_empty(sum(lengths), *own.shape[1:])
+        parts = whole.split(list(lengths))
+        parts[group.rank()].copy_(own)
+        for rank, part in enumerate(parts):
+            dist.broadcast(part, group=group, group_src=rank)
+        return whole
+
+    def reduce_scatter(
+        self, whole: Tensor, group: dist.ProcessGroup, lengths: Sequence[int] | None = None, *rest: Any
+    ) -> Tensor:
+        """Return this rank's part, of those that have these `lengths`, of the sum over all ranks."""
+        if lengths is None or group.size() == 1:
+            return self._reduce_scatter(whole, group, lengths, *rest)
+        total = whole.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=group)
+        return total.split(list(lengths))[group.rank()]
+
+
 def _replacements() -> list[tuple[Any, str, Any]]:
-    from megatron.core.tensor_parallel import random
+    from megatron.core.tensor_parallel import mappings, random
     from megatron.core.transformer.moe import token_dispatcher
 
+    uneven = _Uneven(mappings._gather_along_first_dim, mappings._reduce_scatter_along_first_dim)
     return [
+        (mappings, "_gather_along_first_dim", uneven.gather),
+        (mappings, "_reduce_scatter_along_first_dim", uneven.reduce_scatter),
         (torch.cuda, "Stream", _Stream),
         (torch.cuda, "current_stream", _Stream),
         (torch.cuda, "stream", lambda _: nullcontext()),

@@ -1,7 +1,8 @@
 """The degrees of parallelism of a layout, and where this rank stands in it.
 
 Dense parameters are cut over tensor-parallel ranks and replicated over data-parallel ones. A layer's experts are dealt
-whole to expert-parallel ranks and replicated over the rest: both ways share out the same ranks of a pipeline stage.
+to expert-parallel ranks, cut over expert-tensor-parallel ones, and replicated over the rest: both ways share out the
+same ranks of a pipeline stage.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch.distributed as dist
 from megatron.core import parallel_state as mpu
 
 from fastsvs.config import PolicyConfig
@@ -23,7 +25,7 @@ class Placed(Protocol):
 
     @property
     def expert_rank(self) -> int | None:
-        """Return the expert-parallel rank that holds an expert's parameter; None for one that is no expert's."""
+        """Return the expert-parallel rank of an expert's parameter; None for one that is no expert's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,27 @@ class Degrees:
     expert: int = 1
     context: int = 1
     """Number of ranks that share out a row's tokens; they have the same parameters, as data-parallel ranks do."""
+    expert_tensor: int = 1
+    """Number of ranks that each expert is cut over."""
 
     @classmethod
     def of(cls, config: PolicyConfig) -> Degrees:
         """Return the degrees that a configuration asks for."""
-        return cls(config.tensor_parallel, config.pipeline_parallel, config.expert_parallel, config.context_parallel)
+        return cls(
+            config.tensor_parallel,
+            config.pipeline_parallel,
+            config.expert_parallel,
+            config.context_parallel,
+            config.expert_tensor_parallel,
+        )
 
     def parts(self, entry: Placed) -> int:
         """Return the number of ranks that a parameter is cut over, if it is cut."""
-        return self.tensor if entry.expert_rank is None else 1
+        return self.tensor if entry.expert_rank is None else self.expert_tensor
+
+    def cuts(self) -> Degrees:
+        """Return the degrees that parameters are cut by, without those by which they are dealt."""
+        return Degrees(self.tensor, expert_tensor=self.expert_tensor)
 
 
 def here() -> Degrees:
@@ -53,6 +67,7 @@ def here() -> Degrees:
         mpu.get_pipeline_model_parallel_world_size(),
         mpu.get_expert_model_parallel_world_size(),
         mpu.get_context_parallel_world_size(),
+        mpu.get_expert_tensor_parallel_world_size(),
     )
 
 
@@ -64,7 +79,16 @@ def holds(entry: Placed) -> bool:
 
 def part(entry: Placed) -> int:
     """Return this rank's number among those that a parameter is cut over."""
-    return mpu.get_tensor_model_parallel_rank() if entry.expert_rank is None else 0
+    if entry.expert_rank is None:
+        return mpu.get_tensor_model_parallel_rank()
+    return mpu.get_expert_tensor_parallel_rank()
+
+
+def part_group(entry: Placed) -> dist.ProcessGroup:
+    """Return the group of the ranks that a parameter is cut over."""
+    if entry.expert_rank is None:
+        return mpu.get_tensor_model_parallel_group()
+    return mpu.get_expert_tensor_parallel_group()
 
 
 def replicas() -> tuple[int, int]:

@@ -44,6 +44,7 @@ class Manifest(Strict):
     architecture: dict[str, Any]
     """Fields of the model's Architecture."""
     tensor_parallel: Annotated[int, Field(ge=1, le=LARGEST)]
+    expert_tensor_parallel: Annotated[int, Field(ge=1, le=LARGEST)] = 1
     updates: Count
     files: Annotated[dict[FileName, FileFacts], Field(min_length=1)]
 
@@ -51,7 +52,7 @@ class Manifest(Strict):
     def degrees(self) -> Degrees:
         """Return the degrees of parallelism that the shards in the files depend on: neither stages nor the dealing of
         experts do."""
-        return Degrees(self.tensor_parallel)
+        return Degrees(self.tensor_parallel, expert_tensor=self.expert_tensor_parallel)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -9,7 +9,7 @@ one dimension, then merges the cuts, so that reading a checkpoint touches only w
     in_proj     rows are those of the projections of a gated delta net, one after another
 
 Each expert is a parameter of its own. Expert parallelism deals the experts of a layer to its ranks, so that a
-checkpoint does not know of it.
+checkpoint does not know of it; expert tensor parallelism cuts them as tensor parallelism cuts everything else.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Entry:
     sources: tuple[str, ...]
     """Hugging Face names, in the order in which they are merged."""
     cut: int | None = None
-    """Dimension that tensor parallelism cuts, of all but experts; None for a replicated parameter."""
+    """Dimension that tensor parallelism cuts, of an expert that of experts; None for a replicated parameter."""
     merge: Merge = Merge.SINGLE
     expert_rank: int | None = None
-    """Expert-parallel rank that holds an expert's parameter, whole; None for a parameter that is no expert's."""
+    """Expert-parallel rank of an expert's parameter; None for a parameter that is no expert's."""
     copy: bool = False
     """Flag of a second place of a tensor that another entry owns: it is loaded, but never read back."""
     sections: tuple[tuple[int, ...], ...] = ()
@@ -209,7 +209,7 @@ def split(entry: Entry, tensor: Tensor, architecture: Architecture) -> list[Tens
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """One whole Hugging Face tensor, in the parts that tensor-parallel ranks hold, without padding."""
+    """One whole Hugging Face tensor, in the parts that ranks hold, without padding."""
 
     name: str
     parts: list[Tensor]
@@ -236,8 +236,8 @@ class Parts:
 
 
 def hf_parts(entry: Entry, shards: Sequence[Tensor], architecture: Architecture) -> list[Parts]:
-    """Return the Hugging Face tensors of an entry, from its Megatron shards on all tensor-parallel ranks (on any one
-    rank for a replicated entry). They may share memory with the shards."""
+    """Return the Hugging Face tensors of an entry, from its Megatron shards on all ranks that it is cut over (on any
+    one rank for a replicated entry). They may share memory with the shards."""
     columns = zip(*(split(entry, shard, architecture) for shard in shards), strict=True)
     found = []
     for index, (source, column) in enumerate(zip(entry.sources, columns, strict=True)):

@@ -147,7 +147,7 @@ def mixture_settings(experts: Experts, config: PolicyConfig) -> dict[str, Any]:
         "moe_shared_expert_intermediate_size": experts.shared_ffn or None,
         "moe_shared_expert_gate": True,
         "expert_model_parallel_size": config.expert_parallel,
-        "expert_tensor_parallel_size": 1,
+        "expert_tensor_parallel_size": config.expert_tensor_parallel,
     }
 
 

@@ -77,9 +77,10 @@ def transformer_config(architecture: Architecture, config: PolicyConfig) -> Tran
     )
 
 
-def experts_obstacle(architecture: Architecture, dtype: torch.dtype) -> str | None:
-    """Return why the experts of a policy are computed one after another, None where grouped products compute them."""
-    widths = (architecture.hidden, architecture.experts.ffn) if architecture.experts else ()
+def experts_obstacle(architecture: Architecture, dtype: torch.dtype, parts: int) -> str | None:
+    """Return why experts that are cut into `parts` are computed one after another, None where grouped products compute
+    them."""
+    widths = (architecture.hidden, architecture.experts.ffn // parts) if architecture.experts else ()
     return obstacle(widths, dtype, distributed.device())
 
 
@@ -89,14 +90,10 @@ class PolicyModel(GPTModel):
     def __init__(self, architecture: Architecture, config: TransformerConfig, parts: LayerParts) -> None:
         each = architecture.layers // config.pipeline_model_parallel_size
         first = each * mpu.get_pipeline_model_parallel_rank()
+        reason = experts_obstacle(architecture, config.params_dtype, config.expert_tensor_parallel_size)
         super().__init__(
             config=config,
-            transformer_layer_spec=block_spec(
-                architecture,
-                range(first, first + each),
-                parts,
-                grouped=experts_obstacle(architecture, config.params_dtype) is None,
-            ),
+            transformer_layer_spec=block_spec(architecture, range(first, first + each), parts, grouped=reason is None),
             vocab_size=architecture.padded_vocabulary(config.tensor_model_parallel_size),
             max_sequence_length=0,
             pre_process=mpu.is_pipeline_first_stage(),

@@ -44,7 +44,7 @@ def initialize_model_parallel(config: PolicyConfig) -> None:
             config.pipeline_parallel,
             context_parallel_size=config.context_parallel,
             expert_model_parallel_size=config.expert_parallel,
-            expert_tensor_parallel_size=1,
+            expert_tensor_parallel_size=config.expert_tensor_parallel,
             create_gloo_process_groups=False,
             distributed_timeout_minutes=max(1, ceil(_world_timeout() / timedelta(minutes=1))),
         )

@@ -68,6 +68,8 @@ class PieceIndex:
         written at these `degrees`. Reads headers alone. Raises UserError for what is missing or different."""
         if any(size % degrees.tensor for size in architecture.tensor_sizes.values()):
             raise UserError(f"tensor_parallel={degrees.tensor} does not divide this model")
+        if architecture.experts and architecture.experts.ffn % degrees.expert_tensor:
+            raise UserError(f"expert_tensor_parallel={degrees.expert_tensor} does not divide this model's experts")
         shards = dict(_shards(architecture, degrees))
         quantities = (MASTER, *MOMENTS) if updates else (MASTER,)
         expected = {f"{quantity}/{shard}": shape for quantity in quantities for shard, shape in shards.items()}
@@ -182,7 +184,7 @@ def memory_of(tensor: Tensor) -> memoryview:
 
 def _shards(architecture: Architecture, degrees: Degrees) -> Iterator[tuple[str, Shape]]:
     """Yield `parameter/rank among its parts` and shape of every shard of what learns in the whole network."""
-    cut = Degrees(degrees.tensor)
+    cut = degrees.cuts()
     shapes = megatron_shapes(architecture, cut, 0)
     for entry in learned_entries(architecture, cut):
         for rank in range(1 if entry.cut is None else cut.parts(entry)):

@@ -117,7 +117,8 @@ class Policy:
 
     @property
     def _experts(self) -> str:
-        reason = experts_obstacle(self.architecture, DTYPES[self.config.dtype])
+        parts = self.config.expert_tensor_parallel
+        reason = experts_obstacle(self.architecture, DTYPES[self.config.dtype], parts)
         return f"experts: {'grouped products' if reason is None else f'one after another, as {reason}'}"
 
     @property

@@ -100,6 +100,7 @@ class Saver:
             "state": json.loads(json.dumps(dict(state))),  # as it is now
             "architecture": asdict(policy.architecture),
             "tensor_parallel": here().tensor,
+            "expert_tensor_parallel": here().expert_tensor,
             "updates": policy.updates,
         }
         files = on_all(lambda: tensor_file.size_of(sizes), self._failure(step))

@@ -1,9 +1,9 @@
 """The policy's weights as flat buckets of whole Hugging Face tensors on the main rank, in the memory of two buckets.
 
 Within the stage that owns a tensor, the ranks that hold its shards send them to the first rank of the stage, which lays
-the tensor out in the bucket's buffer: tensor-parallel ranks do, and for an expert those that hold it. Stages behind the
-first send their part of the buffer to the main rank. What the caller does with one bucket (broadcast it) overlaps the
-gathering of the next.
+the tensor out in the bucket's buffer: tensor-parallel ranks do, and for an expert those that it is cut over. Stages
+behind the first send their part of the buffer to the main rank. What the caller does with one bucket (broadcast it)
+overlaps the gathering of the next.
 """
 
 from __future__ import annotations
@@ -92,21 +92,24 @@ def _gather_to_first(entry: Entry, tensors: Mapping[str, Tensor]) -> list[Tensor
 
 
 def _gather_expert_to_first(entry: Entry, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return an expert's parameter on the stage's first rank, and [] elsewhere. The rank that holds it sends it; ranks
-    with the same experts as others take no part."""
+    """Return the shards of an expert's parameter on the stage's first rank, and [] elsewhere. The ranks that hold them
+    send them; ranks with the same shards as others take no part."""
     if mpu.get_expert_data_parallel_rank():
         return []
     assert entry.expert_rank is not None
-    own, group = tensors[entry.name].detach(), mpu.get_expert_model_parallel_group()
-    if group.rank() == 0:
-        if entry.expert_rank == 0:
-            return [own]
-        received = torch.empty_like(own)  # its own is another expert's, of the same shape
-        dist.recv(received, group=group, group_src=entry.expert_rank)
-        return [received]
-    if group.rank() == entry.expert_rank:
-        dist.send(own.contiguous(), group=group, group_dst=0)
-    return []
+    own, group = tensors[entry.name].detach(), mpu.get_expert_tensor_and_model_parallel_group()
+    parts = here().expert_tensor
+    holders = range(entry.expert_rank * parts, (entry.expert_rank + 1) * parts)
+    if group.rank():
+        if group.rank() in holders:
+            dist.send(own.contiguous(), group=group, group_dst=0)
+        return []
+    # Where it is not its own, that is another expert's, of the same shape.
+    shards = [own if holder == 0 else torch.empty_like(own) for holder in holders]
+    for holder, shard in zip(holders, shards, strict=True):
+        if holder:
+            dist.recv(shard, group=group, group_src=holder)
+    return shards
 
 
 def _of_stage(bucket: Bucket, stages: dict[str, int], stage: int) -> list[TensorSpec]:

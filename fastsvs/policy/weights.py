@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fastsvs.architecture import Architecture
 from fastsvs.config import ModelConfig
-from fastsvs.policy.degrees import Degrees, here, holds, part
+from fastsvs.policy.degrees import Degrees, here, holds, part, part_group
 from fastsvs.policy.learned import adapter_entries, adapter_shapes, megatron_shapes
 from fastsvs.policy.mapping import Entry, Shape, cut_ranges, entries, hf_shapes, join, merge
 from fastsvs.policy.safetensors_folder import SafetensorsWeights, check_local_weights
@@ -145,7 +145,7 @@ def _gather_to_all(entry: Entry, shard: Tensor) -> list[Tensor]:
     if entry.cut is None or parts == 1:
         return [shard.detach()]
     shards = [torch.empty_like(shard) for _ in range(parts)]
-    dist.all_gather(shards, shard.detach().contiguous(), group=mpu.get_tensor_model_parallel_group())
+    dist.all_gather(shards, shard.detach().contiguous(), group=part_group(entry))
     return shards
 
 

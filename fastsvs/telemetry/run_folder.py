@@ -30,7 +30,7 @@ RESUMABLE = {
 """Keys that may change between the sessions of one run: they do not alter what a step computes."""
 LAYOUT = {
     *("policy.tensor_parallel", "policy.pipeline_parallel", "policy.sequence_parallel", "policy.context_parallel"),
-    *("policy.expert_parallel", "verifier.workers"),
+    *("policy.expert_parallel", "policy.expert_tensor_parallel", "verifier.workers"),
     *("policy.recompute", "policy.recompute_method", "policy.recompute_layers", "policy.backend"),
 }
 """Keys of the layout, of memory and of equal parts: a run may be resumed with others, equal up to rounding."""

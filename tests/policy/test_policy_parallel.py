@@ -49,6 +49,17 @@ MIXTURE_LAYOUTS = {
     "pp2-ep2": {"expert_parallel": 2, "pipeline_parallel": 2},
     "cp2-ep2": {"context_parallel": 2, "expert_parallel": 2},
     "cp2-tp2-ep4": {"context_parallel": 2, "tensor_parallel": 2, "expert_parallel": 4},
+    "etp2": {"expert_tensor_parallel": 2},
+    "tp2-etp2": {"tensor_parallel": 2, "expert_tensor_parallel": 2},
+    "ep2-etp2": {"expert_parallel": 2, "expert_tensor_parallel": 2},
+    "tp2-ep2-etp2-recompute": {
+        "tensor_parallel": 2,
+        "expert_parallel": 2,
+        "expert_tensor_parallel": 2,
+        "recompute": "full",
+    },
+    "pp2-etp2": {"pipeline_parallel": 2, "expert_tensor_parallel": 2},
+    "cp2-etp4": {"context_parallel": 2, "expert_tensor_parallel": 4},
 }
 CASES = [("qwen2-tied", layout) for layout in LAYOUTS] + [("qwen3-untied", "tp2-sp"), ("qwen3-untied", "tp2-pp2-sp")]
 CASES += [("qwen3-untied", "cp4-recompute")]
@@ -62,6 +73,9 @@ CASES += [
     ("mixtral", "cp2-tp2-ep4"),
     ("qwen3-moe-sparse", "ep2-tp2"),
     ("qwen2-moe-late", "pp2-ep2"),
+    ("qwen3-moe", "etp2"),
+    ("qwen3-moe", "tp2-etp2"),
+    ("qwen2-moe-shared", "ep2-etp2"),
 ]
 CASES += [("qwen3.5", layout) for layout in ("tp2-sp", "pp2-recompute-one", "tp2-pp2-sp")]
 CASES += [("qwen3-next", "ep2-tp2"), ("qwen3-next", "pp2-ep2")]
