@@ -31,11 +31,13 @@ def build(
     offload: str = "none",
     expert: int = 1,
     context: int = 1,
+    expert_tensor: int = 1,
 ) -> Policy:
     config = PolicyConfig(
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,
         expert_parallel=expert,
+        expert_tensor_parallel=expert_tensor,
         context_parallel=context,
         dtype=dtype,
         tokens_per_micro_batch=256,

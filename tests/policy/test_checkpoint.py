@@ -72,10 +72,15 @@ def test_frozen_policy_takes_the_weights(policy, model, saved):
         ("qwen2-moe-shared", "bf16", 2, {"tensor": 2, "expert": 2}),
         ("qwen3-moe", "fp32", 4, {"pipeline": 2, "expert": 2}),
         ("qwen2-moe-late", "bf16", 4, {"pipeline": 2, "expert": 2}),
+        ("qwen3-moe", "fp32", 2, {"tensor": 2, "expert_tensor": 2}),
+        ("qwen2-moe-shared", "bf16", 4, {"expert": 2, "expert_tensor": 2}),
         ("qwen3-untied", "bf16", 4, {"context": 2}),
         ("qwen3.5", "bf16", 4, {"tensor": 2, "pipeline": 2}),
     ],
-    ids=["tp2_pp2", "dp2", "tp2_ep2", "pp2_ep2", "dense_stage_pp2_ep2", "cp2_dp2", "linear_tp2_pp2"],
+    ids=[
+        *("tp2_pp2", "dp2", "tp2_ep2", "pp2_ep2", "dense_stage_pp2_ep2", "tp2_etp2", "ep2_etp2", "cp2_dp2"),
+        "linear_tp2_pp2",
+    ],
 )
 def test_layouts_exchange_checkpoints_bit_for_bit(tmp_path, name, dtype, ranks, layout):
     path = save_model(name, tmp_path / "model")

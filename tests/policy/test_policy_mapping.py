@@ -25,9 +25,9 @@ from fastsvs.policy.safetensors_folder import SafetensorsWeights
 EXPERTS = st.sampled_from(
     [
         None,
-        Experts(4, 2, 6, normalized=True),
-        Experts(8, 1, 2, False, shared_ffn=4),
-        Experts(4, 2, 4, True, 0, "mixtral"),
+        Experts(4, 2, 12, normalized=True),
+        Experts(8, 1, 4, False, shared_ffn=4),
+        Experts(4, 2, 8, True, 0, "mixtral"),
     ]
 )
 
@@ -77,6 +77,7 @@ def shard(architecture: Architecture, tensors: dict[str, Tensor], degrees: Degre
     qk_norm=st.booleans(),
     experts=EXPERTS,
     expert=st.sampled_from([1, 2, 4]),
+    expert_tensor=st.sampled_from([1, 2, 4]),
     delta_net=DELTA_NETS,
 )
 def test_any_layout_and_back_is_bit_exact(
@@ -89,9 +90,10 @@ def test_any_layout_and_back_is_bit_exact(
     qk_norm: bool,
     experts: Experts | None,
     expert: int,
+    expert_tensor: int,
     delta_net: DeltaNet | None,
 ) -> None:
-    degrees = Degrees(tensor, pipeline, expert)
+    degrees = Degrees(tensor, pipeline, expert, expert_tensor=expert_tensor)
     architecture = Architecture(
         layers=4,
         hidden=8,

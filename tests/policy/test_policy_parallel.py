@@ -74,8 +74,11 @@ CASES += [
     ("qwen3-moe-sparse", "ep2-tp2"),
     ("qwen2-moe-late", "pp2-ep2"),
     ("qwen3-moe", "etp2"),
-    ("qwen3-moe", "tp2-etp2"),
+    ("qwen2-moe-shared", "tp2-etp2"),
     ("qwen2-moe-shared", "ep2-etp2"),
+    ("mixtral", "tp2-ep2-etp2-recompute"),
+    ("qwen2-moe-late", "pp2-etp2"),
+    ("qwen3-moe", "cp2-etp4"),
 ]
 CASES += [("qwen3.5", layout) for layout in ("tp2-sp", "pp2-recompute-one", "tp2-pp2-sp")]
 CASES += [("qwen3-next", "ep2-tp2"), ("qwen3-next", "pp2-ep2")]

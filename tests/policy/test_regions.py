@@ -45,7 +45,7 @@ def numbered(architecture: Architecture) -> dict[str, Tensor]:
     return tensors
 
 
-LAYOUTS = st.sampled_from([Degrees(1), Degrees(2), Degrees(4)])
+LAYOUTS = st.builds(Degrees, st.sampled_from([1, 2, 4]), expert_tensor=st.sampled_from([1, 2, 4]))
 
 
 @settings(max_examples=30)

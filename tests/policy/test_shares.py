@@ -25,6 +25,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "pp2": {"pipeline_parallel": 2},
     "tp2-pp2": {"tensor_parallel": 2, "pipeline_parallel": 2},
     "tp2-ep2": {"tensor_parallel": 2, "expert_parallel": 2},
+    "tp2-etp2": {"tensor_parallel": 2, "expert_tensor_parallel": 2},
+    "ep2-etp2": {"expert_parallel": 2, "expert_tensor_parallel": 2},
 }
 MODELS = ("qwen2-tied", "qwen3-untied", "llama3-tied-mha", "qwen2-moe-shared")
 
@@ -69,7 +71,7 @@ def everything(models: dict[str, str], layouts: list[str]) -> dict[tuple[str, st
         for layout in layouts
         for model, dtype, initialize in cases
         if LAYOUTS[layout].get("tensor_parallel", 1) <= (4 if model == "llama3-tied-mha" else 2)
-        and ("moe" in model or "expert_parallel" not in LAYOUTS[layout])
+        and ("moe" in model or not any(key.startswith("expert") for key in LAYOUTS[layout]))
     }
 
 

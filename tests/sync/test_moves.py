@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+from math import prod
 from unittest.mock import patch
 
 import pytest
@@ -50,11 +52,12 @@ def architectures(draw: st.DrawFn) -> Architecture:
 
 @st.composite
 def held(draw: st.DrawFn, architecture: Architecture) -> list[Blocks]:
-    """Blocks of every rank of a trainer, in Megatron's order: tensor, data, pipeline parallelism; experts are dealt to
-    neighbours of a stage."""
+    """Blocks of every rank of a trainer, in Megatron's order: tensor, data, pipeline parallelism; experts are cut
+    over neighbours of a stage and dealt to such groups."""
     tensor, data, pipeline = draw(st.sampled_from([1, 2, 4])), draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 4]))
-    dealt = [degree for degree in (1, 2, 4) if tensor * data % degree == 0]
-    degrees = Degrees(tensor, pipeline, draw(st.sampled_from(dealt)) if architecture.experts else 1)
+    shared = [degrees for degrees in product((1, 2, 4), (1, 2, 4)) if tensor * data % prod(degrees) == 0]
+    dealt, cut = draw(st.sampled_from(shared)) if architecture.experts else (1, 1)
+    degrees = Degrees(tensor, pipeline, dealt, expert_tensor=cut)
     blocks = []
     for stage in range(pipeline):
         for rank in range(tensor * data):
@@ -65,8 +68,10 @@ def held(draw: st.DrawFn, architecture: Architecture) -> list[Blocks]:
                 get_context_parallel_world_size=lambda: 1,
                 get_pipeline_model_parallel_world_size=lambda: pipeline,
                 get_pipeline_model_parallel_rank=lambda stage=stage: stage,
-                get_expert_model_parallel_world_size=lambda: degrees.expert,
-                get_expert_model_parallel_rank=lambda rank=rank: rank % degrees.expert,
+                get_expert_model_parallel_world_size=lambda: dealt,
+                get_expert_model_parallel_rank=lambda rank=rank: rank // cut % dealt,
+                get_expert_tensor_parallel_world_size=lambda: cut,
+                get_expert_tensor_parallel_rank=lambda rank=rank: rank % cut,
             ):
                 blocks.append(held_blocks(architecture))
     return blocks

@@ -35,6 +35,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 MIXTURE_LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2-ep4": {"tensor_parallel": 2, "expert_parallel": 4},
     "pp2-ep2": {"pipeline_parallel": 2, "expert_parallel": 2},
+    "pp2-etp2": {"pipeline_parallel": 2, "expert_tensor_parallel": 2},
+    "ep2-etp2": {"expert_parallel": 2, "expert_tensor_parallel": 2},
 }
 ADAPTERS = {"lora": {"rank": 2, "targets": ("q_proj", "v_proj", "o_proj", "up_proj")}}
 LAYOUTS["tp2-pp2-lora"] = LAYOUTS["tp2-pp2"] | ADAPTERS
@@ -43,6 +45,8 @@ CASES = [
     ("qwen2-moe-shared", "tp2-ep4", "fp32"),
     ("qwen3-moe", "pp2-ep2", "bf16"),
     ("qwen2-moe-late", "pp2-ep2", "bf16"),
+    ("qwen2-moe-shared", "ep2-etp2", "fp32"),
+    ("qwen2-moe-late", "pp2-etp2", "bf16"),
     ("qwen3-untied", "tp2-pp2", "bf16"),
     ("llama3-untied", "pp2-dp2", "bf16"),
     ("qwen3.5", "pp2-dp2", "fp32"),
