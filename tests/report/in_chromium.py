@@ -69,3 +69,13 @@ def plots(opened: Opened, name: str) -> list[tuple[str, int, int]]:
         (each["name"], int(each["series"]), int(each["points"]))
         for each in opened.run(f"[...document.querySelectorAll('#figure-{name} .plot')].map(e => ({{...e.dataset}}))")
     ]
+
+
+def saved(opened: Opened, name: str, button: str, folder: Path) -> Path:
+    """Press a button of a figure that gives a file, and return where the file lies now."""
+    figure(opened, name)
+    with opened.page.expect_download() as download:
+        opened.page.locator(f"#figure-{name}").get_by_role("button", name=button).click()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hand_made import metrics, write_lines, write_run
-from in_chromium import Opened, expect, figure, needs_chromium, plots
+from in_chromium import Opened, expect, figure, needs_chromium, plots, saved
 
 from fastsvs.report import write_report
 
@@ -117,15 +117,6 @@ def test_a_figure_can_be_enlarged_by_keyboard(visit: Callable[..., Opened], repo
     expect(button).to_have_attribute("aria-pressed", "false")
     canvas.wait_for()  # it is drawn anew
     assert canvas.bounding_box() == pytest.approx(small)
-
-
-def saved(opened: Opened, name: str, button: str, folder: Path) -> Path:
-    figure(opened, name)
-    with opened.page.expect_download() as download:
-        opened.page.locator(f"#figure-{name}").get_by_role("button", name=button).click()
-    path = folder / download.value.suggested_filename
-    download.value.save_as(path)
-    return path
 
 
 def test_a_figure_is_saved_as_numbers(visit: Callable[..., Opened], report: Path, tmp_path: Path) -> None:

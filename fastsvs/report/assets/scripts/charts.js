@@ -9,6 +9,16 @@ const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue
 const WHOLE = [1, 2, 5]
   .flatMap((digit) => Array.from({ length: 9 }, (_, power) => digit * 10 ** power))
   .sort((a, b) => a - b);
+/** Distances of marks in seconds that are whole in the unit they are written in. */
+const DURATIONS = [
+  ...[-4, -3, -2, -1].flatMap((power) => [1, 2, 5].map((digit) => Number(`${digit}e${power}`))),
+  ...[1, 60].flatMap((unit) => [1, 2, 5, 10, 20, 30].map((count) => count * unit)),
+  ...WHOLE.map((count) => 3600 * count),
+];
+/** Pixels between two marks at the least: so few that even the lowest plot has two. */
+const CLOSEST = 30;
+/** Relative differences up to this are no change of a value. */
+const ROUNDING = 1e-9;
 
 /**
  * Draws into `box`, in its size. A plot is { x, series, unit, zero, top, bands, heat, log } and an axis of its own, or
@@ -75,12 +85,12 @@ function xAxis({ axis, along }) {
   };
 }
 
-function yAxis({ unit, heat }) {
+function yAxis({ unit, heat, log }) {
   return {
     stroke: color("--muted"),
     font: FONT,
-    space: heat ? 20 : 44,
-    incrs: heat ? WHOLE : undefined,
+    space: heat ? 20 : CLOSEST,
+    incrs: heat ? WHOLE : unit === "seconds" && !log ? DURATIONS : undefined,
     gap: 6,
     grid: { show: !heat, stroke: color("--hair"), width: 1 },
     ticks: { show: false },
@@ -112,7 +122,7 @@ function yRange({ zero, top, heat, extent, log }, ownLow, ownHigh) {
   if (log) return [low / 1.2, high * 1.2];
   const from = zero ? Math.min(0, low) : low;
   const to = top === undefined ? high : Math.min(top, high + 0.08 * (high - from));
-  if (to > from) {
+  if (to - from > ROUNDING * Math.max(Math.abs(from), Math.abs(to))) {
     const room = 0.08 * (to - from);
     return [zero && low >= 0 ? 0 : from - room, top === undefined ? to + room : to];
   }

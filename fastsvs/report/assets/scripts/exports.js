@@ -41,27 +41,15 @@ export async function pngOf(figure) {
   paint.scale(scale, scale);
   paint.fillStyle = color("--paper");
   paint.fillRect(0, 0, canvas.width, canvas.height);
-  paint.textBaseline = "top";
-  write(paint, figure.querySelector("h3").textContent, MARGIN, MARGIN, `650 16px ${SANS}`, "--ink");
-  const at = (element) => {
-    const { left, top } = element.getBoundingClientRect();
+  paint.font = `650 16px ${SANS}`;
+  paint.fillStyle = color("--ink");
+  paint.fillText(figure.querySelector("h3").textContent, MARGIN, MARGIN + LINE);
+  const at = (shown) => {
+    const { left, top } = shown.getBoundingClientRect();
     return [left - box.left + MARGIN, top - box.top + head + MARGIN];
   };
-  for (const title of figure.querySelectorAll(".plot-title"))
-    write(paint, title.textContent, ...at(title), `600 13px ${SANS}`, "--ink");
-  for (const reading of figure.querySelectorAll(".readout > *")) {
-    const mark = reading.querySelector("i, svg");
-    if (mark) drawMark(paint, mark, at(mark));
-    const [left, top] = at(reading);
-    write(
-      paint,
-      reading.textContent,
-      left + (mark ? mark.getBoundingClientRect().width + 5 : 0),
-      top + 2,
-      `12px ${SANS}`,
-      "--soft",
-    );
-  }
+  for (const text of figure.querySelectorAll(".plot-title, .readout")) writeAsShown(paint, text, at);
+  for (const mark of figure.querySelectorAll(".readout i, .readout svg")) drawMark(paint, mark, at(mark));
   for (const plot of figure.querySelectorAll(".uplot canvas")) {
     const { width, height } = plot.getBoundingClientRect();
     paint.drawImage(plot, ...at(plot), width, height);
@@ -69,10 +57,21 @@ export async function pngOf(figure) {
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 
-function write(paint, text, left, top, font, tint) {
-  paint.font = font;
-  paint.fillStyle = color(tint);
-  paint.fillText(text, left, top);
+/** Writes the words of an element where and as they stand on the page: a title may go over several lines. */
+function writeAsShown(paint, element, at) {
+  const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const style = getComputedStyle(node.parentElement);
+    paint.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
+    paint.fillStyle = style.color;
+    for (const { 0: word, index } of node.data.matchAll(/\S+/g)) {
+      const range = document.createRange();
+      range.setStart(node, index);
+      range.setEnd(node, index + word.length);
+      const [left, top] = at(range);
+      paint.fillText(word, left, top + paint.measureText(word).fontBoundingBoxAscent);
+    }
+  }
 }
 
 /** The dot or the dashes before a line's name. */

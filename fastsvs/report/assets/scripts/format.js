@@ -20,8 +20,15 @@ export function compact(value) {
 
 /** The same on an axis: no digits that say nothing. */
 export function tick(value, unit) {
-  return unit === "share" ? `${trim((100 * value).toFixed(1))}%` : unit === "nats" ? figures(value) : show(value, unit);
+  return (TICKS[unit] ?? show)(value, unit);
 }
+
+const TICKS = {
+  share: (value) => `${trim((100 * value).toFixed(1))}%`,
+  nats: (value) => figures(value),
+  seconds: (value) =>
+    value >= 60 && value < 3600 && value % 60 === 0 ? `${value / 60} min` : duration(value).replace(/ 0 min$/, ""),
+};
 
 /** Three significant digits; powers of ten beyond what reads well. */
 function figures(value) {

@@ -155,7 +155,7 @@ export function stack(pattern, { unit = "count", order, read = (run) => run.metr
       const about = { title: head.arms[arm].label, name: pattern, unit, zero: true };
       if (!accumulate) return [{ ...flat, ...about, series: marked(flat.series, parts) }];
       const piled = pile(flat);
-      const series = piled.series.map((each, index) => ({ ...each, width: 1, fill: index ? undefined : 0.8 }));
+      const series = piled.series.map((each, index) => ({ ...each, width: 0, fill: index ? undefined : 0.8 }));
       const readings = flat.series.map((each) => each.values);
       return [{ ...piled, ...about, series, bands: layers(series), readings, stacked: true }];
     });

@@ -44,14 +44,13 @@ export function spanOf({ steps }) {
   return steps.length > 2 * POINTS_OF_A_LINE ? 2 * Math.round(steps.length / POINTS_OF_A_LINE / 2) + 1 : 1;
 }
 
-/** The mean of each value and its neighbours, `span` in all, fewer at the ends. */
+/** The mean of each value and its neighbours, `span` in all, fewer at the ends: the value and the mean distance to them,
+ * so that what is equal stays exactly so, and a high value leaves no rounding errors in those after it. */
 export function runningMean({ steps, values }, span) {
   const reach = (span - 1) / 2;
-  const sums = [0];
-  for (const value of values) sums.push(sums[sums.length - 1] + value);
-  const around = (_, index) => {
-    const [first, end] = [Math.max(0, index - reach), Math.min(values.length, index + reach + 1)];
-    return (sums[end] - sums[first]) / (end - first);
+  const around = (value, index) => {
+    const near = values.slice(Math.max(0, index - reach), index + reach + 1);
+    return value + near.reduce((sum, each) => sum + (each - value), 0) / near.length;
   };
   return { steps, values: span > 1 ? values.map(around) : values };
 }
