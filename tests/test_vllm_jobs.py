@@ -36,12 +36,12 @@ def arguments(folder: Path, *options: str, steps: int = 2) -> list[str]:
     return ["train", "configs/tiny_svs.yaml", *sizes, *ON_SERVERS, *options, f"run.steps={steps}", f"run.dir={folder}"]
 
 
-def check_rows(folder: Path, steps: int, updates: int = 1) -> list[dict]:
+def check_rows(folder: Path, steps: int, updates: int = 1, samples: int = 32) -> list[dict]:
     """Every step is there once, learned something, and the servers had the trainer's weights."""
     rows = read_jsonl(folder / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, steps + 1))
     for row in rows:
-        assert row["samples/original"] == 32
+        assert row["samples/original"] == samples
         assert row["policy/updates"] == updates
     return rows
 
@@ -221,14 +221,14 @@ def end(mark: str) -> None:
 
 
 def test_servers_round_what_they_are_sent(fastsvs, tmp_path: Path) -> None:
-    """Every update is rounded anew on receipt: a server with old, unrounded or damaged weights would be far off."""
+    """Every update is rounded anew on receipt: a server with old, unrounded or damaged weights would be far off. On a
+    CPU it computes a few tokens a second in 8 bits."""
     rounded = ["rollout.quantization=fp8", "policy.dtype=bf16", "algorithm.rollout_correction=tis"]
-    result = fastsvs(
-        *arguments(tmp_path / "run", *rounded, "policy.optimizer.learning_rate=2e-3", steps=3), timeout=500
-    )
+    few = ["selfplay.stage=none", "run.prompts_per_step=4", "policy.optimizer.learning_rate=2e-3"]
+    result = fastsvs(*arguments(tmp_path / "run", *rounded, *few), timeout=500)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "quantization=fp8_per_channel" in (tmp_path / "run" / "servers" / "server-0.log").read_text()
-    for row in check_rows(tmp_path / "run", 3):
+    for row in check_rows(tmp_path / "run", 2, samples=16):
         assert 1e-3 < row["policy/rollout_mismatch"] < 0.1
         assert row["policy/rollout_kl"] < 0.02
         assert row["rollout/restarts"] == row["rollout/version_lag"] == 0
