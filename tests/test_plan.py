@@ -17,7 +17,7 @@ from bench.plan.shipped import MODELS, Shipped, architecture_of, every_shipped
 from fastsvs import open_files
 from fastsvs.architecture import read_architecture, with_adapters
 from fastsvs.cli import main
-from fastsvs.config import TrainJob, dump, load
+from fastsvs.config import PolicyConfig, TrainJob, dump, load
 from fastsvs.errors import UserError
 from fastsvs.plan import (
     GIB,
@@ -32,6 +32,7 @@ from fastsvs.plan import (
     drawn_step,
     every_layout,
     known_hardware,
+    layout_of,
     neighbours,
     plan_job,
     proposals,
@@ -153,6 +154,30 @@ def test_replay_takes_the_bytes_of_the_experts_of_every_token() -> None:
     assert certain(replayed.memory.host) == certain(routed.memory.host), "no run is refused for assumed lengths"
     handed = 768 * sum(sum(group.responses) + group.prompt * len(group.responses) for group in step.learned) / 1e9
     assert replayed.time.seconds("rollout") - routed.time.seconds("rollout") == pytest.approx(handed)
+
+
+def test_cut_experts_take_what_dealt_ones_do_and_messages_among_their_ranks() -> None:
+    """Qwen3-30B-A3B on 8 ranks: experts in eighths, or in quarters of two halves."""
+
+    def plan(dealt: int, cut: int):
+        job = job_of("qwen3_30b_a3b_svs", f"policy.expert_parallel={dealt}", f"policy.expert_tensor_parallel={cut}")
+        return plan_job(architecture_of(job.model.path), job, Machines(Cluster(4, 8), read_hardware("h100")), step)
+
+    step = assumed_step(job_of("qwen3_30b_a3b_svs"))
+    whole, halves = plan(8, 1), plan(4, 2)
+    assert [rank.state for rank in halves.memory.ranks] == [rank.state for rank in whole.memory.ranks]
+    seconds = [{line.name: line.amount for line in p.time.phases["update"]} for p in (whole, halves)]
+    among = "tokens among an expert's ranks"
+    assert among not in seconds[0]
+    gathered, dealt = seconds[1][among], seconds[1]["tokens to experts and back"]
+    # Twice as many tokens, of which half are others', in bf16 and in fp32; beside three quarters of one's own in bf16.
+    assert gathered / dealt == pytest.approx(2 * 0.5 * 1.5 / 0.75)
+
+
+def test_a_layout_has_as_many_ranks_as_its_experts_take() -> None:
+    policy = PolicyConfig(tensor_parallel=2, pipeline_parallel=2, expert_parallel=2, expert_tensor_parallel=3)
+    assert layout_of(policy, None, "cuda").ranks == 12
+    assert layout_of(policy, 24, "cuda").ranks == 24
 
 
 def test_more_ranks_take_less_of_each(plan32) -> None:

@@ -121,6 +121,10 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         ((*TRAIN, "policy.tensor_parallel=4"), "does not divide the model's attention heads (6); possible: 1, 2, 3, 6"),
         ((*TRAIN, "policy.pipeline_parallel=3"), "does not divide the model's layers (4); possible: 1, 2, 4"),
         ((*TRAIN, "policy.expert_parallel=2"), "policy.expert_parallel=2: the model has no experts, leave the key out"),
+        (
+            (*SFT, *REPLAYED[:3], "policy.expert_tensor_parallel=7"),
+            "feed-forward width of an expert (160); possible: 1,",
+        ),
         ((*TRAIN, "policy.router_replay=rollout"), "policy.router_replay=rollout: the model has no experts"),
         ((*SFT, *REPLAYED), "and nothing that is learned from is sampled here"),
         (

@@ -95,7 +95,7 @@ def layer_bytes(architecture: Architecture, layout: Layout, shares_prompts: bool
     a, width = architecture, layout.width
     norms = 2 * (a.hidden * width + FP32) / layout.sequence
     inputs = 2 * a.hidden * width / layout.sequence
-    gated = _feed_forward(a, 3) * width / layout.tensor
+    gated = _feed_forward(a, layout, 3) * width / layout.tensor
     common = norms + inputs + gated + token_bytes(a, layout)
     attention, share = attention_bytes(a, layout, shares_prompts), _attention_share(a)
     delta_net = delta_net_bytes(a, layout)
@@ -107,11 +107,14 @@ def _attention_share(a: Architecture) -> float:
     return a.attention_layers / a.layers
 
 
-def _feed_forward(a: Architecture, widths: int) -> int:
+def _feed_forward(a: Architecture, layout: Layout, widths: int) -> int:
     """Return the values of a token in the feed-forward of a layer, which has `widths` times its width of them, and
-    those that experts get and give. The load of experts is taken as even, and each layer as the one that needs most."""
-    experts = a.experts
-    return max(widths * a.ffn, widths * experts.active_ffn + 2 * experts.active * a.hidden if experts else 0)
+    those that experts get and give: each of the ranks that share an expert gets its whole tokens. The load of experts
+    is taken as even, and each layer as the one that needs most."""
+    if a.experts is None:
+        return widths * a.ffn
+    whole = 2 * a.experts.active * a.hidden * layout.expert_tensor
+    return max(widths * a.ffn, widths * a.experts.active_ffn + whole)
 
 
 def head_bytes(architecture: Architecture, layout: Layout, rows: int) -> float:
@@ -138,13 +141,15 @@ def statistics_bytes(architecture: Architecture, layout: Layout, rows: int) -> f
 def _gradients(a: Architecture, layout: Layout) -> float:
     """Return the bytes of gradients alive at once in a layer's backward pass, for each token: of the gated projection,
     and of its input, which is whole on every rank; or of a delta net."""
-    return max(layout.width * (_feed_forward(a, 2) / layout.tensor + 2 * a.hidden), delta_net_gradients(a, layout))
+    return max(
+        layout.width * (_feed_forward(a, layout, 2) / layout.tensor + 2 * a.hidden), delta_net_gradients(a, layout)
+    )
 
 
 def _largest(a: Architecture, layout: Layout) -> float:
     """Return the bytes of a layer's largest gradient of a weight, before it is added to the buffer."""
     if a.lora:
         return a.lora.rank * max(a.hidden, a.heads * a.head_dim, a.ffn) * layout.width
-    expert = a.experts.ffn if a.experts else 0
+    expert = a.experts.ffn / layout.expert_tensor if a.experts else 0
     cut = max(a.experts.shared_ffn if a.experts else 0, a.ffn)
     return 2 * max(cut / layout.tensor, expert) * a.hidden * layout.width

@@ -38,17 +38,24 @@ class Buffers:
         return self.masters + self.moments
 
 
+def degrees_of(layout: Layout) -> Degrees:
+    """Return the degrees by which a layout's parameters are cut and dealt."""
+    return Degrees(layout.tensor, layout.pipeline, layout.expert, layout.context, layout.expert_tensor)
+
+
 @cache
 def stage_buffers(architecture: Architecture, layout: Layout, stage: int) -> Buffers:
     """Return the buffers of each rank of a stage. Experts have buffers of their own, shared by fewer ranks; frozen
     weights have none."""
-    degrees = Degrees(layout.tensor, layout.pipeline, layout.expert)
+    degrees = degrees_of(layout)
     sizes = {name: prod(shape) for name, shape in megatron_shapes(architecture, degrees, stage).items()}
     learned = _learned(sizes, architecture)
     experts = {name: size for name, size in learned.items() if ".experts." in name}
     dense = {name: size for name, size in learned.items() if name not in experts}
     padded, owned = _padded(dense, architecture, layout.replicas)
-    more, own = _padded(experts, architecture, layout.tensor * layout.replicas // layout.expert) if experts else (0, 0)
+    more, own = (
+        _padded(experts, architecture, layout.tensor * layout.replicas // layout.expert_ranks) if experts else (0, 0)
+    )
     return Buffers(
         parameters=sum(sizes.values()),
         weights=(padded + more + sum(sizes.values()) - sum(learned.values())) * layout.width,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 from typing import Literal
 
 from fastsvs.architecture import Architecture
@@ -70,6 +71,8 @@ class Layout:
     """Number of ranks that share out the experts, of those of a stage."""
     context: int = 1
     """Number of ranks that share out the tokens of a row."""
+    expert_tensor: int = 1
+    """Number of ranks that each expert is cut over."""
 
     @property
     def ranks(self) -> int:
@@ -79,6 +82,11 @@ class Layout:
     def replicas(self) -> int:
         """Return the number of ranks with the same part of every dense parameter."""
         return self.context * self.data
+
+    @property
+    def expert_ranks(self) -> int:
+        """Return the number of ranks that have all experts of a stage together, once."""
+        return self.expert * self.expert_tensor
 
     @property
     def sequence(self) -> int:
@@ -107,14 +115,16 @@ class Layout:
 def layout_of(policy: PolicyConfig, processes: int | None, device: DeviceKind) -> Layout:
     """Return the layout of a policy on `processes` training processes (None: on the fewest that hold it). The number
     must suit the policy, as `check_layout` says."""
-    model_parallel = policy.tensor_parallel * policy.context_parallel * policy.pipeline_parallel
+    sharing = policy.tensor_parallel * policy.context_parallel
+    fewest = lcm(sharing, policy.expert_parallel * policy.expert_tensor_parallel) * policy.pipeline_parallel
     return Layout(
         tensor=policy.tensor_parallel,
         pipeline=policy.pipeline_parallel,
-        data=max(1, (processes or model_parallel) // model_parallel),
+        data=max(1, (processes or fewest) // (sharing * policy.pipeline_parallel)),
         shards_sequence=policy.sequence_parallel and policy.tensor_parallel > 1,
         width=BYTES[policy.dtype],
         device=device,
         expert=policy.expert_parallel,
         context=policy.context_parallel,
+        expert_tensor=policy.expert_tensor_parallel,
     )

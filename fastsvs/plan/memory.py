@@ -10,10 +10,10 @@ from fastsvs.architecture import Architecture
 from fastsvs.buckets import plan_buckets
 from fastsvs.config import PolicyConfig, TrainJob
 from fastsvs.plan.activations import Row, activations, in_flight
-from fastsvs.plan.buffers import FP32, Buffers, stage_buffers
+from fastsvs.plan.buffers import FP32, Buffers, degrees_of, stage_buffers
 from fastsvs.plan.layout import Layout
 from fastsvs.plan.ledger import GIB, Basis, Line, assumed, calibrated, total
-from fastsvs.policy import DTYPES, Degrees, megatron_shapes, weight_specs
+from fastsvs.policy import DTYPES, megatron_shapes, weight_specs
 from fastsvs.sync import bucket_limit
 
 CONTEXT_BYTES = 3 * GIB
@@ -70,8 +70,8 @@ def device_memory(
 
 def publish_lines(architecture: Architecture, job: TrainJob, layout: Layout, stage: int) -> list[Line]:
     """Return what sending the weights takes on the fullest rank of a stage: two slots of the largest bucket where
-    workers read from every rank or where the main rank sends, and the tensor that is gathered from tensor-parallel
-    ranks."""
+    workers read from every rank or where the main rank sends, and the tensor that is gathered from the ranks
+    that have parts of it."""
     if job.rollout.engine == "local":
         return []
     limit = bucket_limit(job.sync, layout.device)
@@ -80,11 +80,13 @@ def publish_lines(architecture: Architecture, job: TrainJob, layout: Layout, sta
     lines = []
     if stage == 0 or everywhere:
         lines.append(Line("buckets on their way", 2 * max(b.nbytes for b in plan_buckets(specs, limit))))
-    if layout.tensor > 1:
-        gathered = 2 * max(spec.nbytes for spec in specs)
+    # Experts lie on several ranks without tensor parallelism too.
+    cut = [spec for spec in specs if layout.tensor > 1 or (layout.expert_ranks > 1 and ".experts." in spec.name)]
+    if cut:
+        gathered = 2 * max(spec.nbytes for spec in cut)
         lines.append(Line("a tensor being gathered", gathered, assumed("the largest, in shards and as one")))
     if architecture.lora:
-        shapes = megatron_shapes(architecture, Degrees(layout.tensor, layout.pipeline, layout.expert), stage)
+        shapes = megatron_shapes(architecture, degrees_of(layout), stage)
         largest = max(map(prod, shapes.values()))
         merged = (2 * FP32 + layout.width) * largest
         lines.append(Line("a weight being merged with its adapters", merged, assumed("the largest, twice in fp32")))

@@ -51,10 +51,13 @@ def show(plan: JobPlan, better: Sequence[Proposal], compared: Sequence[Compared]
 
 def _experts(plan: JobPlan) -> list[str]:
     """Return what a model with experts is, for which parameters and those of a token are two numbers."""
-    total, active, expert = plan.parameters, plan.active_parameters, plan.memory.layout.expert
+    total, active, layout = plan.parameters, plan.active_parameters, plan.memory.layout
     if active == total:
         return []
-    shared = f"experts over EP {expert}" if expert > 1 else "all experts on every rank of a stage"
+    cut = f" x ETP {layout.expert_tensor}" if layout.expert_tensor > 1 else ""
+    shared = (
+        f"experts over EP {layout.expert}{cut}" if layout.expert_ranks > 1 else "all experts on every rank of a stage"
+    )
     return [f"parameters: {total / 1e9:.2f}e9, of which {active / 1e9:.2f}e9 compute a token; {shared}"]
 
 
@@ -74,6 +77,7 @@ def as_json(plan: JobPlan, better: Sequence[Proposal], compared: Sequence[Compar
             "pipeline": memory.layout.pipeline,
             "data": memory.layout.data,
             "expert": memory.layout.expert,
+            "expert_tensor": memory.layout.expert_tensor,
             "context": memory.layout.context,
         },
         "parameters": {"total": plan.parameters, "active": plan.active_parameters},

@@ -148,6 +148,7 @@ def pass_lines(
         _context_messages(architecture, layout, machine, busiest, kind),
         _stage_messages(architecture, layout, machine, busiest, kind),
         _expert_messages(architecture, layout, machine, busiest, kind),
+        _expert_part_messages(architecture, layout, machine, busiest, kind),
         Line("head", sums[3], hardware.gemm.basis),
         Line("waiting for the host", idle * len(busiest), hardware.row.basis),
     ]
@@ -212,7 +213,18 @@ def _expert_messages(a: Architecture, layout: Layout, machine: Machine, rows: Se
     mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * layout.width / layout.tensor
     slots = mean * (a.experts.active if a.experts else 0)
     count = 2 * kind.products * layout.expert_layers(a) * len(rows)
-    return machine.message("tokens to experts and back", "all-gather", slots, layout.expert, layout.expert, count)
+    return machine.message("tokens to experts and back", "all-gather", slots, layout.expert, layout.expert_ranks, count)
+
+
+def _expert_part_messages(
+    a: Architecture, layout: Layout, machine: Machine, rows: Sequence[RowWork], kind: Pass
+) -> Line:
+    """Return what the tokens of an expert take among the ranks that share it: they gather them, and scatter the sums of
+    what they made of them, in fp32."""
+    mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * (layout.width + FP32) / 2 / layout.tensor
+    gathered = mean * (a.experts.active if a.experts else 0) * layout.expert_tensor
+    count, ranks = 2 * kind.products * layout.expert_layers(a) * len(rows), layout.expert_tensor
+    return machine.message("tokens among an expert's ranks", "all-gather", gathered, ranks, ranks, count)
 
 
 def _seconds(a: Architecture, layout: Layout, machine: Machine, row: RowWork, kind: Pass) -> tuple[float, ...]:

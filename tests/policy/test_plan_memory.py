@@ -41,12 +41,18 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "pp2-lora": {"pipeline_parallel": 2, "lora": {"rank": 4, "targets": ("q_proj", "v_proj", "down_proj")}},
     "cp2-lora": {"context_parallel": 2, "lora": {"rank": 4, "targets": ("q_proj", "v_proj", "down_proj")}},
 }
+MIXTURE_LAYOUTS: dict[str, dict[str, Any]] = {
+    "tp2-ep2": {"tensor_parallel": 2, "expert_parallel": 2},
+    "tp2-etp2": {"tensor_parallel": 2, "expert_tensor_parallel": 2},
+    "ep2-etp2": {"expert_parallel": 2, "expert_tensor_parallel": 2},
+}
 MODELS = ("qwen2-tied", "qwen3-untied", "llama3-tied-mha")
 CASES = [("qwen2-tied", layout, "bf16") for layout in LAYOUTS] + [
     ("qwen2-tied", "pp2", "fp32"),
     ("qwen3-untied", "tp2-pp2", "fp32"),
     ("llama3-tied-mha", "dp4", "fp32"),
 ]
+CASES += [("qwen2-moe-shared", layout, "bf16") for layout in MIXTURE_LAYOUTS]
 
 
 def config_of(dtype: str, layout: dict[str, Any], **changes: Any) -> PolicyConfig:
@@ -104,7 +110,8 @@ def saved_by_forward(policy: Policy, batch: Batch | None = None) -> tuple[int, i
 def measure(models: dict[str, str], folder: str) -> dict[tuple[str, str, str], dict[str, Any]]:
     found = {}
     for model, layout, dtype in CASES:
-        policy = build(models[model], config_of(dtype, LAYOUTS[layout]))
+        policy = build(models[model], config_of(dtype, (LAYOUTS | MIXTURE_LAYOUTS)[layout]))
+        buffers = [*policy.model.buffers, *policy.model.expert_parallel_buffers]
         policy.update(make_batch(), policy_loss(PPO), PPO, torch.full((12,), 1e-3), 1.0)
         place = Path(folder) / f"{model}-{layout}-{dtype}"
         checkpoint.save(policy, place, 1, {}, keep=1)
@@ -112,9 +119,9 @@ def measure(models: dict[str, str], folder: str) -> dict[tuple[str, str, str], d
         found[model, layout, dtype] = {
             "stage": mpu.get_pipeline_model_parallel_rank(),
             "parameters": sum(parameter.numel() for parameter in policy.stage.parameters()),
-            "weights": sum(buffer.param_data.nbytes for buffer in policy.model.buffers)
+            "weights": sum(buffer.param_data.nbytes for buffer in buffers)
             + sum(parameter.nbytes for parameter in policy.stage.parameters() if not parameter.requires_grad),
-            "gradients": sum(buffer.grad_data.nbytes for buffer in policy.model.buffers),
+            "gradients": sum(buffer.grad_data.nbytes for buffer in buffers),
             "stored": sum(piece.nbytes for piece in pieces(policy).values()),
             "files": sum(file.stat().st_size for file in place.rglob("*.safetensors")),
             "sent": sum(prod(t.shape) * t.element_size() for _, t in policy.hf_weights()),
@@ -125,13 +132,13 @@ def measure(models: dict[str, str], folder: str) -> dict[tuple[str, str, str], d
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, str, str], dict[str, Any]]]:
-    models = {name: str(save_model(name, tmp_path_factory.mktemp(name))) for name in MODELS}
+    models = {name: str(save_model(name, tmp_path_factory.mktemp(name))) for name in {name for name, *_ in CASES}}
     return run_ranks(measure, 4, tmp_path_factory.mktemp("ranks"), models, str(tmp_path_factory.mktemp("checkpoints")))
 
 
 @pytest.mark.parametrize(("model", "layout", "dtype"), CASES)
 def test_buffers_are_megatrons(measured: list[dict], model: str, layout: str, dtype: str) -> None:
-    config = config_of(dtype, LAYOUTS[layout])
+    config = config_of(dtype, (LAYOUTS | MIXTURE_LAYOUTS)[layout])
     architecture = trained_architecture(CONFIGS[model], config)
     shape = layout_of(config, 4, "cpu")
     for rank in measured:
@@ -146,7 +153,7 @@ def test_buffers_are_megatrons(measured: list[dict], model: str, layout: str, dt
 def test_checkpoints_and_messages_take_what_is_planned(
     measured: list[dict], model: str, layout: str, dtype: str
 ) -> None:
-    config = config_of(dtype, LAYOUTS[layout])
+    config = config_of(dtype, (LAYOUTS | MIXTURE_LAYOUTS)[layout])
     architecture = trained_architecture(CONFIGS[model], config)
     real = [rank[model, layout, dtype] for rank in measured]
     stored = sum(rank["stored"] for rank in real)

@@ -16,7 +16,6 @@ from fastsvs.blocks import Block
 from fastsvs.buckets import TensorSpec
 from fastsvs.families import Experts
 from fastsvs.policy.blocks import held_blocks, served_blocks
-from fastsvs.policy.degrees import Degrees
 from fastsvs.policy.stream import weight_specs
 from fastsvs.sync import moves as planning
 from fastsvs.sync.moves import Blocks, busiest, pays, plan_moves, spread_order
@@ -57,7 +56,6 @@ def held(draw: st.DrawFn, architecture: Architecture) -> list[Blocks]:
     tensor, data, pipeline = draw(st.sampled_from([1, 2, 4])), draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 4]))
     shared = [degrees for degrees in product((1, 2, 4), (1, 2, 4)) if tensor * data % prod(degrees) == 0]
     dealt, cut = draw(st.sampled_from(shared)) if architecture.experts else (1, 1)
-    degrees = Degrees(tensor, pipeline, dealt, expert_tensor=cut)
     blocks = []
     for stage in range(pipeline):
         for rank in range(tensor * data):
