@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from megatron.core.transformer.moe.experts import SequentialMLP
 from policy_cases import PPO, hf_gradients, make_batch, relative_error, save_model
+from policy_ranks import run_ranks
 from torch import Tensor
 
 from fastsvs.algorithms import policy_loss
@@ -51,8 +54,13 @@ def test_frozen_experts_pass_gradients_on() -> None:
     torch.testing.assert_close(x.grad, torch.cat(expected))
 
 
-def built(folder: Path, total_updates: int = 4) -> Policy:
-    config = PolicyConfig(dtype="fp32", recompute="full", tokens_per_micro_batch=4096)
+def built(folder: Path, total_updates: int = 4, expert_tensor_parallel: int = 1) -> Policy:
+    config = PolicyConfig(
+        dtype="fp32",
+        recompute="full",
+        tokens_per_micro_batch=4096,
+        expert_tensor_parallel=expert_tensor_parallel,
+    )
     return Policy(ModelConfig(path=str(folder)), config, seed=0, total_updates=total_updates, max_sequence_tokens=128)
 
 
@@ -92,6 +100,29 @@ def test_a_policy_computes_as_with_experts_one_after_another(
     assert torch.equal(frozen.log_probs(make_batch(), 1.0), logprobs)
     for key, gradient in theirs.items():
         assert relative_error(gradients[key], gradient) < 1e-4, key
+
+
+def cut_both_ways(folder: Path) -> dict[str, Any]:
+    """What two ranks compute that share every expert, in grouped products and one after another."""
+    grouped = built(folder, expert_tensor_parallel=2)
+    found: dict[str, Any] = {"grouped": learned(grouped), "views": stacks_are_views(grouped)}
+    with patch.object(policy_model, "obstacle", lambda *_: "a test asks for it"):
+        in_turn = built(folder, expert_tensor_parallel=2)
+    modules = [module for module in in_turn.stage.modules() if type(module) is SequentialMLP]
+    widths = {expert.linear_fc2.weight.shape[1] for module in modules for expert in module.local_experts}
+    return found | {"in turn": learned(in_turn), "widths": widths}
+
+
+def test_ranks_that_share_experts_compute_them_in_either_way(tmp_path: Path) -> None:
+    folder = save_model("qwen3-moe", tmp_path)
+    logprobs, gradients, _ = learned(built(folder))
+    found = run_ranks(cut_both_ways, 2, tmp_path, folder)[0]
+    assert found["views"], "the experts' weights are copied"
+    assert found["widths"] == {16}
+    for ours, theirs, _ in (found["grouped"], found["in turn"]):
+        assert (ours - logprobs).abs().max() < 1e-5
+        for key, gradient in gradients.items():
+            assert relative_error(theirs[key], gradient) < 1e-4, key
 
 
 def test_what_keeps_experts_apart_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

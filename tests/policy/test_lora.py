@@ -51,7 +51,11 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 CASES = [("qwen2-tied", layout) for layout in LAYOUTS]
 CASES += [("qwen3-untied", "tp2-sp"), ("llama3-untied", "tp2-pp2-sp-recompute"), ("qwen2-moe-shared", "ep2-tp2")]
-MIXTURE_LAYOUTS = {"ep2-tp2": {"expert_parallel": 2, "tensor_parallel": 2}}
+CASES += [("qwen2-moe-shared", "ep2-etp2")]
+MIXTURE_LAYOUTS = {
+    "ep2-tp2": {"expert_parallel": 2, "tensor_parallel": 2},
+    "ep2-etp2": {"expert_parallel": 2, "expert_tensor_parallel": 2},
+}
 
 
 def build(model: Path, adapter: Path, targets: tuple[str, ...], **settings: Any) -> Policy:

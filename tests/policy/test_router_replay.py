@@ -152,7 +152,8 @@ def test_layouts_replay_alike_and_the_router_learns(folder: Path, policy: Policy
     routers = [f"model.layers.{layer}.mlp.gate.weight" for layer in whole.architecture.expert_layers]
     assert all(gradients[router].any() for router in routers)
     layouts = [{"expert_parallel": 2}, {"tensor_parallel": 2, "expert_parallel": 2}, {"pipeline_parallel": 2}]
-    layouts += [{"context_parallel": 2}]
+    layouts += [{"context_parallel": 2}, {"expert_tensor_parallel": 2}]
+    layouts += [{"tensor_parallel": 2, "expert_tensor_parallel": 2}]
     for logprobs, found in run_ranks(in_turn, 2, tmp_path, str(folder), batch, layouts)[0]:
         assert (logprobs - expected).abs().max() < 1e-5
         for name, gradient in gradients.items():
