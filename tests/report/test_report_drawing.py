@@ -80,6 +80,25 @@ def test_every_axis_has_marks_to_measure_by(visit: Callable[..., Opened], tmp_pa
     assert {"4 min", "2 h"} <= set(written)
 
 
+def test_a_log_scale_is_marked_at_round_values(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    """Near a power of ten, between two of them, and over many."""
+    run = write_run(tmp_path / "run")
+    ends = ((0.0857, 0.19), (121.2, 4000.0), (2.1, 2.9), (1e-9, 1e4), (31.0, 31.5))
+    rows = [{"step": step} | {f"own/{low}": low + (high - low) * step / 9 for low, high in ends} for step in range(10)]
+    write_lines(run / "metrics.jsonl", rows)
+    opened = visit(write_report([run], None, 10))
+    opened.page.locator("#log").check()
+    opened.page.locator("#rest summary").click()
+    found = marks(opened, "#rest")
+    assert [found[f"own/{low}"] for low, _ in ends] == [
+        ["0.1", "0.2"],
+        ["200", "500", "1,000", "2,000"],
+        ["2", "3"],
+        ["1e−9", "1e−6", "0.001", "1", "1,000"],
+        [],
+    ]
+
+
 EXPORTED = """() => {
     const { prototype } = CanvasRenderingContext2D, { fillText } = prototype;
     window.exported = [];

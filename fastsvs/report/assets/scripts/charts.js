@@ -90,13 +90,36 @@ function yAxis({ unit, heat, log }) {
     stroke: color("--muted"),
     font: FONT,
     space: heat ? 20 : CLOSEST,
-    incrs: heat ? WHOLE : unit === "seconds" && !log ? DURATIONS : undefined,
+    incrs: heat ? WHOLE : unit === "seconds" ? DURATIONS : undefined,
+    ...(log ? { splits: (_, __, low, high) => logMarks(low, high), filter: (_, splits) => splits } : {}),
     gap: 6,
     grid: { show: !heat, stroke: color("--hair"), width: 1 },
     ticks: { show: false },
     size: (_, labels) => 14 + 6.4 * Math.max(2, ...(labels ?? []).map((label) => label.length)),
     values: (_, splits) => splits.map((value) => (value === null ? "" : tick(tidy(value), unit))),
   };
+}
+
+const DIGITS = [[1], [1, 2, 5], [1, 2, 3, 4, 5, 6, 7, 8, 9]];
+const MOST_MARKS = 5;
+
+/** Marks of a log scale: powers of ten, with as few other digits between them as make two marks. */
+function logMarks(low, high) {
+  const first = Math.floor(Math.log10(low));
+  const powers = Array.from({ length: Math.ceil(Math.log10(high)) - first + 1 }, (_, index) => first + index);
+  const inside = (digits) =>
+    powers
+      .flatMap((power) => digits.map((digit) => Number(`${digit}e${power}`)))
+      .filter((value) => value >= low && value <= high);
+  const marks = DIGITS.map(inside).find((found) => found.length > 1) ?? evenMarks(low, high);
+  return marks.filter((_, index) => index % Math.ceil(marks.length / MOST_MARKS) === 0);
+}
+
+/** Marks at whole multiples of a power of ten, between two values that lie close together. */
+function evenMarks(low, high) {
+  const step = 10 ** Math.floor(Math.log10((high - low) / 2));
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, index) => (first + index) * step);
 }
 
 /** Splits carry rounding errors: 0.30000000000000004. */

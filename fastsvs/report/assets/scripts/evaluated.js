@@ -9,7 +9,7 @@ const SECTIONS_OF_RUNS = ["learning", "time", "problems"];
 /** The table of the evaluations' sets; where there is no run also the title, and no empty sections. */
 export function drawEvaluated(head) {
   const sheets = bySet(head.sheets.filter(({ run }) => run === null));
-  byId("evaluated").replaceChildren(...(sheets.length ? [table(sheets)] : []));
+  byId("evaluated").replaceChildren(...(sheets.length ? tables(sheets) : []));
   const alone = !head.runs.length;
   byId("figures").hidden = alone;
   for (const id of SECTIONS_OF_RUNS) {
@@ -40,8 +40,17 @@ function lede(head, sheets) {
   return `${name} on ${set}: ${listed(parts)}`;
 }
 
-function table(sheets) {
+const MOST_FIGURES = 8;
+
+/** One table; one of each kind of figure where they are more than a page is wide. */
+function tables(sheets) {
   const names = [...new Set(sheets.flatMap(({ rates }) => Object.keys(rates)))].sort(byKindAndK);
+  if (names.length <= MOST_FIGURES) return [table(sheets, names, "Evaluations")];
+  const kinds = Map.groupBy(names, (name) => name.split("@")[0]);
+  return [...kinds].map(([kind, own]) => table(sheets, own, `${kind}@k of the evaluations`));
+}
+
+function table(sheets, names, about) {
   const columns = ["Set", "Evaluation", "Problems", "Samples", ...names];
   const cells = (sheet) => [
     sheet.set,
@@ -60,11 +69,11 @@ function table(sheets) {
     );
   return h(
     "div",
-    { class: "scroll of-evaluations", tabindex: 0, role: "region", "aria-label": "Evaluations" },
+    { class: "scroll of-evaluations", tabindex: 0, role: "region", "aria-label": about },
     h(
       "table",
       { class: "headline" },
-      h("caption", {}, "Evaluations, with 95% intervals over problems."),
+      h("caption", {}, `${about}, with 95% intervals over problems.`),
       h(
         "thead",
         {},

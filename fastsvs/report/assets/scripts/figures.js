@@ -68,6 +68,7 @@ function place(panel) {
       const zero = next.filter(isZero).map(titleOf);
       figure.hidden = next.length === 0 || !mentions(panel, next, words);
       note.textContent = zero.length ? `Zero throughout: ${listed(zero)}.` : "";
+      tools.hidden = plots.length === 0;
       box.dataset.plots = Math.min(4, plots.length);
       redraw();
     },

@@ -1,6 +1,6 @@
 // The head of the page: one sentence, and the table whose cells show what they say.
 
-import { byId, h, s } from "./dom.js";
+import { byId, h, present, s } from "./dom.js";
 import { listed, plural, show } from "./format.js";
 import { average, byKindAndK } from "./series.js";
 import { armColor } from "./theme.js";
@@ -29,11 +29,7 @@ export function drawHeadline(head) {
     h(
       "table",
       { class: "headline" },
-      h(
-        "caption",
-        {},
-        "Before training → after, with 95% intervals over problems; an experiment with several seeds shows their mean.",
-      ),
+      caption(head, names),
       h(
         "thead",
         {},
@@ -48,6 +44,16 @@ export function drawHeadline(head) {
   );
 }
 
+/** What the cells mean, where it does not stand above them. */
+function caption(head, names) {
+  const parts = [
+    names.length ? "before training → after, with 95% intervals over problems" : null,
+    head.arms.some(({ runs }) => runs.length > 1) ? "an experiment with several seeds shows their mean" : null,
+  ];
+  const words = present(parts).join("; ");
+  return words ? h("caption", {}, `${words[0].toUpperCase()}${words.slice(1)}.`) : null;
+}
+
 /** The result in words: nothing but the numbers of the table. */
 function lede(head, names) {
   if (!names.length) {
@@ -60,7 +66,7 @@ function lede(head, names) {
   if (head.arms.length > MOST_NAMED) return ledeOfMany(head, names[0]);
   const parts = head.arms.map((arm) => {
     const found = meanHeldOut(head, arm, names[0]);
-    if (!found) return `${arm.label} not evaluated yet`;
+    if (!found) return `${arm.label} not evaluated${ended(head, arm) ? "" : " yet"}`;
     const before = show(found.before, "share");
     return found.after === null
       ? `${arm.label} begins at ${before}`
@@ -70,6 +76,10 @@ function lede(head, names) {
 }
 
 const MOST_NAMED = 3;
+
+function ended(head, arm) {
+  return arm.runs.every((run) => head.runs[run].finished);
+}
 
 /** Of many experiments the best, and how many there are. */
 function ledeOfMany(head, name) {

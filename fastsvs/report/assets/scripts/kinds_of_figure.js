@@ -50,7 +50,7 @@ function named(head, patterns, titles) {
   const several = patterns.filter((pattern) => pattern.includes("*")).length > 1;
   const pairs = patterns.flatMap((pattern) => {
     if (!pattern.includes("*")) return [[pattern, titles[pattern] ?? ""]];
-    const before = several ? `${spelled(pattern.split("/*")[0].split("/").pop())}, ` : "";
+    const before = several ? `${spelled(pattern.split("/*")[0].split("/").pop())}: ` : "";
     return matches(head, pattern).map((part) => [
       pattern.replace("*", part),
       titles[pattern] ?? `${before}${spelled(part)}`,

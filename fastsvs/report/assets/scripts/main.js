@@ -69,8 +69,8 @@ function included(head) {
   if (!total) return "These runs kept no responses.";
   const tokens = withTokens ? ` Tokens of ${grouped(withTokens)} are here, too.` : "";
   if (shown === total) return `All ${plural(total, "response")} of ${plural(head.runs.length, "run")}.${tokens}`;
-  const steps = samples.some((each) => each.steps < each.of_steps) ? " of steps at even distances" : "";
-  return `${grouped(shown)} of ${plural(total, "response")}: whole families, taken evenly over the training${steps}.${tokens}`;
+  const where = samples.some((each) => each.steps < each.of_steps) ? "steps at even distances" : "all steps";
+  return `${grouped(shown)} of ${plural(total, "response")}: whole families, from ${where}.${tokens}`;
 }
 
 start();
