@@ -83,7 +83,7 @@ def test_every_axis_has_marks_to_measure_by(visit: Callable[..., Opened], tmp_pa
 def test_a_log_scale_is_marked_at_round_values(visit: Callable[..., Opened], tmp_path: Path) -> None:
     """Near a power of ten, between two of them, and over many."""
     run = write_run(tmp_path / "run")
-    ends = ((0.0857, 0.19), (121.2, 4000.0), (2.1, 2.9), (1e-9, 1e4), (31.0, 31.5))
+    ends = ((0.0857, 0.19), (121.2, 4000.0), (2.1, 2.9), (1e-9, 1e4))
     rows = [{"step": step} | {f"own/{low}": low + (high - low) * step / 9 for low, high in ends} for step in range(10)]
     write_lines(run / "metrics.jsonl", rows)
     opened = visit(write_report([run], None, 10))
@@ -95,7 +95,6 @@ def test_a_log_scale_is_marked_at_round_values(visit: Callable[..., Opened], tmp
         ["200", "500", "1,000", "2,000"],
         ["2", "3"],
         ["1e−9", "1e−6", "0.001", "1", "1,000"],
-        [],
     ]
 
 
