@@ -183,7 +183,7 @@ def _group(row: Mapping[str, Any], tokens: Collection[str]) -> dict[str, Any]:
         "cut": [index for index, reason in enumerate(row.get("finish", ())) if reason == "length"],
         "rejections": list(row.get("rejections", ())),
         "trained": bool(row.get("trained")),
-        "logged": row.get("key") in tokens,
+        "logged": str(row.get("key", "")) in tokens,
     }
 
 

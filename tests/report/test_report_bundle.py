@@ -30,7 +30,7 @@ BROWSER = {
         "setTimeout",
         "requestAnimationFrame",
     ),
-    *("Event", "IntersectionObserver", "ResizeObserver", "URLSearchParams"),
+    *("Event", "IntersectionObserver", "NodeFilter", "ResizeObserver", "URLSearchParams"),
     *("fetch", "Response", "Blob", "DecompressionStream", "atob", "URL", "Path2D", "CSS"),
 }
 """Everything that the page takes from its browser."""
