@@ -1,4 +1,5 @@
-"""Megatron-core without CUDA: its hard-coded `cuda` devices point to the CPU while `redirect()` is active.
+"""Megatron-core without CUDA: its hard-coded `cuda` devices point to the CPU while `redirect()` is active, and
+broadcasts stand in for the one collective that gloo does not have.
 
 Its fp32 matrix products then go to oneDNN instead of MKL, which torch would choose: MKL leaves half the vector width of
 an AMD core unused. GPU runs never import this file.
@@ -116,18 +117,13 @@ def _as_on_cpu(tensor: Any, as_numpy: bool = False, record_stream: bool = False)
     return tensor.numpy() if as_numpy and isinstance(tensor, Tensor) else tensor
 
 
-class _Uneven:
-    """Megatron's collectives over parts of several lengths, which gloo has none for."""
+def _gathering(even: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return Megatron's function `even` that gathers the parts of a group's ranks, made to serve parts of several
+    lengths too, which gloo gathers none of: each rank sends its own to all others."""
 
-    def __init__(self, gather: Callable[..., Tensor], reduce_scatter: Callable[..., Tensor]) -> None:
-        """Serve parts of one length by Megatron's own `gather` and `reduce_scatter`."""
-        self._gather, self._reduce_scatter = gather, reduce_scatter
-
-    def gather(self, own: Tensor, group: dist.ProcessGroup, lengths: Sequence[int] | None = None, *rest: Any) -> Tensor:
-        """Return the parts of all ranks, which have these `lengths`, one after another: each rank sends its own to all
-        others."""
+    def gather(own: Tensor, group: dist.ProcessGroup, lengths: Sequence[int] | None = None, *rest: Any) -> Tensor:
         if lengths is None or group.size() == 1:
-            return self._gather(own, group, lengths, *rest)
+            return even(own, group, lengths, *rest)
         whole = own.new_empty(sum(lengths), *own.shape[1:])
         parts = whole.split(list(lengths))
         parts[group.rank()].copy_(own)
@@ -135,25 +131,15 @@ class _Uneven:
             dist.broadcast(part, group=group, group_src=rank)
         return whole
 
-    def reduce_scatter(
-        self, whole: Tensor, group: dist.ProcessGroup, lengths: Sequence[int] | None = None, *rest: Any
-    ) -> Tensor:
-        """Return this rank's part, of those that have these `lengths`, of the sum over all ranks."""
-        if lengths is None or group.size() == 1:
-            return self._reduce_scatter(whole, group, lengths, *rest)
-        total = whole.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total, group=group)
-        return total.split(list(lengths))[group.rank()]
+    return gather
 
 
 def _replacements() -> list[tuple[Any, str, Any]]:
     from megatron.core.tensor_parallel import mappings, random
     from megatron.core.transformer.moe import token_dispatcher
 
-    uneven = _Uneven(mappings._gather_along_first_dim, mappings._reduce_scatter_along_first_dim)
     return [
-        (mappings, "_gather_along_first_dim", uneven.gather),
-        (mappings, "_reduce_scatter_along_first_dim", uneven.reduce_scatter),
+        (mappings, "_gather_along_first_dim", _gathering(mappings._gather_along_first_dim)),
         (torch.cuda, "Stream", _Stream),
         (torch.cuda, "current_stream", _Stream),
         (torch.cuda, "stream", lambda _: nullcontext()),
