@@ -59,7 +59,7 @@ class Pass:
     """Gathered or scattered activations of each layer."""
     head: float
     exchanges: float
-    """Changes of attention from tokens to heads and back."""
+    """Changes of attention from tokens to heads and back, and ways of tokens to their experts and back."""
     ways: int
     """Number of messages between stages for each row: activations, and gradients."""
 
@@ -208,11 +208,11 @@ def _stage_messages(a: Architecture, layout: Layout, machine: Machine, rows: Seq
 
 
 def _expert_messages(a: Architecture, layout: Layout, machine: Machine, rows: Sequence[RowWork], kind: Pass) -> Line:
-    """Return what tokens take to their experts and back, as often as the layer's products are computed. An all-to-all
+    """Return what tokens take to their experts and back, and their gradients in the backward pass. An all-to-all
     sends as much as an all-gather of what it moves."""
     mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * layout.width / layout.tensor
     slots = mean * (a.experts.active if a.experts else 0)
-    count = 2 * kind.products * layout.expert_layers(a) * len(rows)
+    count = 2 * kind.exchanges * layout.expert_layers(a) * len(rows)
     return machine.message("tokens to experts and back", "all-gather", slots, layout.expert, layout.expert_ranks, count)
 
 
@@ -223,7 +223,7 @@ def _expert_part_messages(
     what they made of them, in fp32."""
     mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * (layout.width + FP32) / 2 / layout.tensor
     gathered = mean * (a.experts.active if a.experts else 0) * layout.expert_tensor
-    count, ranks = 2 * kind.products * layout.expert_layers(a) * len(rows), layout.expert_tensor
+    count, ranks = 2 * kind.exchanges * layout.expert_layers(a) * len(rows), layout.expert_tensor
     return machine.message("tokens among an expert's ranks", "all-gather", gathered, ranks, ranks, count)
 
 
