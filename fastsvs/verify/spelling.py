@@ -48,6 +48,8 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("nonumber", "notag", "bf", "rm", "it", "normalsize", "large", "Large", "LARGE", "huge"), ""),
 }
 """Commands without arguments and what stands for them."""
+SIGNS: Mapping[str, str] = {"<=": r"\le ", ">=": r"\ge ", "*": r"\cdot ", "...": r"\dots "}
+"""Signs of plain text and the commands that stand for them."""
 TEXT = ("text", "textbf", "textit", "textrm", "textnormal", "textsf", "texttt", "textup", "emph", "mbox", "hbox")
 ROMAN = ("mathrm", "mathbf", "mathit", "mathsf", "mathnormal", "mathtt", "operatorname", "boldsymbol", "bm")
 TRANSPARENT = ("underline", "boxed", "fbox", "framebox", "ensuremath", "smash", "cancel", "mathop", "overbrace")
@@ -83,6 +85,7 @@ _BARE_ACCENT = re.compile(r"\\(hat|vec|tilde|overline)\s*([A-Za-z])(?![A-Za-z])"
 _POWER = re.compile(r"\^\s?\(([^()]*)\)")
 _NATURAL = re.compile(r"\\log\s?_\s?(?:\{\s?e\s?\}|e(?![A-Za-z]))\s?")
 _WRITTEN = re.compile(r"(?<![\\A-Za-z])(pi|infty|infinity|inf|theta)(?![A-Za-z])")
+_SIGN = re.compile(r"\\?(<=|>=|\*|\.{3})")  # with a backslash before it, which would be doubled
 _MODULUS = re.compile(
     r"\(\s?\\?mod(?![a-z])\s?\{?(\w+)\}?\s?\)|(?:\\p?mod|(?<![\\a-z])mod)(?![a-z])\s?\{?\s?(\w+)\s?\}?"
 )
@@ -206,8 +209,8 @@ def _thousands(text: str) -> str:
 
 
 def _operators(text: str) -> str:
-    text = _SCRIPT_CIRCLE.sub(r"^\\circ ", text.replace("**", "^").replace("<=", r"\le ").replace(">=", r"\ge "))
-    text = text.replace("*", r"\cdot ").replace("...", r"\dots ")
+    text = _SCRIPT_CIRCLE.sub(r"^\\circ ", text.replace("**", "^"))
+    text = _SIGN.sub(lambda match: SIGNS[match[1]], text)
     for pattern in (_BRACKETED_ROOT, _BARE_ROOT, _WRITTEN_ROOT):
         text = pattern.sub(lambda match: f"\\sqrt{{{match[1]}}}", text)
     text = _BARE_FRACTION.sub(_fraction, _CHOOSE.sub(r"\\binom{\1}{\2}", text))

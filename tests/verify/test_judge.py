@@ -6,7 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastsvs.verify.judge import judge
@@ -218,6 +218,10 @@ def test_any_right_answer_gives_a_verdict(gold, answer):
 
 
 @given(st.one_of(simple_text, commands))
+@example(r"\*")
+@example(r"\...")
+@example(r"\<=")
+@example(r"\**2")
 def test_plain_spelling_is_reached_at_once(text):
     assert plain(plain(text)) == plain(text)
 
