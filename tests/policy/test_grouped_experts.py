@@ -103,7 +103,7 @@ def test_a_policy_computes_as_with_experts_one_after_another(
 
 
 def cut_both_ways(folder: Path) -> dict[str, Any]:
-    """What two ranks compute that share every expert, in grouped products and one after another."""
+    """Return what two ranks that share every expert compute, in grouped products and one after another."""
     grouped = built(folder, expert_tensor_parallel=2)
     found: dict[str, Any] = {"grouped": learned(grouped), "views": stacks_are_views(grouped)}
     with patch.object(policy_model, "obstacle", lambda *_: "a test asks for it"):

@@ -1,4 +1,4 @@
-"""What figures draw, in a real browser: marks of their axes, pixels of their lines, texts of their pictures."""
+"""Drawings of figures in a real browser: marks of their axes, pixels of their lines, texts of their pictures."""
 
 from __future__ import annotations
 
