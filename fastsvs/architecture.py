@@ -119,10 +119,9 @@ class Architecture:
     @property
     def _active_widths(self) -> int:
         """Return the widths of all feed-forwards that compute a token, of all layers together."""
-        if self.experts is None:
-            return self.layers * self.ffn
-        dense = sum(self.dense_layers)
-        return dense * self.ffn + (self.layers - dense) * self.experts.active_ffn
+        of_experts = self.experts.active_ffn if self.experts else 0
+        routed = len(self.expert_layers)
+        return (self.layers - routed) * self.ffn + routed * of_experts
 
     @property
     def tensor_sizes(self) -> dict[str, int]:
@@ -148,8 +147,9 @@ class Architecture:
         products with the state. A backward pass takes twice as many."""
         attention = self.hidden * self.head_dim * ((2 + self.gated_attention) * self.heads + 2 * self.groups)
         router = self.experts.count * self.hidden if self.experts else 0
-        routers = (self.layers - sum(self.dense_layers)) * router
-        matrices = 3 * self.hidden * self._active_widths + routers + self.attention_layers * attention
+        matrices = (
+            3 * self.hidden * self._active_widths + len(self.expert_layers) * router + self.attention_layers * attention
+        )
         if self.delta_net:
             matrices += (self.layers - self.attention_layers) * self.delta_net.products(self.hidden)
         scores = self.attention_layers * self.heads * self.head_dim * tokens

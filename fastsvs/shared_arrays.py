@@ -39,7 +39,7 @@ def on_each_host(rows: Sequence[np.ndarray] | None) -> np.ndarray:
             np.concatenate(rows, out=filled)
         distributed.relay(torch.from_numpy(filled.reshape(-1).view(np.uint8)), leaders)
     places = distributed.gather((os.getpid(), memory))
-    process, file = places[hosts.index(_host())]
+    process, file = places[hosts.index(hosts[distributed.rank()])]
     with open(f"/proc/{process}/fd/{file}", "rb") as shared:
         mapped = mmap(shared.fileno(), 0, access=ACCESS_READ)
     distributed.barrier()
