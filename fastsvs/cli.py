@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +16,7 @@ from fastsvs import config, rank_log, shipped, startup
 from fastsvs.arguments import SAMPLES, parse
 from fastsvs.ends import another_has_said_why, say_once, tell_torchrun
 from fastsvs.errors import Preempted, UserError
+from fastsvs.output import say
 from fastsvs.processes import die_with_parent
 
 Done = TypeVar("Done")
@@ -208,7 +208,7 @@ def _load(schema: type[config.Job], options: argparse.Namespace, changes: Sequen
     job = config.load(schema, options.config, [*changes, *options.overrides])
     startup.prepare(job)
     if os.environ.get("RANK", "0") == "0":
-        print(f"fastsvs: {options.config} is valid; loading PyTorch and Megatron-core", file=sys.stderr, flush=True)
+        say(f"fastsvs: {options.config} is valid; loading PyTorch and Megatron-core")
     return job
 
 

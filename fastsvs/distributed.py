@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from fastsvs import network
 from fastsvs.errors import UserError
+from fastsvs.output import say
 from fastsvs.variables import whole_number
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ def choose_network() -> None:
         os.environ.update(chosen)
         said = f"{' '.join(f'{name}={value}' for name, value in chosen.items())} ({interface.address})"
     if place.leads:
-        print(f"fastsvs: node {place.node}: {said}", file=sys.stderr, flush=True)
+        say(f"fastsvs: node {place.node}: {said}")
 
 
 def leave() -> None:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from fastsvs.errors import UserError
+from fastsvs.output import say
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -35,7 +36,7 @@ def say_once(text: str) -> None:
             if shared.add(key, 1) > 1:
                 shared.wait([f"{key}/said"], PATIENCE)
                 return
-    print(text, file=sys.stderr, flush=True)
+    say(text)
     if shared is not None:
         with suppress(RuntimeError):
             shared.set(f"{key}/said", "")
@@ -67,7 +68,7 @@ def tell_torchrun(error: BaseException) -> None:
         from fastsvs import distributed
 
         if (last := distributed.last_collective()) and not isinstance(error, UserError):
-            print(f"fastsvs: rank {distributed.rank()}: {last}", file=sys.stderr, flush=True)
+            say(f"fastsvs: rank {distributed.rank()}: {last}")
 
 
 def _store_of_the_job() -> Store | None:

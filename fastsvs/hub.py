@@ -11,6 +11,8 @@ from threading import Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from fastsvs.output import say
+
 SECONDS = 3.0
 """Longest wait for the hub's first answer, in seconds."""
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -67,4 +69,4 @@ def _settle() -> None:
 
         config.HF_HUB_OFFLINE = config.HF_DATASETS_OFFLINE = True
     if os.environ.get("RANK", "0") == "0":
-        print(f"fastsvs: {url} does not answer ({reason}): taking what the cache holds", file=sys.stderr, flush=True)
+        say(f"fastsvs: {url} does not answer ({reason}): taking what the cache holds")

@@ -5,12 +5,12 @@ The report reads the files of run folders only, and loads neither torch nor the 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastsvs.errors import UserError
 from fastsvs.files import write_atomic
+from fastsvs.output import say
 from fastsvs.report.document import build
 from fastsvs.report.page import page
 from fastsvs.report.runs import Runs
@@ -36,7 +36,7 @@ def write_report(runs: Sequence[Path], out: Path | None, samples: int) -> Path:
     path, document = out or RunLayout(runs[0] if len(runs) == 1 else Path()).report, build(runs, samples)
     write_atomic(path, page(document))
     for line in document.notices():
-        print(f"fastsvs: left out: {line}", file=sys.stderr)
+        say(f"fastsvs: left out: {line}")
     return path
 
 

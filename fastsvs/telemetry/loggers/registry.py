@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 
 from fastsvs.config import LoggingConfig
 from fastsvs.errors import UserError
+from fastsvs.output import say
 from fastsvs.registry import Registry
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
@@ -140,4 +140,4 @@ class Loggers:
 
 
 def _warn(text: str) -> None:
-    print(f"fastsvs: logging: {text}", file=sys.stderr)
+    say(f"fastsvs: logging: {text}")
