@@ -82,6 +82,7 @@ def test_both_exports_are_the_policy(fastsvs, tuned: Path, tmp_path: Path) -> No
 def test_run_of_another_shape_begins_with_a_runs_adapters(fastsvs, tuned: Path, tmp_path: Path) -> None:
     words = (*SFT, "run.steps=1", f"model.from_run={tuned}")
     one = fastsvs(*words, f"run.dir={tmp_path / 'one'}")
+    assert "beginning with the weights and the optimizer's moments of" in one.stdout
     two = fastsvs(*words, f"run.dir={tmp_path / 'two'}", "policy.tensor_parallel=2", processes=2)
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
     [first], [second] = (read_jsonl(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))

@@ -19,8 +19,7 @@ from fastsvs.config import AlgorithmConfig, SftJob
 from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer, reads_clock
 from fastsvs.errors import Preempted, UserError
 from fastsvs.files import check_folder
-from fastsvs.policy import Policy, checkpoint, keep_base, write_companions
-from fastsvs.stored_run import checkpoint_step
+from fastsvs.policy import Policy, keep_base, write_companions
 from fastsvs.telemetry import RunFolder, StepProgress
 from fastsvs.training import (
     SaveSchedule,
@@ -28,9 +27,9 @@ from fastsvs.training import (
     check_policy,
     check_resumption,
     check_room,
-    first_checkpoint,
     first_inputs,
     frozen_base,
+    load_start,
 )
 
 Example = tuple[np.ndarray, np.ndarray]
@@ -48,19 +47,16 @@ def sft(job: SftJob) -> Path:
     policy = Policy(
         job.model, job.policy, seed=job.run.seed, total_updates=job.run.steps, max_sequence_tokens=job.data.max_tokens
     )
-    newest = distributed.broadcast(checkpoint.latest(folder.checkpoints))
-    start = checkpoint_step(newest) if newest else 0
-    if begun := newest or distributed.broadcast(first_checkpoint(job.model)):
-        checkpoint.load(policy, begun)
-    folder.begin(start)
+    start = load_start(policy, job.model, folder.layout)
+    folder.begin(start.step)
     if main:
         keep_base(job.model, checked.tokenizer, folder.root)
     sampler = EpochSampler(len(examples), job.run.prompts_per_step, job.run.seed)
     saver, schedule = build_saver(job, folder), SaveSchedule(job)
-    with closing(folder), closing(saver), StepProgress("sft", job.run.steps, start, enabled=main) as progress:
-        for fact in (*checked.facts, *policy.facts):
+    with closing(folder), closing(saver), StepProgress("sft", job.run.steps, start.step, enabled=main) as progress:
+        for fact in (*checked.facts, *policy.facts, *start.facts):
             progress.say(fact)
-        for step in range(start, job.run.steps):
+        for step in range(start.step, job.run.steps):
             saver.check()
             saved = saver.take_times()
             began = time.perf_counter() - saved.get("time/save", 0.0)

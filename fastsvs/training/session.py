@@ -28,12 +28,11 @@ from fastsvs.rollout import (
     sampling_params,
 )
 from fastsvs.selfplay import JUDGES, Draw, Judge, Sampler, Savings, Stage, Task, original_tasks, substitutes_of
-from fastsvs.stored_run import RunLayout, checkpoint_step
+from fastsvs.stored_run import RunLayout
 from fastsvs.sync import BroadcastSync, LocalSync, WeightSync, transport_for
 from fastsvs.telemetry import RunFolder, StepProgress, give_back
 from fastsvs.training import checkpoint_hooks
 from fastsvs.training.checks import (
-    first_checkpoint,
     longest_request,
     longest_sequence,
     takes_turns,
@@ -43,6 +42,7 @@ from fastsvs.training.machine import record_plan
 from fastsvs.training.offloading import OffloadingSync
 from fastsvs.training.preflight import encode_text, preflight
 from fastsvs.training.saving import SaveSchedule, frozen_base
+from fastsvs.training.start import load_start
 from fastsvs.verify import AnswerVerifier, open_verifier
 
 
@@ -145,22 +145,17 @@ class Session:
 
     def resume(self) -> int:
         """Load the newest checkpoint, and return the number of steps already done."""
-        newest = distributed.broadcast(checkpoint.latest(self.folder.checkpoints))
-        start = checkpoint_step(newest) if newest else 0
-        if newest:
-            self._load_plugins(newest, checkpoint.load(self.policy, newest).get("plugins", {}))
-        elif first := distributed.broadcast(first_checkpoint(self.job.model)):
-            checkpoint.load(self.policy, first)
-            self.progress.say(f"beginning with the weights and the optimizer's moments of {first}")
-        self.folder.begin(start)
+        start = load_start(self.policy, self.job.model, self.folder.layout)
+        if start.step:
+            self._load_plugins(self.folder.layout.checkpoint(start.step), start.state.get("plugins", {}))
+        self.folder.begin(start.step)
         if distributed.is_main():
             keep_base(self.job.model, self.inputs.tokenizer, self.folder.root)
             record_plan(self.policy.architecture, self.job, self.folder.layout.plan)
-        for name, link in self.folder.links.items():
-            self.progress.say(f"{name}: {link}")
-        if start:
-            self.progress.say(f"resuming {self.folder.root} after step {start}")
-        return start
+        links = [f"{name}: {link}" for name, link in self.folder.links.items()]
+        for fact in (*links, *start.facts):
+            self.progress.say(fact)
+        return start.step
 
     def _load_plugins(self, path: Path, states: Any) -> None:
         """Take the state of all plug-ins from a checkpoint. Raises UserError for one that they did not write."""
