@@ -141,6 +141,11 @@ def _qwen3_moe(hf: Any) -> Experts:
     return Experts(hf.num_experts, hf.num_experts_per_tok, hf.moe_intermediate_size, hf.norm_topk_prob)
 
 
+def _qwen3_5_moe(hf: Any) -> Experts:
+    shared = hf.shared_expert_intermediate_size
+    return Experts(hf.num_experts, hf.num_experts_per_tok, hf.moe_intermediate_size, normalized=True, shared_ffn=shared)
+
+
 def _mixtral(hf: Any) -> Experts:
     return Experts(
         hf.num_local_experts, hf.num_experts_per_tok, hf.intermediate_size, normalized=True, naming="mixtral"
@@ -166,6 +171,7 @@ FAMILIES = {
     "qwen3_moe": Family(qk_norm=True, experts=_qwen3_moe),
     "mixtral": Family(experts=_mixtral),
     "qwen3_5_text": Family(qk_norm=True, delta_net=_delta_net),
+    "qwen3_5_moe_text": Family(qk_norm=True, experts=_qwen3_5_moe, delta_net=_delta_net),
     "qwen3_next": Family(qk_norm=True, experts=_qwen2_moe, delta_net=partial(_delta_net, grouped=True)),
 }
 """Families by the `model_type` of their config.json."""

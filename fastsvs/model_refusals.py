@@ -36,7 +36,10 @@ def rotary_dim_of(hf: PretrainedConfig) -> int:
 
 def dense_layers_of(hf: PretrainedConfig) -> tuple[bool, ...]:
     """Return, for each layer of a model with experts, whether it has a dense feed-forward instead; empty where none
-    has. Every `decoder_sparse_step`th layer has experts, but not those of `mlp_only_layers`, which count from 0."""
+    has. Every `decoder_sparse_step`th layer has experts, but not those of `mlp_only_layers`, which count from 0. A
+    family whose config class knows neither has experts in all layers, whatever its config.json says."""
+    if not hasattr(type(hf), "mlp_only_layers"):
+        return ()
     dense, step = getattr(hf, "mlp_only_layers", None) or (), _sparse_step(hf)
     found = tuple(layer in dense or (layer + 1) % step > 0 for layer in range(hf.num_hidden_layers))
     return found if any(found) else ()
@@ -54,6 +57,7 @@ def _reject_impossible_shapes(hf: PretrainedConfig) -> None:
             *("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"),
             *("vocab_size", "max_position_embeddings"),
         )
+        if name != "intermediate_size" or hasattr(hf, name)  # a family whose layers all have experts has none
     }
     faults = [f"{name}={size!r} (at least 1)" for name, size in sizes.items() if type(size) is not int or size < 1]
     if not faults:

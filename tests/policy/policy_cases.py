@@ -26,6 +26,7 @@ from transformers import (
     Qwen3NextConfig,
 )
 from transformers.models.qwen3_5 import Qwen3_5TextConfig
+from transformers.models.qwen3_5_moe import Qwen3_5MoeTextConfig
 
 from fastsvs.algorithms import Batch, PolicyLoss, Reduction, TokenLoss, TokenMetric, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig
@@ -53,6 +54,7 @@ LLAMA3_ROPE = {
 YARN_ROPE = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 
 MIXTURE = SHAPE | {"num_hidden_layers": 2, "num_experts_per_tok": 2}
+NO_FFN = {name: size for name, size in MIXTURE.items() if name != "intermediate_size"}
 QWEN_EXPERTS = {"num_experts": 4, "moe_intermediate_size": 32}
 
 MIXTURES: dict[str, PretrainedConfig] = {
@@ -78,6 +80,10 @@ LINEAR = {
 }
 HYBRIDS: dict[str, PretrainedConfig] = {
     "qwen3.5": Qwen3_5TextConfig(**SHAPE | LINEAR),
+    "qwen3.5-moe": Qwen3_5MoeTextConfig(
+        **NO_FFN | LINEAR | QWEN_EXPERTS | {"layer_types": ["linear_attention", "full_attention"]},
+        shared_expert_intermediate_size=48,
+    ),
     "qwen3-next": Qwen3NextConfig(
         **MIXTURE | LINEAR | QWEN_EXPERTS | {"layer_types": ["linear_attention", "full_attention"]},
         shared_expert_intermediate_size=48,

@@ -138,6 +138,11 @@ def test_names_and_shapes_are_those_of_transformers(name: str) -> None:
     assert hf_shapes(read_architecture(CONFIGS[name])) == expected
 
 
+def test_a_family_without_dense_layers_has_none_whatever_its_config_says() -> None:
+    hf = type(CONFIGS["qwen3.5-moe"])(**CONFIGS["qwen3.5-moe"].to_dict() | {"mlp_only_layers": [0]})
+    assert read_architecture(hf) == read_architecture(CONFIGS["qwen3.5-moe"])
+
+
 def test_shapes_at_32b_scale_need_no_processes() -> None:
     hf = Qwen2Config(
         num_hidden_layers=64,

@@ -60,6 +60,7 @@ MIXTURE_LAYOUTS = {
     },
     "pp2-etp2": {"pipeline_parallel": 2, "expert_tensor_parallel": 2},
     "cp2-etp4": {"context_parallel": 2, "expert_tensor_parallel": 4},
+    "tp2-pp2-ep2": {"tensor_parallel": 2, "pipeline_parallel": 2, "expert_parallel": 2},
 }
 CASES = [("qwen2-tied", layout) for layout in LAYOUTS] + [("qwen3-untied", "tp2-sp"), ("qwen3-untied", "tp2-pp2-sp")]
 CASES += [("qwen3-untied", "cp4-recompute")]
@@ -81,7 +82,7 @@ CASES += [
     ("qwen3-moe", "cp2-etp4"),
 ]
 CASES += [("qwen3.5", layout) for layout in ("tp2-sp", "pp2-recompute-one", "tp2-pp2-sp")]
-CASES += [("qwen3-next", "ep2-tp2"), ("qwen3-next", "pp2-ep2")]
+CASES += [("qwen3-next", "ep2-tp2"), ("qwen3-next", "pp2-ep2"), ("qwen3.5-moe", "tp2-pp2-ep2")]
 
 A_FEW = 6
 """Number of layouts that one set of processes serves."""

@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen2MoeConfig,
+    Qwen3_5MoeTextConfig,
     Qwen3_5TextConfig,
     Qwen3Config,
     Qwen3MoeConfig,
@@ -51,6 +52,7 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+NO_FFN = {name: size for name, size in SIZES.items() if name != "intermediate_size"}
 QWEN_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
 HYBRID = {
     "initializer_range": 0.1,
@@ -70,6 +72,7 @@ CONFIGS = {
     "qwen3-moe-sparse": Qwen3MoeConfig(**SIZES | QWEN_EXPERTS, head_dim=16, norm_topk_prob=True, mlp_only_layers=[0]),
     "qwen2-moe": Qwen2MoeConfig(**SIZES | QWEN_EXPERTS, shared_expert_intermediate_size=40),
     "qwen3.5": Qwen3_5TextConfig(**SIZES | HYBRID, tie_word_embeddings=True),
+    "qwen3.5-moe": Qwen3_5MoeTextConfig(**NO_FFN | HYBRID | QWEN_EXPERTS, shared_expert_intermediate_size=40),
     "qwen3-next": Qwen3NextConfig(**SIZES | HYBRID | QWEN_EXPERTS, shared_expert_intermediate_size=40),
     "mixtral": MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False),
 }
