@@ -5,8 +5,9 @@ Supported: the families of `fastsvs.families`, tied or untied, with grouped quer
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
-from math import lcm
+from math import isfinite, lcm
 from typing import Any, Self
 
 import torch
@@ -179,6 +180,7 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
     experts = family.experts(hf) if family.experts else None
     delta_net = family.delta_net(hf) if family.delta_net else None
     reject_unsupported(hf, experts, delta_net)
+    _reject_impossible_positions(hf)
     dense_layers = dense_layers_of(hf) if experts else ()
     return Architecture(
         layers=hf.num_hidden_layers,
@@ -202,6 +204,16 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
         centred_norm=delta_net is not None,
         dense_layers=dense_layers,
     )
+
+
+def _reject_impossible_positions(hf: PretrainedConfig) -> None:
+    try:
+        frequencies, scale = rotary_frequencies(hf)
+        known = bool(frequencies.isfinite().all()) and isfinite(scale)
+    except (ArithmeticError, TypeError, ValueError) as error:  # transformers computes with what stands in the file
+        raise UserError(f"{file_of(hf)}: rope_parameters={hf.rope_parameters!r} cannot be computed: {error}") from error
+    if not known:
+        raise UserError(f"{file_of(hf)}: rope_parameters={hf.rope_parameters!r} give frequencies that are not finite")
 
 
 def trained_architecture(hf: PretrainedConfig, policy: PolicyConfig) -> Architecture:
@@ -228,6 +240,8 @@ def rotary_frequencies(hf: PretrainedConfig) -> tuple[Tensor, float]:
     sine."""
     parameters: dict[str, Any] = hf.rope_parameters
     if parameters["rope_type"] != "default":
-        return ROPE_INIT_FUNCTIONS[parameters["rope_type"]](hf, device=torch.device("cpu"))
+        known = copy(hf)
+        known.head_dim = head_dim_of(hf)  # where config.json has null, they would multiply by it
+        return ROPE_INIT_FUNCTIONS[parameters["rope_type"]](known, device=torch.device("cpu"))
     dim = rotary_dim_of(hf) if FAMILIES[hf.model_type].delta_net else head_dim_of(hf)
     return 1.0 / parameters["rope_theta"] ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim), 1.0

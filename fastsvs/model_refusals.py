@@ -20,7 +20,7 @@ def reject_unsupported(hf: PretrainedConfig, experts: Experts | None, delta_net:
         _reject_impossible_experts(hf, experts)
     if delta_net:
         _reject_impossible_delta_net(hf, delta_net)
-    _reject_unsupported_features(hf)
+    _reject_unsupported_features(hf, delta_net)
 
 
 def head_dim_of(hf: PretrainedConfig) -> int:
@@ -64,8 +64,9 @@ def _reject_impossible_shapes(hf: PretrainedConfig) -> None:
         faults += _impossible_heads(hf)
     if not hf.rms_norm_eps > 0:
         faults.append(f"rms_norm_eps={hf.rms_norm_eps!r} (above 0)")
-    if not hf.rope_parameters.get("rope_theta", 1) > 0:
-        faults.append(f"rope_theta={hf.rope_parameters['rope_theta']!r} (above 0)")
+    theta = hf.rope_parameters.get("rope_theta", 1)
+    if type(theta) not in (int, float) or not theta > 0:
+        faults.append(f"rope_theta={theta!r} (a number above 0)")
     if faults:
         raise UserError(f"{file_of(hf)} describes no model that can be built: {'; '.join(faults)}")
 
@@ -82,7 +83,7 @@ def _impossible_heads(hf: PretrainedConfig) -> list[str]:
     return faults
 
 
-def _reject_unsupported_features(hf: PretrainedConfig) -> None:
+def _reject_unsupported_features(hf: PretrainedConfig, delta_net: DeltaNet | None) -> None:
     faults = []
     if getattr(hf, "quantization_config", None):
         faults.append("quantized weights (quantization_config; take the model that it was made from)")
@@ -94,14 +95,22 @@ def _reject_unsupported_features(hf: PretrainedConfig) -> None:
         faults.append("mlp_bias=true")
     if not getattr(hf, "qkv_bias", True):
         faults.append("qkv_bias=false (Qwen2's models with experts have it)")
-    if hf.model_type == "mixtral" and hf.sliding_window:
-        faults.append("sliding-window attention (set sliding_window to null)")
-    if "sliding_attention" in (getattr(hf, "layer_types", None) or ()):
-        faults.append("sliding-window attention (set use_sliding_window to false)")
+    if _slides(hf):
+        switch = "use_sliding_window to false" if hasattr(hf, "use_sliding_window") else "sliding_window to null"
+        faults.append(f"sliding-window attention (set {switch})")
+    if not delta_net and (part := hf.rope_parameters.get("partial_rotary_factor", 1.0)) != 1:
+        faults.append(f"partial_rotary_factor={part!r} (only 1: positions rotate whole heads of this family)")
     if hf.rope_parameters["rope_type"] not in STATIC_ROPE:
         faults.append(f"rope_type={hf.rope_parameters['rope_type']!r} (only {', '.join(STATIC_ROPE)})")
     if faults:
         raise UserError(f"{file_of(hf)} asks for what the trainer does not support: {'; '.join(faults)}")
+
+
+def _slides(hf: PretrainedConfig) -> bool:
+    """Check whether a layer's attention sees a window of the last tokens alone: those that config.json lists so, or
+    all of them in a family without such a list."""
+    kinds = getattr(hf, "layer_types", None)
+    return bool(getattr(hf, "sliding_window", None)) if kinds is None else "sliding_attention" in kinds
 
 
 def _reject_impossible_experts(hf: PretrainedConfig, experts: Experts) -> None:

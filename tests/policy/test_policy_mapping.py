@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_cases import CONFIGS, save_model
+from policy_cases import CONFIGS, MIXTURE, YARN_ROPE, save_model
 from stored_names import stored
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, Qwen2Config
 
-from fastsvs.architecture import Architecture, read_architecture
+from fastsvs.architecture import Architecture, read_architecture, rotary_table
 from fastsvs.families import DeltaNet, Experts
 from fastsvs.policy import Degrees, export
 from fastsvs.policy.learned import megatron_shapes
@@ -141,6 +141,11 @@ def test_names_and_shapes_are_those_of_transformers(name: str) -> None:
 def test_a_family_without_dense_layers_has_none_whatever_its_config_says() -> None:
     hf = type(CONFIGS["qwen3.5-moe"])(**CONFIGS["qwen3.5-moe"].to_dict() | {"mlp_only_layers": [0]})
     assert read_architecture(hf) == read_architecture(CONFIGS["qwen3.5-moe"])
+
+
+def test_a_null_for_the_width_of_a_head_is_the_quotient_in_scaled_positions_too() -> None:
+    left_out, given = (MixtralConfig(**MIXTURE, head_dim=dim, rope_parameters=YARN_ROPE) for dim in (None, 16))
+    assert torch.equal(rotary_table(left_out, 64), rotary_table(given, 64))
 
 
 def test_shapes_at_32b_scale_need_no_processes() -> None:

@@ -18,7 +18,14 @@ from policy_cases import (
     surprised_by_token,
 )
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    MixtralConfig,
+    Qwen2Config,
+    Qwen3MoeConfig,
+)
 
 from fastsvs.algorithms import PolicyLoss, Reduction, TokenLoss, TokenTerms, is_token_level, policy_loss, token_level
 from fastsvs.config import AlgorithmConfig, ModelConfig, OptimizerConfig, PolicyConfig
@@ -226,7 +233,10 @@ def test_faults_of_the_layout_are_told(folder: str, change: dict[str, object], m
     [
         (GPT2Config(), "model type 'gpt2' is not supported; supported: qwen2, qwen3, llama"),
         (LlamaConfig(attention_bias=True), "attention_bias"),
-        (Qwen2Config(use_sliding_window=True, max_window_layers=0), "sliding-window"),
+        (Qwen2Config(use_sliding_window=True, max_window_layers=0), "sliding-window.*use_sliding_window to false"),
+        (Qwen3MoeConfig(use_sliding_window=True), "sliding-window.*use_sliding_window to false"),
+        (MixtralConfig(sliding_window=8), "sliding-window.*sliding_window to null"),
+        (LlamaConfig(partial_rotary_factor=0.5), "partial_rotary_factor=0.5 .only 1"),
         (
             LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
             "rope_type='dynamic'",
