@@ -174,9 +174,10 @@ def read_architecture(hf: PretrainedConfig) -> Architecture:
     """Read the architecture. Raises UserError for a model that would be computed wrongly, or not at all."""
     family = FAMILIES.get(hf.model_type)
     if family is None:
-        raise UserError(
-            f"{file_of(hf)}: model type {hf.model_type!r} is not supported; supported: {', '.join(FAMILIES)}"
-        )
+        said = f"{file_of(hf)}: model type {hf.model_type!r} is not supported; supported: {', '.join(FAMILIES)}"
+        if f"{hf.model_type}_text" in FAMILIES:
+            said += "; transformers' AutoModelForCausalLM loads its text model and saves it alone with save_pretrained"
+        raise UserError(said)
     experts = family.experts(hf) if family.experts else None
     delta_net = family.delta_net(hf) if family.delta_net else None
     reject_unsupported(hf, experts, delta_net)

@@ -31,6 +31,9 @@ POINTER = b"version https://git-lfs"
 LEFT_OUT = re.compile(r"rotary_emb\.inv_freq$|^mtp\.")
 """Tensors that the policy has no use for: frequencies, which follow from config.json, and the layers that predict
 several tokens at once."""
+WITHIN_VISION, ALONE = "model.language_model.", "model."
+"""Prefixes of a text model's tensors: in a model with vision, which transformers keeps where it saves the text model
+alone, and elsewhere."""
 SHOWN_FAULTS = 5
 COMPARED_ROWS = 8192
 """Number of rows of the embedding and the output weight that are compared at a time."""
@@ -47,7 +50,9 @@ class SafetensorsWeights:
             folder = _download(path)
         self._folder = folder
         self._open: dict[Path, safe_open] = {}
-        self._files = self._find()
+        found = self._find()
+        self._stored = {name.replace(WITHIN_VISION, ALONE, 1): name for name in found}
+        self._files = {name: found[stored] for name, stored in self._stored.items()}
         self._check(architecture)
 
     def read(self, name: str, cut: int | None, start: int, end: int) -> Tensor:
@@ -65,7 +70,7 @@ class SafetensorsWeights:
         return part
 
     def _find(self) -> dict[str, Path]:
-        """Return the file of every tensor."""
+        """Return the file of every tensor by its stored name."""
         index, single = self._folder / INDEX, self._folder / SINGLE
         if not index.is_file():
             if not single.is_file():
@@ -90,7 +95,7 @@ class SafetensorsWeights:
             raise _unreadable(file, error) from error
 
     def _slices(self, name: str) -> Any:
-        return self._open[self._files[name]].get_slice(name)
+        return self._open[self._files[name]].get_slice(self._stored[name])
 
     def _check(self, architecture: Architecture) -> None:
         expected = hf_shapes(architecture)

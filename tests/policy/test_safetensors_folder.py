@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from policy_cases import save_model
+from policy_cases import CONFIGS, save_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.qwen3_5 import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from fastsvs.architecture import read_architecture
 from fastsvs.errors import UserError
@@ -162,3 +163,18 @@ def test_all_stored_dtypes_are_read(tied: Path) -> None:
         rewrite(tied, lambda tensors, dtype=dtype: tensors.update({n: t.to(dtype) for n, t in tensors.items()}))
         source = SafetensorsWeights(str(tied), architecture)
         assert {source.read(name, None, 0, 0).dtype for name in hf_shapes(architecture)} == {dtype}
+
+
+def test_a_text_model_that_was_saved_out_of_one_with_vision_is_read(tmp_path: Path) -> None:
+    text = CONFIGS["qwen3.5"]
+    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": text.hidden_size}
+    seeing = Qwen3_5ForConditionalGeneration(Qwen3_5Config(text_config=text.to_dict(), vision_config=vision))
+    seeing.save_pretrained(tmp_path / "seeing")
+    with pytest.raises(UserError, match=r"'qwen3_5' is not supported.*AutoModelForCausalLM loads its text model"):
+        read_architecture(AutoConfig.from_pretrained(tmp_path / "seeing"))
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "seeing", dtype=torch.float32)
+    alone.save_pretrained(tmp_path / "alone")
+    architecture = read_architecture(AutoConfig.from_pretrained(tmp_path / "alone"))
+    weights, expected = SafetensorsWeights(str(tmp_path / "alone"), architecture), alone.state_dict()
+    for name in hf_shapes(architecture):
+        assert torch.equal(weights.read(name, None, 0, 0), expected[name])
