@@ -12,7 +12,9 @@ from fastsvs.files import read_jsonl
 OPTIONS = ["rollout.deterministic=true", "rollout.max_sequences=24", "evaluation.path=null"]
 
 
-@pytest.mark.parametrize(("processes", "layout"), [(1, []), (2, []), (2, ["policy.pipeline_parallel=2"])])
+@pytest.mark.parametrize(
+    ("processes", "layout"), [(1, []), (2, []), (2, ["policy.pipeline_parallel=2"]), (2, ["policy.context_parallel=2"])]
+)
 def test_policy_and_engine_never_differ(fastsvs, processes: int, layout: list[str], tmp_path: Path) -> None:
     sizes = [size for size in SMALL if not size.startswith("evaluation.")]
     result = fastsvs(

@@ -138,6 +138,7 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
             (*TRAIN, "rollout.deterministic=true", "policy.tensor_parallel=2"),
             "policy.tensor_parallel=2 adds parts of products that the engine computes whole: set it to 1",
         ),
+        ((*TRAIN, "rollout.deterministic=true", "policy.lora.rank=4"), "computes adapters beside the weights"),
         ((*TRAIN, "rollout.deterministic=true", "rollout.top_p=0.9"), "cut-off distribution: set top_p to 1 and top_k"),
         ((*TRAIN, "rollout.deterministic=true", "rollout.top_k=40"), "cut-off distribution: set top_p to 1 and top_k"),
         ((*TRAIN, "rollout.deterministic=true", "policy.dtype=bf16"), "computes in fp32: set policy.dtype=fp32"),

@@ -21,6 +21,11 @@ def check_deterministic(job: TrainJob) -> None:
         )
     if policy.backend != "local":
         raise UserError(f"{asks}, but policy.backend={policy.backend} computes otherwise: set it to local")
+    if policy.lora.rank:
+        raise UserError(
+            f"{asks}, but policy.lora.rank={policy.lora.rank} computes adapters beside the weights, and the engine has "
+            "them merged: set it to 0"
+        )
     if rollout.top_p < 1 or rollout.top_k > 0:
         raise UserError(
             f"{asks}, but with rollout.top_p={rollout.top_p} and top_k={rollout.top_k} the engine's are of a cut-off "
