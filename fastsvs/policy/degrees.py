@@ -71,6 +71,13 @@ def here() -> Degrees:
     )
 
 
+def stage_layers(layers: int) -> range:
+    """Return the numbers, in the network of so many `layers`, of those of this rank's pipeline stage."""
+    each = layers // mpu.get_pipeline_model_parallel_world_size()
+    first = each * mpu.get_pipeline_model_parallel_rank()
+    return range(first, first + each)
+
+
 def holds(entry: Placed) -> bool:
     """Check whether this rank has a parameter, or a part of it."""
     owns = entry.expert_rank in (None, mpu.get_expert_model_parallel_rank())

@@ -7,12 +7,12 @@ from math import log
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state as mpu
 from torch import Tensor
 
 from fastsvs import distributed
 from fastsvs.algorithms import Metric
 from fastsvs.architecture import Architecture
+from fastsvs.policy.degrees import stage_layers
 from fastsvs.policy.mixture import Routing
 
 
@@ -23,9 +23,8 @@ class Routings:
         """Prepare for a pass over `tokens` tokens on all ranks."""
         assert architecture.experts is not None
         self._layers, self._experts = architecture.expert_layers, architecture.experts.count
-        each = architecture.layers // mpu.get_pipeline_model_parallel_world_size()
-        first = each * mpu.get_pipeline_model_parallel_rank()
-        self._own = slice(*(bisect_left(self._layers, bound) for bound in (first, first + each)))
+        stage = stage_layers(architecture.layers)
+        self._own = slice(*(bisect_left(self._layers, bound) for bound in (stage.start, stage.stop)))
         """Places of the stage's layers among all with experts."""
         self._tokens = tokens
         self._device = device

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fastsvs import distributed
 from fastsvs.architecture import Architecture
 from fastsvs.config import PolicyConfig
+from fastsvs.policy.degrees import stage_layers
 from fastsvs.policy.experts import obstacle
 from fastsvs.policy.mixture import mixture_settings, settle_experts
 from fastsvs.policy.modules import LayerParts, PackedSequences, block_spec
@@ -88,12 +89,12 @@ class PolicyModel(GPTModel):
     """One pipeline stage of the policy, as a Megatron GPTModel."""
 
     def __init__(self, architecture: Architecture, config: TransformerConfig, parts: LayerParts) -> None:
-        each = architecture.layers // config.pipeline_model_parallel_size
-        first = each * mpu.get_pipeline_model_parallel_rank()
         reason = experts_obstacle(architecture, config.params_dtype, config.expert_tensor_parallel_size)
         super().__init__(
             config=config,
-            transformer_layer_spec=block_spec(architecture, range(first, first + each), parts, grouped=reason is None),
+            transformer_layer_spec=block_spec(
+                architecture, stage_layers(architecture.layers), parts, grouped=reason is None
+            ),
             vocab_size=architecture.padded_vocabulary(config.tensor_model_parallel_size),
             max_sequence_length=0,
             pre_process=mpu.is_pipeline_first_stage(),
