@@ -31,6 +31,13 @@ def missing(path: str | Path) -> str:
     return f"no file or folder {path}" + ("" if Path(path).expanduser().is_absolute() else f" in {Path.cwd()}")
 
 
+def shipped_as(path: str | Path) -> str:
+    """Name the shipped configuration that a missing file seems to mean, such as `tiny_svs` or `configs/tiny_svs.yaml`;
+    nothing where there is none."""
+    name = Path(path).with_suffix("").as_posix().removeprefix("configs/")
+    return f"; FastSvS ships one as {PREFIX}{name}" if name in configurations() else ""
+
+
 def elsewhere(path: str, error: Exception) -> str:
     """Say why a model cannot be read; where `path` is no folder, also that it was looked for as one before the hub was
     asked."""

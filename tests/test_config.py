@@ -50,9 +50,17 @@ def test_defaults_are_the_constants_of_the_paper(write) -> None:
         (MINIMAL, ["rollout.temperature=.nan"], r"temperature: .*finite number \(got nan\)"),
         (MINIMAL + "1: a\n", [], r"1: Keys should be strings"),
         (MINIMAL, ["run.seed"], "must look like section.key=value"),
+        (MINIMAL, [".=1"], "'.=1' must look like section.key=value"),
+        (MINIMAL, ["policy..dtype=fp32"], "must look like section.key=value"),
+        (MINIMAL, ["evaluation.k=8"], r"evaluation\.k: .*\(got 8; write a list, such as \[1, 8\]\)"),
+        (MINIMAL, ["run.keep_checkpoints=true"], r"keep_checkpoints: .*must be a number \(got True\)"),
+        (MINIMAL, ["run.save_minutes=yes"], r"save_minutes: .*must be a number \(got True\)"),
+        (MINIMAL, ["data.limit=off"], r"data\.limit: .*must be a number \(got False\)"),
+        (MINIMAL, ["run.timeout_seconds=1e300"], r"timeout_seconds: .*less than or equal to 200000"),
+        (MINIMAL, ["sync.timeout_seconds=99999999"], r"timeout_seconds: .*less than or equal to 200000"),
         (MINIMAL, ["model.path.x=1"], "'path' is a value, not a section"),
         (MINIMAL, ["run.steps=["], "cannot be read as YAML"),
-        ("data: {path: d}\nrun: {dir: r}\n", [], r"model: Field required"),
+        ("data: {path: d}\nrun: {dir: r}\n", [], r"model: Field required$"),
         ("- a\n- b\n", [], "must hold a mapping"),
         ("a: [\n", [], "cannot be read as YAML"),
     ],
@@ -65,6 +73,20 @@ def test_faults_are_named(write, text: str, overrides: list[str], message: str) 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load(TrainJob, tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", ["tiny_svs", "tiny_svs.yaml", "configs/tiny_svs.yaml"])
+def test_a_missing_file_that_is_shipped_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"does not exist: .*; FastSvS ships one as fastsvs:tiny_svs$"):
+        load(TrainJob, name)
+
+
+def test_a_configuration_of_another_command_is_named() -> None:
+    with pytest.raises(UserError, match=r"it is a configuration of `fastsvs train`$"):
+        load(EvalJob, "fastsvs:tiny_svs")
+    with pytest.raises(UserError, match=r"it is a configuration of `fastsvs sft`$"):
+        load(TrainJob, "fastsvs:tiny_sft")
 
 
 def test_all_faults_come_at_once(write) -> None:

@@ -11,7 +11,7 @@ from fastsvs.config.learning import AlgorithmConfig, PolicyConfig
 from fastsvs.config.methods import MergingConfig, SamplerConfig, SelfConfig
 from fastsvs.config.rollout import RolloutConfig, SyncConfig
 from fastsvs.config.running import DynamicsConfig, LoggingConfig, RunConfig
-from fastsvs.config.section import AnyPath, Section
+from fastsvs.config.section import AnyPath, Section, Timeout
 from fastsvs.config.sections import (
     DataConfig,
     EvaluationConfig,
@@ -124,7 +124,7 @@ class EvalJob(Section):
     token_share: float = Field(0.01, ge=0, le=1)
     """Share of the problems whose responses are kept token by token in the folder: text and log-probs of the engine,
     about 17 bytes a token, and the rendered prompts. 0 keeps none."""
-    timeout_seconds: float = Field(1800.0, gt=0)
+    timeout_seconds: Timeout = 1800.0
     """Longest wait of one process for another, in seconds."""
 
     @model_validator(mode="after")

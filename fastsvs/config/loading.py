@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -12,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 from fastsvs.config.jobs import EvalJob, SelfJob, SftJob, TrainJob
 from fastsvs.config.yaml_text import parse, write
 from fastsvs.errors import UserError
-from fastsvs.shipped import PREFIX, find_configuration, missing
+from fastsvs.shipped import PREFIX, find_configuration, missing, shipped_as
 
 Job = TypeVar("Job", TrainJob, SftJob, SelfJob, EvalJob)
+_COMMANDS: dict[type[BaseModel], str] = {TrainJob: "train", SftJob: "sft", SelfJob: "self", EvalJob: "eval"}
 
 
 def load(
@@ -34,7 +36,7 @@ def build(schema: type[Job], tree: Mapping[str, Any], where: str) -> Job:
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain(schema, error, where)) from error
+        raise UserError(_explain(schema, error, where) + _other_command(schema, tree)) from error
 
 
 def dump(job: BaseModel) -> str:
@@ -50,7 +52,7 @@ def _read_tree(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise UserError(f"config file {path} does not exist: {missing(path)}") from error
+        raise UserError(f"config file {path} does not exist: {missing(path)}{shipped_as(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} cannot be read as YAML: {error}") from error
     tree = parse(text, f"config file {path}")
@@ -80,7 +82,7 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def _apply(tree: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
-    if not equals or not path:
+    if not equals or not all(path.split(".")):
         raise UserError(f"override {override!r} must look like section.key=value")
     *sections, key = path.split(".")
     for section in sections:
@@ -98,16 +100,30 @@ def _explain(schema: type[BaseModel], error: ValidationError, where: str) -> str
         if fault["type"] == "extra_forbidden":
             near = get_close_matches(location[-1], _known_keys(schema, location[:-1]), n=1, cutoff=0.5)
             lines.append(f"  {name}: unknown key" + (f"; did you mean {near[0]!r}?" if near else ""))
+        elif fault["type"] == "missing":
+            lines.append(f"  {name}: {fault['msg']}")
         else:
             got = f" (got {_shortened(fault['input'])}{_hint(fault['type'], fault['input'])})"
             lines.append(f"  {name}: {fault['msg']}{got}" if location else f"  {fault['msg']}")
     return "\n".join(lines)
 
 
+def _other_command(schema: type[BaseModel], tree: Mapping[str, Any]) -> str:
+    """Say of which other command the sections are, where they are one's."""
+    for other, command in _COMMANDS.items():
+        if other is not schema:
+            with suppress(ValidationError):
+                other.model_validate(tree)
+                return f"\nit is a configuration of `fastsvs {command}`"
+    return ""
+
+
 def _hint(kind: str, value: Any) -> str:
     """Say what is right where YAML reads something else than was meant."""
     if kind == "string_type":
         return "; quote a word or number that is meant as a text"
+    if kind == "tuple_type":
+        return "; write a list, such as [1, 8]"
     empty_section = kind in ("model_type", "dict_type") and value is None
     return "; write an empty section as {}, or leave it out" if empty_section else ""
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fastsvs.config.section import InputPath, Section
+from fastsvs.config.section import InputPath, Section, Timeout
 
 
 class ServerConfig(Section):
@@ -30,9 +30,9 @@ class ServerConfig(Section):
     refused."""
     arguments: dict[str, str | int | float | bool] = {}  # noqa: RUF012 (pydantic copies it)
     """Additional vLLM options, without their dashes: `max-model-len: 8192` stands for `--max-model-len 8192`."""
-    start_timeout_seconds: float = Field(900.0, gt=0)
+    start_timeout_seconds: Timeout = 900.0
     """Longest start of a server, in seconds; for external servers, the longest time that all of them may be away."""
-    stall_timeout_seconds: float = Field(120.0, gt=0)
+    stall_timeout_seconds: Timeout = 120.0
     """Longest time, in seconds, without an answer to health checks; after it a server counts as hung and is
     restarted."""
     max_restarts: int = Field(3, ge=0)
@@ -117,7 +117,7 @@ class SyncConfig(Section):
     bucket_bytes: int = Field(512 << 20, ge=1)
     """Size of one broadcast, in bytes; on CPUs at most 64 MiB. No tensor is cut, so a broadcast can be larger by one
     tensor. The sender holds two of them."""
-    timeout_seconds: float = Field(300.0, gt=0)
+    timeout_seconds: Timeout = 300.0
     """Longest update of all servers, in seconds; after it the communication group is torn down and built again."""
     attempts: int = Field(3, ge=1)
     """Number of attempts at an update before the run ends with a checkpoint."""

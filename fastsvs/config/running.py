@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fastsvs.config.section import AnyPath, Section
+from fastsvs.config.section import AnyPath, Section, Timeout
 
 
 class DynamicsConfig(Section):
@@ -66,5 +66,5 @@ class RunConfig(Section):
     too; 0 goes by `run.save_every` alone."""
     keep_checkpoints: int = Field(2, ge=1)
     """Number of checkpoints to keep; older ones are removed."""
-    timeout_seconds: float = Field(1800.0, gt=0)
+    timeout_seconds: Timeout = 1800.0
     """Longest wait of one process for another, in seconds."""

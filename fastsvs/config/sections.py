@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from fastsvs.config.azr import AzrConfig
 from fastsvs.config.methods import BudgetConfig, RiseConfig, SelfVerificationConfig
-from fastsvs.config.section import AnyPath, InputPath, Section, Text
+from fastsvs.config.section import AnyPath, InputPath, Section, Text, Timeout
 
 MATH_SUFFIX = " Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -157,7 +157,7 @@ class VerifierConfig(Section):
     takes a response and its problem."""
     workers: int | None = Field(None, ge=1)
     """Number of verifier processes of each rank; null for half of the rank's cores, at least 2 and at most 16."""
-    timeout_seconds: float = Field(10.0, gt=0)
+    timeout_seconds: Timeout = 10.0
     """CPU time that checking one answer may take, in seconds; its process is then ended and replaced, and the answer
     counts as unverified. A check of over one second waits until all others are done. Ten times as much wall time is a
     second limit, for a process that does not compute."""
@@ -169,7 +169,7 @@ class SandboxConfig(Section):
     workers: int = Field(2, ge=2)
     """Number of sandbox processes of each rank; half of them use another hash seed, to find programs that depend on
     it."""
-    timeout_seconds: float = Field(5.0, gt=0)
+    timeout_seconds: Timeout = 5.0
     """Longest run of one program with all its inputs, in seconds."""
     memory_bytes: int = Field(256 << 20, ge=128 << 20)
     """Address space of a program, in bytes, Python's own included."""
