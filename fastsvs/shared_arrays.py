@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from math import prod
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from fastsvs import distributed
+from fastsvs.shared_memory import SharedMemory, open_memory
 
+CPU = torch.device("cpu")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -30,22 +31,21 @@ def on_each_host(rows: Sequence[np.ndarray] | None) -> np.ndarray:
     dtype, shape = kind
     hosts = distributed.gather(_host())
     leaders = [hosts.index(host) for host in dict.fromkeys(hosts)]
-    memory: int | None = None
+    memory: SharedMemory | None = None
     if distributed.rank() in leaders:
-        memory = os.memfd_create("fastsvs")
-        os.ftruncate(memory, prod(shape) * dtype.itemsize)
-        filled = np.frombuffer(mmap(memory, 0), dtype).reshape(shape)
+        memory = SharedMemory(prod(shape) * dtype.itemsize, CPU)
         if rows is not None:
-            np.concatenate(rows, out=filled)
-        distributed.relay(torch.from_numpy(filled.reshape(-1).view(np.uint8)), leaders)
-    places = distributed.gather((os.getpid(), memory))
-    process, file = places[hosts.index(hosts[distributed.rank()])]
-    with open(f"/proc/{process}/fd/{file}", "rb") as shared:
-        mapped = mmap(shared.fileno(), 0, access=ACCESS_READ)
+            np.concatenate(rows, out=memory.tensor.numpy().view(dtype).reshape(shape))
+        distributed.relay(memory.tensor, leaders)
+    handles = distributed.gather(None if memory is None else memory.handle())
+    handle = handles[hosts.index(hosts[distributed.rank()])]
+    assert handle is not None
+    found = open_memory(handle, CPU).numpy().view(dtype).reshape(shape)
+    found.flags.writeable = False
     distributed.barrier()
     if memory is not None:
-        os.close(memory)
-    return np.frombuffer(mapped, dtype).reshape(shape)
+        memory.close()
+    return found
 
 
 def _kind(rows: Sequence[np.ndarray]) -> tuple[np.dtype, tuple[int, ...]]:

@@ -17,9 +17,9 @@ from torch import Tensor
 from fastsvs import distributed
 from fastsvs.buckets import Bucket, TensorSpec, plan_buckets
 from fastsvs.config import SyncConfig
+from fastsvs.shared_memory import device_key
 from fastsvs.sync.deltas import Traffic, busiest, shares
 from fastsvs.sync.fleet import ServerFleet, WeightSyncError
-from fastsvs.sync.memory import device_key
 from fastsvs.sync.outcome import Outcome
 from fastsvs.sync.sender import Sender
 from fastsvs.sync.shards import BlockSource, Shards

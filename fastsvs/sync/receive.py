@@ -14,11 +14,12 @@ from torch import Tensor
 
 from fastsvs.buckets import Bucket, checksum, plan_buckets, read_specs
 from fastsvs.network import local_address
+from fastsvs.shared_memory import device_key, open_memory
 from fastsvs.sync.arrivals import Arrival, Arrivals, Blocks, Checked, Named, Whole, laid_out, tensors_of
 from fastsvs.sync.calls import Deadline, wait_until
 from fastsvs.sync.deltas import Decoder
 from fastsvs.sync.group import Group, announce, give_up, given_up, join_store, route_key, tell_staged
-from fastsvs.sync.memory import Pool, device_key, open_memory
+from fastsvs.sync.memory import Pool
 from fastsvs.sync.moves import Move, read_moves
 from fastsvs.sync.staging import Staging
 

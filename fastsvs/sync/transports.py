@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastsvs.buckets import Bucket
+from fastsvs.shared_memory import SharedMemory
 from fastsvs.sync.calls import wait_until
 from fastsvs.sync.group import (
     Group,
@@ -23,7 +24,6 @@ from fastsvs.sync.group import (
     serve_store,
     staged_workers,
 )
-from fastsvs.sync.memory import SharedMemory
 from fastsvs.sync.messages import Message, settle
 from fastsvs.sync.moves import Move, describe_moves
 
