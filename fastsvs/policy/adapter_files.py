@@ -35,6 +35,19 @@ PLAIN: dict[str, Any] = {
 }
 """Settings of PEFT's with which W + alpha / r * B A is all that there is; what an older file leaves out is so, too."""
 
+LATER: dict[str, Any] = {
+    "alora_invocation_tokens": None,
+    "arrow_config": None,
+    "layer_replication": None,
+    "lora_bias": False,
+    "use_bdlora": None,
+    "use_qalora": False,
+}
+"""Further settings, of later versions of PEFT; what is written leaves them out, so that earlier ones read it."""
+BEGINNINGS = (True, False, "gaussian", "eva", "orthogonal")
+"""Values of PEFT's `init_lora_weights` that leave the model's own weights as they are. Others, such as PiSSA's and
+OLoRA's, take a part out of them, beside which alone the adapter is right."""
+
 
 class NewAdapters:
     """Adapters that change nothing: A uniform in +-1/sqrt(inputs), which is PEFT's `kaiming_uniform_` with a = sqrt(5),
@@ -144,12 +157,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _unlike(found: dict[str, Any], lora: Lora) -> list[str]:
     """Return a line for every setting that is another one than the policy's."""
-    wanted = {"r": lora.rank, "lora_alpha": lora.alpha, **PLAIN}
+    wanted = {"r": lora.rank, "lora_alpha": lora.alpha, **PLAIN, **LATER}
     lines = [
         f"{key} is {found[key]!r} instead of {value!r}"
         for key, value in wanted.items()
         if key in found and (found[key] or None) != (value or None)
     ]
+    if (beginning := found.get("init_lora_weights", True)) not in BEGINNINGS:
+        lines.append(
+            f"init_lora_weights is {beginning!r}, which changes the model's own weights: save it from PEFT with "
+            "path_initial_model_for_weight_conversion"
+        )
     targets = found.get("target_modules")
     if not isinstance(targets, list) or set(map(str, targets)) != set(lora.targets):
         lines.append(f"target_modules are {targets!r} instead of {list(lora.targets)!r}")

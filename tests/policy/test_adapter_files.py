@@ -106,6 +106,9 @@ FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         (lambda f: rewrite(f, use_rslora=True), "use_rslora is True"),
         (lambda f: rewrite(f, modules_to_save=["lm_head"]), "modules_to_save is"),
         (lambda f: rewrite(f, rank_pattern={"q_proj": 2}), "rank_pattern is"),
+        (lambda f: rewrite(f, alora_invocation_tokens=[5, 7]), "alora_invocation_tokens is [5, 7]"),
+        (lambda f: rewrite(f, use_qalora=True), "use_qalora is True"),
+        (lambda f: rewrite(f, init_lora_weights="pissa_niter_4"), "init_lora_weights is 'pissa_niter_4', which changes"),
         (lambda f: rewrite(f, target_modules=["q_proj"]), "target_modules are"),
         (lambda f: rewrite(f, target_modules="all-linear"), "target_modules are 'all-linear'"),
         (lambda f: rewrite(f, peft_type="IA3"), "describes no LoRA adapter"),
@@ -128,6 +131,7 @@ def test_other_adapters_are_refused(model: Path, adapter: Path, damage: Any, mes
 
 def test_settings_that_older_files_leave_out_are_plain(model: Path, adapter: Path) -> None:
     rewrite(adapter, use_dora=False, rank_pattern=None, alpha_pattern={}, target_modules=sorted(ALL, reverse=True))
+    rewrite(adapter, init_lora_weights="gaussian", layer_replication=None, lora_bias=False)
     StoredAdapters(adapter, architecture_of(model))
 
 
