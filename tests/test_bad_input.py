@@ -15,6 +15,9 @@ from whole_runs import ROOT, SFT, TRAIN, Refuse
 from fastsvs.algorithms import Batch, Context
 from fastsvs.cli import main
 
+EVAL = ("eval", "configs/tiny_eval.yaml", "sets.heldout.data.limit=8")
+SELF = ("self", "configs/tiny_self.yaml", "data.limit=8", "evolution.replay=null")
+
 
 @pytest.fixture(autouse=True)
 def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,13 +74,37 @@ def test_a_tokenizer_without_chat_template(refuse: Refuse, tokenizer_folder: Pat
     assert f"the tokenizer of {tokenizer_folder} has no chat template: put a chat_template.jinja" in message
 
 
-def test_a_tokenizer_with_more_tokens_than_the_model(refuse: Refuse, tokenizer_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("job", [TRAIN, SFT, SELF], ids=["train", "sft", "self"])
+def test_a_tokenizer_with_more_tokens_than_the_model(
+    refuse: Refuse, job: tuple[str, ...], tokenizer_folder: Path, tmp_path: Path
+) -> None:
     model = tmp_path / "model"
     model.mkdir()
     config = json.loads((ROOT / "models" / "tiny" / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
-    message = refuse(*TRAIN, f"model.path={model}", f"model.tokenizer={tokenizer_folder}")
-    assert f"{model} has embeddings for 300: point model.tokenizer at the model's own" in message
+    message = refuse(*job, f"model.path={model}", f"model.tokenizer={tokenizer_folder}")
+    assert f"the tokenizer of {tokenizer_folder} has token ids up to 575, but {model} has embeddings for 300" in message
+    assert message.endswith(": point model.tokenizer at the model's own\n")
+
+
+@pytest.mark.parametrize("job", [TRAIN, EVAL], ids=["train", "eval"])
+def test_a_tokenizer_that_leaves_ids_out(refuse: Refuse, job: tuple[str, ...], tokenizer_folder: Path) -> None:
+    file = tokenizer_folder / "tokenizer.json"
+    parts = json.loads(file.read_text())
+    vocabulary = parts["model"]["vocab"]
+    vocabulary["a"] = 600
+    file.write_text(json.dumps(parts))
+    message = refuse(*job, "model.path=models/tiny", f"model.tokenizer={tokenizer_folder}")
+    assert "has token ids up to 600, but models/tiny has embeddings for 576" in message
+
+
+def test_an_example_that_is_longer_than_the_models_positions(refuse: Refuse, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    config = json.loads((ROOT / "models" / "tiny" / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 32}))
+    message = refuse(*SFT, f"model.path={model}", "model.tokenizer=models/tiny")
+    assert f"tokens, but {model} has positions for 32: lower data.max_tokens to that" in message
 
 
 def test_a_model_without_weights(refuse: Refuse, tmp_path: Path) -> None:

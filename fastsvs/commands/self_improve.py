@@ -25,6 +25,7 @@ from fastsvs.config import DataConfig, ModelConfig, SelfJob, SftDataConfig, SftJ
 from fastsvs.data import (
     EncodedProblem,
     Message,
+    check_tokenizer,
     encode_prompt,
     load_dialogues,
     load_tokenizer,
@@ -140,6 +141,7 @@ def preflight(job: SelfJob, processes: int | None, *, at_disk: bool = True) -> I
     if at_disk:
         check_room(job, RunLayout(folder.layout.round(1) / "sft").checkpoints, hf_config)
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
+    check_tokenizer(tokenizer, hf_config)
     problems, facts = read_problems(job.data, tokenizer, "train")
     replay: list[Sequence[Message]] = []
     if job.evolution.replay is not None:

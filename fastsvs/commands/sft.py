@@ -16,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from fastsvs import distributed, fingerprints, preemption, rank_log
 from fastsvs.algorithms import Batch, TokenLoss, TokenTerms, token_level
 from fastsvs.config import AlgorithmConfig, SftJob
-from fastsvs.data import EpochSampler, encode_dialogues, load_dialogues, load_tokenizer, reads_clock
+from fastsvs.data import EpochSampler, check_tokenizer, encode_dialogues, load_dialogues, load_tokenizer, reads_clock
 from fastsvs.errors import Preempted, UserError
 from fastsvs.files import check_folder
 from fastsvs.policy import Policy, keep_base, write_companions
@@ -109,7 +109,9 @@ def preflight(job: SftJob, processes: int | None, *, at_disk: bool = True) -> Ch
     if main and job.export is not None:
         check_folder("export", Path(job.export))
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
+    check_tokenizer(tokenizer, hf_config)
     examples, facts = load_examples(job, tokenizer)
+    check_positions(job, examples, hf_config)
     digests = {"data": fingerprints.of_examples(examples, reads_clock(tokenizer, job.data.template))}
     folder.check_inputs({**digests, **first_inputs(folder.checkpoints, job.model)})
     return Checked(examples, tokenizer, hf_config, folder, facts)
@@ -128,6 +130,16 @@ def check_example_length(job: SftJob) -> None:
         raise UserError(
             f"data.max_tokens ({job.data.max_tokens}) is over policy.tokens_per_micro_batch "
             f"({job.policy.tokens_per_micro_batch}): raise the latter or lower the former"
+        )
+
+
+def check_positions(job: SftJob, examples: Sequence[Example], hf: PretrainedConfig) -> None:
+    """Check that the model has positions for the longest of the examples. Raises UserError where it does not."""
+    longest = max(len(ids) for ids, _ in examples)
+    if longest > hf.max_position_embeddings:
+        raise UserError(
+            f"{job.data.path} has an example of {longest} tokens, but {job.model.path} has positions for "
+            f"{hf.max_position_embeddings}: lower data.max_tokens to that, which leaves longer ones out"
         )
 
 

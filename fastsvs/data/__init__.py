@@ -3,7 +3,15 @@
 from fastsvs.data.chat import encode_prompt, load_tokenizer, reads_clock
 from fastsvs.data.dialogues import encode_dialogue, encode_dialogues
 from fastsvs.data.examples import load_dialogues
-from fastsvs.data.inputs import EncodedProblem, Inputs, longest_prompt, read_inputs, read_problems, stop_token_ids
+from fastsvs.data.inputs import (
+    EncodedProblem,
+    Inputs,
+    check_tokenizer,
+    longest_prompt,
+    read_inputs,
+    read_problems,
+    stop_token_ids,
+)
 from fastsvs.data.loader import NO_PROBLEMS, load_problems
 from fastsvs.data.prompts import PROMPTS, PromptFn, encode_problems, messages_of
 from fastsvs.data.records import Dialogue, Message, Problem
@@ -22,6 +30,7 @@ __all__ = [
     "Message",
     "Problem",
     "PromptFn",
+    "check_tokenizer",
     "encode_dialogue",
     "encode_dialogues",
     "encode_problems",

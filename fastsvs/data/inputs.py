@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from fastsvs.architecture import load_hf_config
 from fastsvs.config import DataConfig, TrainJob
@@ -77,6 +77,16 @@ def read_problems(
 def longest_prompt(problems: Sequence[EncodedProblem]) -> int:
     """Return the number of tokens in the longest prompt, or 0 where there is none."""
     return max((len(prompt) for _, prompt in problems), default=0)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, hf: PretrainedConfig) -> None:
+    """Check that the model has an embedding for every token. Raises UserError where it does not."""
+    largest = max(tokenizer.get_vocab().values(), default=-1)  # ids may leave numbers out
+    if largest >= hf.vocab_size:
+        raise UserError(
+            f"the tokenizer of {tokenizer.name_or_path} has token ids up to {largest}, but {hf.name_or_path} has "
+            f"embeddings for {hf.vocab_size}: point model.tokenizer at the model's own"
+        )
 
 
 def stop_token_ids(model_path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

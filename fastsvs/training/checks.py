@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 
 from fastsvs import distributed, fingerprints
 from fastsvs.algorithms import ADVANTAGES, REWARDS, needs_labels
@@ -281,16 +281,10 @@ def check_budget(job: TrainJob, stage: Stage) -> None:
         )
 
 
-def check_fits_model(job: TrainJob, hf: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that the model has positions for the longest sequence and an embedding for every token. Raises UserError
-    where it does not."""
+def check_fits_model(job: TrainJob, hf: PretrainedConfig) -> None:
+    """Check that the model has positions for the longest sequence. Raises UserError where it does not."""
     if longest_sequence(job) > hf.max_position_embeddings:
         raise UserError(
             f"sequences of up to {longest_sequence(job)} tokens, but {job.model.path} has positions for "
             f"{hf.max_position_embeddings}: lower data.max_prompt_tokens or rollout.max_response_tokens"
-        )
-    if len(tokenizer) > hf.vocab_size:
-        raise UserError(
-            f"the tokenizer of {job.model.tokenizer or job.model.path} has {len(tokenizer)} tokens, but "
-            f"{job.model.path} has embeddings for {hf.vocab_size}: point model.tokenizer at the model's own"
         )

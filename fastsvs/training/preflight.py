@@ -15,6 +15,7 @@ from fastsvs.config import TrainJob
 from fastsvs.data import (
     NO_PROBLEMS,
     Inputs,
+    check_tokenizer,
     encode_prompt,
     longest_prompt,
     messages_of,
@@ -88,7 +89,8 @@ def preflight(job: TrainJob, processes: int | None, *, at_disk: bool = True) -> 
     dated = reads_clock(inputs.tokenizer, job.data.template)
     digests = {name: fingerprints.of_problems(problems, dated) for name, problems in read.items() if problems}
     folder.check_inputs({**digests, **first_inputs(folder.checkpoints, job.model)})
-    check_fits_model(job, hf_config, inputs.tokenizer)
+    check_fits_model(job, hf_config)
+    check_tokenizer(inputs.tokenizer, hf_config)
     stop = stop_token_ids(job.model.path, inputs.tokenizer)
     stage = build_stage(job, inputs.tokenizer)
     for judge in stage.judges:

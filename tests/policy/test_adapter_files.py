@@ -108,7 +108,10 @@ FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         (lambda f: rewrite(f, rank_pattern={"q_proj": 2}), "rank_pattern is"),
         (lambda f: rewrite(f, alora_invocation_tokens=[5, 7]), "alora_invocation_tokens is [5, 7]"),
         (lambda f: rewrite(f, use_qalora=True), "use_qalora is True"),
-        (lambda f: rewrite(f, init_lora_weights="pissa_niter_4"), "init_lora_weights is 'pissa_niter_4', which changes"),
+        (
+            lambda f: rewrite(f, init_lora_weights="pissa_niter_4"),
+            "init_lora_weights is 'pissa_niter_4', which changes",
+        ),
         (lambda f: rewrite(f, target_modules=["q_proj"]), "target_modules are"),
         (lambda f: rewrite(f, target_modules="all-linear"), "target_modules are 'all-linear'"),
         (lambda f: rewrite(f, peft_type="IA3"), "describes no LoRA adapter"),
