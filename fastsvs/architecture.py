@@ -24,6 +24,7 @@ from fastsvs.model_refusals import LINEAR, dense_layers_of, file_of, head_dim_of
 from fastsvs.shipped import elsewhere
 
 VOCABULARY_MULTIPLE = 128
+KEY_VALUE_HEADS = "key/value heads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Architecture:
     @property
     def tensor_sizes(self) -> dict[str, int]:
         """Return what tensor parallelism cuts, by what it is called."""
-        found = {"attention heads": self.heads, "key/value heads": self.groups}
+        found = {"attention heads": self.heads, KEY_VALUE_HEADS: self.groups}
         if self.delta_net:
             found["key heads of linear attention"] = self.delta_net.key_heads
         widths = {

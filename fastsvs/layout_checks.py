@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from math import prod
 
-from fastsvs.architecture import Architecture
+from fastsvs.architecture import KEY_VALUE_HEADS, Architecture
 from fastsvs.config import PolicyConfig
 from fastsvs.errors import UserError
 
 FP8_MULTIPLE = 16
 """Number that the dimensions of a product in FP8 are multiples of: features, and the tokens of a tensor-parallel
 rank."""
+SERVER_VOCABULARY_MULTIPLE = 64
+"""Number of rows to a multiple of which vLLM pads the embedding and the head (its DEFAULT_VOCAB_PADDING_SIZE)."""
 RARE = ("context_parallel", "expert_tensor_parallel")
 """Keys of degrees that a message names only where they are more than 1."""
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
@@ -43,6 +45,33 @@ def check_layout(architecture: Architecture, config: PolicyConfig, world_size: i
     _check_recomputation(config, architecture.layers // pipeline)
     if world_size is not None:
         _check_world_size(config, world_size)
+
+
+def check_server(architecture: Architecture, parts: int, *, whole_experts: bool) -> None:
+    """Raise UserError with every reason why vLLM 0.32 cannot cut the model over `rollout.server.tensor_parallel=parts`
+    workers. Key/value heads may be fewer than workers, which then have copies; with `whole_experts` experts are dealt
+    to workers and not cut."""
+    sizes = dict(architecture.tensor_sizes)
+    groups = sizes.pop(KEY_VALUE_HEADS)
+    sizes[f"vocabulary, padded to a multiple of {SERVER_VOCABULARY_MULTIPLE}"] = padded_by_servers(architecture)
+    if architecture.experts and not whole_experts:
+        sizes["feed-forward width of an expert"] = architecture.experts.ffn
+
+    def unsuited(number: int) -> list[str]:
+        found = [f"{what} ({size})" for what, size in sizes.items() if size % number]
+        return found + ([f"{KEY_VALUE_HEADS} ({groups})"] if groups % number and number % groups else [])
+
+    if faults := unsuited(parts):
+        suited = [number for number in _divisors(architecture.heads) if not unsuited(number)]
+        raise UserError(
+            f"rollout.server.tensor_parallel={parts} does not suit the model's {', '.join(faults)}; possible: "
+            f"{', '.join(map(str, suited))}"
+        )
+
+
+def padded_by_servers(architecture: Architecture) -> int:
+    """Return the number of rows of the embedding in vLLM, padded."""
+    return -(-architecture.vocabulary // SERVER_VOCABULARY_MULTIPLE) * SERVER_VOCABULARY_MULTIPLE
 
 
 def _context_faults(architecture: Architecture, config: PolicyConfig) -> list[str]:

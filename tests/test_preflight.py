@@ -161,6 +161,12 @@ def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
             (*SERVERS, "rollout.deterministic=true", *EXTERNAL),
             "set the variable there, and leave the key out",
         ),
+        # layout of servers
+        (
+            (*SERVERS, "rollout.server.tensor_parallel=4"),
+            "does not suit the model's attention heads (6); possible: 1, 2",
+        ),
+        ((*SERVERS, "rollout.server.tensor_parallel=3"), "feed-forward width (320), key/value heads (2); possible: 1"),
         # modes of servers
         ((*TRAIN, "rollout.speculative.method=ngram"), "is an option of servers: set rollout.engine=vllm, or leave it"),
         ((*EVAL, "rollout.speculative.method=ngram"), "is an option of servers: set rollout.engine=vllm, or leave it"),

@@ -1,7 +1,7 @@
 """Which block of every Hugging Face tensor lies where: on a rank of the trainer, and on a worker of a vLLM server.
 
 A worker cuts what it loads by its place in the server's tensor parallelism: heads, the feed-forward width and the
-vocabulary evenly, the vocabulary after padding to a multiple of SERVER_VOCABULARY_MULTIPLE; key/value heads that are
+vocabulary evenly, the vocabulary after padding (`layout_checks.padded_by_servers`); key/value heads that are
 fewer than workers lie on several. Experts are cut as dense feed-forwards are. What it does not cut it holds whole.
 """
 
@@ -14,11 +14,10 @@ from torch import Tensor
 from fastsvs.architecture import Architecture
 from fastsvs.blocks import Block
 from fastsvs.families import NAMINGS
+from fastsvs.layout_checks import padded_by_servers
 from fastsvs.policy.degrees import here, holds, part
 from fastsvs.policy.mapping import EMBEDDING, HEAD, Entry, cut_ranges, entries, hf_shapes, split
 
-SERVER_VOCABULARY_MULTIPLE = 64
-"""Number of rows to a multiple of which vLLM pads the embedding and the head (its DEFAULT_VOCAB_PADDING_SIZE)."""
 ROW_CUT = {"q_proj", "k_proj", "v_proj", *(name for each in NAMINGS.values() for name in (each.gate, each.up))}
 COLUMN_CUT = {"o_proj", *(each.down for each in NAMINGS.values())}
 
@@ -74,9 +73,7 @@ def served_blocks(architecture: Architecture, tensor_parallel: int, rank: int) -
 def _served(architecture: Architecture, name: str, shape: tuple[int, ...], tensor_parallel: int, rank: int) -> Block:
     whole = Block.whole(shape)
     if name in (EMBEDDING, HEAD):
-        multiple = SERVER_VOCABULARY_MULTIPLE
-        padded = -(-architecture.vocabulary // multiple) * multiple
-        return _part(whole, 0, padded, tensor_parallel, rank)
+        return _part(whole, 0, padded_by_servers(architecture), tensor_parallel, rank)
     layer = name.split(".")[-2]
     if layer in ("k_proj", "v_proj") and architecture.groups < tensor_parallel:
         copies = tensor_parallel // architecture.groups

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import AutoConfig, Qwen2Config
+from transformers import AutoConfig, Qwen2Config, Qwen2MoeConfig
 from whole_runs import ROOT
 
+from fastsvs.architecture import read_architecture
 from fastsvs.config import RolloutConfig, TrainJob, load
 from fastsvs.errors import UserError
+from fastsvs.layout_checks import check_server
 from fastsvs.rollout import EnginePlan
 from fastsvs.rollout.vllm.drafts import Drafts, counts
 from fastsvs.rollout.vllm.options import INVARIANT_ATTENTION, check_modes, mode_options, mode_variables
@@ -220,3 +223,23 @@ def test_vllm_knows_this_rounding() -> None:
     from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
 
     assert mode_options(servers(**FP8))["quantization"] in QUANTIZATION_METHODS
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole_experts", "message"),
+    [
+        (2, False, None),
+        (4, False, "feed-forward width of an expert .6.; possible: 1, 2$"),
+        (4, True, None),  # of two key/value heads each has two copies
+        (6, False, "vocabulary, padded to a multiple of 64 .320.; possible: 1, 2$"),
+        (16, True, "width of the shared expert .40.; possible: 1, 2, 4, 8$"),
+    ],
+)
+def test_workers_that_vllm_cannot_cut_the_model_over_are_refused(
+    parts: int, whole_experts: bool, message: str | None
+) -> None:
+    sizes = {"num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 300, "hidden_size": 64}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 6}
+    model = read_architecture(Qwen2MoeConfig(**sizes, **experts, shared_expert_intermediate_size=40))
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        check_server(model, parts, whole_experts=whole_experts)

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from fastsvs import distributed, open_files
+from fastsvs.architecture import read_architecture
 from fastsvs.client import ExpertShape, Setup
 from fastsvs.config import ServerConfig
 from fastsvs.errors import UserError
+from fastsvs.layout_checks import check_server
 from fastsvs.rollout.engine import Request, Rollout
 from fastsvs.rollout.nodes import read_nodes
 from fastsvs.rollout.registry import ENGINES, EnginePlan, EngineSpec
@@ -123,6 +125,10 @@ class VllmEngine:
                     f"in [{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}], or evaluate at 0 (greedy)"
                 )
         check_modes(plan)
+        if plan.rollout.placement != "external":
+            server = plan.rollout.server
+            whole_experts = bool(server.arguments.get("enable-expert-parallel"))
+            check_server(read_architecture(plan.hf_config), server.tensor_parallel, whole_experts=whole_experts)
         check_servers(plan.rollout, plan.here, tells_experts=plan.tells_experts)
 
     @classmethod
