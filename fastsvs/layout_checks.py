@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from fastsvs.architecture import KEY_VALUE_HEADS, Architecture
-from fastsvs.config import PolicyConfig
+from fastsvs.config import PolicyConfig, RolloutConfig
 from fastsvs.errors import UserError
 
 FP8_MULTIPLE = 16
@@ -47,10 +47,12 @@ def check_layout(architecture: Architecture, config: PolicyConfig, world_size: i
         _check_world_size(config, world_size)
 
 
-def check_server(architecture: Architecture, parts: int, *, whole_experts: bool) -> None:
-    """Raise UserError with every reason why vLLM 0.32 cannot cut the model over `rollout.server.tensor_parallel=parts`
-    workers. Key/value heads may be fewer than workers, which then have copies; with `whole_experts` experts are dealt
-    to workers and not cut."""
+def check_server(architecture: Architecture, rollout: RolloutConfig) -> None:
+    """Raise UserError with every reason why vLLM 0.32 cannot cut the model over the workers of a server that the job
+    starts, if it starts one. Key/value heads may be fewer than workers, which then have copies."""
+    if rollout.engine != "vllm" or rollout.placement == "external":
+        return
+    parts, whole_experts = rollout.server.tensor_parallel, rollout.server.arguments.get("enable-expert-parallel")
     sizes = dict(architecture.tensor_sizes)
     groups = sizes.pop(KEY_VALUE_HEADS)
     sizes[f"vocabulary, padded to a multiple of {SERVER_VOCABULARY_MULTIPLE}"] = padded_by_servers(architecture)

@@ -101,6 +101,8 @@ def test_the_command_plans_a_job_and_writes_nothing(capsys, tmp_path, monkeypatc
     assert {"exact", "assumed"} <= {line["basis"].split(" ")[0] for line in found["host"]}
     assert main(["plan", str(TINY), *machines, "policy.tensor_parallel=4"]) == 2
     assert "does not divide the model's attention heads" in capsys.readouterr().err
+    assert main(["plan", str(TINY), *machines, "rollout.engine=vllm", "rollout.server.tensor_parallel=4"]) == 2
+    assert "rollout.server.tensor_parallel=4 does not suit the model's" in capsys.readouterr().err
     assert main(["plan", str(TINY), "--gpu", "h1000"]) == 2
     assert "h1000: not in the table (h100, h200" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from typing import Any
 from fastsvs.architecture import Architecture
 from fastsvs.config import TrainJob
 from fastsvs.errors import UserError
-from fastsvs.layout_checks import check_layout
+from fastsvs.layout_checks import check_layout, check_server
 from fastsvs.plan.buffers import active_parameters, total_parameters
 from fastsvs.plan.hardware import Hardware
 from fastsvs.plan.job import MemoryPlan, plan_memory
@@ -64,6 +64,7 @@ class Proposal:
 def plan_job(architecture: Architecture, job: TrainJob, machines: Machines, sampled: Sampled) -> JobPlan:
     """Return the plan of a job. Raises UserError for a layout that does not suit the model or the machines."""
     check_layout(architecture, job.policy, machines.cluster.trainers(job.rollout))
+    check_server(architecture, job.rollout)
     memory = plan_memory(architecture, job, machines.cluster, machines.hardware, sampled.tokens)
     time = plan_time(architecture, job, machines.cluster, machines.machine, sampled, memory)
     servers = machines.cluster.servers(job.rollout, machines.hardware.kind)
@@ -80,6 +81,7 @@ def proposals(
         try:
             other = changed(job, change)
             check_layout(architecture, other.policy, machines.cluster.trainers(other.rollout))
+            check_server(architecture, other.rollout)
             memory = plan_memory(architecture, other, machines.cluster, machines.hardware, sampled.tokens)
         except (UserError, ValueError):
             continue  # not a job that could run

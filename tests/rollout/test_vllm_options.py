@@ -242,4 +242,5 @@ def test_workers_that_vllm_cannot_cut_the_model_over_are_refused(
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 6}
     model = read_architecture(Qwen2MoeConfig(**sizes, **experts, shared_expert_intermediate_size=40))
     with pytest.raises(UserError, match=message) if message else nullcontext():
-        check_server(model, parts, whole_experts=whole_experts)
+        arguments = {"enable-expert-parallel": whole_experts}
+        check_server(model, servers(server={"tensor_parallel": parts, "arguments": arguments}))

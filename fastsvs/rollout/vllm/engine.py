@@ -125,10 +125,7 @@ class VllmEngine:
                     f"in [{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}], or evaluate at 0 (greedy)"
                 )
         check_modes(plan)
-        if plan.rollout.placement != "external":
-            server = plan.rollout.server
-            whole_experts = bool(server.arguments.get("enable-expert-parallel"))
-            check_server(read_architecture(plan.hf_config), server.tensor_parallel, whole_experts=whole_experts)
+        check_server(read_architecture(plan.hf_config), plan.rollout)
         check_servers(plan.rollout, plan.here, tells_experts=plan.tells_experts)
 
     @classmethod
