@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -15,14 +16,16 @@ from fastsvs.output import say
 
 SECONDS = 3.0
 """Longest wait for the hub's first answer, in seconds."""
+_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?(:.+)?")
+"""Id of a model or data set, with the name of a data set's configuration."""
 _TRUE = ("1", "ON", "YES", "TRUE")
 
 
 def settle(path: str) -> None:
     """Look once, before a model or data set of this process is asked of the hub, whether the hub answers. Where it does
     not, say so, and have Hugging Face's libraries of this process and its children take what their cache holds. Does
-    nothing where `path` is on this machine."""
-    if not Path(path).exists():
+    nothing where `path` is on this machine, or is the path of a file and no id."""
+    if not Path(path).exists() and _ID.fullmatch(path):
         _settle()
 
 

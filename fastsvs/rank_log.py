@@ -15,6 +15,8 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
+from fastsvs.errors import UserError
+
 CLOSE_SECONDS = 5.0
 """Longest wait at the end of a process for what it printed to be written, in seconds."""
 RECORDED = 2000
@@ -36,7 +38,7 @@ def own_process() -> None:
 
 def start(logs: Path) -> None:
     """Keep what this rank prints from now on in the folder `logs`, once in a process. Collective. Does nothing in a
-    process that belongs to somebody else."""
+    process that belongs to somebody else. Raises UserError where the folder cannot be made."""
     global _log
     if not _owned or _log is not None:
         return
@@ -44,7 +46,10 @@ def start(logs: Path) -> None:
 
     attempts = [int(path.name.removeprefix("attempt_")) for path in logs.glob("attempt_*")]
     folder = logs / f"attempt_{distributed.broadcast(max(attempts, default=0) + 1)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     _set(os.environ, "TORCH_FR_DUMP_TEMP_FILE", str(folder / "nccl_trace_rank_"))
     _log = _RankLog(folder / f"rank_{distributed.rank()}.log")
     atexit.register(close)

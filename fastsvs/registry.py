@@ -20,14 +20,22 @@ class Registry(Generic[T]):
     """Names to plug-ins of one kind, e.g. `LOSSES = Registry[LossFn]("policy loss", takes=("terms", "config"))`."""
 
     def __init__(
-        self, kind: str, *, takes: Sequence[str] | None = None, has: Sequence[str] = (), makes: Sequence[str] = ()
+        self,
+        kind: str,
+        *,
+        takes: Sequence[str] | None = None,
+        has: Sequence[str] = (),
+        makes: Sequence[str] = (),
+        beside: Sequence[str] = (),
     ) -> None:
         """Describe the plug-ins of a kind: they are called with the arguments `takes` (None: they are not called
-        themselves), they have the attributes `has`, and what they make has the attributes `makes`."""
+        themselves), they have the attributes `has`, and what they make has the attributes `makes`. A user may also
+        write the names `beside`, which are no plug-ins."""
         self.kind = kind
         self._takes = takes
         self._has = has
         self._makes = makes
+        self._beside = beside
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -48,10 +56,11 @@ class Registry(Generic[T]):
         if ":" in name:
             return self._load(name)
         if name not in self._entries:
-            near = get_close_matches(name, self._entries, n=1)
+            known = sorted([*self._entries, *self._beside])
+            near = get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UserError(
-                f"unknown {self.kind} {name!r}.{hint} Known: {', '.join(self.names())}, or `module:object` of your own"
+                f"unknown {self.kind} {name!r}.{hint} Known: {', '.join(known)}, or `module:object` of your own"
             )
         return self._entries[name]
 

@@ -52,7 +52,7 @@ def test_defaults_are_the_constants_of_the_paper(write) -> None:
         (MINIMAL, ["run.seed"], "must look like section.key=value"),
         (MINIMAL, [".=1"], "'.=1' must look like section.key=value"),
         (MINIMAL, ["policy..dtype=fp32"], "must look like section.key=value"),
-        (MINIMAL, ["evaluation.k=8"], r"evaluation\.k: .*\(got 8; write a list, such as \[1, 8\]\)"),
+        (MINIMAL, ["evaluation.k=8"], r"evaluation\.k: .*\(got 8; write a list: \[8\]\)"),
         (MINIMAL, ["run.keep_checkpoints=true"], r"keep_checkpoints: .*must be a number \(got True\)"),
         (MINIMAL, ["run.save_minutes=yes"], r"save_minutes: .*must be a number \(got True\)"),
         (MINIMAL, ["data.limit=off"], r"data\.limit: .*must be a number \(got False\)"),

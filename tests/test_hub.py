@@ -52,6 +52,20 @@ def test_a_hub_that_is_closed_is_asked_once(change: str, tmp_path: Path) -> None
     assert said.count("fastsvs: error:") == 1
 
 
+@pytest.mark.parametrize("path", ["/models/none", "./none", "../none", "models/qwen/none"])
+def test_a_path_that_is_no_id_is_not_asked_for(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(hub, "_settle", lambda: pytest.fail("the hub is asked"))
+    hub.settle(path)
+
+
+@pytest.mark.parametrize("path", ["Qwen/Qwen2.5-0.5B", "gpt2", "openai/gsm8k:main", "HuggingFaceTB/SmolLM2-135M"])
+def test_an_id_is_asked_for(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(hub, "_settle", lambda: asked.append(True))
+    hub.settle(path)
+    assert asked
+
+
 def test_a_hub_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as deaf:

@@ -36,6 +36,14 @@ def test_a_refused_job_leaves_no_folder(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+def test_logs_that_cannot_be_made_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_log, "_owned", True)
+    distributed.initialize()
+    (tmp_path / "logs").touch()
+    with pytest.raises(UserError, match=r"cannot write .*logs/attempt_1: Not a directory"):
+        rank_log.start(tmp_path / "logs")
+
+
 DIES = """
 import ctypes, os, sys
 from pathlib import Path

@@ -86,3 +86,9 @@ def test_what_is_no_plug_in_is_refused(registry: Registry, name: str, message: s
     with pytest.raises(UserError) as caught:
         registry.make(name, *({},) * (1 if registry is MADE else 2))
     assert re.search(message, str(caught.value))
+
+
+def test_names_that_are_no_plug_ins_are_known_too() -> None:
+    beside = Registry("trick", beside=("juggling",))
+    with pytest.raises(UserError, match=r"unknown trick 'jugling'\. Did you mean 'juggling'\? Known: juggling, or"):
+        beside.get("jugling")

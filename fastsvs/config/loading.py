@@ -123,7 +123,7 @@ def _hint(kind: str, value: Any) -> str:
     if kind == "string_type":
         return "; quote a word or number that is meant as a text"
     if kind == "tuple_type":
-        return "; write a list, such as [1, 8]"
+        return f"; write a list: [{value}]"
     empty_section = kind in ("model_type", "dict_type") and value is None
     return "; write an empty section as {}, or leave it out" if empty_section else ""
 

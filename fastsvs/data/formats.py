@@ -118,7 +118,10 @@ def _read_csv(file: Path) -> list[Row]:
 
 def _read_json_lines(file: Path) -> list[Row]:
     rows = []
-    for number, line in enumerate(_text(file).split("\n"), start=1):
+    text = _text(file)
+    if text.lstrip().startswith("["):
+        raise UserError(f"{file} holds one JSON array, not an object a line: call it .json")
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 row = _parse_json(line)

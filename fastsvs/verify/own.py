@@ -35,7 +35,7 @@ class Problem:
 
 
 OwnVerifierFn = Callable[[str, Problem], "bool | float | Verdict"]
-VERIFIERS = Registry[OwnVerifierFn]("verifier", takes=("response", "problem"))
+VERIFIERS = Registry[OwnVerifierFn]("verifier", takes=("response", "problem"), beside=(MATH,))
 
 
 class Asked(Protocol):

@@ -98,6 +98,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
         ("x.arrow", b"ARROW1 no", r"x\.arrow is not a readable arrow file"),
         ("x.arrow", b"", r"x\.arrow is not a readable arrow file|holds no rows"),
         ("x.jsonl", b'{"question": ' + b"[" * 100_000, r"x\.jsonl line 1 is not JSON"),
+        ("x.jsonl", b'[\n{"question": "q", "answer": "1"}\n]\n', r"x\.jsonl holds one JSON array, .*: call it \.json$"),
         ("x.json", b"[" * 100_000, r"x\.json is not JSON that can be read"),
         ("x.json", b'{"train": [{"q": 1}], "test": [{"q": 2}]}', r"several lists of rows \(train, test\): write each"),
         ("x.jsonl.xz", b"", r"cannot read \.xz; known: \.parquet"),
