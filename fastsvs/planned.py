@@ -12,6 +12,9 @@ from math import inf, isfinite
 from statistics import median
 from typing import Any
 
+PEAK = "system/peak"
+"""Prefix of the metrics whose highest value counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -50,6 +53,6 @@ def compare(planned: Mapping[str, Figure], rows: Sequence[Mapping[str, Any]]) ->
 
 
 def _typical(name: str, values: Sequence[float], steps: int) -> float:
-    if name.startswith("system/peak"):
+    if name.startswith(PEAK):
         return max(values)
     return sum(value / steps for value in values) if name in ("time/save", "time/diagnostics") else median(values)

@@ -73,6 +73,7 @@ def build(paths: Sequence[Path], samples: int) -> Document:
             }
             for each in evaluations
         ],
+        "plans": [plan for arm in compared for plan in planned(arm, runs, names)],
         "sheets": [sheet.facts() for sheet in sheets],
         "settings": [{**asdict(setting), "differs": setting.differs} for setting in settings([*runs, *evaluations])],
     }
@@ -99,7 +100,6 @@ def _run(run: RunFiles, arm: int, name: str, chosen: Sequence[StepSamples], incl
         "metrics": columns(run.metrics),
         "evaluations": {str(step): result for step, result in run.evaluations.items()},
         "time": columns([{"step": row["step"], **time_split(row)} for row in run.metrics]),
-        "plan": planned(run),
         "samples": asdict(included),
         "notices": [*run.notices, *(line for samples in chosen for line in samples.notices)],
     }

@@ -1,32 +1,73 @@
-"""What a run was planned to take beside what it took, from its plan.json."""
+"""What runs were planned to take beside what they took, from their plan.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from fastsvs.planned import Figure, compare
+from fastsvs.planned import PEAK, Compared, Figure, compare
+from fastsvs.report.compare import Arm
 from fastsvs.report.folder import RunFiles
 
 
-def planned(run: RunFiles) -> dict[str, Any] | None:
-    """Return the plan's machines and assumptions, and its figures beside the run's; None for a run without a plan, or
-    without steps to hold it against."""
-    figures = {
-        name: Figure(float(figure["value"]), str(figure["unit"]))
+def planned(arm: Arm, runs: Sequence[RunFiles], names: Mapping[Path, str]) -> list[dict[str, Any]]:
+    """Return the plans of an experiment, each once for all seeds that were given it: machines, assumptions, and figures
+    beside the runs'. What was measured is the mean of the seeds, and memory the highest of them. Runs without a plan,
+    or without steps to hold it against, have no part in it. `names` has the name of each run by its path."""
+    plans: dict[str, list[tuple[str, list[Compared]]]] = {}
+    for run in (runs[index] for index in arm.runs):
+        plan = {"machines": _machines(run.plan), "lengths": str(run.plan.get("lengths", "")), "figures": _figures(run)}
+        if compared := compare({name: Figure(*figure) for name, figure in plan["figures"].items()}, run.metrics):
+            plans.setdefault(json.dumps(plan), []).append((names[run.path], compared))
+    return [
+        {
+            "name": members[0][0] if len(members) == 1 else f"{arm.label}, mean of {len(members)} seeds",
+            "machines": plan["machines"],
+            "lengths": plan["lengths"],
+            "rows": [_row(each) for each in _by_metric([compared for _, compared in members])],
+        }
+        for text, members in plans.items()
+        for plan in [json.loads(text)]
+    ]
+
+
+def _figures(run: RunFiles) -> dict[str, tuple[float, str]]:
+    return {
+        name: (float(figure["value"]), str(figure["unit"]))
         for name, figure in _mapping(run.plan.get("figures")).items()
         if isinstance(figure, Mapping) and isinstance(figure.get("value"), int | float) and "unit" in figure
     }
-    compared = compare(figures, run.metrics)
-    if not compared:
-        return None
+
+
+def _machines(plan: Mapping[str, Any]) -> str:
+    return "{nodes} x {gpus} {hardware}".format_map({"nodes": "?", "gpus": "?", "hardware": "?"} | dict(plan))
+
+
+def _by_metric(runs: Sequence[Sequence[Compared]]) -> list[Compared]:
+    """Return one comparison for each metric that some run has."""
+    found: dict[str, list[Compared]] = {}
+    for compared in (compared for run in runs for compared in run):
+        found.setdefault(compared.metric, []).append(compared)
+    return [
+        Compared(metric, each[0].planned, _together(metric, [one.measured for one in each]), each[0].unit)
+        for metric, each in found.items()
+    ]
+
+
+def _together(metric: str, values: Sequence[float]) -> float:
+    return max(values) if metric.startswith(PEAK) else mean(values)
+
+
+def _row(compared: Compared) -> dict[str, Any]:
     return {
-        "machines": "{nodes} x {gpus} {hardware}".format_map({"nodes": "?", "gpus": "?", "hardware": "?"} | run.plan),
-        "lengths": str(run.plan.get("lengths", "")),
-        "rows": [
-            {"metric": c.metric, "planned": c.planned, "measured": c.measured, "unit": c.unit, "error": c.error}
-            for c in compared
-        ],
+        "metric": compared.metric,
+        "planned": compared.planned,
+        "measured": compared.measured,
+        "unit": compared.unit,
+        "error": compared.error,
     }
 
 

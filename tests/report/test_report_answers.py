@@ -114,6 +114,17 @@ def test_another_pair_can_be_chosen(visit: Callable[..., Opened], report: Path) 
     assert opened.page.locator(".pair-table thead th").all_inner_texts() == ["Figure", "Share"]
 
 
+def test_a_single_evaluation_is_compared_with_nothing(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "base", aime=BEFORE, maths=AFTER)
+    opened = visit(write_report([folder], None, 1000))
+    assert opened.text("#answers-title") == "Held-out problems"
+    for absent in ("#answers-intro", "#answer-before", "#answer-after", "#answer-order"):
+        assert not opened.page.locator(absent).is_visible()
+    assert opened.text(".pair-table caption").startswith("base: 5 problems.")
+    two = [folder, write_evaluation(tmp_path / "tuned", aime=AFTER)]
+    assert visit(write_report(two, tmp_path / "two.html", 9)).text("#answers-title").endswith(", before and after")
+
+
 def test_answers_of_a_run_over_its_training(visit: Callable[..., Opened], tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     for step, verdicts in ((0, "wwww"), (2, "cwww"), (4, "ccww")):

@@ -49,6 +49,8 @@ def test_the_plan_is_a_section_of_its_own(visit: Callable[..., Opened], report: 
     shown = opened.text("#plan")
     assert "on 2 x 8 h100. Lengths: assumed (as long as ever)." in shown
     assert "time/update 6 s 5 s +20%" in shown
+    assert opened.page.locator("#plan caption").count() == 2  # of SvS at two seeds, and of RLVR
+    assert "SvS, mean of 2 seeds on 2 x 8 h100" in shown
     (bare := write_run(tmp_path / "bare")).joinpath("plan.json").unlink()
     without = visit(write_report([bare], tmp_path / "bare.html", 10))
     assert not without.page.locator("#plan").is_visible()

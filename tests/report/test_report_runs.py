@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hand_made import CONFIG, family, write, write_lines, write_run
+from hand_made import CONFIG, PLAN, family, metrics, write, write_lines, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,8 +132,8 @@ def test_what_is_spoiled_is_named(tmp_path: Path, files: dict[str, str], message
 
 
 def test_a_plan_stands_beside_what_was_measured(folder: Path, tmp_path: Path) -> None:
-    plan = build([folder], 10).head["runs"][0]["plan"]
-    assert (plan["machines"], plan["lengths"]) == ("2 x 8 h100", "assumed (as long as ever)")
+    [plan] = build([folder], 10).head["plans"]
+    assert (plan["name"], plan["machines"], plan["lengths"]) == (folder.name, "2 x 8 h100", "assumed (as long as ever)")
     update, sparsity = plan["rows"]
     assert update == {
         "metric": "time/update",
@@ -144,7 +144,23 @@ def test_a_plan_stands_beside_what_was_measured(folder: Path, tmp_path: Path) ->
     }
     assert sparsity["error"] == pytest.approx(0)
     (folder_without := write_run(tmp_path / "run")).joinpath("plan.json").unlink()
-    assert build([folder_without], 10).head["runs"][0]["plan"] is None
+    assert build([folder_without], 10).head["plans"] == []
+
+
+def test_seeds_share_their_plan(tmp_path: Path) -> None:
+    seeds = [write_run(tmp_path / f"seed{seed}", run__seed=seed) for seed in (0, 1, 2)]
+    slower = [{**metrics(step), "time/update": 8.0} for step in range(1, 5)]
+    write_lines(seeds[1] / "metrics.jsonl", slower)
+    other = write_run(tmp_path / "other", run__seed=3)
+    write(other / "plan.json", json.dumps({**PLAN, "hardware": "h200"}))
+    plans = build([*seeds, other], 10).head["plans"]
+    assert [(plan["name"], plan["machines"]) for plan in plans] == [
+        ("SvS, mean of 3 seeds", "2 x 8 h100"),
+        ("other", "2 x 8 h200"),
+    ]
+    update = plans[0]["rows"][0]
+    assert (update["metric"], update["planned"], update["measured"]) == ("time/update", 6.0, 6.0)
+    assert update["error"] == 0
 
 
 @given(

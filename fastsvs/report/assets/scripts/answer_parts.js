@@ -51,6 +51,7 @@ export function pairControls(onPair) {
     const options = of.map((index) => [String(index), head.sheets[index].label]);
     before.offer([["", "nothing"], ...options], keep.before ?? String(start.before ?? ""));
     after.offer(options, keep.after ?? String(start.after));
+    for (const element of [before.label, after.label, order]) element.hidden = of.length < 2;
     if (!keep.quiet) onPair();
   }
 
@@ -148,7 +149,7 @@ export function pairTable(before, after, pairs) {
   const columns = before ? ["Figure", "Before", "After", "Difference in points"] : ["Figure", "Share"];
   const about = before
     ? `${plural(shared, "problem")} in both. Difference: mean over them, with a 95% interval (1.96 standard errors of the paired differences).`
-    : `${plural(pairs.length, "problem")}.`;
+    : `${after.label}: ${plural(pairs.length, "problem")}.`;
   return h(
     "table",
     { class: "pair-table" },

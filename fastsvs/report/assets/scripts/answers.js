@@ -9,7 +9,7 @@ import { keyHint, startKeys } from "./keys.js";
 import { virtualList } from "./list.js";
 import { mathsText, pieces, rendered } from "./maths.js";
 import { overSteps } from "./over_steps.js";
-import { gainOf, hasTokens, nameOf, pair, TURNS } from "./pairs.js";
+import { gainOf, hasPair, hasTokens, nameOf, pair, TURNS } from "./pairs.js";
 import { addressed, missing, onAddress, setAddress } from "./permalink.js";
 import { get } from "./source.js";
 import { promptText } from "./tokens.js";
@@ -190,6 +190,9 @@ export function answerBrowser() {
       for (const element of [byId("answers"), document.querySelector('nav a[href="#answers"]')])
         element.hidden = !head.sheets.length;
       if (!head.sheets.length) return;
+      const paired = hasPair(head.sheets);
+      byId("answers-title").textContent = `Held-out problems${paired ? ", before and after" : ""}`;
+      byId("answers-intro").hidden = !paired;
       sheets.clear();
       controls.fill(head);
       await choosePair(!first);

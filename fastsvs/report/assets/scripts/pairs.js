@@ -92,6 +92,11 @@ export function difference(pairs, kind, k) {
   return { mean, low: mean - reach, high: mean + reach };
 }
 
+/** Whether some set was answered twice. */
+export function hasPair(sheets) {
+  return new Set(sheets.map(({ set }) => set)).size < sheets.length;
+}
+
 /** Which two sheets to begin with: the first of a set, and the newest of the same run, or the last evaluation. */
 export function firstPair(sheets, set) {
   const of = sheets.map((sheet, index) => ({ ...sheet, index })).filter((sheet) => sheet.set === set);

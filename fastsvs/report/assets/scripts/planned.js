@@ -1,4 +1,4 @@
-// What each run was planned to take, beside what it took.
+// What the runs were planned to take, beside what they took.
 
 import { byId, h } from "./dom.js";
 import { show } from "./format.js";
@@ -6,20 +6,20 @@ import { show } from "./format.js";
 const COLUMNS = ["Metric", "Planned", "Measured", "Plan over measured"];
 
 export function drawPlanned(head) {
-  const runs = head.runs.filter(({ plan }) => plan);
-  byId("plan").hidden = !runs.length;
-  document.querySelector('nav a[href="#plan"]').hidden = !runs.length;
-  byId("plan-tables").replaceChildren(...runs.map((run) => table(run)));
+  const { plans } = head;
+  byId("plan").hidden = !plans.length;
+  document.querySelector('nav a[href="#plan"]').hidden = !plans.length;
+  byId("plan-tables").replaceChildren(...plans.map((plan) => table(plan)));
 }
 
-function table({ name, plan }) {
+function table({ name, machines, lengths, rows }) {
   return h(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": `Plan of ${name}` },
     h(
       "table",
       { class: "planned" },
-      h("caption", {}, `${name} on ${plan.machines}. Lengths: ${plan.lengths}.`),
+      h("caption", {}, `${name} on ${machines}. Lengths: ${lengths}.`),
       h(
         "thead",
         {},
@@ -29,7 +29,7 @@ function table({ name, plan }) {
           COLUMNS.map((column) => h("th", { scope: "col" }, column)),
         ),
       ),
-      h("tbody", {}, plan.rows.map(row)),
+      h("tbody", {}, rows.map(row)),
     ),
   );
 }
