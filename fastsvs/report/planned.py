@@ -19,8 +19,9 @@ def planned(arm: Arm, runs: Sequence[RunFiles], names: Mapping[Path, str]) -> li
     or without steps to hold it against, have no part in it. `names` has the name of each run by its path."""
     plans: dict[str, list[tuple[str, list[Compared]]]] = {}
     for run in (runs[index] for index in arm.runs):
-        plan = {"machines": _machines(run.plan), "lengths": str(run.plan.get("lengths", "")), "figures": _figures(run)}
-        if compared := compare({name: Figure(*figure) for name, figure in plan["figures"].items()}, run.metrics):
+        figures = _figures(run)
+        plan = {"machines": _machines(run.plan), "lengths": str(run.plan.get("lengths", "")), "figures": figures}
+        if compared := compare({name: Figure(*figure) for name, figure in figures.items()}, run.metrics):
             plans.setdefault(json.dumps(plan), []).append((names[run.path], compared))
     return [
         {

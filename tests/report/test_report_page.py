@@ -96,7 +96,8 @@ def test_the_command_names_the_file(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out == f"report: {run}/report.html\n"
     assert (run / "report.html").read_text().startswith("<!doctype html>")
     other = tmp_path / "deep" / "page.html"
-    assert main(["report", str(run), str(run), "--out", str(other), "--samples", "10"]) == 0
+    again = write_run(tmp_path / "again")
+    assert main(["report", str(run), str(again), "--out", str(other), "--samples", "10"]) == 0
     assert chunks(other.read_text())["head"]["runs"][1]["samples"]["of_responses"] == 32
 
 

@@ -147,6 +147,12 @@ def test_a_plan_stands_beside_what_was_measured(folder: Path, tmp_path: Path) ->
     assert build([folder_without], 10).head["plans"] == []
 
 
+def test_a_run_that_is_named_twice_counts_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    [run] = build([folder, Path(folder.name), folder.parent / "hand" / "." / ".." / "hand"], 10).head["runs"]
+    assert run["name"] == folder.name
+
+
 def test_seeds_share_their_plan(tmp_path: Path) -> None:
     seeds = [write_run(tmp_path / f"seed{seed}", run__seed=seed) for seed in (0, 1, 2)]
     slower = [{**metrics(step), "time/update": 8.0} for step in range(1, 5)]

@@ -66,7 +66,7 @@ function included(head) {
   const [shown, total, withTokens] = ["responses", "of_responses", "with_tokens"].map((field) =>
     samples.reduce((sum, each) => sum + each[field], 0),
   );
-  if (!total) return "These runs kept no responses.";
+  if (!total) return `No responses of ${head.runs.length === 1 ? "this run" : "these runs"} are here.`;
   const tokens = withTokens ? ` Tokens of ${grouped(withTokens)} are here, too.` : "";
   if (shown === total) return `All ${plural(total, "response")} of ${plural(head.runs.length, "run")}.${tokens}`;
   const where = samples.some((each) => each.steps < each.of_steps) ? "steps at even distances" : "all steps";
