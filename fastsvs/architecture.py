@@ -8,6 +8,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass, replace
 from math import isfinite, lcm
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -22,6 +23,7 @@ from fastsvs.families import FAMILIES, DeltaNet, Experts
 from fastsvs.kernels.invariant import elementwise
 from fastsvs.model_refusals import LINEAR, dense_layers_of, file_of, head_dim_of, reject_unsupported, rotary_dim_of
 from fastsvs.shipped import elsewhere
+from fastsvs.stored_run import run_around
 
 VOCABULARY_MULTIPLE = 128
 KEY_VALUE_HEADS = "key/value heads"
@@ -165,6 +167,11 @@ def load_hf_config(path: str) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(path)
     except Exception as error:  # transformers raises all sorts over what stands in the file
+        if run := run_around(Path(path)):
+            raise UserError(
+                f"model.path={path!r} is of the run {run}, and is no model: `fastsvs export {run} --out FOLDER` makes "
+                f"one; a training run begins with its weights by model.from_run={run}"
+            ) from error
         raise UserError(
             f"model.path={path!r}: no readable Hugging Face model config; give a folder with config.json "
             f"or the id of a model on the hub ({elsewhere(path, error)})"

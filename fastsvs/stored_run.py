@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastsvs.errors import UserError
 from fastsvs.files import iterate_jsonl, read_jsonl, read_mapping
+from fastsvs.shipped import missing
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -229,6 +230,8 @@ class StoredRun:
 
 def open_run(path: Path) -> StoredRun:
     """Return the run in a folder. Raises UserError for a folder that holds no run."""
+    if not path.exists():
+        raise UserError(f"{missing(path)}: name a run folder")
     if not is_run(path):
         raise UserError(f"{path} is no run folder: it has neither config.yaml nor metrics.jsonl")
     return StoredRun(path)
@@ -238,6 +241,14 @@ def is_run(path: Path) -> bool:
     """Return whether a folder holds a run, one that has only begun included."""
     layout = RunLayout(path)
     return layout.config.is_file() or layout.metrics.is_file()
+
+
+def run_around(path: Path) -> Path | None:
+    """Return the run that `path` is, or whose checkpoints or checkpoint it is; None for a path of no run."""
+    if is_run(path):
+        return path
+    inner = (path, path.parent)
+    return next((run for run in path.parents[:2] if RunLayout(run).checkpoints in inner and is_run(run)), None)
 
 
 def checkpoint_name(step: int) -> str:

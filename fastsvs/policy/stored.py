@@ -17,6 +17,7 @@ from fastsvs import config, fingerprints
 from fastsvs.architecture import Architecture, load_hf_config, read_architecture, trained_architecture
 from fastsvs.config import ModelConfig
 from fastsvs.errors import UserError
+from fastsvs.files import read_mapping
 from fastsvs.policy import checkpoint
 from fastsvs.policy.companions import base_of
 from fastsvs.policy.learned import adapter_shapes, merge_adapter
@@ -24,6 +25,7 @@ from fastsvs.policy.manifest import read_manifest
 from fastsvs.policy.mapping import hf_shapes
 from fastsvs.policy.model import DTYPES
 from fastsvs.policy.weights import WeightSource, open_source
+from fastsvs.shipped import missing
 from fastsvs.stored_run import RunLayout, run_of
 
 
@@ -123,14 +125,14 @@ def read_job(run: Path) -> config.TrainJob | config.SftJob:
     """Read the configuration of a run folder. Raises UserError when the folder is no run, or a run of `fastsvs
     self`."""
     path, first_round = RunLayout(run).config, RunLayout(run).round(1)
+    if not run.exists():
+        raise UserError(f"{missing(run)}: name a run folder")
     if not path.exists():
         raise UserError(f"{run} is not a run folder: it has no config.yaml")
     if first_round.is_dir():
         raise UserError(f"{run} is a run of fastsvs self: name a round's model, as {first_round / 'model'}")
-    try:
-        return config.load(config.TrainJob, path)
-    except UserError:
-        return config.load(config.SftJob, path)
+    trains = "rollout" in read_mapping(path)  # which fine-tuning does not have
+    return config.load(config.TrainJob, path) if trains else config.load(config.SftJob, path)
 
 
 def _of_checkpoint(path: Path, run: Path) -> StoredWeights:

@@ -198,7 +198,7 @@ def test_a_spoiled_run_is_said_and_recovers(port: int, run: Path) -> None:
 def test_a_run_that_is_gone_is_said_and_recovers(port: int, run: Path) -> None:
     run.rename(run.with_name("elsewhere"))
     status, _, body = ask(port, "/data/head")
-    assert (status, b"is no run folder" in body) == (503, True)
+    assert (status, b"no file or folder" in body) == (503, True)
     run.with_name("elsewhere").rename(run)
     assert ask(port, "/data/head")[0] == 200
 
