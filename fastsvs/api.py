@@ -13,9 +13,10 @@ every process makes the same calls. What is wrong outside the program raises `fa
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ __all__ = ["Evaluation", "StoredRun", "Trainer", "evaluate", "load_run", "train"
 Row = dict[str, Any]
 SET = "problems"
 """Name of the only set of an evaluation here."""
+OUTSIDE = "a Trainer works within `with Trainer(...) as trainer:` alone"
 
 
 def load_run(path: str | Path) -> StoredRun:
@@ -68,25 +70,30 @@ class Trainer:
     def __init__(self, path: str | Path, **sections: Mapping[str, Any]) -> None:
         """Read the configuration at `path` with `sections` over it. Raises UserError with every fault in it."""
         self.job = config.load(config.TrainJob, path, sections=sections)
-        self._context = self._open()
+        self._context: AbstractContextManager[Session] | None = None
         self._session: Session | None = None
+        self._steps: Generator[Row] | None = None
         self._done: int | None = None
         """Number of steps that are done, once one was taken here."""
 
     def __enter__(self) -> Trainer:
-        self._session = self._context.__enter__()
+        if self._context is not None:
+            raise RuntimeError("this Trainer is at work: leave its `with` before it begins another")
+        context = self._open()
+        self._session = context.__enter__()
+        self._context, self._steps, self._done = context, self._take(), None
         return self
 
     def __exit__(self, *exception: Any) -> bool | None:
-        self._session = None
-        return self._context.__exit__(*exception)
+        context, self._context, self._session, self._steps = self._context, None, None, None
+        return context.__exit__(*exception) if context else None
 
     @property
     def session(self) -> Session:
         """Everything that the run holds open, such as stage, sampler, verifier and engine. Raises RuntimeError outside
         of `with`."""
         if self._session is None:
-            raise RuntimeError("a Trainer works within `with Trainer(...) as trainer:` alone")
+            raise RuntimeError(OUTSIDE)
         return self._session
 
     @property
@@ -101,7 +108,13 @@ class Trainer:
 
     def steps(self) -> Iterator[Row]:
         """Resume what the run folder holds, take the steps that are left, and yield the metrics of each, as
-        metrics.jsonl has them. The summary is written after the last one. Collective."""
+        metrics.jsonl has them. The summary is written after the last one. A second call goes on where the first was
+        left. Collective. Raises RuntimeError outside of `with`."""
+        if self._steps is None:
+            raise RuntimeError(OUTSIDE)
+        return self._steps
+
+    def _take(self) -> Generator[Row]:
         from fastsvs import training
 
         for row in training.steps(self.session):
@@ -152,7 +165,7 @@ def evaluate(
         raise UserError("evaluate: name an `output` folder that all processes of torchrun see")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(output if output is not None else f"{scratch}/evaluation")
-        rows = None if isinstance(problems, str | Path) else [dict(row) for row in problems]
+        rows = None if isinstance(problems, str | Path) else _rows(problems)
         path = str(problems if rows is None else folder.with_name(f"{folder.name}.{SET}.jsonl"))
         data = {**plan.pop("data", {}), "path": path}
         own = {"model": {"path": str(model)}, "sets": {SET: {**plan, "data": data}}, "output": str(folder)}
@@ -167,3 +180,20 @@ def evaluate(
         distributed.barrier()
         figures = run_evaluation(job)["sets"][SET]
         return Evaluation(figures, read_jsonl(folder / f"{SET}.samples.jsonl"))
+
+
+def _rows(problems: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return the rows of a problem set. Raises UserError for what is no row, or cannot be written as JSON."""
+    rows = []
+    for index, row in enumerate(problems):
+        if not isinstance(row, Mapping):
+            raise UserError(
+                f"evaluate: a row of problems is a mapping such as {{'problem': ..., 'answer': ...}}, found {row!r}; "
+                "of a pandas table give table.to_dict('records')"
+            )
+        try:
+            json.dumps(dict(row))
+        except TypeError as error:
+            raise UserError(f"evaluate: row {index} of problems cannot be written as JSON: {error}") from error
+        rows.append(dict(row))
+    return rows

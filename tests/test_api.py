@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from forking import FORKS, Run
+from pandas import DataFrame
 from whole_runs import ROOT, SMALL, Refuse, environment
 
 from bench.kills.jobs import OF_THE_MACHINE
@@ -118,6 +119,38 @@ def test_a_learning_rate_holds_from_the_next_step_on(tmp_path: Path) -> None:
     first, second, third = in_a_fork(with_learning_rates, tmp_path / "run")
     assert second == pytest.approx(first / 2)
     assert third == pytest.approx(first / 4)
+
+
+def taken_bit_by_bit(folder: Path) -> tuple[list[int], list[int]]:
+    trainer = api.Trainer(CONFIG, **small(folder, save_every=3))
+    with trainer:
+        taken = [next(trainer.steps())["step"]]
+        with pytest.raises(RuntimeError, match="leave its `with`"):
+            trainer.__enter__()
+        taken.append(next(trainer.steps())["step"])
+    with trainer:
+        taken += [row["step"] for row in trainer.steps()]
+    with pytest.raises(RuntimeError, match="within"):
+        trainer.steps()
+    return taken, [row["step"] for row in trainer.run.metrics()]
+
+
+def test_steps_go_on_where_they_were_left_and_a_trainer_is_used_again(tmp_path: Path) -> None:
+    assert in_a_fork(taken_bit_by_bit, tmp_path / "run") == ([1, 2, 3], [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["What is 3 + 4?"], r"a row of problems is a mapping .*found 'What is 3 \+ 4\?'"),
+        (DataFrame([{"problem": "a", "answer": "1"}]), r"found 'problem'; of a pandas table give table\.to_dict"),
+        ([{"problem": "a", "answer": {1}}], "row 0 of problems cannot be written as JSON: .*set"),
+    ],
+    ids=["texts", "table", "value"],
+)
+def test_rows_that_are_none_are_named(rows: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        api.evaluate(ROOT / "models" / "tiny", rows)
 
 
 def stopped_by_its_callback(folder: Path) -> tuple[list[int], list[int]]:
