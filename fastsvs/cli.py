@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +25,8 @@ Done = TypeVar("Done")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit status: 0 when done, 2 with a message when something outside the program is
-    wrong, EX_TEMPFAIL (75) when the job was told to end early and can go on later. Of several processes one says it."""
+    wrong, EX_TEMPFAIL (75) when the job was told to end early and can go on later, 130 when it was interrupted at once.
+    Of several processes one says it."""
     options = parse(__doc__ or "", arguments)
     if arguments is None:
         rank_log.own_process()
@@ -40,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Preempted as end:
         _say(f"fastsvs: {end}")
         return os.EX_TEMPFAIL
+    except KeyboardInterrupt as error:
+        if arguments is not None:  # the caller's to handle
+            raise
+        tell_torchrun(error.with_traceback(None))
+        say_once("fastsvs: interrupted")
+        return 128 + signal.SIGINT
     except Exception as error:
         tell_torchrun(error)
         if another_has_said_why():
@@ -216,7 +224,7 @@ def _run(work: Callable[[config.Job], Done], job: config.Job) -> Done:
     """Do the job's work, and end it early when a signal says so."""
     from fastsvs import preemption
 
-    with preemption.listening():
+    with preemption.listening(signal.SIGINT):
         return work(job)
 
 

@@ -1,7 +1,8 @@
 """Early ends: SIGTERM, as schedulers and torchrun send it, and SIGUSR1, Slurm's warning.
 
 The first signal is noted, and the job ends where it can: before the next step, or in the middle of a rollout. It saves
-the steps that are done and raises Preempted on all ranks. The second signal ends the process at once.
+the steps that are done and raises Preempted on all ranks. The second signal ends the process at once. A command takes
+Ctrl-C as such a signal, too.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ _looked = 0.0
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Note the signals in the meantime; all ranks leave a preempted job together. Threads other than the process's
-    first cannot, and leave the signals as they are."""
+def listening(*further: signal.Signals) -> Iterator[None]:
+    """Note the signals, and `further` ones, in the meantime; all ranks leave a preempted job together. Threads other
+    than the process's first cannot, and leave the signals as they are."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _told.clear()
-    before = {number: signal.signal(number, _hear) for number in SIGNALS}
+    before = {number: signal.signal(number, _hear) for number in (*SIGNALS, *further)}
     try:
         yield
     except Preempted:
@@ -62,6 +63,8 @@ def check() -> None:
 
 def _hear(number: int, _frame: FrameType | None) -> None:
     if _told.is_set():
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     _told.set()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from forking import Run
 from test_kill_and_resume import record
-from whole_runs import SFT, SMALL
+from whole_runs import ROOT, SFT, SMALL, environment
 
+from fastsvs import preemption
 from fastsvs.files import read_jsonl
 
 STEPS = 6
@@ -44,7 +47,7 @@ def whole(fastsvs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_costs_no_finished_step(number, fastsvs, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = started(folder, arguments(folder))
@@ -91,3 +94,23 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGCONT):
         run.signal(number)
     assert run.completed(60).returncode in (-signal.SIGTERM, -signal.SIGUSR1)
+
+
+def test_a_second_interrupt_ends_at_once() -> None:
+    with preemption.listening(signal.SIGINT):
+        signal.raise_signal(signal.SIGINT)
+        assert preemption.told()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_before_the_work_is_a_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fastsvs", *arguments(tmp_path / "run")]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stderr is not None
+    while "loading PyTorch" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (128 + signal.SIGINT, "fastsvs: interrupted\n")
