@@ -337,6 +337,14 @@ def test_a_run_that_a_hand_has_edited(capsys, again: Path, change: Damage, messa
     assert re.search(r"move|another|bring", said), "a cure"
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["run", "dry run"])
+def test_fewer_steps_than_a_run_has(capsys, again: Path, more: tuple[str, ...]) -> None:
+    summary = (again / "run" / "summary.json").read_bytes()
+    assert main([*resume(again), "run.steps=1", *more]) == 2
+    assert "holds a run of 2 steps, more than run.steps=1, which counts all steps of a run" in capsys.readouterr().err
+    assert (again / "run" / "summary.json").read_bytes() == summary
+
+
 @cases(
     (lambda f: (f / "out/model.json").write_text("{"), "out/model.json: not JSON"),
     (lambda f: (f / "out/model.json").write_text("{}"), "None -> 2"),

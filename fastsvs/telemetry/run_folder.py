@@ -202,6 +202,12 @@ class RunFolder:
                 f"{self.root} holds a run with another configuration ({'; '.join(changed)}): "
                 "choose another run.dir, remove the folder, or resume with the configuration it began with"
             )
+        done = max(self.stored.checkpoints(), default=0)
+        if done > job.run.steps:
+            raise UserError(
+                f"{self.root} holds a run of {done} steps, more than run.steps={job.run.steps}, which counts all steps "
+                "of a run: raise it to go on, or choose another run.dir"
+            )
         self.metrics(), self.evaluations()  # a run that goes on needs them: what is damaged is told before it begins
 
 
