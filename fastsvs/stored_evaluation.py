@@ -7,6 +7,8 @@ from pathlib import Path
 
 SAMPLES = ".samples.jsonl"
 """Ending of the files of answers; before it stands the name of the set."""
+TAKEN = ("environment", "inputs", "model", "summary")
+"""Names that no set may have: `NAME.json` is a file of the folder's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,19 @@ def test_a_configuration_of_another_command_is_named() -> None:
         load(TrainJob, "fastsvs:tiny_sft")
 
 
+@pytest.mark.parametrize("name", ["openai/gsm8k", "../x", "summary", "model", '""', ".hidden", "a" * 101])
+def test_a_set_that_cannot_name_its_files_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="cannot name the files of a set"):
+        load(EvalJob, "fastsvs:tiny_eval", ["sets={" + name + ": {data: {path: 'tiny:heldout'}}}"])
+
+
+@pytest.mark.parametrize("name", ["aime24", "math-500", "MATH 500", "amc_2023.v2", "größe", "c++"])
+def test_a_set_may_have_any_name_of_a_file(name: str) -> None:
+    assert list(load(EvalJob, "fastsvs:tiny_eval", ["sets={" + name + ": {data: {path: 'tiny:heldout'}}}"]).sets) == [
+        name
+    ]
+
+
 def test_all_faults_come_at_once(write) -> None:
     with pytest.raises(UserError, match="2 fault") as caught:
         load(TrainJob, write(MINIMAL), ["run.steps=-1", "rollout.temperature=0"])

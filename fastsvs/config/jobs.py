@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -24,6 +25,9 @@ from fastsvs.config.sections import (
     TrainedModelConfig,
     VerifierConfig,
 )
+from fastsvs.stored_evaluation import TAKEN
+
+_FILE_NAME = re.compile(r"\w[\w.+ -]{0,99}")
 
 
 def _refuse_offload(job: Any) -> Any:
@@ -136,6 +140,16 @@ class EvalJob(Section):
                 raise ValueError(f"suites: there is no set {name!r} (sets: {', '.join(sorted(self.sets))}){hint}")
         if not self.sets:
             raise ValueError("sets: name at least one problem set")
+        return self
+
+    @model_validator(mode="after")
+    def _sets_name_files(self) -> EvalJob:
+        for name in self.sets:
+            if not _FILE_NAME.fullmatch(name) or name in TAKEN:
+                raise ValueError(
+                    f"sets: {name!r} cannot name the files of a set: use letters, digits, '_', '-', '.', '+' and blanks, "
+                    f"a letter or a digit first, at most 100 of them, and none of {', '.join(TAKEN)}"
+                )
         return self
 
     @property
