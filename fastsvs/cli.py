@@ -16,7 +16,7 @@ from typing import TypeVar
 from fastsvs import config, rank_log, shipped, startup
 from fastsvs.arguments import SAMPLES, parse
 from fastsvs.ends import another_has_said_why, say_once, tell_torchrun
-from fastsvs.errors import Preempted, UserError
+from fastsvs.errors import Preempted, UserError, refusal
 from fastsvs.output import say
 from fastsvs.processes import die_with_parent
 
@@ -49,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_once("fastsvs: interrupted")
         return 128 + signal.SIGINT
     except Exception as error:
+        if said := refusal(error):
+            tell_torchrun(UserError(said))
+            say_once(f"fastsvs: error: {said}")
+            return 2
         tell_torchrun(error)
         if another_has_said_why():
             return 2

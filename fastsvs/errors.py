@@ -1,5 +1,13 @@
 """The exceptions that the command line turns into a message instead of a traceback."""
 
+from __future__ import annotations
+
+import errno
+
+_REFUSALS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE),
+}
+
 
 class UserError(Exception):
     """Something outside the program is wrong: configuration, data, model, world size, disk.
@@ -20,3 +28,11 @@ class Preempted(Exception):  # noqa: N818
 
     def __str__(self) -> str:
         return "told to end early; what was done is saved, and the same command goes on from there"
+
+
+def refusal(error: Exception) -> str | None:
+    """Return the message of an error by which the system refuses a file: a folder that is not the user's, a full disk,
+    a name that is too long. None for any other error."""
+    if isinstance(error, OSError) and error.errno in _REFUSALS and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None

@@ -1,7 +1,9 @@
 """Whatever a user gets wrong: exit status 2, a message with what, where and what would be right, nothing written."""
 
+import errno
 import json
 import os
+import re
 import resource
 import shutil
 from collections.abc import Iterator
@@ -232,3 +234,30 @@ def test_export_onto_a_full_disk(capsys, run: Path, tmp_path: Path) -> None:
         assert main(["export", str(run), "--out", str(tmp_path / "hf")]) == 2
     assert f"the model cannot be written to {tmp_path / 'hf'}" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments", [(*TRAIN, f"data.path={LONG}/x.jsonl", "--dry-run"), ("report", LONG), ("doctor", LONG)]
+)
+def test_a_name_that_the_system_refuses(capsys, arguments: tuple[str, ...]) -> None:
+    assert main([*arguments]) == 2
+    assert re.search(f"fastsvs: error: {LONG}.*: File name too long", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["report", "analyze", "export", "train"])
+def test_a_folder_of_somebody_else(capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    theirs, stat = str(tmp_path / "theirs"), os.stat
+
+    def refused(path, *arguments, **keywords):
+        if str(path).startswith(theirs):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "stat", refused)  # root may read all
+    more = ["--out", "x"] if command == "export" else []
+    words = [*TRAIN, f"model.path={theirs}/x", "--dry-run"] if command == "train" else [command, f"{theirs}/x"]
+    assert main([*words, *more]) == 2
+    assert re.search(f"fastsvs: error: {theirs}.*: Permission denied", capsys.readouterr().err)

@@ -147,8 +147,8 @@ class EvalJob(Section):
         for name in self.sets:
             if not _FILE_NAME.fullmatch(name) or name in TAKEN:
                 raise ValueError(
-                    f"sets: {name!r} cannot name the files of a set: use letters, digits, '_', '-', '.', '+' and blanks, "
-                    f"a letter or a digit first, at most 100 of them, and none of {', '.join(TAKEN)}"
+                    f"sets: {name!r} cannot name the files of a set: use letters, digits, '_', '-', '.', '+' and "
+                    f"blanks, a letter or a digit first, at most 100 of them, and none of {', '.join(TAKEN)}"
                 )
         return self
 
