@@ -58,7 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             answer = self.source.answer(self.path)
-        except UserError as error:  # a run folder that was moved, a file that was spoiled
+        except (UserError, OSError) as error:  # a run folder that was moved or locked, a file that was spoiled
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", f"{error}\n".encode())
             return
         if answer is None:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import fastsvs
+from fastsvs.errors import UserError
 from fastsvs.report.document import Document
 from fastsvs.report.folder import read_run
 from fastsvs.report.headline import headline
@@ -50,7 +51,7 @@ class Shelf:
 
     def head(self) -> dict[str, Any]:
         """Return what the list says of each folder, the one that changed last first."""
-        rows = [_row(name, path, _state(path)) for name, path in folders(self._root).items()]
+        rows = [_told(name, path) for name, path in folders(self._root).items()]
         nothing: dict[str, Any] = {part: [] for part in ("arms", "runs", "evaluations", "sheets", "settings")}
         rows.sort(key=lambda row: (row["changed"], row["name"]), reverse=True)
         return {"version": fastsvs.__version__, **nothing, "root": str(self._root), "folders": rows}
@@ -72,7 +73,11 @@ def _below(folder: Path, deep: int) -> Iterator[Path]:
     except OSError:  # not ours to read
         return
     for path in inside:
-        if is_stored(path):
+        try:
+            stored = is_stored(path)
+        except OSError:  # nor what is in it
+            continue
+        if stored:
             yield path
         elif deep > 1:
             yield from _below(path, deep - 1)
@@ -83,6 +88,15 @@ State = tuple[tuple[str, int, int], ...]
 
 def _state(path: Path) -> State:
     return tuple(states(file for file in records(path) if "samples" not in file.name and file.parent.name != "samples"))
+
+
+def _told(name: str, path: Path) -> Mapping[str, Any]:
+    """Return what the list says of a folder, or why it cannot be read: the others are listed all the same."""
+    try:
+        return _row(name, path, _state(path))
+    except (UserError, OSError) as error:
+        reason = {"kind": "cannot be read", "model": str(error), "progress": "", "finished": True}
+        return {"name": name, "changed": 0, "date": "", **reason, "figure": "", "before": None, "after": None}
 
 
 @lru_cache(maxsize=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import threading
@@ -48,6 +49,28 @@ def test_runs_and_evaluations_are_listed(root: Path) -> None:
         "eval": ("evaluation", "1 of 1 sets", True),
     }
     assert (rows["a+b c"]["figure"], rows["a+b c"]["before"], rows["a+b c"]["after"]) == ("pass@1", 0.3, 0.45)
+
+
+def test_a_folder_that_cannot_be_read_leaves_the_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(root / "locked"), write_run(root / "half")
+    stat, iterdir = Path.stat, Path.iterdir
+
+    def locked(path: Path, **keywords: Any) -> Any:
+        if path.is_relative_to(root / "locked") and path != root / "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **keywords)
+
+    def half(path: Path) -> Any:
+        if path == root / "half" / "samples":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "stat", locked)
+    monkeypatch.setattr(Path, "iterdir", half)
+    rows = {row["name"]: row for row in head(Shelf(root, 10))["folders"]}
+    assert rows.keys() == {"a+b c", "deep/er/run", "eval", "half"}
+    assert rows["half"]["kind"] == "cannot be read"
+    assert "half/samples: Permission denied" in rows["half"]["model"]
 
 
 def test_the_list_is_live(root: Path) -> None:
