@@ -41,7 +41,7 @@ def _parser(summary: str) -> argparse.ArgumentParser:
     for name, purpose in JOBS.items():
         job = commands.add_parser(name, help=purpose, description=purpose)
         job.add_argument("config", metavar="CONFIG", help="YAML file, or fastsvs:NAME of `fastsvs configs`")
-        job.add_argument("overrides", nargs="*", metavar="section.key=value")
+        job.add_argument("overrides", nargs="*", default=[], metavar="section.key=value")
         job.add_argument("--dry-run", action="store_true", help="check everything, print the resolved config, stop")
         if name == "train":
             job.add_argument("--nodes", type=_count, help="of --dry-run outside torchrun: nodes of the job")
@@ -50,7 +50,7 @@ def _parser(summary: str) -> argparse.ArgumentParser:
             job.add_argument("--compare", choices=["paper"], help="show the published figures beside the results")
     plan = commands.add_parser("plan", help="what a job of `train` takes of which machines, and how long")
     plan.add_argument("config", metavar="CONFIG", help="YAML file, or fastsvs:NAME of `fastsvs configs`")
-    plan.add_argument("overrides", nargs="*", metavar="section.key=value")
+    plan.add_argument("overrides", nargs="*", default=[], metavar="section.key=value")
     plan.add_argument("--nodes", type=_count, default=1, help="(%(default)s)")
     plan.add_argument("--gpus", type=_count, default=8, help="of a node; on CPUs, its processes (%(default)s)")
     plan.add_argument("--gpu", required=True, help="h100, h200, a100, b200, l40s, cpu, or a YAML file of your own")
@@ -98,7 +98,7 @@ def _parser(summary: str) -> argparse.ArgumentParser:
     )
     demo = commands.add_parser("demo", help="a tiny policy teaches itself on this CPU, in minutes; then its report")
     demo.add_argument("--seed", type=int, default=0, help="of the run, into runs/tiny_svs_seed<SEED> (%(default)s)")
-    demo.add_argument("overrides", nargs="*", metavar="section.key=value")
+    demo.add_argument("overrides", nargs="*", default=[], metavar="section.key=value")
     commands.add_parser("configs", help="the configurations that come with FastSvS")
     init = commands.add_parser("init", help="copy one of them to edit")
     init.add_argument("name", metavar="NAME", help="as `fastsvs configs` says it")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,7 @@ from fastsvs import config, rank_log, shipped, startup
 from fastsvs.arguments import SAMPLES, parse
 from fastsvs.ends import another_has_said_why, say_once, tell_torchrun
 from fastsvs.errors import Preempted, UserError, refusal
-from fastsvs.output import say
+from fastsvs.output import nobody_reads, say
 from fastsvs.processes import die_with_parent
 
 Done = TypeVar("Done")
@@ -25,8 +26,8 @@ Done = TypeVar("Done")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit status: 0 when done, 2 with a message when something outside the program is
-    wrong, EX_TEMPFAIL (75) when the job was told to end early and can go on later, 130 when it was interrupted at once.
-    Of several processes one says it."""
+    wrong, EX_TEMPFAIL (75) when the job was told to end early and can go on later, 130 when it was interrupted at once,
+    141 when nobody reads its output any more. Of several processes one says it."""
     options = parse(__doc__ or "", arguments)
     if arguments is None:
         rank_log.own_process()
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         die_with_parent()  # torchrun's agent: without it a rank would go on beside the job's next start
     try:
         COMMANDS[options.command](options)
+        sys.stdout.flush()
     except (UserError, FloatingPointError) as error:  # the second where a model has diverged
         tell_torchrun(error.with_traceback(None))  # the message says it all
         say_once(f"fastsvs: error: {error}")
@@ -49,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_once("fastsvs: interrupted")
         return 128 + signal.SIGINT
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            return 128 + signal.SIGPIPE
         if said := refusal(error):
             tell_torchrun(UserError(said))
             say_once(f"fastsvs: error: {said}")

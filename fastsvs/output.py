@@ -1,7 +1,9 @@
-"""Lines on stderr that stay whole where several processes write into one pipe."""
+"""Lines on stderr that stay whole where several processes write into one pipe, and readers of stdout that go away."""
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 
 
@@ -13,3 +15,14 @@ def say(line: str) -> None:
     """
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def nobody_reads() -> bool:
+    """Return whether whoever read this process's stdout has gone, as `head` does when it has seen enough. Nothing is
+    said of it then when the process ends."""
+    look = select.poll()
+    look.register(sys.stdout.fileno(), 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in look.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
 import sys
 
 import pytest
+from whole_runs import environment
 
+from fastsvs.cli import main
 from fastsvs.output import say
 
 
@@ -29,3 +33,25 @@ def test_a_line_is_one_write_without_buffers_too(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(pipe, write_through=True))  # type: ignore[type-var]
     say("fastsvs: node 0: ready")
     assert pipe.writes == [b"fastsvs: node 0: ready\n"]
+
+
+@pytest.mark.parametrize("command", [["configs"], ["plan", "--help"]])
+def test_a_reader_that_has_seen_enough_is_no_error(command: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastsvs", *command],
+        env=environment() | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == (128 + signal.SIGPIPE if command == ["configs"] else 0)
+
+
+def test_only_what_is_required_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train"])
+    assert capsys.readouterr().err.endswith("error: the following arguments are required: CONFIG\n")
