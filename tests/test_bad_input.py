@@ -17,7 +17,6 @@ from whole_runs import ROOT, SFT, TRAIN, Refuse
 from fastsvs.algorithms import Batch, Context
 from fastsvs.cli import main
 
-EVAL = ("eval", "configs/tiny_eval.yaml", "sets.heldout.data.limit=8")
 SELF = ("self", "configs/tiny_self.yaml", "data.limit=8", "evolution.replay=null")
 
 
@@ -89,7 +88,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model(
     assert message.endswith(": point model.tokenizer at the model's own\n")
 
 
-@pytest.mark.parametrize("job", [TRAIN, EVAL], ids=["train", "eval"])
+@pytest.mark.parametrize("job", [TRAIN, SFT], ids=["train", "sft"])
 def test_a_tokenizer_that_leaves_ids_out(refuse: Refuse, job: tuple[str, ...], tokenizer_folder: Path) -> None:
     file = tokenizer_folder / "tokenizer.json"
     parts = json.loads(file.read_text())

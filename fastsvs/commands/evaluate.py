@@ -16,7 +16,6 @@ from fastsvs.commands.stored_engine import OpenEngine, check_placement, chosen_d
 from fastsvs.config import EvalJob, EvaluationSet, RolloutConfig, SelfVerificationConfig
 from fastsvs.data import (
     EncodedProblem,
-    check_tokenizer,
     encode_prompt,
     load_tokenizer,
     longest_prompt,
@@ -95,7 +94,6 @@ def preflight(job: EvalJob, here: bool = True) -> Inputs:
     engine = ENGINES.get(job.rollout.engine)
     stored = open_weights(job.model.path)
     tokenizer = load_tokenizer(job.model.tokenizer or stored.tokenizer, *(plan.data for plan in job.chosen.values()))
-    check_tokenizer(tokenizer, stored.hf_config)
     folder = EvaluationFolder(job, stored.step, writable=distributed.is_main())
     problems, judges, asked, facts = {}, {}, {}, []
     for name, plan in job.chosen.items():
