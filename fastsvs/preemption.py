@@ -21,9 +21,14 @@ from fastsvs.errors import Preempted
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 LOOK_SECONDS = 1.0
 """Time between two looks for a signal that another rank got, in seconds."""
+ECHO_SECONDS = 1.0
+"""Time in which another SIGINT counts as the same, in seconds: a terminal sends one to a rank and to torchrun, which
+passes it on."""
 _KEY = "preempted"
 _told = threading.Event()
 _looked = 0.0
+_since = 0.0
+"""Time of the first signal."""
 
 
 @contextmanager
@@ -51,7 +56,7 @@ def told() -> bool:
     if not _told.is_set() and distributed.is_main() and monotonic() - _looked > LOOK_SECONDS:
         _looked = monotonic()
         if distributed.launched_world_size() is not None and distributed.board().check([_KEY]):
-            _told.set()
+            _begin_to_end()
     return _told.is_set()
 
 
@@ -61,13 +66,21 @@ def check() -> None:
         raise Preempted
 
 
+def _begin_to_end() -> None:
+    global _since
+    _since = monotonic()
+    _told.set()
+
+
 def _hear(number: int, _frame: FrameType | None) -> None:
     if _told.is_set():
         if number == signal.SIGINT:
+            if monotonic() - _since < ECHO_SECONDS:
+                return
             raise KeyboardInterrupt
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    _told.set()
+    _begin_to_end()
     if distributed.is_main():
         name = signal.Signals(number).name
         os.write(2, f"fastsvs: {name}: saving what is done, then ending; a second one ends at once\n".encode())
