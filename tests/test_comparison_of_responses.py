@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from forking import Run
+from hypothesis import given
+from hypothesis import strategies as st
 from whole_runs import ROOT, SMALL, TRAIN, Refuse
 
 from fastsvs.cli import main
@@ -19,6 +21,7 @@ from fastsvs.training.comparison import advice, lost_steps, why_nothing_was_lear
 from fastsvs.verify import Verdict
 
 PLAIN = ("train", "configs/tiny_rlvr.yaml", *SMALL)
+DEMO = load(TrainJob, ROOT / "configs" / "tiny_svs.yaml", [])
 AZR = ("train", "configs/tiny_azr.yaml", "model.path=models/tiny", "evaluation.path=null")
 
 
@@ -62,6 +65,18 @@ def advised(config: str, *overrides: str) -> list[str]:
 def test_what_will_hardly_be_meant_is_said(overrides: tuple[str, ...], expected: str) -> None:
     lines = advised("configs/tiny_svs.yaml", *overrides)
     assert [line for line in lines if expected in line and line.startswith("warning: ")]
+
+
+@given(st.integers(2, 40), st.integers(0, 40), st.floats(0, 1), st.floats(0, 0.1))
+def test_a_range_is_out_of_reach_where_no_share_of_responses_lies_in_it(
+    size: int, right: int, low: float, width: float
+) -> None:
+    for limits in ((low, min(1.0, low + width)), (low * min(right, size) / size, min(right, size) / size)):
+        selfplay = DEMO.selfplay.model_copy(update={"context_range": limits})
+        rollout = DEMO.rollout.model_copy(update={"samples_per_prompt": size})
+        lines = advice(DEMO.model_copy(update={"selfplay": selfplay, "rollout": rollout}))
+        reached = any(limits[0] <= count / size <= limits[1] for count in range(1, size + 1))
+        assert any("selfplay.context_range" in line for line in lines) == (not reached)
 
 
 def test_proposals_have_no_baseline_in_their_group() -> None:

@@ -141,8 +141,10 @@ def _idle_budget(job: TrainJob) -> list[str]:
 
 
 def _reachable(limits: tuple[float, float], size: int) -> bool:
+    """Check whether a share of `size` answers, one at least, lies within the limits."""
     low, high = limits
-    return any(low <= right / size <= high for right in range(1, size + 1))
+    most = int(high * size)  # or a neighbour of it, by rounding
+    return any(low <= right / size <= high for right in (most - 1, most, most + 1) if 1 <= right <= size)
 
 
 def _truncated_sampling(job: TrainJob) -> list[str]:
