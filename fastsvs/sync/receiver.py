@@ -44,9 +44,10 @@ class BroadcastEngine(WeightTransferEngine):
         parallel = self.parallel_config
         worker = parallel.data_parallel_index * parallel.world_size + parallel.rank
         tensor = get_tp_group()
-        self._receiver = self.receiver_cls(
-            init_info, Seat(worker, tensor.rank_in_group, tensor.world_size), self.device
-        )
+        seat = Seat(worker, tensor.rank_in_group, tensor.world_size)
+        if parallel.enable_expert_parallel:  # which experts a worker has, its tensor parallelism does not say
+            seat = Seat(worker)
+        self._receiver = self.receiver_cls(init_info, seat, self.device)
 
     def stage(self, update_info: UpdateInfo) -> None:
         if self._receiver is None:

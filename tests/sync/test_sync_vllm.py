@@ -7,6 +7,7 @@ import signal
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from fastsvs.policy import Policy
 from fastsvs.rollout import LocalEngine, Request, Rollout, SamplingParams, drain
 from fastsvs.rollout.registry import EngineSpec
 from fastsvs.sync import BroadcastSync, LocalSync, server_arguments
+from fastsvs.sync.receive import Seat
 
 pytestmark = pytest.mark.vllm
 MODELS = Path(__file__).parents[2] / "models"
@@ -273,3 +275,21 @@ def test_the_experts_of_a_server_are_the_trainers_after_every_update(tmp_path: P
         differences = facts[state]
         assert differences.pop("greedy responses that differ") == 0, state
         assert max(differences.values()) < 1e-4, (state, differences)
+
+
+@pytest.mark.parametrize(("experts_whole", "seat"), [(False, Seat(3, 1, 2)), (True, Seat(3))])
+def test_a_worker_that_has_some_experts_whole_asks_for_whole_tensors(
+    experts_whole: bool, seat: Seat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastsvs.sync import receiver
+
+    seats: list[Seat] = []
+    engine = object.__new__(receiver.BroadcastEngine)  # without a model, which no server on a CPU has that is cut so
+    engine.receiver_cls = lambda info, seat, device: seats.append(seat)
+    engine.device = torch.device("cpu")
+    engine.parallel_config = SimpleNamespace(
+        data_parallel_index=1, world_size=2, rank=1, enable_expert_parallel=experts_whole
+    )
+    monkeypatch.setattr(receiver, "get_tp_group", lambda: SimpleNamespace(rank_in_group=1, world_size=2))
+    engine.init_transfer_engine(None)
+    assert seats == [seat]
