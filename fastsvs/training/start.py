@@ -1,4 +1,4 @@
-"""Where a job begins: after its newest checkpoint, with another run's, or anew."""
+"""The start of a job: after its newest checkpoint, with the weights of another run, or anew."""
 
 from __future__ import annotations
 
