@@ -1,8 +1,7 @@
-"""What runs were planned to take beside what they took, from their plan.json."""
+"""Plans of runs, from their plan.json, beside what the runs took."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -17,27 +16,26 @@ def planned(arm: Arm, runs: Sequence[RunFiles], names: Mapping[Path, str]) -> li
     """Return the plans of an experiment, each once for all seeds that were given it: machines, assumptions, and figures
     beside the runs'. What was measured is the mean of the seeds, and memory the highest of them. Runs without a plan,
     or without steps to hold it against, have no part in it. `names` has the name of each run by its path."""
-    plans: dict[str, list[tuple[str, list[Compared]]]] = {}
+    plans: dict[tuple[str, str, frozenset[tuple[str, Figure]]], list[tuple[str, list[Compared]]]] = {}
     for run in (runs[index] for index in arm.runs):
         figures = _figures(run)
-        plan = {"machines": _machines(run.plan), "lengths": str(run.plan.get("lengths", "")), "figures": figures}
-        if compared := compare({name: Figure(*figure) for name, figure in figures.items()}, run.metrics):
-            plans.setdefault(json.dumps(plan), []).append((names[run.path], compared))
+        if compared := compare(figures, run.metrics):
+            plan = (_machines(run.plan), str(run.plan.get("lengths", "")), frozenset(figures.items()))
+            plans.setdefault(plan, []).append((names[run.path], compared))
     return [
         {
             "name": members[0][0] if len(members) == 1 else f"{arm.label}, mean of {len(members)} seeds",
-            "machines": plan["machines"],
-            "lengths": plan["lengths"],
+            "machines": machines,
+            "lengths": lengths,
             "rows": [_row(each) for each in _by_metric([compared for _, compared in members])],
         }
-        for text, members in plans.items()
-        for plan in [json.loads(text)]
+        for (machines, lengths, _), members in plans.items()
     ]
 
 
-def _figures(run: RunFiles) -> dict[str, tuple[float, str]]:
+def _figures(run: RunFiles) -> dict[str, Figure]:
     return {
-        name: (float(figure["value"]), str(figure["unit"]))
+        name: Figure(float(figure["value"]), str(figure["unit"]))
         for name, figure in _mapping(run.plan.get("figures")).items()
         if isinstance(figure, Mapping) and isinstance(figure.get("value"), int | float) and "unit" in figure
     }
