@@ -33,13 +33,15 @@ _since = 0.0
 
 @contextmanager
 def listening(*further: signal.Signals) -> Iterator[None]:
-    """Note the signals, and `further` ones, in the meantime; all ranks leave a preempted job together. Threads other
-    than the process's first cannot, and leave the signals as they are."""
+    """Note the signals, and those `further` ones that the process does not ignore, as a job of the background does
+    Ctrl-C; all ranks leave a preempted job together. Threads other than the process's first cannot, and leave the
+    signals as they are."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _told.clear()
-    before = {number: signal.signal(number, _hear) for number in (*SIGNALS, *further)}
+    heard = [*SIGNALS, *(number for number in further if signal.getsignal(number) is not signal.SIG_IGN)]
+    before = {number: signal.signal(number, _hear) for number in heard}
     try:
         yield
     except Preempted:

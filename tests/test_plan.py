@@ -432,4 +432,4 @@ def test_a_run_gives_lengths_and_stands_beside_the_plan(capsys, tmp_path, monkey
     found = {row["metric"]: row["measured"] for row in json.loads(capsys.readouterr().out)["compared"]}
     assert found == {"time/update": 5.0, "time/step": 7.5}
     assert main([*arguments[:-5], "--from", str(tmp_path / "nowhere")]) == 2
-    assert "no run folder" in capsys.readouterr().err
+    assert "nowhere: name a run folder" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def started(folder: Path, command: list[str], processes: int = 1) -> Run:
         assert run.poll() is None, run.completed(1).stderr
         time.sleep(0.02)
     return run
+
+
+@pytest.fixture(autouse=True)
+def _a_job_of_the_foreground() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a background job ignores, its children do
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +113,13 @@ def test_a_second_interrupt_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_job_of_the_background_leaves_interrupts_to_others() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with preemption.listening(signal.SIGINT):
+        signal.raise_signal(signal.SIGINT)
+        assert not preemption.told()
 
 
 def test_an_interrupt_before_the_work_is_a_line(tmp_path: Path) -> None:
