@@ -38,9 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         COMMANDS[options.command](options)
         sys.stdout.flush()
     except (UserError, FloatingPointError) as error:  # the second where a model has diverged
-        tell_torchrun(error.with_traceback(None))  # the message says it all
-        say_once(f"fastsvs: error: {error}")
-        return 2
+        return _refuse(error.with_traceback(None))  # the message says it all
     except Preempted as end:
         _say(f"fastsvs: {end}")
         return os.EX_TEMPFAIL
@@ -54,14 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError) and nobody_reads():
             return 128 + signal.SIGPIPE
         if said := refusal(error):
-            tell_torchrun(UserError(said))
-            say_once(f"fastsvs: error: {said}")
-            return 2
+            return _refuse(UserError(said))
         tell_torchrun(error)
         if another_has_said_why():
             return 2
         raise
     return 0
+
+
+def _refuse(error: Exception) -> int:
+    """Say why the command cannot go on, once for the whole job, and return its exit status."""
+    tell_torchrun(error)
+    say_once(f"fastsvs: error: {error}")
+    return 2
 
 
 def _train(options: argparse.Namespace) -> None:
