@@ -15,6 +15,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -115,6 +116,7 @@ def _execute(command: Sequence[str], variables: Mapping[str, str], streams: Sequ
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a background job ignores, its children do
     sys.path.insert(0, str(folder))
     sys.argv = list(command)
     sys.orig_argv = [sys.executable, "-m", *command]
