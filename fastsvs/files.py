@@ -39,13 +39,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def draft_of(folder: Path) -> Iterator[Path]:
     """Yield a hidden folder beside `folder` to write into. When the block ends it becomes `folder` in one step; where
     that exists already, its files replace those of their names one by one. Nothing of it stays when the block fails.
-    Raises UserError when the disk refuses."""
+    Its files are as readable as the user's mask lets new ones be: safetensors keeps what it writes to their owner, and
+    a server of another user could not load it. Raises UserError when the disk refuses."""
     target = folder.resolve()
     draft = target.with_name(f".{target.name}.partial")
     try:
         shutil.rmtree(draft, ignore_errors=True)  # what a kill has left
         draft.mkdir(parents=True)
         yield draft
+        readable = draft.stat().st_mode & 0o666
+        for file in filter(Path.is_file, draft.rglob("*")):
+            file.chmod(readable)
         if target.is_dir():
             for file in sorted(draft.iterdir()):
                 _move_into(file, target)

@@ -132,6 +132,8 @@ def test_a_folder_gets_a_new_model_and_keeps_what_is_not_the_models(tmp_path: Pa
     stored = open_model(ModelConfig(path=str(TINY)), seed=0)
     save_hf(stored.hf_weights(), stored.hf_config, stored.architecture, torch.float32, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    readable = {(tmp_path / name).stat().st_mode for name in ("README.md", "config.json", "model.safetensors")}
+    assert len(readable) == 1, "safetensors keeps its files to their owner"
     assert open_model(ModelConfig(path=str(tmp_path)), seed=0).step == 0
 
 

@@ -15,6 +15,7 @@ from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from bench.smollm2.gguf import Gguf
 from fastsvs.errors import UserError
+from fastsvs.files import draft_of
 
 CONTROL = 3
 """GGUF's type of a token that stands for no text."""
@@ -38,13 +39,13 @@ def write_model(gguf: Gguf, folder: Path) -> None:
     about = gguf.metadata
     if about["general.architecture"] != "llama" or about["tokenizer.ggml.pre"] != "smollm":
         raise UserError(f"{about.get('general.name')} is no Llama with SmolLM's tokenizer: only these are converted")
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: torch.from_numpy(array).to(torch.bfloat16).contiguous() for name, array in weights(gguf)}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    tokenizer_of(about).save_pretrained(folder)
     ends = {"bos_token_id": about["tokenizer.ggml.bos_token_id"], "eos_token_id": about["tokenizer.ggml.eos_token_id"]}
-    GenerationConfig(**ends).save_pretrained(folder)
-    config_of(about, ends).save_pretrained(folder)  # last: with it the folder is whole
+    with draft_of(folder) as draft:
+        save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
+        tokenizer_of(about).save_pretrained(draft)
+        GenerationConfig(**ends).save_pretrained(draft)
+        config_of(about, ends).save_pretrained(draft)
 
 
 def config_of(about: Mapping[str, Any], ends: Mapping[str, int]) -> LlamaConfig:
