@@ -130,14 +130,6 @@ def head_bytes(architecture: Architecture, layout: Layout, rows: int) -> float:
     return columns * (group * gradient + piece * FP32) + sums + rows * architecture.hidden * layout.width
 
 
-def statistics_bytes(architecture: Architecture, layout: Layout, rows: int) -> float:
-    """Return the bytes that a log-prob pass takes for the logits of `rows` predicted tokens."""
-    columns = architecture.padded_vocabulary(layout.tensor) // layout.tensor
-    limits, gradient = (CUDA, layout.width) if layout.device == "cuda" else (CPU, FP32)
-    groups = cut_rows(max(rows, 1), columns, FP32, gradient, limits)
-    return columns * FP32 * max(span.stop - span.start for each in groups for span in each)
-
-
 def _gradients(a: Architecture, layout: Layout) -> float:
     """Return the bytes of gradients alive at once in a layer's backward pass, for each token: of the gated projection,
     and of its input, which is whole on every rank; or of a delta net."""

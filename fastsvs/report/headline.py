@@ -25,9 +25,7 @@ class HeldOut:
     """One held-out figure in the first evaluation and in the newest. The newest is None while there is only one."""
 
     before: Interval
-    before_step: int
     after: Interval | None
-    after_step: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +60,8 @@ def held_out(evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, HeldOut]
     names = {name for result in evaluations.values() for name, value in result.items() if interval(value)}
     found = {}
     for name in sorted(names, key=by_k):
-        steps = [step for step in sorted(evaluations) if interval(evaluations[step].get(name))]
-        first, last = (interval(evaluations[step][name]) for step in (steps[0], steps[-1]))
-        assert first is not None
-        found[name] = HeldOut(first, steps[0], *((last, steps[-1]) if len(steps) > 1 else (None, None)))
+        first, *later = filter(None, (interval(evaluations[step].get(name)) for step in sorted(evaluations)))
+        found[name] = HeldOut(first, later[-1] if later else None)
     return found
 
 
