@@ -3,7 +3,6 @@ resuming from it reads."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from transformers import Qwen2Config
 
 from bench import report
 from bench.report import Row
+from bench.usage import parser_of
 from fastsvs.algorithms import Batch
 from fastsvs.commands.sft import negative_log_likelihood, supervised_batch
 from fastsvs.config import AlgorithmConfig, ModelConfig, PolicyConfig
@@ -42,9 +42,7 @@ SUITES = {"cpu": Suite(8, 512, 32000, 16), "smoke": Suite(2, 64, 1000, 4)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.checkpoint", description=__doc__)
-    parser.add_argument("--suite", choices=sorted(SUITES), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
+    parser = parser_of("checkpoint", __doc__, SUITES)
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each way to save, in turn")
     parser.add_argument("--folder", type=Path, help="folder on the disk to measure; default: one for temporary files")
     chosen = parser.parse_args(arguments)

@@ -8,7 +8,6 @@ measured in turn, and figures are medians.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -22,7 +21,8 @@ from unittest.mock import patch
 
 from bench.client import server
 from bench.frontend.processes import children, processor_seconds
-from bench.report import Row, write
+from bench.report import Row, publish
+from bench.usage import parser_of
 from fastsvs.client import Ask, Sample, Setup, open_session
 from fastsvs.client.process import generate
 from fastsvs.config import ServerConfig
@@ -80,14 +80,10 @@ class Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser = parser_of("client", __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each case, in turn (%(default)s)")
     options = parser.parse_args(arguments)
-    rows = [row for case in CASES for row in measure(case, options.rounds)]
-    for row in rows:
-        print(f"{row.case:60s} {row.provider:24s} {row.metric:30s} {row.value:12.3f} {row.unit}")
-    print(write("client", rows, options.out))
+    publish("client", [row for case in CASES for row in measure(case, options.rounds)], options.out)
 
 
 def measure(case: Case, rounds: int) -> Iterator[Row]:

@@ -6,7 +6,6 @@ JSON, and a picture is drawn, for light and for dark pages.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bench.report import Row, publish
+from bench.usage import parser_of
 from fastsvs.config import TrainJob, load
 from fastsvs.stored_run import RunLayout, StoredRun
 from fastsvs.telemetry import Theme, draw_themes
@@ -30,9 +30,8 @@ METHODS = {"SvS": ("configs/tiny_svs.yaml", "green", "-"), "RLVR": ("configs/tin
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of("demo", __doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--figure", type=Path, required=True, help="PNG to write")
     options = parser.parse_args()
     runs = {name: [run_once(config, seed) for seed in options.seeds] for name, (config, _, _) in METHODS.items()}

@@ -5,7 +5,6 @@ One step has 32 prompts x 8 responses of up to 64 tokens, a random Qwen2 of 0.45
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import tempfile
@@ -17,13 +16,13 @@ import torch
 from bench.end_to_end.ours import Ours
 from bench.end_to_end.work import Measured, make_model
 from bench.report import Row, publish
+from bench.usage import parser_of
 
 CASE = "RLVR step, 0.45 M parameters, 256 responses"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser = parser_of("end_to_end", __doc__)
     parser.add_argument("--rounds", type=int, default=4, help="blocks of each side")
     parser.add_argument("--steps", type=int, default=6, help="measured steps in a block")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from bench.experiments.jobs import finish
 from bench.experiments.plan import Plan
 from bench.experiments.results import Results
 from bench.report import write
-from bench.usage import exits_on_errors
+from bench.usage import exits_on_errors, parser_of
 from fastsvs.errors import UserError
 from fastsvs.files import write_atomic
 
@@ -37,7 +36,7 @@ class Experiment(Generic[P, R]):
 
 def main(experiment: Experiment[P, R], description: str | None) -> None:
     """Run the command line. Exits with status 2 and a message where a UserError is raised."""
-    parser = argparse.ArgumentParser(prog=f"python -m bench.{experiment.name}", description=description)
+    parser = parser_of(experiment.name, description)
     runs = Path("runs") / experiment.name
     parser.add_argument("--suite", choices=experiment.plans, default="tiny", help="smoke: that all of it runs")
     if "quick" in experiment.plans:
@@ -45,7 +44,6 @@ def main(experiment: Experiment[P, R], description: str | None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="only these of the suite's")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these of the suite's")
     parser.add_argument("--runs", type=Path, default=runs, help="folder of runs and evaluations")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--page", type=Path, required=True, help="Markdown to write; its pictures go beside it")
     parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--shared", action="store_true", help="the machine did other work: note it, quote no times")

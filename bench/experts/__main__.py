@@ -12,10 +12,8 @@ round; figures are medians.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from time import process_time
 
@@ -25,6 +23,7 @@ from bench import report
 from bench.experts.layer import Layer, Shape, products
 from bench.kernels.measure import clock, free
 from bench.report import Row
+from bench.usage import parser_of
 
 SUM = "sum of products"
 
@@ -63,9 +62,7 @@ SUITES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", choices=sorted(SUITES), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser = parser_of("experts", __doc__, SUITES)
     options = parser.parse_args(arguments)
     suite = SUITES[options.suite]
     report.introduce(options.suite, suite.needs_gpu)

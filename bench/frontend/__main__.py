@@ -9,7 +9,6 @@ they are medians.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from transformers import Qwen2Config
 from bench.frontend.processes import Seconds, children, spent
 from bench.report import Row, introduce, publish
 from bench.rollout.real import name_weights
+from bench.usage import parser_of
 from fastsvs.config import RolloutConfig, ServerConfig
 from fastsvs.rollout import Request, SamplingParams, VllmEngine, drain
 from fastsvs.rollout.registry import EngineSpec
@@ -77,8 +77,7 @@ WARM_UP = Case(512, 8, 8)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser = parser_of("frontend", __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each case and setting, in turn")
     options = parser.parse_args(arguments)
     if find_spec("vllm") is None:

@@ -7,7 +7,6 @@ the machine only makes rounds slower.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bench.report import Row, introduce, publish
+from bench.usage import parser_of
 from fastsvs.data import load_tokenizer, tiny
 from fastsvs.rollout import LocalEngine, Request, SamplingParams, drain
 
@@ -25,11 +25,10 @@ Prompts = list[tuple[int, ...]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.generation", description=__doc__)
+    parser = parser_of("generation", __doc__)
     parser.add_argument("--model", type=Path, default=Path("models/smollm2"), help="Hugging Face folder")
     parser.add_argument("--tokens", type=int, default=48, help="of each response (%(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="of each provider (%(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     options = parser.parse_args()
     introduce("generation", needs_gpu=False)
     publish("generation", list(measure(options.model, options.tokens, options.rounds)), options.out)

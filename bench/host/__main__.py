@@ -7,7 +7,6 @@ machine moves less than the clock; each is the best of a few repeats, beside wha
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ import torch
 
 from bench.host.packing import PACKING, Packing, measure_packing
 from bench.host.updates import UPDATES, Updates, measure_updates
-from bench.report import introduce, write
+from bench.report import introduce, publish
+from bench.usage import parser_of
 
 SUITES: dict[str, tuple[Sequence[Packing], Updates]] = {
     "32b": (PACKING, UPDATES),
@@ -25,8 +25,7 @@ SUITES: dict[str, tuple[Sequence[Packing], Updates]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser = parser_of("host", __doc__)
     parser.add_argument("--suite", choices=sorted(SUITES), default="32b")
     options = parser.parse_args(arguments)
     introduce(options.suite, needs_gpu=False)
@@ -35,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [row for case in packing for row in measure_packing(case)]
     with tempfile.TemporaryDirectory() as folder:
         rows += measure_updates(updates, Path(folder))
-    for row in rows:
-        print(f"{row.case:44s} {row.provider:34s} {row.metric:38s} {row.value:12.4g} {row.unit}")
-    print(write(f"host-{options.suite}", rows, options.out))
+    publish(f"host-{options.suite}", rows, options.out)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ python -m bench.kernels --suite h200|smoke|simulated --out DIR
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -27,14 +25,13 @@ from bench.kernels.simulated import simulate
 from bench.kernels.suites import BYTES, CHECK_SECONDS, SUITES, Case, Suite, flop_of
 from bench.kernels.targets import OURS, verdicts
 from bench.report import Row
+from bench.usage import parser_of
 
 SIMULATED = "simulated"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__)
-    parser.add_argument("--suite", choices=[*sorted(SUITES), SIMULATED], required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
+    parser = parser_of("kernels", __doc__, {*SUITES, SIMULATED})
     parser.add_argument("--without", nargs="+", default=[], help="names of providers to leave out, e.g. one that hangs")
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="end sooner or later than the suite would")
     chosen = parser.parse_args(arguments)

@@ -5,12 +5,10 @@ python -m bench.kernels.tune --out DIR
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,6 +19,7 @@ from bench.kernels.ceilings import copy_rate
 from bench.kernels.measure import clock, free
 from bench.kernels.ours import kernels
 from bench.report import Row
+from bench.usage import parser_of
 
 table: Any = import_module(f"{kernels.__name__}.table")
 RowConfig = Any
@@ -83,8 +82,7 @@ TRIALS = tuple(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.kernels.tune", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
+    parser = parser_of("kernels.tune", __doc__)
     folder = parser.parse_args(arguments).out
     report.introduce("table", needs_gpu=True)
     report.keep("kernels-table", measure(torch.device("cuda")), folder)

@@ -8,7 +8,6 @@ otherwise the fault is printed, and the command ends with status 1. It needs roo
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import signal
@@ -26,6 +25,7 @@ from bench.kills.disturb import Event, disturb
 from bench.kills.host import Host, open_host
 from bench.kills.jobs import Job
 from bench.report import Row, write
+from bench.usage import parser_of
 
 DISK_BYTES = 400 << 20
 PATIENCE, MORE_SECONDS = 10.0, 180.0
@@ -45,13 +45,12 @@ class Disturbed:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of("kills", __doc__)
     parser.add_argument("--runs", type=int, default=26, help="number of disturbed runs")
     parser.add_argument("--events", type=int, default=8, help="largest number of events in one run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", nargs="+", default=[], help=f"names of jobs: {', '.join(j.name for j in jobs.JOBS)}")
     parser.add_argument("--logs", type=Path, help="folder to keep what runs with a fault printed")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     options = parser.parse_args()
     chosen, moments = jobs.chosen(options.jobs), random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="fastsvs-kills-") as folder:

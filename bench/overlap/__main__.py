@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from bench.overlap.plans import PHASED, PLANS, Plan
 from bench.overlap.simulation import LEFT_OUT, simulate
 from bench.report import Row, publish
 from bench.rollout.simulated_cluster import FLOPS, MAX_SEQUENCES, PARAMETERS, curve
+from bench.usage import parser_of
 from fastsvs.plan.simulation import Outcome
 from fastsvs.plan.workload import Lengths, Workload
 
@@ -34,8 +34,7 @@ MEASURED = "models/tiny, two vLLM servers on a CPU, an update that only waits"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON files")
+    parser = parser_of("overlap", __doc__)
     parser.add_argument("--rounds", type=int, default=3, help="rounds on the real servers")
     options = parser.parse_args()
     publish("overlap-simulated", list(on_simulated_cluster()), options.out)

@@ -6,7 +6,6 @@ updates. Runs that are finished are only read. The orders with staleness take a 
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from bench.report import Row, publish
+from bench.usage import parser_of
 from fastsvs.stored_run import RunLayout, StoredRun
 
 CONFIG = "configs/tiny_svs.yaml"
@@ -31,8 +31,7 @@ ORDERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser = parser_of("overlap.learning", __doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/overlap"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()

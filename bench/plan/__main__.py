@@ -6,7 +6,6 @@ what `bench.trainer` has published of one, and against what others have publishe
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from bench.plan.cases import CALIBRATED_ON, CASES
 from bench.plan.planned import GPU_CASES, measured_on_gpu, on_gpu, planned
 from bench.plan.steps import CALIBRATED_STEP, STEP_CASES, planned_step
 from bench.report import Row, publish
+from bench.usage import parser_of
 from fastsvs.plan import CHECK_SECONDS
 
 CPU_METRIC = "update: processor time of the busiest rank"
@@ -29,8 +29,7 @@ PLANNED, MEASURED = "planned", "measured"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser = parser_of("plan", __doc__)
     options = parser.parse_args()
     publish("plan", [*on_this_cpu(), *of_checks(), *on_published_gpu(), *published.rows()], options.out)
 

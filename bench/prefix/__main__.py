@@ -6,7 +6,6 @@ clock. Steps of whole runs are timed by the clock. Both ways take turns; figures
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from bench.prefix.step import Runs, measure_runs
 from bench.prefix.update import Groups, measure_groups
 from bench.report import Row, introduce, keep, show
+from bench.usage import parser_of
 
 SUITES: dict[str, tuple[Sequence[Groups], Sequence[Runs]]] = {
     "cpu": (
@@ -32,9 +32,7 @@ SUITES: dict[str, tuple[Sequence[Groups], Sequence[Runs]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
-    parser.add_argument("--suite", choices=sorted(SUITES), required=True)
+    parser = parser_of("prefix", __doc__, SUITES)
     options = parser.parse_args(arguments)
     introduce(options.suite, needs_gpu=False)
     torch.set_num_threads(1)

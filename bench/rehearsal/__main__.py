@@ -7,7 +7,6 @@ do what it must, or a phase that grows faster than its data.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -26,6 +25,7 @@ from bench.rehearsal.rank import FORKS, PRELOADED, ROOT
 from bench.rehearsal.scales import SCALES, Scale, command_line
 from bench.rehearsal.server import SETTINGS
 from bench.report import Row, introduce, publish
+from bench.usage import parser_of
 from fastsvs.files import read_jsonl
 from fastsvs.stored_run import StoredRun, checkpoints_in
 
@@ -40,8 +40,7 @@ KILLED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser = parser_of("rehearsal", __doc__)
     parser.add_argument("--scale", choices=sorted(SCALES), default="full", help="size of the job (%(default)s)")
     parser.add_argument("--keep", type=Path, help="folder for the runs, which are removed otherwise")
     options = parser.parse_args(arguments)

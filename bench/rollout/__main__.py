@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench.report import Row, publish
 from bench.rollout import deterministic, modes, real, simulated_cluster
+from bench.usage import parser_of
 from fastsvs.plan import SCHEDULES, Curve, Outcome, simulate, together
 from fastsvs.selfplay.collect import Schedule
 
@@ -26,8 +27,7 @@ SERVER = "models/tiny, one vLLM server on a CPU"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON files")
+    parser = parser_of("rollout", __doc__)
     parser.add_argument("--rounds", type=int, default=6, help="measurements of each schedule on the real server")
     parser.add_argument("--model", type=Path, default=Path("models/tiny"), help="folder of the model of `--part modes`")
     parser.add_argument("--tokens", type=int, default=128, help="of each response of `--part modes` (%(default)s)")

@@ -6,7 +6,6 @@ depend on the machine's load.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from bench.report import Row, introduce, keep, show
 from bench.sampling.figures import Describe, of_budget, of_overlong, of_refills
+from bench.usage import parser_of
 from fastsvs.stored_run import StoredRun
 
 Options = tuple[str, ...]
@@ -69,9 +69,7 @@ SUITES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
-    parser.add_argument("--suite", choices=sorted(SUITES), required=True)
+    parser = parser_of("sampling", __doc__, SUITES)
     options = parser.parse_args(arguments)
     introduce(options.suite, needs_gpu=False)
     keep(f"sampling-{options.suite}", (list(measure(case)) for case in SUITES[options.suite]), options.out)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
@@ -24,6 +22,7 @@ from bench.sync.measure import (
     publish_seconds,
     receiver,
 )
+from bench.usage import parser_of
 from fastsvs.sync.transports import TransportName
 
 BAR = 0.8
@@ -55,9 +54,7 @@ LINKS = ("links", "links-smoke", "nccl-shards")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.sync", description=__doc__)
-    parser.add_argument("--suite", choices=sorted({*SUITES, *LINKS}), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
+    parser = parser_of("sync", __doc__, {*SUITES, *LINKS})
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds of each provider, in turn")
     parser.add_argument("--megabits", type=float, default=200.0, help="speed of a card's link (suite links)")
     chosen = parser.parse_args(arguments)
@@ -67,16 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = (
             links.measure_links(chosen.rounds, chosen.megabits, smoke) if shaped else links.measure_gpus(chosen.rounds)
         )
-        print(f"written: {report.write(f'sync-{chosen.suite}', rows, chosen.out)}")
+        report.keep(f"sync-{chosen.suite}", [rows], chosen.out)
         return
     suite = SUITES[chosen.suite]
     if torch.cuda.device_count() < suite.gpus or (not suite.gpus and torch.cuda.is_available()):
         needed = f"{suite.gpus} GPU(s)" if suite.gpus else "no GPU in sight (CUDA_VISIBLE_DEVICES=)"
         sys.exit(f"suite {chosen.suite!r} needs {needed}, torch sees {torch.cuda.device_count()}: nothing was measured")
     torch.set_num_threads(1)
-    print(f"device: {report.machine()}; torch {torch.__version__}")
-    rows = list(run(suite, chosen.rounds))
-    print(f"written: {report.write(f'sync-{chosen.suite}', rows, chosen.out)}")
+    report.introduce(chosen.suite, needs_gpu=False)
+    report.keep(f"sync-{chosen.suite}", [run(suite, chosen.rounds)], chosen.out)
 
 
 def run(suite: Suite, rounds: int) -> Iterator[Row]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from time import perf_counter
 
 import torch
@@ -16,12 +14,11 @@ from bench.report import Row
 from bench.trainer.flops import FORMULA, case_flop, measured_matmul_rate, peak_flop_per_second
 from bench.trainer.measure import Measurement, build_policy, measure
 from bench.trainer.suites import PUBLISHED, SUITES, Case, Suite
+from bench.usage import parser_of
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.trainer", description=__doc__)
-    parser.add_argument("--suite", choices=sorted(SUITES), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
+    parser = parser_of("trainer", __doc__, SUITES)
     parser.add_argument("--only", nargs="+", metavar="CASE", help="such as qwen3-0.6b/16k/single")
     chosen = parser.parse_args(arguments)
     suite = SUITES[chosen.suite]

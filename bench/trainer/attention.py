@@ -9,13 +9,11 @@ attention in float64 over the largest value there.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -29,6 +27,7 @@ from bench.kernels.measure import attempt, clock
 from bench.report import Row
 from bench.trainer.flops import measured_matmul_rate
 from bench.trainer.suites import MODELS, Case
+from bench.usage import parser_of
 from fastsvs.architecture import Architecture, read_architecture
 from fastsvs.policy.attention import IMPLEMENTATIONS, Attention, Packing, chosen, sdpa
 
@@ -97,11 +96,7 @@ SUITES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.trainer.attention", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--suite", choices=sorted(SUITES), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file")
+    parser = parser_of("trainer.attention", __doc__, SUITES)
     parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="implementations to leave out")
     asked = parser.parse_args(arguments)
     suite = SUITES[asked.suite]

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bench import report
+from bench.usage import parser_of
 from bench.whole_run.cases import Case, Place, measure
 
 PARTS = ("works", "peer", "learns", "shapes", "decode")
@@ -19,9 +20,7 @@ MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.whole_run", description=__doc__)
-    parser.add_argument("--suite", choices=("h200", "smoke"), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON files")
+    parser = parser_of("whole_run", __doc__, ("h200", "smoke"))
     parser.add_argument(
         "--only", nargs="+", metavar="PART[/CASE]", help=f"of {', '.join(PARTS)}, or beginnings of cases"
     )

@@ -3,22 +3,20 @@ the page of one pair of rows of the paper, from what its runs and evaluations ha
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from bench.report import write
 from bench.reproduce.paper.arms import arms_of
 from bench.reproduce.paper.measure import rows_of
 from bench.reproduce.paper.page import render
-from bench.usage import exits_on_errors
+from bench.usage import exits_on_errors, parser_of
 from fastsvs.files import write_atomic
 
 
 def main() -> None:
     """Run the command line. Exits with status 2 and a message where a UserError is raised."""
-    parser = argparse.ArgumentParser(prog="python -m bench.reproduce", description=__doc__)
+    parser = parser_of("reproduce", __doc__)
     parser.add_argument("--paper", type=Path, required=True, metavar="CONFIG", help="either run of a pair")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--page", type=Path, required=True, help="Markdown to write")
     options = parser.parse_args()
     with exits_on_errors(parser):
