@@ -6,20 +6,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .table import row_config, shares, splits, warps
+from .rows_triton import stride
+from .table import row_cut, warps
 
 
 def keep(logits: Tensor, inverse: Tensor | None, tops: Tensor, out: Tensor) -> None:
     """Write what `dispatch.keep` says. A row is read and written as the gradient of logits is, and cut as there."""
     rows, columns = logits.shape
-    config = row_config("logits_gradient", logits.dtype, columns)
-    parts, span = shares(columns, config, splits(rows, columns, config, logits.device))
+    config, parts, span = row_cut("logits_gradient", logits)
     if rows:
         keep_kernel[(rows * parts,)](
             logits,
             logits.stride(0),
             inverse,
-            1 if inverse is None else inverse.stride(0),
+            stride(inverse),
             tops,
             out,
             out.stride(0),

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .rows_torch import IGNORE_INDEX
-from .table import row_config, shares, splits, warps
+from .table import row_cut, warps
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -27,8 +27,7 @@ UNDERFLOW = tl.constexpr(-200.0)  # its exp2 is 0 in fp32, and that times it is 
 def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperature: Tensor | None) -> Tensor:
     """Return the statistics of `rows_torch.row_statistics`, from a Triton kernel."""
     rows, columns = logits.shape
-    config = row_config("row_statistics", logits.dtype, columns)
-    parts, span = shares(columns, config, splits(rows, columns, config, logits.device))
+    config, parts, span = row_cut("row_statistics", logits)
     out = torch.empty(parts, 4, rows, dtype=torch.float32, device=logits.device)
     if rows:
         row_statistics_kernel[(rows * parts,)](
@@ -37,7 +36,7 @@ def row_statistics(logits: Tensor, targets: Tensor, first: int, inverse_temperat
             targets,
             first,
             inverse_temperature,
-            _stride(inverse_temperature),
+            stride(inverse_temperature),
             out,
             columns,
             parts,
@@ -75,8 +74,7 @@ def logits_gradient(
 ) -> None:
     """Write the gradient of `rows_torch.logits_gradient` into `out`, by a Triton kernel."""
     rows, columns = logits.shape
-    config = row_config("logits_gradient", logits.dtype, columns)
-    parts, span = shares(columns, config, splits(rows, columns, config, logits.device))
+    config, parts, span = row_cut("logits_gradient", logits)
     if rows:
         logits_gradient_kernel[(rows * parts,)](
             logits,
@@ -86,13 +84,13 @@ def logits_gradient(
             targets,
             first,
             inverse_temperature,
-            _stride(inverse_temperature),
+            stride(inverse_temperature),
             logprobs_grad,
             logprobs_grad.stride(0),
             entropy_grad,
-            _stride(entropy_grad),
+            stride(entropy_grad),
             lse_grad,
-            _stride(lse_grad),
+            stride(lse_grad),
             out,
             out.stride(0),
             columns,
@@ -296,5 +294,6 @@ def _softmax_gradient(y, base, slope, SLOPED: tl.constexpr):
     return tl.exp2(y) * base
 
 
-def _stride(vector: Tensor | None) -> int:
+def stride(vector: Tensor | None) -> int:
+    """Return the stride of a vector, or 1 for none, whose pointer no kernel follows."""
     return 1 if vector is None else vector.stride(0)

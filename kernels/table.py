@@ -12,6 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 ANY_LENGTH = 1 << 31
 
@@ -47,6 +48,14 @@ ROW_CONFIGS: dict[str, dict[int, dict[int, RowConfig]]] = {
 PROGRAMS_PER_PROCESSOR = 16
 """Number of programs that wait for every streaming multiprocessor when rows are split. A multiprocessor runs four or
 more at a time, so the last ones to finish leave little of it idle."""
+
+
+def row_cut(kernel: str, logits: Tensor) -> tuple[RowConfig, int, int]:
+    """Return this kernel's configuration for `logits` [rows, columns], the number of parts that a row is cut into, and
+    the number of columns of each part but the last."""
+    rows, columns = logits.shape
+    config = row_config(kernel, logits.dtype, columns)
+    return config, *shares(columns, config, splits(rows, columns, config, logits.device))
 
 
 def row_config(kernel: str, dtype: torch.dtype, columns: int) -> RowConfig:

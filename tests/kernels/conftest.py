@@ -11,7 +11,7 @@ import pytest
 import torch
 import triton_interpreter
 
-from fastsvs.kernels import pieces
+from fastsvs.kernels import pieces, table
 
 
 @pytest.fixture
@@ -45,6 +45,17 @@ def cut(monkeypatch) -> Callable[..., None]:
             monkeypatch.setattr(pieces, device, replace(getattr(pieces, device), **limits))
 
     return change
+
+
+@pytest.fixture
+def split_rows(monkeypatch) -> Callable[[int], None]:
+    """Has so many programs share a row, where it has columns for them."""
+
+    def split(programs: int) -> None:
+        monkeypatch.setattr(table, "splits", lambda *_: programs)
+        monkeypatch.setattr(table, "row_config", lambda *_: table.RowConfig(1024, 4))
+
+    return split
 
 
 def _kernels(name: str, like: torch.Tensor):

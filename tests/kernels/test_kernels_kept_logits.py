@@ -236,12 +236,11 @@ def test_live_rows_move_to_the_front_each_once(live, width):
 
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("columns", [1, 1000, 2048, 5001])
-def test_the_triton_kernel_keeps_what_torch_does(columns, split, device, monkeypatch):
-    from fastsvs.kernels import keep_triton, table
+def test_the_triton_kernel_keeps_what_torch_does(columns, split, device, split_rows):
+    from fastsvs.kernels import keep_triton
 
     if split:
-        monkeypatch.setattr(keep_triton, "splits", lambda *_: 2)
-        monkeypatch.setattr(keep_triton, "row_config", lambda *_: table.RowConfig(1024, 4))
+        split_rows(2)
     logits = torch.randn(3, columns, device=device) * 40
     logits[0, 0], logits[1, columns // 2] = -torch.inf, -1e6
     inverse = torch.tensor([1.0, 0.5, 2.0], device=device)

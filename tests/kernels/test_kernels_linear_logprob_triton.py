@@ -16,14 +16,11 @@ def dtype(request) -> torch.dtype:
 
 
 @pytest.fixture(params=["one_piece", "pieces", "pieces_split_rows"])
-def pieces(request, device, monkeypatch, cut) -> None:
-    from fastsvs.kernels import rows_triton, table
-
+def pieces(request, device, cut, split_rows) -> None:
     if request.param != "one_piece":
         cut(workspace=8 * 5 * 700, least_rows=5, least_columns=600)
     if request.param == "pieces_split_rows":
-        monkeypatch.setattr(rows_triton, "splits", lambda *_: 2)
-        monkeypatch.setattr(rows_triton, "row_config", lambda *_: table.RowConfig(1024, 4))
+        split_rows(2)
 
 
 def sample(tokens: int, vocab: int, dtype: torch.dtype, device: torch.device, width: int = 32):

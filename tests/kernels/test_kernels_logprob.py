@@ -25,13 +25,10 @@ def dtype(request) -> torch.dtype:
 
 
 @pytest.fixture(params=["whole_rows", "split_rows"])
-def parts(request, device, monkeypatch) -> None:
+def parts(request, device, split_rows) -> None:
     """Programs that share a row: one, or up to three."""
     if request.param == "split_rows":
-        from fastsvs.kernels import rows_triton, table
-
-        monkeypatch.setattr(rows_triton, "splits", lambda *_: 3)
-        monkeypatch.setattr(rows_triton, "row_config", lambda *_: table.RowConfig(1024, 4))
+        split_rows(3)
 
 
 def sample(rows: int, columns: int, dtype: torch.dtype, device: torch.device, spread: float = 3.0):
