@@ -111,13 +111,23 @@ def test_a_hub_that_cannot_be_reached_has_a_cure() -> None:
         ("470.10", "13.0", "lacks", "install a driver for CUDA 13.0"),
     ],
 )
-def test_a_driver_and_a_torch_that_do_not_meet(monkeypatch, driver, runtime, state, said) -> None:
-    monkeypatch.setattr(doctor, "_driver", lambda: driver)
-    monkeypatch.setattr("torch.version.cuda", runtime)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    (cuda,) = [finding for finding in doctor.accelerator() if finding.name == "CUDA"]
-    assert cuda.state == state
-    assert said in str(cuda)
+def test_a_driver_and_a_torch_that_do_not_meet(driver: str | None, runtime: str | None, state: str, said: str) -> None:
+    found = doctor.cuda(driver, runtime, "2.13.0", [])
+    assert found.state == state
+    assert said in str(found)
+
+
+@pytest.mark.parametrize(
+    ("found", "needed", "line"),
+    [
+        ("3.9.0", True, "ok    Triton              3.9.0"),
+        (None, True, "LACKS Triton              absent: kernels are plain torch\n"),
+        (None, False, "-     Triton              absent: kernels are plain torch"),
+    ],
+)
+def test_libraries_for_gpus_have_a_cure_where_there_is_one(found: str | None, needed: bool, line: str) -> None:
+    finding = doctor.gpu_library("Triton", found, "kernels are plain torch", "install it", needed=needed)
+    assert str(finding) == line + (f"{'':26}cure: install it" if line.endswith("\n") else "")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -24,6 +24,8 @@ OPEN_FILES = 4096
 SHARED_MEMORY = GIB
 MEMORY = 4 * GIB
 DISK = 10 * GIB
+USUAL_TORCH = "pip install --force-reinstall torch from the plain package index"
+"""Cure of a torch that was built without CUDA or NCCL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,34 +151,29 @@ def memory() -> Finding:
 
 def interfaces(environment: dict[str, str], names: list[str]) -> Iterator[Finding]:
     """Say over which network interfaces the ranks of several nodes would talk."""
-    others = [name for name in names if name != "lo"]
-    for library, variable in (("gloo", "GLOO_SOCKET_IFNAME"), ("NCCL", "NCCL_SOCKET_IFNAME")):
-        chosen = environment.get(variable)
-        name = f"network for {library}"
-        if not chosen:
-            there = ", ".join(others) or "loopback alone"
-            yield Finding(
-                name, "good", f"{variable} is not set: several nodes take what leads to the main node, of {there}"
-            )
-            continue
-        wanted = [word for word in re.split(r"[,^=]+", chosen) if word]
-        if library == "gloo":
-            absent = [word for word in wanted if word not in names]
-        else:  # NCCL takes beginnings of names, and "^" excludes
-            absent = (
-                []
-                if chosen.startswith("^")
-                else [word for word in wanted if not any(n.startswith(word) for n in names)]
-            )
-        if absent:
-            yield Finding(
-                name,
-                "lacks",
-                f"{variable}={chosen}, but there is no {', '.join(absent)}",
-                f"name one of: {', '.join(names)}",
-            )
-        else:
-            yield Finding(name, "good", f"{variable}={chosen}")
+    for library in ("gloo", "NCCL"):
+        variable = f"{library.upper()}_SOCKET_IFNAME"
+        yield network(library, variable, environment.get(variable), names)
+
+
+def network(library: str, variable: str, chosen: str | None, names: list[str]) -> Finding:
+    """Judge the interfaces that this `variable` chooses for `library`, among those with these `names`."""
+    name = f"network for {library}"
+    if not chosen:
+        there = ", ".join(other for other in names if other != "lo") or "loopback alone"
+        said = f"{variable} is not set: several nodes take what leads to the main node, of {there}"
+        return Finding(name, "good", said)
+    wanted = [word for word in re.split(r"[,^=]+", chosen) if word]
+    if library == "gloo":
+        absent = [word for word in wanted if word not in names]
+    elif chosen.startswith("^"):  # these NCCL does not take
+        absent = []
+    else:  # NCCL takes beginnings of names
+        absent = [word for word in wanted if not any(other.startswith(word) for other in names)]
+    if not absent:
+        return Finding(name, "good", f"{variable}={chosen}")
+    found = f"{variable}={chosen}, but there is no {', '.join(absent)}"
+    return Finding(name, "lacks", found, f"name one of: {', '.join(names)}")
 
 
 def hub(environment: dict[str, str]) -> Finding:
@@ -198,36 +195,35 @@ def accelerator() -> Iterator[Finding]:
         yield Finding("torch", "lacks", f"cannot be imported: {error}", f"pip install '{_wanted('torch')}'")
         return
     yield Finding("torch", "good", torch.__version__)
-    driver = _driver()
-    runtime = torch.version.cuda
-    has_gpu = torch.cuda.is_available()
-    if has_gpu:
-        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        yield Finding("CUDA", "good", f"driver {driver}, runtime {runtime}, {len(gpus)} x {gpus[0]}")
-    elif driver is None:
-        yield Finding("CUDA", "without", f"no driver (runtime {runtime or 'none'}): runs take the CPU")
-    elif runtime is None:
-        cure = "pip install --force-reinstall torch from the plain package index"
-        yield Finding("CUDA", "lacks", f"driver {driver}, but torch {torch.__version__} is built for CPUs", cure)
-    else:
-        cure = f"install a driver for CUDA {runtime}, and see that CUDA_VISIBLE_DEVICES hides no GPU"
-        yield Finding("CUDA", "lacks", f"driver {driver} gives torch no GPU under its runtime {runtime}", cure)
-    triton = _version("triton")
-    if triton:
-        yield Finding("Triton", "good", triton)
-    else:
-        cure = f"pip install --force-reinstall '{_wanted('torch')}', which brings its own"
-        yield Finding(
-            "Triton", "lacks" if has_gpu else "without", "absent: kernels are plain torch", cure if has_gpu else ""
-        )
-    nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
-    if nccl:
-        yield Finding("NCCL", "good", ".".join(map(str, torch.cuda.nccl.version())) if has_gpu else "in torch")
-    else:
-        cure = "pip install --force-reinstall torch from the plain package index"
-        yield Finding(
-            "NCCL", "lacks" if has_gpu else "without", "absent: ranks talk over gloo", cure if has_gpu else ""
-        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0  # an old driver counts those it cannot serve
+    gpus = [torch.cuda.get_device_name(index) for index in range(count)]
+    yield cuda(_driver(), torch.version.cuda, torch.__version__, gpus)
+    cure = f"pip install --force-reinstall '{_wanted('torch')}', which brings its own"
+    yield gpu_library("Triton", _version("triton"), "kernels are plain torch", cure, needed=bool(gpus))
+    nccl = None
+    if torch.distributed.is_available() and torch.distributed.is_nccl_available():
+        nccl = ".".join(map(str, torch.cuda.nccl.version())) if gpus else "in torch"
+    yield gpu_library("NCCL", nccl, "ranks talk over gloo", USUAL_TORCH, needed=bool(gpus))
+
+
+def cuda(driver: str | None, runtime: str | None, torch_version: str, gpus: Sequence[str]) -> Finding:
+    """Judge whether the driver and torch's CUDA runtime go together. `gpus` are the names of those that torch sees."""
+    if gpus:
+        return Finding("CUDA", "good", f"driver {driver}, runtime {runtime}, {len(gpus)} x {gpus[0]}")
+    if driver is None:
+        return Finding("CUDA", "without", f"no driver (runtime {runtime or 'none'}): runs take the CPU")
+    if runtime is None:
+        return Finding("CUDA", "lacks", f"driver {driver}, but torch {torch_version} is built for CPUs", USUAL_TORCH)
+    cure = f"install a driver for CUDA {runtime}, and see that CUDA_VISIBLE_DEVICES hides no GPU"
+    return Finding("CUDA", "lacks", f"driver {driver} gives torch no GPU under its runtime {runtime}", cure)
+
+
+def gpu_library(name: str, found: str | None, otherwise: str, cure: str, *, needed: bool) -> Finding:
+    """Judge a library that is `needed` with GPUs alone; `otherwise` says what takes its place on CPUs."""
+    if found:
+        return Finding(name, "good", found)
+    absent = f"absent: {otherwise}"
+    return Finding(name, "lacks", absent, cure) if needed else Finding(name, "without", absent)
 
 
 def package(name: str, distributions: tuple[str, ...], otherwise: str, cure: str) -> Finding:
