@@ -145,7 +145,10 @@ def test_eval_leaves_no_half_report(capsys, tmp_path: Path) -> None:
 
 def test_export_of_what_is_no_run(capsys, tmp_path: Path) -> None:
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert f"{tmp_path} is not a run folder: it has no config.yaml" in capsys.readouterr().err
+    assert f"{tmp_path} is no run folder: it has neither config.yaml nor metrics.jsonl" in capsys.readouterr().err
+    (tmp_path / "metrics.jsonl").touch()
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert f"{tmp_path} has metrics, but no config.yaml" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -83,12 +83,7 @@ class Round:
     @property
     def result(self) -> Path:
         """Return the folder of the model that comes out of the round."""
-        return result_of(self.folder)
-
-
-def result_of(folder: Path) -> Path:
-    """Return the folder of the model that comes out of the round in `folder`."""
-    return folder / "model"
+        return self.folder / "model"
 
 
 def run_self(job: SelfJob) -> Path:
@@ -118,10 +113,9 @@ def run_self(job: SelfJob) -> Path:
 
 def open_round(job: SelfJob, number: int) -> Round:
     """Return a round. Round 1 begins with the job's model, every other with the result of the round before it."""
-    folder = RunLayout(Path(job.run.dir)).round
-    if number == 1:
-        return Round(number, job.model, folder(number))
-    return Round(number, ModelConfig(path=str(result_of(folder(number - 1)))), folder(number))
+    folder = RunLayout(Path(job.run.dir)).round(number)
+    model = job.model if number == 1 else ModelConfig(path=str(open_round(job, number - 1).result))
+    return Round(number, model, folder)
 
 
 def preflight(job: SelfJob, processes: int | None, *, at_disk: bool = True) -> Inputs:

@@ -70,7 +70,7 @@ class SftJob(Section):
     export: AnyPath | None = None
     """Folder to write the final Hugging Face model to; null writes none."""
 
-    _keeps_state = model_validator(mode="after")(_refuse_offload)
+    _makes_no_room = model_validator(mode="after")(_refuse_offload)
 
 
 class SelfJob(Section):
@@ -88,7 +88,7 @@ class SelfJob(Section):
     """The folder of all rounds (`dir`, with a folder for each round), and the fine-tuning of each round, where
     `prompts_per_step` counts examples."""
 
-    _keeps_state = model_validator(mode="after")(_refuse_offload)
+    _makes_no_room = model_validator(mode="after")(_refuse_offload)
 
     @model_validator(mode="after")
     def _examples_fit_micro_batches(self) -> SelfJob:

@@ -25,8 +25,7 @@ from fastsvs.policy.manifest import read_manifest
 from fastsvs.policy.mapping import hf_shapes
 from fastsvs.policy.model import DTYPES
 from fastsvs.policy.weights import WeightSource, open_source
-from fastsvs.shipped import missing
-from fastsvs.stored_run import RunLayout, run_of
+from fastsvs.stored_run import RunLayout, open_run, run_of
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,10 @@ def open_model(model: ModelConfig, seed: int) -> StoredWeights:
 def read_job(run: Path) -> config.TrainJob | config.SftJob:
     """Read the configuration of a run folder. Raises UserError when the folder is no run, or a run of `fastsvs
     self`."""
-    path, first_round = RunLayout(run).config, RunLayout(run).round(1)
-    if not run.exists():
-        raise UserError(f"{missing(run)}: name a run folder")
-    if not path.exists():
-        raise UserError(f"{run} is not a run folder: it has no config.yaml")
+    layout = open_run(run).layout
+    path, first_round = layout.config, layout.round(1)
+    if not path.is_file():
+        raise UserError(f"{run} has metrics, but no config.yaml that says what was run: put it back")
     if first_round.is_dir():
         raise UserError(f"{run} is a run of fastsvs self: name a round's model, as {first_round / 'model'}")
     trains = "rollout" in read_mapping(path)  # which fine-tuning does not have

@@ -130,4 +130,4 @@ def test_a_run_against_its_base(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["train", config, *SMALL, *blind, template]) == 0
     assert analyze_models(str(run), str(unseen), 0.0, None)["total"]["sparsity/exact"] == 1.0  # looking changes nothing
     assert main(["analyze", str(tmp_path)]) == 2
-    assert "is not a run folder" in capsys.readouterr().err
+    assert "is no run folder" in capsys.readouterr().err
