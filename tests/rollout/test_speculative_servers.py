@@ -6,17 +6,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from importlib.util import find_spec
 from math import sqrt
 from pathlib import Path
 
 import pytest
 import torch
+from standalone_servers import spec_of
 from test_vllm_servers import TINY, collect, publish
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
-from fastsvs.config import RolloutConfig, ServerConfig
-from fastsvs.rollout import EngineSpec, Request, Rollout, SamplingParams, VllmEngine
+from fastsvs.config import SpeculativeConfig
+from fastsvs.rollout import Request, Rollout, SamplingParams, VllmEngine
 
 pytestmark = [
     pytest.mark.vllm,
@@ -33,22 +35,12 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A server of models/tiny, which guesses by n-grams, or by a draft of the same weights. On a CPU a run is refused
     (`rollout.vllm.options`) for what `mended_speculation` mends."""
     guesses = {"ngram": {"lookup_min": LOOKUP[0], "lookup_max": LOOKUP[1]}, "draft": {"draft": str(TINY)}}
-    rollout = RolloutConfig(
-        engine="vllm",
-        max_sequences=32,
-        speculative={"method": request.param, "tokens": 3, **guesses[request.param]},
-        server=ServerConfig(
-            count=1,
-            start_timeout_seconds=240,
-            arguments={"model": str(TINY), "load-format": "auto", "worker-extension-cls": MENDED},
-        ),
-    )
-    config = AutoConfig.from_pretrained(TINY)
-    folder = tmp_path_factory.mktemp("servers")
-    spec = EngineSpec(config, torch.float32, torch.device("cpu"), [], rollout, 512, folder)
+    speculative = {"method": request.param, "tokens": 3, **guesses[request.param]}
+    spec = spec_of(TINY, tmp_path_factory.mktemp("servers"), {"worker-extension-cls": MENDED}, max_sequences=32)
+    rollout = spec.rollout.model_copy(update={"speculative": SpeculativeConfig(**speculative)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
-        with closing(VllmEngine.build(spec)) as made:
+        with closing(VllmEngine.build(replace(spec, rollout=rollout, eos_token_ids=[]))) as made:
             publish(made, 1)
             yield made
 

@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "policy"))
 from megatron.core import parallel_state as mpu
 from policy_cases import make_batch
 from server_routes import ask
+from standalone_servers import EOS, spec_of
 from stored_names import stored
 
 from fastsvs.algorithms import Batch
-from fastsvs.config import ModelConfig, PolicyConfig, RolloutConfig, ServerConfig
+from fastsvs.config import ModelConfig, PolicyConfig
 from fastsvs.policy import Policy
-from fastsvs.rollout import EngineSpec, LocalEngine, Request, Rollout, SamplingParams, VllmEngine
+from fastsvs.rollout import LocalEngine, Request, Rollout, SamplingParams, VllmEngine
 from fastsvs.sync import Endpoint
 
 pytestmark = [
@@ -34,7 +35,6 @@ pytestmark = [
 ]
 SHAPE = Path(__file__).parents[2] / "models" / "tiny_moe"
 BACKEND = Path(__file__).parent / "triton_on_cpu"
-EOS = 3
 BLOCK = 32
 """Tokens of a block of the server's cache."""
 PROMPTS = [tuple(range(5, 12)), tuple(range(100, 100 + 3 * BLOCK + 4)), (7, 8)]
@@ -56,26 +56,12 @@ def model(folder: Path) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
-    server = ServerConfig(
-        count=1,
-        start_timeout_seconds=240,
-        # No trainer here that would send weights; a test reads vLLM's statistics.
-        arguments={"model": str(folder), "load-format": "auto", "block-size": BLOCK, "disable-log-stats": False},
-    )
-    spec = EngineSpec(
-        AutoConfig.from_pretrained(folder),
-        torch.float32,
-        torch.device("cpu"),
-        [EOS],
-        RolloutConfig(engine="vllm", max_sequences=16, server=server),
-        256,
-        tmp_path_factory.mktemp("servers"),
-        tells_experts=True,
-    )
+    arguments = {"block-size": BLOCK, "disable-log-stats": False}  # a test reads vLLM's statistics
+    spec = spec_of(folder, tmp_path_factory.mktemp("servers"), arguments, max_sequences=16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         patch.setenv("PYTHONPATH", str(BACKEND), prepend=os.pathsep)
-        made = VllmEngine.build(spec)
+        made = VllmEngine.build(replace(spec, tells_experts=True, max_sequence_tokens=256))
         try:
             publish(made, 1)
             yield made

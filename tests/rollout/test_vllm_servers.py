@@ -20,10 +20,11 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 from server_routes import ask
-from transformers import AutoConfig, AutoModelForCausalLM
+from standalone_servers import EOS, spec_of
+from transformers import AutoModelForCausalLM
 
 from fastsvs import leftovers
-from fastsvs.config import DataConfig, RolloutConfig, ServerConfig
+from fastsvs.config import DataConfig, ServerConfig
 from fastsvs.data import encode_problems, load_problems, load_tokenizer
 from fastsvs.rollout import EngineSpec, LocalEngine, Request, Rollout, SamplingParams, VllmEngine
 from fastsvs.rollout.vllm import ExternalServer
@@ -35,7 +36,6 @@ pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm installs it"),
 ]
 TINY = Path(__file__).parents[2] / "models" / "tiny"
-EOS = 3
 STALL_SECONDS = 15.0
 
 
@@ -58,17 +58,15 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
 
 
 def spec(folder: Path, count: int, tensor_parallel: int = 1) -> EngineSpec:
-    server = ServerConfig(
+    return spec_of(
+        TINY,
+        folder,
+        {"disable-log-stats": False},  # some tests read vLLM's statistics
+        max_sequences=32,
         count=count,
         tensor_parallel=tensor_parallel,
-        start_timeout_seconds=240,
         stall_timeout_seconds=STALL_SECONDS,
-        # No trainer here that would send weights; some tests read vLLM's statistics.
-        arguments={"model": str(TINY), "load-format": "auto", "disable-log-stats": False},
     )
-    rollout = RolloutConfig(engine="vllm", max_sequences=32, server=server)
-    config = AutoConfig.from_pretrained(TINY)
-    return EngineSpec(config, torch.float32, torch.device("cpu"), [EOS], rollout, 512, folder)
 
 
 def publish(engine: VllmEngine, version: int) -> None:

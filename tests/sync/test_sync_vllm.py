@@ -235,6 +235,13 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def assert_computed_as_by_the_trainer(facts: dict[str, Any], *states: str) -> None:
+    for state in states:
+        differences = facts[state]
+        assert differences.pop("greedy responses that differ") == 0, state
+        assert max(differences.values()) < 1e-4, (state, differences)
+
+
 def test_vllm_computes_with_the_trainers_weights_after_every_update(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="needs vLLM: make test-vllm")
     facts, _ = run_ranks(whole_life, 2, tmp_path, str(tmp_path / "servers"), timeout=500, patience=300)
@@ -242,10 +249,7 @@ def test_vllm_computes_with_the_trainers_weights_after_every_update(tmp_path: Pa
     assert facts["moved"] > 1e-2, "an update that changes nothing shows nothing"
     assert facts["retries"] == 1
     assert facts["servers"] == 2
-    for state in ("tp2", "tp2 after an update", "pp2", "pp2 after a kill"):
-        differences = facts[state]
-        assert differences.pop("greedy responses that differ") == 0, state
-        assert max(differences.values()) < 1e-4, (state, differences)
+    assert_computed_as_by_the_trainer(facts, "tp2", "tp2 after an update", "pp2", "pp2 after a kill")
 
 
 def test_each_worker_of_a_server_computes_with_the_blocks_that_it_got(tmp_path: Path) -> None:
@@ -260,10 +264,7 @@ def test_each_worker_of_a_server_computes_with_the_blocks_that_it_got(tmp_path: 
     under_way = facts["under way"]
     assert {rollout.weight_version for rollout in under_way} <= {2, 3}
     assert all(rollout.weight_version == 2 for rollout in under_way if rollout.mixed_versions)
-    for state in ("tp2", "pp2"):
-        differences = facts[state]
-        assert differences.pop("greedy responses that differ") == 0, state
-        assert max(differences.values()) < 1e-4, (state, differences)
+    assert_computed_as_by_the_trainer(facts, "tp2", "pp2")
 
 
 def test_the_experts_of_a_server_are_the_trainers_after_every_update(tmp_path: Path) -> None:
@@ -271,10 +272,7 @@ def test_the_experts_of_a_server_are_the_trainers_after_every_update(tmp_path: P
     facts, _ = run_ranks(experts, 2, tmp_path, str(tmp_path / "servers"), timeout=500, patience=300)
     print(facts)
     assert facts["moved"] > 1e-2, "an update that changes nothing shows nothing"
-    for state in ("ep2", "ep2 after an update"):
-        differences = facts[state]
-        assert differences.pop("greedy responses that differ") == 0, state
-        assert max(differences.values()) < 1e-4, (state, differences)
+    assert_computed_as_by_the_trainer(facts, "ep2", "ep2 after an update")
 
 
 @pytest.mark.parametrize(("experts_whole", "seat"), [(False, Seat(3, 1, 2)), (True, Seat(3))])
