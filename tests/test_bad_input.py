@@ -4,13 +4,11 @@ import errno
 import json
 import os
 import re
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from full_disk import largest_file
 from torch import Tensor
 from whole_runs import ROOT, SFT, TRAIN, Refuse
 
@@ -150,17 +148,6 @@ def test_export_of_what_is_no_run(capsys, tmp_path: Path) -> None:
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert f"{tmp_path} has metrics, but no config.yaml" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """The disk takes no file of more than `size` bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from checkpoint_cases import assert_layouts_exchange, assert_same, build, largest_file, update, weights
+from checkpoint_cases import assert_layouts_exchange, assert_same, build, update, weights
+from full_disk import largest_file
 from policy_cases import save_model
 from policy_ranks import run_ranks
 

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from checkpoint_cases import assert_same, build, largest_file, update, weights
+from checkpoint_cases import assert_same, build, update, weights
+from full_disk import largest_file
 from policy_cases import save_model
 from policy_ranks import run_ranks
 from torch import Tensor

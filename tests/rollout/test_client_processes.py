@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
-from speaking_server import EOS, KEY, VOCABULARY, SpeakingServer
-from test_vllm_fleet import check_each_sample_once, collect, publish, requests
+import speaking_fleet
+from speaking_fleet import check_each_sample_once, collect, requests
+from speaking_server import SpeakingServer
 
 from fastsvs.client import pool
 from fastsvs.config import ServerConfig
@@ -25,23 +25,8 @@ MODULE = "fastsvs.client.process"
 PATIENT = ServerConfig(stall_timeout_seconds=60)
 
 
-@contextmanager
-def opened(servers: list[SpeakingServer], processes: int = 2, config: ServerConfig = PATIENT) -> Iterator[VllmEngine]:
-    engine = VllmEngine(
-        servers,
-        config,
-        api_key=KEY,
-        eos_token_ids=[EOS],
-        vocabulary=VOCABULARY,
-        max_sequences=16,
-        max_sequence_tokens=64,
-        client_processes=processes,
-    )
-    try:
-        publish(engine, 1)
-        yield engine
-    finally:
-        engine.close()
+def opened(servers: list[SpeakingServer], processes: int = 2) -> AbstractContextManager[VllmEngine]:
+    return speaking_fleet.opened(servers, PATIENT, client_processes=processes)
 
 
 def clients(owner: int) -> list[int]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from speaking_server import EOS, KEY, VOCABULARY, SpeakingServer, tokens_of
+from speaking_fleet import check_each_sample_once, collect, expected, opened, publish, requests
+from speaking_server import EOS, VOCABULARY, SpeakingServer
 
 from fastsvs.client import ExpertShape
 from fastsvs.config import ServerConfig
 from fastsvs.errors import EngineFailure, UserError
-from fastsvs.rollout import Request, Rollout, SamplingParams, VllmEngine
+from fastsvs.rollout import Request, SamplingParams, VllmEngine
 from fastsvs.rollout.vllm import ExternalServer
 
 Opener = Callable[..., VllmEngine]
@@ -24,63 +26,13 @@ IMPATIENT = CONFIG.model_copy(update={"stall_timeout_seconds": 0.5})
 
 @pytest.fixture
 def open_engine() -> Iterator[Opener]:
-    """An engine whose servers hold weights 1 (unless told not to wait for that)."""
-    engines = []
+    """See `speaking_fleet.opened`; the engine is closed after the test."""
+    with ExitStack() as stack:
 
-    def opened(
-        servers: Sequence[SpeakingServer], config: ServerConfig = CONFIG, load: bool = True, **options: Any
-    ) -> VllmEngine:
-        engine = VllmEngine(
-            servers,
-            config,
-            api_key=KEY,
-            eos_token_ids=[EOS],
-            vocabulary=VOCABULARY,
-            max_sequences=16,
-            max_sequence_tokens=64,
-            **options,
-        )
-        engines.append(engine)
-        if load:
-            publish(engine, 1)
-        return engine
+        def open_one(servers: Sequence[SpeakingServer], config: ServerConfig = CONFIG, **options: Any) -> VllmEngine:
+            return stack.enter_context(opened(servers, config, **options))
 
-    yield opened
-    for engine in engines:
-        engine.close()
-
-
-def publish(engine: VllmEngine, version: int) -> None:
-    engine.weights_loaded([endpoint.name for endpoint in engine.endpoints(10)], version)
-
-
-def requests(count: int, samples: int = 4, first: int = 0) -> list[Request]:
-    sampling = SamplingParams(max_tokens=8)
-    return [Request(f"r{i}", (5, 6 + i % 40), samples, sampling, seed=i) for i in range(first, first + count)]
-
-
-def expected(request: Request) -> list[tuple[int, ...]]:
-    limit = request.sampling.max_tokens
-    return [tuple(tokens_of(list(request.prompt_ids), request.seed + i, limit)) for i in request.numbers]
-
-
-def collect(engine: VllmEngine, refresh: bool = True, limit: float = 30) -> list[tuple[str, list[Rollout]]]:
-    """All pending groups; restarted servers get their weights as a trainer would give them."""
-    groups = []
-    deadline = time.monotonic() + limit
-    while engine.pending():
-        assert time.monotonic() < deadline, "requests were lost"
-        groups += engine.poll(0.05)
-        if refresh and engine.stale():
-            publish(engine, 1)
-    return groups
-
-
-def check_each_sample_once(groups: list[tuple[str, list[Rollout]]], asked: Sequence[Request]) -> None:
-    assert sorted(key for key, _ in groups) == sorted(request.key for request in asked)
-    answers = dict(groups)
-    for request in asked:
-        assert [rollout.response_ids for rollout in answers[request.key]] == expected(request)
+        yield open_one
 
 
 def test_groups_come_whole_and_in_sample_order(open_engine: Opener) -> None:
