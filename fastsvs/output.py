@@ -17,6 +17,12 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def print_once(text: str) -> None:
+    """Print `text` once, however many processes torchrun started."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
+
+
 def nobody_reads() -> bool:
     """Return whether whoever read this process's stdout has gone, as `head` does when it has seen enough. Nothing is
     said of it then when the process ends."""

@@ -131,3 +131,23 @@ def test_an_interrupt_before_the_work_is_a_line(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (128 + signal.SIGINT, "fastsvs: interrupted\n")
+
+
+AT_ITS_FIRST_IMPORT = """
+import os, runpy, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pydantic":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["fastsvs", "configs"]
+runpy.run_module("fastsvs", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_an_interrupt_while_libraries_load_is_one_line() -> None:
+    command = [sys.executable, "-c", AT_ITS_FIRST_IMPORT]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "fastsvs: interrupted\n")
