@@ -127,6 +127,12 @@ def test_the_map_names_files_that_are_there() -> None:
     assert [name for name in named if not ((HOUSE / name).exists() or (ROOT / name).exists())] == []
 
 
+def test_the_map_names_every_module_of_the_ground_floor() -> None:
+    picture = (ROOT / "docs" / "architecture.md").read_text().split("```")[1]
+    modules = {path.stem for path in HOUSE.glob("*.py")} - {"__init__", "__main__"}
+    assert modules <= set(re.findall(r"\w+", picture))
+
+
 def test_no_wait_goes_by_the_clock_on_the_wall() -> None:
     """Clocks are set while a job runs; what is waited for and measured goes by one that cannot jump."""
     stamps = {"telemetry/loggers/mlflow.py", "rollout/vllm/server.py", "environment.py", "commands/cluster.py"}
