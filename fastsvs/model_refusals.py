@@ -121,8 +121,8 @@ def _reject_impossible_experts(hf: PretrainedConfig, experts: Experts) -> None:
         faults.append(f"num_experts_per_tok={experts.active!r} (1 to the {experts.count} experts of a layer)")
     elif experts.active == 1 and experts.normalized:
         faults.append("num_experts_per_tok=1 with weights divided by their sum (its router has no gradient)")
-    if type(experts.shared_ffn) is not int or experts.shared_ffn < 0:
-        faults.append(f"shared_expert_intermediate_size={experts.shared_ffn!r} (at least 0)")
+    if type(width := getattr(hf, "shared_expert_intermediate_size", 1)) is not int or width < 1:
+        faults.append(f"shared_expert_intermediate_size={width!r} (at least 1)")
     if type(step := _sparse_step(hf)) is not int or step < 1:
         faults.append(f"decoder_sparse_step={step!r} (at least 1)")
     elif len(dense_layers_of(hf)) == sum(dense_layers_of(hf)) > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
 from math import log
 from pathlib import Path
@@ -187,6 +188,14 @@ def test_layouts_that_cannot_work_are_refused(model: str, settings: dict, proces
 def test_experts_that_would_be_computed_wrongly_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_architecture(Qwen3MoeConfig(**MIXTURES["qwen3-moe"].to_dict() | changes))
+
+
+@pytest.mark.parametrize("width", [0, -8])
+def test_a_shared_expert_has_a_width(width: int) -> None:
+    config = copy.copy(CONFIGS["qwen2-moe-shared"])
+    config.shared_expert_intermediate_size = width
+    with pytest.raises(UserError, match=rf"shared_expert_intermediate_size={width} \(at least 1\)"):
+        read_architecture(config)
 
 
 def test_an_architecture_comes_back_from_a_manifest() -> None:
