@@ -1,11 +1,13 @@
 """A folder of runs, live: the list of all runs and evaluations in it, and the page of those that one opens from there.
 
 `/` is the list, and `/open/NAME+NAME/` the page of these. A name is a folder's path from here with everything but
-letters, digits and `-_.~` in percent codes; only names on the list are opened.
+letters, digits and `-_.~` in percent codes; only names on the list are opened. Bytes of a path that are no UTF-8 stand
+in its name as `\\xff`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -35,7 +37,7 @@ class Shelf:
 
     def __init__(self, root: Path, samples: int) -> None:
         self._root = root
-        self._open = lru_cache(maxsize=OPENED)(lambda names: Runs([root / name for name in names], samples))
+        self._open = lru_cache(maxsize=OPENED)(lambda paths: Runs(list(paths), samples))
 
     def answer(self, path: str) -> Answer | None:
         """Return the content type and body of a known path, None for any other."""
@@ -44,10 +46,11 @@ class Shelf:
         if path == "/data/head":
             return "application/octet-stream", pack(self.head())
         names, slash, rest = path.removeprefix("/open/").partition("/")
-        chosen = tuple(unquote(name) for name in names.split("+"))
-        if not path.startswith("/open/") or not slash or not set(chosen) <= {*folders(self._root)}:
+        chosen = [unquote(name) for name in names.split("+")]
+        listed = folders(self._root)
+        if not path.startswith("/open/") or not slash or not set(chosen) <= {*listed}:
             return None
-        return self._open(chosen).answer(f"/{rest}")
+        return self._open(tuple(listed[name] for name in chosen)).answer(f"/{rest}")
 
     def head(self) -> dict[str, Any]:
         """Return what the list says of each folder, the one that changed last first."""
@@ -58,13 +61,18 @@ class Shelf:
 
 
 def folders(root: Path) -> dict[str, Path]:
-    """Return the runs and evaluations below a folder by their paths from there. What lies within one is its own."""
-    return {path.relative_to(root).as_posix(): path for path in _below(root, DEEPEST)}
+    """Return the runs and evaluations below a folder by their names. What lies within one is its own."""
+    return {_name(path.relative_to(root)): path for path in _below(root, DEEPEST)}
 
 
 def is_stored(path: Path) -> bool:
     """Return whether a folder holds a run or an evaluation."""
     return is_evaluation(path) or is_run(path)
+
+
+def _name(path: Path) -> str:
+    """Return a path as text that a page can hold and send back."""
+    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
 
 
 def _below(folder: Path, deep: int) -> Iterator[Path]:

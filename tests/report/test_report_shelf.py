@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hand_made import metrics, write_evaluation, write_run
@@ -91,6 +93,15 @@ def test_several_open_together(root: Path) -> None:
     found = head(shelf, "/open/a%2Bb%20c+deep%2Fer%2Frun/")
     assert [run["name"] for run in found["runs"]] == ["a+b c", "run"]
     assert shelf.answer("/open/eval/data/responses/0/0") is not None
+
+
+def test_a_name_that_is_not_utf_8_opens(root: Path) -> None:
+    write_run(root / os.fsdecode(b"r\xfcn"))
+    shelf = Shelf(root, 10)
+    (name,) = (row["name"] for row in head(shelf)["folders"] if row["name"].startswith("r"))
+    assert name == r"r\xfcn"
+    (run,) = head(shelf, f"/open/{quote(name, safe='')}/")["runs"]
+    assert run["name"].startswith("r")
 
 
 @pytest.mark.parametrize(
