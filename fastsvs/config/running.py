@@ -29,8 +29,8 @@ class LoggingConfig(Section):
     """The loggers that get metrics beside metrics.jsonl. See docs/train.md#loggers."""
 
     loggers: tuple[str, ...] = ()
-    """Names of loggers: `tensorboard`, `wandb`, `mlflow`, each an extra of the package (`pip install fastsvs[wandb]`),
-    or `module:object`; empty writes metrics.jsonl alone."""
+    """Names of loggers: `tensorboard`, `wandb`, `mlflow`, each an extra of the package (`pip install
+    'fastsvs[wandb]'`), or `module:object`; empty writes metrics.jsonl alone."""
     project: str = "fastsvs"
     """Project or experiment to log under."""
     name: str | None = None

@@ -243,7 +243,7 @@ class SftDataConfig(TemplateConfig):
 
     path: AnyPath
     """Source of the examples: a file or folder, as `data.path` of `fastsvs train`, with `messages`, or with `prompt`
-    and `completion`; a hub id; or `tiny:sft`, `tiny:skills`, `tiny:azr_sft`, `tiny:train`."""
+    and `completion`; a hub id; or `tiny:sft`, `tiny:misled_sft`, `tiny:skills`, `tiny:azr_sft`, `tiny:train`."""
     split: str = "train"
     """Split of a hub data set or of a folder whose files are named after splits; a single file and `tiny:` have
     none."""
