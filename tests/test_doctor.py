@@ -169,7 +169,8 @@ def test_checkpoints_are_verified_without_a_model(run: Path, tmp_path: Path, har
     if harm:
         assert second.startswith("LACKS step_00000002 ")
         assert f"is damaged; move it away to go on from {folder}/checkpoints/step_00000001: " in second
-        assert "Traceback" not in printed.err
+        said = f"{folder}: 1 checkpoint(s) damaged, each with a way out above: step_00000002"
+        assert printed.err == f"fastsvs: error: {said}\n"
     else:
         assert re.fullmatch(r"ok    step_00000002       \d+\.\d MiB, as they were written", second)
 

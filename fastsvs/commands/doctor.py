@@ -50,16 +50,20 @@ def diagnose() -> None:
 
 
 def report(found: Iterable[Finding], lacks: str, shown: bool = True) -> None:
-    """Print every finding as soon as it is there, if they are to be `shown`. Raises UserError, which begins with
-    `lacks`, when something is lacking."""
+    """Show every finding. Raises UserError, which begins with `lacks`, when something is lacking."""
+    if lacking := show(found, shown):
+        raise UserError(f"{lacks} {len(lacking)} thing(s), each with its cure above: {', '.join(lacking)}")
+
+
+def show(found: Iterable[Finding], shown: bool = True) -> list[str]:
+    """Print every finding as soon as it is there, if they are to be `shown`; return the names of what is lacking."""
     lacking = []
     for finding in found:
         if shown:
             print(finding, flush=True)
         if finding.state == "lacks":
             lacking.append(finding.name)
-    if lacking:
-        raise UserError(f"{lacks} {len(lacking)} thing(s), each with its cure above: {', '.join(lacking)}")
+    return lacking
 
 
 def findings() -> Iterator[Finding]:

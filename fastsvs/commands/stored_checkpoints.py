@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastsvs.commands.doctor import Finding, report
+from fastsvs.commands.doctor import Finding, show
 from fastsvs.errors import UserError
 from fastsvs.files import in_words
 from fastsvs.policy import checkpoint
@@ -16,7 +16,9 @@ def diagnose_run(path: Path) -> None:
     """Read all checkpoints of a run, those of the rounds of `fastsvs self` included, or the one that is named, and
     compare every file with the manifest's checksums. Raises UserError for a folder that is neither, and where a
     checkpoint is damaged."""
-    report(findings(path), f"{path} lacks")
+    if damaged := show(findings(path)):
+        count = len(damaged)
+        raise UserError(f"{path}: {count} checkpoint(s) damaged, each with a way out above: {', '.join(damaged)}")
 
 
 def findings(path: Path) -> Iterator[Finding]:

@@ -9,9 +9,9 @@ a variational problem: given a solution, another story with the same computation
 (a ```text block). `tiny:skills` adds judging and mending: see skills.py; `tiny:azr_sft` is about programs that
 compute the same: see programs.py.
 Like the text that real base models read, the solutions in `tiny:sft` are not all right: a step in four slips, and what
-follows builds on the slip. A model of this data knows more than it shows at temperature 1. In `tiny:misled_sft` three in
-ten of the facts are wrong nearly always instead, and 40% is writing: such a model has something to learn that sampling
-alone rarely shows.
+follows builds on the slip. A model of this data knows more than it shows at temperature 1. In `tiny:misled_sft` three
+in ten of the facts are wrong nearly always instead, and 40% is writing: such a model has something to learn that
+sampling alone rarely shows.
 """
 
 from __future__ import annotations
