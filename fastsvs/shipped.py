@@ -6,6 +6,7 @@ A checkout has them in `configs/` and `models/` at its top, an installed package
 
 from __future__ import annotations
 
+import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,7 +29,7 @@ def find(path: str) -> str:
 
 def missing(path: str | Path) -> str:
     """Say that nothing is at `path`, and in which folder a relative one was looked for."""
-    return f"no file or folder {path}" + ("" if Path(path).expanduser().is_absolute() else f" in {Path.cwd()}")
+    return f"no file or folder {path}" + ("" if os.path.isabs(os.path.expanduser(path)) else f" in {Path.cwd()}")
 
 
 def shipped_as(path: str | Path) -> str:

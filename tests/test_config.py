@@ -73,6 +73,14 @@ def test_faults_are_named(write, text: str, overrides: list[str], message: str) 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load(TrainJob, tmp_path / "none.yaml")
+    with pytest.raises(UserError, match=r"~nobody-here/none\.yaml does not exist"):
+        load(TrainJob, "~nobody-here/none.yaml")
+
+
+def test_a_link_to_itself_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    with pytest.raises(UserError, match=r"loop\.yaml cannot be read as YAML: .*symbolic links"):
+        load(TrainJob, tmp_path / "loop.yaml")
 
 
 @pytest.mark.parametrize("name", ["tiny_svs", "tiny_svs.yaml", "configs/tiny_svs.yaml"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -46,8 +47,9 @@ def dump(job: BaseModel) -> str:
 
 def _read_tree(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return the sections of a file over those that it extends; `heirs` are the files that extend it, first to last."""
-    if path.resolve() in heirs:
-        circle = [*heirs[heirs.index(path.resolve()) :], path.resolve()]
+    here = Path(os.path.realpath(path))
+    if here in heirs:
+        circle = [*heirs[heirs.index(here) :], here]
         raise UserError(f"config files extend each other in a circle: {' extends '.join(map(str, circle))}")
     try:
         text = path.read_text(encoding="utf-8")
@@ -64,12 +66,12 @@ def _read_tree(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"config file {path}: extends must name a file or a list of files, found {extended!r}")
     base: dict[str, Any] = {}
     for parent in parents:
-        base = _merge(base, _read_tree(_locate(parent, path.parent), (*heirs, path.resolve())))
+        base = _merge(base, _read_tree(_locate(parent, path.parent), (*heirs, here)))
     return _merge(base, tree)
 
 
 def _locate(path: str, beside: Path) -> Path:
-    return find_configuration(path) if path.startswith(PREFIX) else beside / Path(path).expanduser()
+    return find_configuration(path) if path.startswith(PREFIX) else beside / os.path.expanduser(path)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

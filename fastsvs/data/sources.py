@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ def read_tables(path: str, split: str) -> tuple[list[Table], list[str]]:
 
     A file that is named itself is read whatever `split` says. Raises UserError for unreadable or empty data.
     """
-    local = Path(path).expanduser()
+    local = Path(os.path.expanduser(path))
     if local.is_dir() and (local / "dataset_dict.json").is_file():
         tables, lines = _read_saved_splits(local, split)
     elif local.is_dir() and (local / "state.json").is_file():

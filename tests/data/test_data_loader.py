@@ -158,6 +158,8 @@ def test_bad_paths_are_named(tmp_path: Path) -> None:
         load_problems(DataConfig(path=str(tmp_path / "empty")))
     with pytest.raises(UserError, match=r"nowhere\.jsonl does not exist"):
         load_problems(DataConfig(path=str(tmp_path / "nowhere.jsonl")))
+    with pytest.raises(UserError, match=r"no file or folder ~nobody-here/nowhere\.jsonl in"):
+        load_problems(DataConfig(path="~nobody-here/nowhere.jsonl"))
     with pytest.raises(UserError, match=r"unknown tiny data 'tiny:valid'.*tiny:train, tiny:validation, tiny:heldout"):
         load_problems(DataConfig(path="tiny:valid"))
     with pytest.raises(UserError, match=r"known are tiny:sft, tiny:misled_sft, tiny:skills, tiny:azr_sft, tiny:train$"):
