@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -28,6 +32,40 @@ def test_the_slurm_script_is_bash_and_asks_for_what_it_uses() -> None:
     words = torchrun_of(text)
     assert words[words.index("--nproc-per-node") + 1] == re.findall(r"--gpus-per-node=(\d+)", text)[0]
     assert (ROOT / re.findall(r"CONFIG:-([\w./]+)", text)[0]).exists()
+
+
+SRUN = """echo "$@" > words
+trap 'echo "the run is killed" >> calls; exit 1' TERM
+touch begun
+while [ ! -e told ]; do sleep 0.02; done
+echo "the run has saved" >> calls
+exit 1
+"""
+SCANCEL = """echo "scancel $@" >> calls
+touch told
+"""
+SCONTROL = """if [ "$1" = show ]; then echo first; else echo "scontrol $@" >> calls; fi
+"""
+
+
+def test_the_slurm_script_queues_the_job_again_when_the_run_has_saved(tmp_path: Path) -> None:
+    for name, text in (("srun", SRUN), ("scancel", SCANCEL), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"JOB_ID": "7", "JOB_NODELIST": "first,second", "NNODES": "2", "CPUS_PER_TASK": "64"}
+    variables = os.environ | {f"SLURM_{name}": value for name, value in slurm.items()}
+    variables["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    script = subprocess.Popen(["bash", EXAMPLES / "slurm.sbatch", "run.steps=1"], cwd=tmp_path, env=variables)
+    while not (tmp_path / "begun").exists():
+        assert script.poll() is None
+        time.sleep(0.02)
+    script.send_signal(signal.SIGUSR1)
+    assert script.wait(60) == 1
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == ["scancel --signal=TERM 7", "the run has saved", "scontrol requeue 7"]
+    words = (tmp_path / "words").read_text().split()
+    assert words[:3] == ["--cpus-per-task", "64", "torchrun"]
+    assert words[-1] == "run.steps=1"
 
 
 def test_the_kubernetes_job_starts_as_many_nodes_as_it_has_pods() -> None:
