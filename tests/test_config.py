@@ -46,6 +46,8 @@ def test_defaults_are_the_constants_of_the_paper(write) -> None:
         (MINIMAL, ["selfplay.context_range=[0.5,0.1]"], r"context_range must be \[low, high\]"),
         (MINIMAL, ["evaluation.k=[16]"], r"must lie in 1\.\.samples \(8\)"),
         (MINIMAL + "rollout:\n", [], r"rollout: .*\(got None; write an empty section as \{\}, or leave it out\)"),
+        (MINIMAL, ["run.dir="], r"run\.dir: .*\(got None; quote a word .*, or give the key a value\)"),
+        (MINIMAL, ["rollout=8"], r"rollout: .*\(got 8; it is a section, with keys of its own\)"),
         (MINIMAL, ["policy.optimizer.learning_rate=.inf"], r"learning_rate: .*finite number \(got inf\)"),
         (MINIMAL, ["rollout.temperature=.nan"], r"temperature: .*finite number \(got nan\)"),
         (MINIMAL + "1: a\n", [], r"1: Keys should be strings"),

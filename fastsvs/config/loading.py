@@ -122,12 +122,15 @@ def _other_command(schema: type[BaseModel], tree: Mapping[str, Any]) -> str:
 
 def _hint(kind: str, value: Any) -> str:
     """Say what is right where YAML reads something else than was meant."""
+    section = kind in ("model_type", "dict_type")
+    if section and value is None:
+        return "; write an empty section as {}, or leave it out"
     if kind == "string_type":
-        return "; quote a word or number that is meant as a text"
+        quote = "; quote a word or number that is meant as a text"
+        return f"{quote}, or give the key a value" if value is None else quote
     if kind == "tuple_type":
         return f"; write a list: [{value}]"
-    empty_section = kind in ("model_type", "dict_type") and value is None
-    return "; write an empty section as {}, or leave it out" if empty_section else ""
+    return "; it is a section, with keys of its own" if section else ""
 
 
 def _shortened(value: Any) -> str:
