@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from fastsvs.errors import UserError
 
 T = TypeVar("T")
+OWN = "`module:object` of your own"
 CURE = "`module:object` is an importable module and a name in it: install the module, or put its folder on PYTHONPATH"
 
 
@@ -59,9 +60,8 @@ class Registry(Generic[T]):
             known = sorted([*self._entries, *self._beside])
             near = get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UserError(
-                f"unknown {self.kind} {name!r}.{hint} Known: {', '.join(known)}, or `module:object` of your own"
-            )
+            choice = ", or ".join([", ".join(known), OWN] if known else [OWN])
+            raise UserError(f"unknown {self.kind} {name!r}.{hint} Known: {choice}")
         return self._entries[name]
 
     def make(self, name: str, *arguments: Any) -> Any:

@@ -79,7 +79,7 @@ def test_what_has_its_attributes_is_found() -> None:
         (MADE, "good_ideas:trick", r"cannot be called with \(config\): missing a required argument: 'two'"),
         (MADE, "good_ideas:Half", "stage 'good_ideas:Half' makes a Half without finish: see docs/extend.md"),
         (MADE, "good_ideas:anything", "makes a NoneType without begin, finish"),
-        (CALLED, "unknown", "unknown trick 'unknown'. Known: , or `module:object` of your own"),
+        (CALLED, "unknown", "unknown trick 'unknown'. Known: `module:object` of your own"),
     ],
 )  # fmt: skip
 def test_what_is_no_plug_in_is_refused(registry: Registry, name: str, message: str) -> None:

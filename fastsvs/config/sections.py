@@ -200,7 +200,7 @@ class SamplingPlan(Section):
 
     samples: int = Field(8, ge=1)
     """Number of responses to each problem."""
-    k: tuple[int, ...] = (1, 8)
+    k: tuple[int, ...] = Field((1, 8), min_length=1)
     """Values of k in pass@k (and in maj@k of `fastsvs eval`); none may exceed `samples`."""
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature; 0 is greedy decoding, under which all responses to a problem are the same."""
@@ -211,7 +211,7 @@ class SamplingPlan(Section):
 
     @model_validator(mode="after")
     def _k_within_samples(self) -> SamplingPlan:
-        if max(self.k, default=1) > self.samples or min(self.k, default=1) < 1:
+        if max(self.k) > self.samples or min(self.k) < 1:
             raise ValueError(f"every k of pass@k must lie in 1..samples ({self.samples}), got {list(self.k)}")
         return self
 
