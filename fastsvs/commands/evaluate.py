@@ -18,6 +18,7 @@ from fastsvs.data import (
     EncodedProblem,
     encode_prompt,
     load_tokenizer,
+    lone_message,
     longest_prompt,
     read_problems,
     reads_clock,
@@ -195,6 +196,6 @@ def self_verification(
     return SelfVerification(
         load_verification_template(plan.verify.template),
         plan.verify.samples,
-        lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}], plan.data.template),
+        lambda text: encode_prompt(tokenizer, lone_message(text), plan.data.template),
         *vote_limits(plan, plan.verify, rollout),
     )

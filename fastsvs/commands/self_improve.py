@@ -29,6 +29,7 @@ from fastsvs.data import (
     encode_prompt,
     load_dialogues,
     load_tokenizer,
+    lone_message,
     longest_prompt,
     messages_of,
     read_problems,
@@ -146,7 +147,7 @@ def preflight(job: SelfJob, processes: int | None, *, at_disk: bool = True) -> I
     folder.check_inputs(inputs | ({"evolution.replay": fingerprints.of_dialogues(replay)} if replay else {}))
     stage = SelfStage(
         job.evolution,
-        lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}], job.data.template),
+        lambda text: encode_prompt(tokenizer, lone_message(text), job.data.template),
         job.link_tokens,
     )
     stop = stop_token_ids(job.model.path, tokenizer)

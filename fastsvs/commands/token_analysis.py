@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from fastsvs import distributed
 from fastsvs.algorithms import Batch
 from fastsvs.config import TrainJob
-from fastsvs.data import encode_prompt, load_tokenizer, messages_of
+from fastsvs.data import encode_prompt, load_tokenizer
 from fastsvs.errors import UserError
 from fastsvs.policy import Policy, base_of, open_weights, read_job
-from fastsvs.selfplay import SYNTHESIS, load_template, shown
-from fastsvs.selfplay.svs import PLACEHOLDER
+from fastsvs.selfplay import chat_of
 from fastsvs.stored_run import StoredRun
 from fastsvs.training import longest_sequence, policy_figures
 
@@ -57,18 +55,10 @@ def token_figures(run: Path, step: int, model: str) -> dict[str, float]:
 def read_samples(run: Path, step: int, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Iterator[Sample]:
     """Yield the samples that the step learned from, as the policy read and wrote them."""
     rows = {row["key"]: row for row in StoredRun(run).samples(step)}
-    template = load_template(job.selfplay.template) if any(row["kind"] == SYNTHESIS for row in rows.values()) else ""
-
-    def messages(row: Mapping[str, Any]) -> list[dict[str, str]]:
-        if row["kind"] != SYNTHESIS:
-            return messages_of(row["question"], job.data, "train", row.get("system"))
-        context = rows[row["parent"]]["responses"][row["parent_sample"]]
-        return [{"role": "user", "content": template.replace(PLACEHOLDER, shown(context, job.selfplay))}]
-
     for row in rows.values():
         if not row["trained"]:
             continue
-        asked = encode_prompt(tokenizer, messages(row), job.data.template)
+        asked = encode_prompt(tokenizer, chat_of(row, rows, job), job.data.template)
         for text, reason in zip(row["responses"], row["finish"], strict=True):
             end = [tokenizer.eos_token_id] if reason == "stop" else []
             if written := [*tokenizer(text, add_special_tokens=False)["input_ids"], *end]:

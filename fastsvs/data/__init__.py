@@ -13,7 +13,7 @@ from fastsvs.data.inputs import (
     stop_token_ids,
 )
 from fastsvs.data.loader import NO_PROBLEMS, load_problems
-from fastsvs.data.prompts import PROMPTS, PromptFn, encode_problems, messages_of
+from fastsvs.data.prompts import PROMPTS, PromptFn, encode_problems, lone_message, messages_of
 from fastsvs.data.records import Dialogue, Message, Problem
 from fastsvs.data.report import LoadReport
 from fastsvs.data.sampler import EpochSampler
@@ -38,6 +38,7 @@ __all__ = [
     "load_dialogues",
     "load_problems",
     "load_tokenizer",
+    "lone_message",
     "longest_prompt",
     "messages_of",
     "read_inputs",

@@ -53,6 +53,11 @@ def messages_of(question: str, config: DataConfig, mode: Mode, system: str | Non
     return _as_messages(config.prompt, PROMPTS.get(config.prompt)(question, told, mode))
 
 
+def lone_message(text: str) -> list[Message]:
+    """Return the chat in which the user says `text`, and nothing stands before it."""
+    return [{"role": "user", "content": text}]
+
+
 def _as_messages(name: str, returned: object) -> list[Message]:
     """Return what a PromptFn returned. Raises UserError where that is no chat."""
     for message in returned if isinstance(returned, list) and returned else [returned]:

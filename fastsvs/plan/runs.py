@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fastsvs.config import TrainJob
-from fastsvs.data import encode_prompt, load_tokenizer, messages_of
+from fastsvs.data import encode_prompt, load_tokenizer
 from fastsvs.errors import UserError
 from fastsvs.plan.hosts import VERDICTS
 from fastsvs.plan.ledger import GIB, calibrated, total
@@ -19,7 +19,7 @@ from fastsvs.plan.show import as_json
 from fastsvs.plan.whole import JobPlan, Machines
 from fastsvs.planned import Compared, Figure, compare
 from fastsvs.policy import read_job
-from fastsvs.selfplay import SYNTHESIS, load_template
+from fastsvs.selfplay import chat_of
 from fastsvs.stored_run import StoredRun, open_run
 
 STEPS = 3
@@ -82,24 +82,13 @@ def record(plan: JobPlan, machines: Machines, sampled: Sampled) -> dict[str, Any
 
 
 def _families(run: StoredRun, job: TrainJob, step: int) -> Iterator[list[Answers]]:
-    """Yield the groups of each problem of a step, its own first. The run did not store prompts: they are made again,
-    from questions, and those of synthesis from the response that was their context."""
+    """Yield the groups of each problem of a step, its own first. The run did not store prompts: they are made again."""
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
-    template = load_template(job.selfplay.template) if job.selfplay.stage == "svs" else ""
-
-    def prompt(row: Mapping, before: Mapping | None) -> int:
-        if row["kind"] == SYNTHESIS and before:
-            shown = before["responses"][row.get("parent_sample") or 0]
-            chat = [{"role": "user", "content": template.replace("{response}", shown)}]
-        else:
-            chat = messages_of(row["question"], job.data, "train")
-        return len(encode_prompt(tokenizer, chat, job.data.template))
-
     rows = {row["key"]: row for row in run.samples(step)}
     families: dict[str, list[Answers]] = defaultdict(list)
     for key in sorted(rows, key=lambda key: (key.count("/"), key)):
         row = rows[key]
-        length = prompt(row, rows.get(row["parent"]))
+        length = len(encode_prompt(tokenizer, chat_of(row, rows, job), job.data.template))
         answers = Answers(key, row["kind"], length, tuple(row["tokens"]), row["trained"])
         families[key.split("/")[0]].append(answers)
     yield from families.values()

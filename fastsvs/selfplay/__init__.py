@@ -5,6 +5,7 @@
 which problems are asked.
 """
 
+from fastsvs.selfplay.asked import chat_of
 from fastsvs.selfplay.azr import AzrStage
 from fastsvs.selfplay.budget import Budgeted, Portions, Savings, further_contexts, least_chance_to_inform
 from fastsvs.selfplay.checking import JUDGES, Finding, Judge
@@ -15,8 +16,7 @@ from fastsvs.selfplay.refinement import FATES, Chain, SelfStage
 from fastsvs.selfplay.rise import VERIFICATION, RiseStage, load_verification_template, verification_prompt
 from fastsvs.selfplay.samplers import SAMPLERS, Draw, Sampler, SamplerTools, ShuffledEpochs, gives_spares
 from fastsvs.selfplay.stages import STAGES, PlainStage, Stage, StageFactory, StageTools
-from fastsvs.selfplay.svs import SvsStage, load_template
-from fastsvs.selfplay.templates import shown
+from fastsvs.selfplay.svs import SvsStage
 from fastsvs.selfplay.types import (
     ANSWER,
     KINDS,
@@ -70,16 +70,15 @@ __all__ = [
     "Task",
     "UpsampledStage",
     "Waves",
+    "chat_of",
     "collect",
     "count",
     "further_contexts",
     "gives_spares",
     "least_chance_to_inform",
-    "load_template",
     "load_verification_template",
     "original_tasks",
     "play",
-    "shown",
     "substitutes_of",
     "verification_prompt",
 ]

@@ -17,6 +17,7 @@ from fastsvs.data import (
     Inputs,
     check_tokenizer,
     encode_prompt,
+    lone_message,
     longest_prompt,
     messages_of,
     read_inputs,
@@ -130,7 +131,7 @@ def build_stage(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Stage:
         encode_problem=lambda problem: encode_prompt(
             tokenizer, messages_of(problem.question, job.data, "train", problem.system), job.data.template
         ),
-        encode_message=lambda text: encode_prompt(tokenizer, [{"role": "user", "content": text}], job.data.template),
+        encode_message=lambda text: encode_prompt(tokenizer, lone_message(text), job.data.template),
         max_prompt_tokens=job.data.max_prompt_tokens,
         max_response_tokens=job.rollout.max_response_tokens,
         seed=job.run.seed,
