@@ -179,10 +179,14 @@ def _attention_rate(hardware: Hardware, rows: Sequence[RowWork]) -> Rate:
     return hardware.attention if tokens >= LONG * max(sequences, 1) else hardware.attention_short
 
 
+def _mean_tokens(rows: Sequence[RowWork]) -> float:
+    return sum(row.tokens for row in rows) / len(rows)
+
+
 def _tensor_messages(a: Architecture, layout: Layout, machine: Machine, rows: Sequence[RowWork], kind: Pass) -> Line:
     """Return what gathers and scatters of activations among tensor parallel ranks take, all of it exposed. An
     all-reduce stands for a scatter and a gather where the sequence is not sharded."""
-    mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * layout.width
+    mean = _mean_tokens(rows) * a.hidden * layout.width
     operation: Operation = "all-gather" if layout.shards_sequence else "all-reduce"
     each = kind.messages if layout.shards_sequence else kind.messages / 2
     count = each * layout.layers(a) * len(rows)
@@ -194,7 +198,7 @@ def _context_messages(a: Architecture, layout: Layout, machine: Machine, rows: S
     much as an all-gather of what it moves."""
     groups = max(a.groups, layout.tensor * layout.context)
     each = 2 * (a.heads + groups) * a.head_dim * layout.width / layout.tensor
-    mean = sum(row.tokens for row in rows) / len(rows) * each
+    mean = _mean_tokens(rows) * each
     count, span = kind.exchanges * layout.layers(a) * len(rows), layout.tensor * layout.context
     return machine.message("context parallel messages", "all-gather", mean, layout.context, span, count)
 
@@ -202,7 +206,7 @@ def _context_messages(a: Architecture, layout: Layout, machine: Machine, rows: S
 def _stage_messages(a: Architecture, layout: Layout, machine: Machine, rows: Sequence[RowWork], kind: Pass) -> Line:
     """Return what activations and gradients take between pipeline stages, of which each rank sends its own part. A
     stage in the middle receives each row while another one is sent."""
-    mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * layout.width / layout.sequence
+    mean = _mean_tokens(rows) * a.hidden * layout.width / layout.sequence
     count = kind.ways * len(rows) if layout.pipeline > 1 else 0
     return machine.message("messages between stages", "point-to-point", mean, 2, stage_span(layout), count)
 
@@ -210,7 +214,7 @@ def _stage_messages(a: Architecture, layout: Layout, machine: Machine, rows: Seq
 def _expert_messages(a: Architecture, layout: Layout, machine: Machine, rows: Sequence[RowWork], kind: Pass) -> Line:
     """Return what tokens take to their experts and back, and their gradients in the backward pass. An all-to-all
     sends as much as an all-gather of what it moves."""
-    mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * layout.width / layout.tensor
+    mean = _mean_tokens(rows) * a.hidden * layout.width / layout.tensor
     slots = mean * (a.experts.active if a.experts else 0)
     count = 2 * kind.exchanges * layout.expert_layers(a) * len(rows)
     return machine.message("tokens to experts and back", "all-gather", slots, layout.expert, layout.expert_ranks, count)
@@ -221,7 +225,7 @@ def _expert_part_messages(
 ) -> Line:
     """Return what the tokens of an expert take among the ranks that share it: they gather them, and scatter the sums of
     what they made of them, in fp32."""
-    mean = sum(row.tokens for row in rows) / len(rows) * a.hidden * (layout.width + FP32) / 2 / layout.tensor
+    mean = _mean_tokens(rows) * a.hidden * (layout.width + FP32) / 2 / layout.tensor
     gathered = mean * (a.experts.active if a.experts else 0) * layout.expert_tensor
     count, ranks = 2 * kind.exchanges * layout.expert_layers(a) * len(rows), layout.expert_tensor
     return machine.message("tokens among an expert's ranks", "all-gather", gathered, ranks, ranks, count)

@@ -44,8 +44,6 @@ ASIDE = (
     "logging.",
 )
 """Beginnings of the keys for servers and the ways to reach them, and for what is observed during a run."""
-
-
 INTERVAL = {"mean", "low", "high"}
 
 
@@ -60,7 +58,6 @@ class RunFolder:
         self.root = root
         self.stored = StoredRun(root)
         self.layout = self.stored.layout
-        self.metrics_path = self.layout.metrics
         self.checkpoints = self.layout.checkpoints
         self._writable = writable
         self._job = job
@@ -69,7 +66,7 @@ class RunFolder:
         self._inputs: fingerprints.Inputs = {}
         if writable:
             check_folder("run.dir", root)
-        self._check_same_run(job)
+        self._check_same_run()
         check_loggers(job.logging)
 
     def check_inputs(self, inputs: fingerprints.Inputs) -> None:
@@ -94,12 +91,12 @@ class RunFolder:
         if MODEL not in fingerprints.recorded(self.layout.inputs):
             self._inputs = {**self._inputs, MODEL: self._weights()}
         fingerprints.record(self.layout.inputs, self._inputs)
-        write_jsonl(self.metrics_path, [row for row in self.metrics() if row["step"] <= step])
+        write_jsonl(self.layout.metrics, [row for row in self.metrics() if row["step"] <= step])
         self._loggers = Loggers(RunFacts(self.root, self._job.logging, self._job.model_dump(mode="json"), step))
 
     @property
     def links(self) -> dict[str, str]:
-        """Where to look at the run, by logger; empty before `begin`."""
+        """Return where to look at the run, by logger; empty before `begin`."""
         return self._loggers.links if self._loggers else {}
 
     def close(self) -> None:
@@ -114,7 +111,7 @@ class RunFolder:
         number."""
         rows = self.stored.metrics()
         for number, row in enumerate(rows, 1):
-            where = f"{self.metrics_path}, line {number}"
+            where = f"{self.layout.metrics}, line {number}"
             if type(row.get("step")) is not int:
                 raise UserError(f"{where}: no step; {CURE}")
             _check_figures(row, where)
@@ -130,7 +127,7 @@ class RunFolder:
                     "computes it (a plug-in of your own?), or lower policy.optimizer.learning_rate if it diverges"
                 )
         if self._writable:
-            append_jsonl(self.metrics_path, row)
+            append_jsonl(self.layout.metrics, row)
         if self._loggers:
             self._loggers.log(row["step"], {name: value for name, value in row.items() if name != "step"})
             self._loggers.look(row)
@@ -188,7 +185,7 @@ class RunFolder:
         files = fingerprints.weight_files(model.path) if model.initialize == "pretrained" else []
         return fingerprints.of_weights(files)
 
-    def _check_same_run(self, job: TrainJob | SftJob | SelfJob) -> None:
+    def _check_same_run(self) -> None:
         path = self.layout.config
         if not path.exists():
             early = {self.layout.logs, self.layout.servers}  # a run that is killed as it starts leaves them alone
@@ -196,17 +193,17 @@ class RunFolder:
             if any(not entry.name.startswith(".") for entry in found):
                 raise UserError(f"{self.root} holds files but no run: choose another run.dir or remove it")
             return
-        changed = differences(path, job, lambda key: key in RESUMABLE | LAYOUT or key.startswith(ASIDE))
+        changed = differences(path, self._job, lambda key: key in RESUMABLE | LAYOUT or key.startswith(ASIDE))
         if changed:
             raise UserError(
                 f"{self.root} holds a run with another configuration ({'; '.join(changed)}): "
                 "choose another run.dir, remove the folder, or resume with the configuration it began with"
             )
         done = max(self.stored.checkpoints(), default=0)
-        if done > job.run.steps:
+        if done > self._job.run.steps:
             raise UserError(
-                f"{self.root} holds a run of {done} steps, more than run.steps={job.run.steps}, which counts all steps "
-                "of a run: raise it to go on, or choose another run.dir"
+                f"{self.root} holds a run of {done} steps, more than run.steps={self._job.run.steps}, which counts all "
+                "steps of a run: raise it to go on, or choose another run.dir"
             )
         self.metrics(), self.evaluations()  # a run that goes on needs them: what is damaged is told before it begins
 

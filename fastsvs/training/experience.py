@@ -64,7 +64,6 @@ def begin_due(session: Session, underway: dict[int, Underway], step: int, last: 
 
 def begin(session: Session, step: int) -> Underway:
     """Start the rollout of `step`. The engine serves earlier steps first, and in a step earlier waves."""
-
     most = session.job.run.prompts_per_step * session.job.rollout.samples_per_prompt
     further = session.savings.hold(step, most) if session.plays else 0
 
@@ -129,8 +128,7 @@ def together(session: Session, waves: Sequence[Made]) -> Made:
     )
     everything = sorted([*groups, *discarded], key=lambda group: group.task.key)
     counters = stage_of(session, {}, {}).finish(everything).counters | count(everything, groups)
-    idle = sum(one.idle_seconds for one in experiences)
-    whole = Experience(groups, counters, discarded, idle)
+    whole = Experience(groups, counters, discarded, sum(one.idle_seconds for one in experiences))
     whole = penalized(whole, session.job.algorithm, session.job.rollout.max_response_tokens)
     return replace(waves[-1], experience=whole, batch=make_batch([]))
 
@@ -187,12 +185,12 @@ def facts(made: Made, engine: Engine, version: int) -> dict[str, float]:
     """Return the experience's counters, the engine's metrics, and how much older than the policy's `version` the
     weights were that sampled what it learns from."""
     rollouts = [rollout for group in made.experience.groups for rollout in group.rollouts]
-    facts = made.experience.counters | engine.metrics()
-    facts["time/verification"] = made.experience.idle_seconds
+    found = made.experience.counters | engine.metrics()
+    found["time/verification"] = made.experience.idle_seconds
     if rollouts:
-        facts["rollout/version_lag"] = fmean(version - rollout.weight_version for rollout in rollouts)
-        facts["rollout/mixed_versions"] = fmean(rollout.mixed_versions for rollout in rollouts)
-    return facts
+        found["rollout/version_lag"] = fmean(version - rollout.weight_version for rollout in rollouts)
+        found["rollout/mixed_versions"] = fmean(rollout.mixed_versions for rollout in rollouts)
+    return found
 
 
 def speeds(made: Made, trained: int, times: Mapping[str, float]) -> dict[str, float]:

@@ -163,19 +163,19 @@ class Session:
         if not isinstance(states, dict):
             raise UserError(f"{where} is no object with the state of each plug-in: move the checkpoint away")
         self.plugin_state.update(states)
-        for name, part in (("stage", self.stage), ("sampler", self.sampler), ("budget", self.savings)):
-            if self.plugin_state.get(name) is None:
+        parts: Mapping[str, Any] = {"stage": self.stage, "sampler": self.sampler, "budget": self.savings}
+        for name, kept in states.items():
+            if name not in parts and not isinstance(kept, dict):
+                raise UserError(f"{where} holds no object for the {name}: move the checkpoint away")
+            if name not in parts or kept is None:
                 continue
             try:
-                part.load_state_dict(self.plugin_state[name])
+                parts[name].load_state_dict(kept)
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 raise UserError(
                     f"{where} holds for the {name} what it did not write ({type(error).__name__}: {error}): move the "
                     "checkpoint away to go on from an earlier one"
                 ) from error
-        for name, kept in states.items():
-            if name not in ("stage", "sampler") and not isinstance(kept, dict):
-                raise UserError(f"{where} holds no object for the {name}: move the checkpoint away")
 
     def save(self, step: int) -> None:
         """Begin to write the checkpoint of a step, unless it is there or under way. Where a checkpoint hook is due, it

@@ -59,7 +59,7 @@ def test_beginning_again_cuts_what_will_be_made_again_and_a_half_written_line(tm
     folder = begun(tmp_path)
     for step in range(1, 6):
         folder.log({"step": step})
-    with open(folder.metrics_path, "a") as file:
+    with open(folder.layout.metrics, "a") as file:
         file.write('{"step": 6, "lo')
     folder.begin(3)
     folder.log({"step": 4, "again": True})
