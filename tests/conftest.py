@@ -29,6 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped configurations name files by their paths from the root."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
 def refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refuse:
     """What `fastsvs ARGUMENTS run.dir=<new folder>` (an evaluation: `output=`) says when it refuses, and its dry run as
     well unless `dry` is false; the folder must not have been made."""

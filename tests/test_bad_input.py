@@ -15,13 +15,9 @@ from whole_runs import ROOT, SFT, TRAIN, Refuse
 from fastsvs.algorithms import Batch, Context
 from fastsvs.cli import main
 
+pytestmark = pytest.mark.usefixtures("at_root")
+
 SELF = ("self", "configs/tiny_self.yaml", "data.limit=8", "evolution.replay=null")
-
-
-@pytest.fixture(autouse=True)
-def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture

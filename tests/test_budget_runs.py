@@ -16,6 +16,8 @@ from bench.kills.jobs import record
 from fastsvs.cli import main
 from fastsvs.files import read_jsonl
 
+pytestmark = pytest.mark.usefixtures("at_root")
+
 SVS = ("train", "configs/tiny_svs.yaml", *SMALL, "evaluation.path=null", "dynamics.every=0", "run.keep_checkpoints=9")
 BUDGET = (
     *("selfplay.budget.first_samples=2", "selfplay.budget.chance=1", "selfplay.budget.context_chance=0.3"),
@@ -46,11 +48,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         context.chdir(ROOT)
         assert main([*SVS, *BUDGET, "run.steps=4", f"run.dir={folder}"]) == 0
     return folder
-
-
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
 
 
 def test_the_first_step_asks_the_beginning_of_what_a_plain_one_asks(whole: Path, tmp_path: Path) -> None:

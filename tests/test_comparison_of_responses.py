@@ -20,15 +20,11 @@ from fastsvs.selfplay import ORIGINAL, Group, PlainStage, Task, count
 from fastsvs.training.comparison import advice, lost_steps, why_nothing_was_learned
 from fastsvs.verify import Verdict
 
+pytestmark = pytest.mark.usefixtures("at_root")
+
 PLAIN = ("train", "configs/tiny_rlvr.yaml", *SMALL)
 DEMO = load(TrainJob, ROOT / "configs" / "tiny_svs.yaml", [])
 AZR = ("train", "configs/tiny_azr.yaml", "model.path=models/tiny", "evaluation.path=null")
-
-
-@pytest.fixture(autouse=True)
-def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 @pytest.mark.parametrize("advantage", ["grpo", "rloo", "trr", "verl"])

@@ -20,6 +20,8 @@ from fastsvs.rollout.engine import Rollout
 from fastsvs.selfplay import ORIGINAL, Experience, Group, Task
 from fastsvs.training.credit import Credited, unequal
 
+pytestmark = pytest.mark.usefixtures("at_root")
+
 RLVR = ["train", "configs/tiny_rlvr.yaml", *SMALL, "evaluation.path=null", "dynamics.every=0"]
 
 
@@ -51,11 +53,6 @@ def test_sample_log_and_counters_have_the_rewards_that_were_given():
     assert recorded.counters["kept_samples/original"] == 4
     assert recorded.counters["reward/original"] == 15 / 6
     assert recorded.counters["contexts"] == 7
-
-
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
 
 
 def rows_of(run: Path, step: int) -> list[dict]:

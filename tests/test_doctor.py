@@ -29,11 +29,6 @@ NAMES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 def test_every_topic_has_a_line() -> None:
     found = list(doctor.findings())
     assert [finding.name for finding in found] == NAMES

@@ -35,9 +35,7 @@ Damage = Callable[[Path], object]
 
 
 @pytest.fixture(autouse=True)
-def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+def _plug_ins_are_found(at_root: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
 
 

@@ -20,15 +20,11 @@ from fastsvs.errors import UserError
 from fastsvs.files import draft_of
 from fastsvs.policy import open_model, save_hf
 
+pytestmark = pytest.mark.usefixtures("at_root")
+
 TINY = ROOT / "models" / "tiny"
 UNSAVEABLE = {"temperature": 0.6, "top_p": 0.95, "do_sample": False, "eos_token_id": [3, 0]}
 """A generation_config.json such as models on the hub have: transformers loads it, and refuses to save it."""
-
-
-@pytest.fixture(autouse=True)
-def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from fastsvs.cli import main
 from fastsvs.config import EvalJob, SelfJob, load
 from fastsvs.selfplay import PlainStage
 
+pytestmark = pytest.mark.usefixtures("at_root")
+
 PLAIN = (*TRAIN, "selfplay.stage=none")
 UNLABELLED = (*PLAIN, "algorithm.reward=majority")
 REPLAYED = (
@@ -28,12 +30,6 @@ EXTERNAL = ("rollout.placement=external", "rollout.server.urls=['http://127.0.0.
 EVAL = ("eval", "configs/tiny_eval.yaml", "sets.heldout.data.limit=8")
 SELF = ("self", "configs/tiny_self.yaml", "model.path=models/tiny", "data.limit=8", "evolution.replay=null")
 AZR = ("train", "configs/tiny_azr.yaml", "model.path=models/tiny", "evaluation.path=null")
-
-
-@pytest.fixture(autouse=True)
-def _offline_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from whole_runs import ROOT, SMALL
+from whole_runs import SMALL
 
 from bench.kills.jobs import record
 from fastsvs.cli import main
 from fastsvs.files import read_jsonl
 from fastsvs.selfplay import Draw, ShuffledEpochs
 
+pytestmark = pytest.mark.usefixtures("at_root")
+
 RLVR = ["train", "configs/tiny_rlvr.yaml", *SMALL, "evaluation.path=null", "dynamics.every=0"]
-
-
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
 
 
 def samples(run: Path, step: int) -> list[dict]:

@@ -10,12 +10,9 @@ from whole_runs import ROOT, SFT, TRAIN, Refuse
 
 from fastsvs.cli import main
 
+pytestmark = pytest.mark.usefixtures("at_root")
+
 EVAL = ("eval", "configs/tiny_eval.yaml", "sets.heldout.samples=1", "sets.heldout.k=[1]")
-
-
-@pytest.fixture(autouse=True)
-def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
 
 
 @pytest.fixture

@@ -126,11 +126,6 @@ def test_what_no_update_learned_from_has_the_log_probs_of_the_engine_alone(token
     assert token_row(group, tokenizer.decode)["policy_logprobs"] == [None, None]
 
 
-@pytest.fixture
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-
-
 def test_a_run_keeps_the_tokens_of_its_responses(tmp_path: Path, at_root: None, tokenizer) -> None:
     words = ["train", "configs/tiny_svs.yaml", *SMALL, "dynamics.every=0"]
     words += [

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import speaking_fleet
 from speaking_fleet import check_each_sample_once, collect, requests
 from speaking_server import SpeakingServer
+from waiting import alive, wait_for
 
 from fastsvs.client import pool
 from fastsvs.config import ServerConfig
@@ -40,20 +40,6 @@ def clients(owner: int) -> list[int]:
         except OSError:
             pass
     return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_for(condition: object, limit: float = 30) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -94,7 +80,7 @@ def test_the_requests_of_a_process_that_dies_or_hangs_are_asked_again(
         os.kill(first, harm)
         for server in servers:
             server.manners = "good"
-        wait_for(lambda: not alive(first), limit=60)
+        wait_for(lambda: not alive(first))
         wait_for(lambda: engine.metrics()["rollout/samples_waiting"] == 0)
         with suppress(ProcessLookupError):
             os.kill(second, signal.SIGKILL)  # its requests still wait for slow answers

@@ -10,9 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoConfig
+from waiting import alive, wait_for
 
 from fastsvs import leftovers
 from fastsvs.config import RolloutConfig
@@ -113,21 +112,8 @@ def family_of(process: subprocess.Popen[str]) -> tuple[list[int], Path]:
     return [int(pid) for pid in pids], segment
 
 
-def alive(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    return False
-
-
-def wait_for(condition: Callable[[], bool], what: str = "") -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.02)
-
-
 def wait_until_gone(pids: list[int]) -> None:
-    wait_for(lambda: not any(map(alive, pids)), f"still alive: {[pid for pid in pids if alive(pid)]}")
+    wait_for(lambda: not any(map(alive, pids)), f"the end of {[pid for pid in pids if alive(pid)]}")
 
 
 def wait_for_record(folder: Path, pids: list[int], segment: Path) -> None:

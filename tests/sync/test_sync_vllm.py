@@ -23,6 +23,7 @@ from fastsvs import distributed
 from fastsvs.algorithms import Batch, policy_loss
 from fastsvs.config import ModelConfig, OptimizerConfig, PolicyConfig, RolloutConfig, ServerConfig, SyncConfig
 from fastsvs.policy import Policy
+from fastsvs.processes import descendants, processes
 from fastsvs.rollout import LocalEngine, Request, Rollout, SamplingParams, drain
 from fastsvs.rollout.registry import EngineSpec
 from fastsvs.sync import BroadcastSync, LocalSync, server_arguments
@@ -198,7 +199,8 @@ def kill_at_second_bucket(sync: BroadcastSync, engine: Any) -> str:
     sender = sync._sender
     assert sender is not None
     port = engine.endpoints(60)[1].url.rpartition(":")[2]
-    worker = descendants(next(pid for pid in processes() if port in command_line(pid).split("\0")))[-1]
+    server = next(one.pid for one in processes() if port in command_line(one.pid).split("\0"))
+    worker = max(descendants([server]), key=lambda one: (one.started, one.pid)).pid  # started last
     original = sender.send
 
     def send(index: int, pieces: list[torch.Tensor]) -> None:
@@ -211,28 +213,11 @@ def kill_at_second_bucket(sync: BroadcastSync, engine: Any) -> str:
     return command_line(worker).replace("\0", " ")
 
 
-def processes() -> list[int]:
-    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
-
-
 def command_line(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
-
-
-def descendants(pid: int) -> list[int]:
-    """In the order of their start."""
-    found = [pid]
-    for other in processes():
-        try:
-            parent = int(Path(f"/proc/{other}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent in found:
-            found.append(other)
-    return found
 
 
 def assert_computed_as_by_the_trainer(facts: dict[str, Any], *states: str) -> None:

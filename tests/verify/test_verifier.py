@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from waiting import alive
 
 from fastsvs.config import VerifierConfig
 from fastsvs.errors import UserError
@@ -49,11 +50,6 @@ def busy_workers(verifier: Verifier) -> list[int]:
     while not (busy := [worker.process.pid for worker in list(verifier._pool._workers.values()) if worker.request]):
         time.sleep(0.01)
     return busy
-
-
-def alive(process: int) -> bool:
-    status = Path(f"/proc/{process}/stat")
-    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def wait_until(condition) -> None:
