@@ -117,14 +117,17 @@ def board() -> dist.Store:
 
 
 def device() -> torch.device:
+    """Return this rank's GPU, or the CPU where there is none."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def rank() -> int:
+    """Return the number of this process in the job; 0 before the ranks have joined."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Return the number of ranks that have joined; 1 before that."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -134,6 +137,7 @@ def launched_world_size() -> int | None:
 
 
 def is_main() -> bool:
+    """Return True on rank 0, which writes files and talks to servers."""
     return rank() == 0
 
 

@@ -137,10 +137,12 @@ def _move_into(path: Path, folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, atomically. Raises UserError where it cannot be written."""
     write_atomic(path, _to_json(value, path, indent=2) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write each row as a line of JSON, atomically. Raises UserError where they cannot be written."""
     write_atomic(path, "".join(_to_json(row, path) + "\n" for row in rows))
 
 

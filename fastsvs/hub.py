@@ -35,6 +35,7 @@ def offline(environment: dict[str, str]) -> bool:
 
 
 def address(environment: dict[str, str]) -> str:
+    """Return the URL of the hub or of the mirror that the user has named."""
     return environment.get("HF_ENDPOINT") or "https://huggingface.co"
 
 

@@ -73,6 +73,7 @@ def temporary_folder(log: Path) -> Path:
 
 
 def boot() -> str:
+    """Return the identity of the present boot of this machine."""
     return BOOT.read_text().strip()
 
 

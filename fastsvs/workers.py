@@ -49,6 +49,8 @@ class Attempt:
 
 @dataclass(slots=True)
 class Request(Generic[Reply]):
+    """A request to a worker, and the reply to come."""
+
     attempts: deque[Attempt]
     """Attempts that are left; the first is the one under way."""
     reply: Future[Reply]

@@ -61,6 +61,8 @@ def _overlap(problems: Sequence[EncodedProblem], held_out: Sequence[EncodedProbl
 def read_problems(
     data: DataConfig, tokenizer: PreTrainedTokenizerBase, mode: Literal["train", "eval"]
 ) -> tuple[list[EncodedProblem], list[str]]:
+    """Return the problems of a data set with their prompts as token ids, and facts about what was left out and what was
+    found. Raises UserError for a data set that cannot be read, or of which nothing is left."""
     problems, loaded = load_problems(data)
     encoded, kept = encode_problems(problems, tokenizer, data, mode)
     facts = [*loaded.describe(), *kept.describe()]

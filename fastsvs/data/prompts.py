@@ -19,6 +19,8 @@ FOLDED = "{:,} system messages stand at the beginning of the user's: the chat te
 
 
 class PromptFn(Protocol):
+    """A function that returns the chat in which a question is asked."""
+
     def __call__(self, question: str, config: DataConfig, mode: Mode) -> list[Message]: ...
 
 

@@ -168,4 +168,5 @@ def simulate(workloads: Iterable[Work], curve: Curve, servers: int, max_sequence
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcome of steps that follow one another."""
     return Outcome(sum(o.seconds for o in outcomes), sum(o.tokens for o in outcomes))

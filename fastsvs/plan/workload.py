@@ -72,6 +72,8 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
+    """A step of self-play as random numbers make it: a stage without a model."""
+
     prompts: int
     samples: int
     lengths: Lengths
@@ -93,6 +95,7 @@ class Workload:
         return [replace(self, seed=seed) for seed in range(count)]
 
     def tasks(self) -> list[Task]:
+        """Return the tasks that the step begins with."""
         problems = [Problem(str(i), f"problem {i}", "1") for i in range(self.prompts)]
         tasks = original_tasks([(problem, self._prompt(problem.id)) for problem in problems], self.samples)
         return [self._limited(task) for task in tasks]

@@ -28,6 +28,7 @@ def load_verification_template(path: str | None) -> str:
 
 
 def verification_prompt(template: str, question: str, response: str) -> str:
+    """Return the text that asks whether the response answers the question."""
     return fill(template, {"question": question, "response": response})
 
 

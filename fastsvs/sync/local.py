@@ -26,6 +26,7 @@ class LocalSync:
         self._published: int | None = None
 
     def publish(self, version: int) -> None:
+        """Load the weights into the engine, unless it has this version."""
         if version == self._published:
             return
         self._engine.load_weights(self._source.hf_weights(), version)

@@ -251,6 +251,7 @@ def open_session(job: TrainJob) -> Iterator[Session]:
 
 
 def build_policy(job: TrainJob, total_updates: int) -> Policy:
+    """Return the job's policy; with `total_updates` 0 a frozen one."""
     return Policy(
         job.model,
         job.policy,
@@ -269,10 +270,12 @@ def build_reference(job: TrainJob, policy: Policy) -> Policy | FrozenBase | None
 
 
 def build_saver(job: TrainJob | SftJob, folder: RunFolder) -> checkpoint.Saver:
+    """Return what writes the run's checkpoints in the background."""
     return checkpoint.Saver(folder.checkpoints, job.run.keep_checkpoints, job.run.timeout_seconds)
 
 
 def training_spec(job: TrainJob, hf_config: PretrainedConfig, stop: Sequence[int]) -> EngineSpec:
+    """Return the specification of the engine that a run samples with; tokens with the ids `stop` end a response."""
     folder = RunLayout(Path(job.run.dir)).servers
     replays = job.policy.router_replay == "rollout"
     dtype, longest = DTYPES[job.policy.dtype], longest_request(job)
@@ -280,6 +283,7 @@ def training_spec(job: TrainJob, hf_config: PretrainedConfig, stop: Sequence[int
 
 
 def build_sync(policy: Policy, engine: Engine, job: TrainJob) -> WeightSync:
+    """Return what brings the policy's weights to the engine: through memory, or to its servers."""
     if engine.fleet is None:
         return LocalSync(policy, engine)
     transport = transport_for(job.rollout.placement, distributed.device())
