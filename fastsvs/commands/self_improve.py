@@ -138,11 +138,7 @@ def preflight(job: SelfJob, processes: int | None, *, at_disk: bool = True) -> I
     tokenizer = load_tokenizer(job.model.tokenizer or job.model.path, job.data)
     check_tokenizer(tokenizer, hf_config)
     problems, facts = read_problems(job.data, tokenizer, "train")
-    replay: list[Sequence[Message]] = []
-    if job.evolution.replay is not None:
-        dialogues, loaded = load_dialogues(SftDataConfig(path=job.evolution.replay))
-        replay = [dialogue.messages for dialogue in dialogues]
-        facts += loaded.describe()
+    replay, more = read_replay(job.evolution.replay)
     inputs = {"data": fingerprints.of_problems(problems, reads_clock(tokenizer, job.data.template))}
     folder.check_inputs(inputs | ({"evolution.replay": fingerprints.of_dialogues(replay)} if replay else {}))
     stage = SelfStage(
@@ -154,7 +150,16 @@ def preflight(job: SelfJob, processes: int | None, *, at_disk: bool = True) -> I
     asked = Asked(job.rollout.temperature, longest_prompt(problems) + job.rollout.max_response_tokens)
     dtype = DTYPES[job.policy.dtype]
     engine.check(EnginePlan(hf_config, stop, dtype, job.rollout, {"rollout": asked}, here=processes is not None))
-    return Inputs(hf_config, tokenizer, problems, replay, stage, folder, facts)
+    return Inputs(hf_config, tokenizer, problems, replay, stage, folder, [*facts, *more])
+
+
+def read_replay(path: str | None) -> tuple[list[Sequence[Message]], list[str]]:
+    """Return the dialogues that every round learns a share of again, and facts about what was left out; none without a
+    path."""
+    if path is None:
+        return [], []
+    dialogues, loaded = load_dialogues(SftDataConfig(path=path))
+    return [dialogue.messages for dialogue in dialogues], loaded.describe()
 
 
 def play(job: SelfJob, this: Round, inputs: Inputs) -> Counters:

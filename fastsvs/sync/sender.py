@@ -222,15 +222,11 @@ class Sender:
             self._calls = None
 
     def _update_info(self, update: int, handles: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-        specs = [spec for bucket in self._buckets for spec in bucket.tensors]
-        if self._moves is not None and self._shards is not None:
+        if self._moves is None or self._shards is None:
+            specs = [spec for bucket in self._buckets for spec in bucket.tensors]
+        else:
             specs = self._shards.specs
-        return {
-            **describe(specs),
-            "update": update,
-            "verify": self._config.verify,
-            "handles": handles,
-        }
+        return {**describe(specs), "update": update, "verify": self._config.verify, "handles": handles}
 
     def _everywhere(self, call: Callable[[Routes, float], Any]) -> list[Any]:
         calls = Calls(self._receivers, lambda server: call(server, self._deadline.left()))
