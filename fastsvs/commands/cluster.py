@@ -10,7 +10,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from uuid import uuid4
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from fastsvs import distributed
 from fastsvs.commands.doctor import Finding, report
 from fastsvs.files import check_folder
+from fastsvs.installed import version_of
 from fastsvs.speeds import Operation, Scope, Speed, write_speeds
 from fastsvs.variables import whole_number
 
@@ -69,7 +69,7 @@ def world() -> Finding:
 
 def versions() -> Finding:
     """Compare Python and the packages of all ranks with the main rank's."""
-    mine = {"Python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
+    mine = {"Python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}}
     everywhere = distributed.gather((platform.node(), mine))
     first = everywhere[0][1]
     other = sorted(
@@ -208,13 +208,6 @@ def shown(speed: Speed) -> Finding:
     found = f"{rate:.2f} GB/s over {speed.ranks}; the weights of 32B would take {WEIGHTS_BYTES / 1e9 / rate:,.1f} s"
     name = "writing to the run folder" if speed.operation == "write" else f"{speed.operation}, {speed.scope}"
     return Finding(name, "good", found)
-
-
-def installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def local_world() -> int:

@@ -11,12 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Literal
 
 from fastsvs.errors import UserError
 from fastsvs.hub import address, offline, silence
+from fastsvs.installed import version_of
 
 GIB = 2**30
 OPEN_FILES = 4096
@@ -203,7 +204,7 @@ def accelerator() -> Iterator[Finding]:
     gpus = [torch.cuda.get_device_name(index) for index in range(count)]
     yield cuda(_driver(), torch.version.cuda, torch.__version__, gpus)
     cure = f"pip install --force-reinstall '{_wanted('torch')}', which brings its own"
-    yield gpu_library("Triton", _version("triton"), "kernels are plain torch", cure, needed=bool(gpus))
+    yield gpu_library("Triton", version_of("triton"), "kernels are plain torch", cure, needed=bool(gpus))
     nccl = None
     if torch.distributed.is_available() and torch.distributed.is_nccl_available():
         nccl = ".".join(map(str, torch.cuda.nccl.version())) if gpus else "in torch"
@@ -233,7 +234,7 @@ def gpu_library(name: str, found: str | None, otherwise: str, cure: str, *, need
 def package(name: str, distributions: tuple[str, ...], otherwise: str, cure: str) -> Finding:
     """Say which of some packages is installed; none of them is required."""
     for distribution in distributions:
-        if found := _version(distribution):
+        if found := version_of(distribution):
             return Finding(name, "good", f"{distribution} {found}")
     return Finding(name, "without", f"absent: {otherwise}", cure)
 
@@ -267,10 +268,3 @@ def _wanted(name: str) -> str:
     """Return what this package asks for, such as `torch>=2.11,<2.16`."""
     needs = requires("fastsvs") or []
     return next((need for need in needs if re.match(rf"{name}\b", need)), name)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
