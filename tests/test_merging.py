@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from whole_runs import ROOT
 
 from fastsvs.cli import main
-from fastsvs.commands.merge import MergePlan
+from fastsvs.commands.merge import MergePlan, merge_models
 from fastsvs.errors import UserError
 
 BASE = ROOT / "models" / "tiny"
@@ -37,6 +37,12 @@ def test_dare_drops_a_share_and_keeps_the_mean() -> None:
 def test_impossible_plans(plan: dict[str, float]) -> None:
     with pytest.raises(UserError, match="merge"):
         MergePlan(**plan)
+
+
+def test_several_processes_do_not_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="fastsvs merge takes one process"):
+        merge_models(str(BASE), str(BASE), tmp_path / "out", MergePlan(weight=0.5))
 
 
 def test_a_folder_between_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

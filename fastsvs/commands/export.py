@@ -20,10 +20,7 @@ def export_run(run: Path, out: Path, *, adapter: bool = False) -> int:
     """Write the folder `out`, which must not exist yet, and return the step that was exported. A run with adapters
     gives the model merged with them, or with `adapter` the adapters alone, in PEFT's format. Raises UserError where
     there are none."""
-    if (launched_world_size() or 1) > 1:
-        raise UserError("fastsvs export takes one process, whatever the run had: start it without torchrun")
-    if os.path.lexists(out):
-        raise UserError(f"{out} exists already: name a new folder")
+    check_new(out, "fastsvs export")
     stored = open_trained(run)
     if not adapter:
         write_hf_folder(stored, out)
@@ -33,6 +30,15 @@ def export_run(run: Path, out: Path, *, adapter: bool = False) -> int:
     else:
         raise UserError(f"{run} trains all weights (policy.lora.rank=0) and has no adapter: leave --adapter out")
     return stored.step
+
+
+def check_new(out: Path, command: str) -> None:
+    """Check that `out` is not there yet, and that a single process of `command` will write it. Raises UserError where
+    it is otherwise."""
+    if (launched_world_size() or 1) > 1:
+        raise UserError(f"{command} takes one process: start it without torchrun")
+    if os.path.lexists(out):
+        raise UserError(f"{out} exists already: name a new folder")
 
 
 def write_hf_folder(stored: StoredWeights, out: Path, weights: Iterable[tuple[str, Tensor]] | None = None) -> None:

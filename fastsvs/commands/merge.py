@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
 
-from fastsvs.commands.export import write_hf_folder
+from fastsvs.commands.export import check_new, write_hf_folder
 from fastsvs.dynamics import paired
-from fastsvs.errors import UserError
 from fastsvs.policy import MergePlan, open_weights
 
 
 def merge_models(base: str, tuned: str, out: Path, plan: MergePlan) -> None:
     """Write `out`, a Hugging Face folder with the tuned model's tokenizer and dtype, one tensor at a time. `base` and
-    `tuned` are models, runs or checkpoints. Raises UserError for different architectures or an `out` that exists."""
-    if os.path.lexists(out):
-        raise UserError(f"{out} exists already: name a new folder")
+    `tuned` are models, runs or checkpoints. Raises UserError for different architectures, an `out` that exists, and
+    under torchrun with several processes."""
+    check_new(out, "fastsvs merge")
     first, second = open_weights(base), open_weights(tuned)
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
