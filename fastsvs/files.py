@@ -203,7 +203,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except Exception as error:  # PyYAML raises all sorts over dates, numbers and nesting
         raise UserError(f"{path} is not YAML: {_reason(error)}") from error
     if not isinstance(tree, dict):
-        raise UserError(f"{path} does not hold a configuration")
+        raise UserError(f"{path} holds no mapping of keys to values")
     return tree
 
 

@@ -399,6 +399,11 @@ def test_a_device_of_ones_own(tmp_path) -> None:
     own.write_text("kind: cuda\nmemory: {value: 40, source: mine}\n")
     with pytest.raises(UserError, match="gemm: Field required"):
         read_hardware(str(own))
+    own.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"--gpu: cannot read .*mine\.yaml"):
+        read_hardware(str(own))
+    with pytest.raises(UserError, match=r"--gpu: no file or folder .*other\.yaml"):
+        read_hardware(str(tmp_path / "other.yaml"))
 
 
 def run_folder(folder: Path) -> Path:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fastsvs.errors import UserError
+from fastsvs.files import read_mapping
 from fastsvs.plan.ledger import Basis, assumed, calibrated
+from fastsvs.shipped import missing
 
 TABLE = Path(__file__).with_name("hardware.yaml")
 UNITS = {"gemm": 1e12, "attention": 1e12, "attention_short": 1e12}
@@ -114,13 +115,12 @@ def name_of_device(device: str) -> str | None:
 
 
 def _load(path: Path) -> dict[str, object]:
+    if not path.exists():
+        raise UserError(f"--gpu: {missing(path)}")
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"--gpu {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"--gpu {path}: holds no mapping of keys to values")
-    return content
+        return read_mapping(path)
+    except UserError as error:
+        raise UserError(f"--gpu: {error}") from error
 
 
 def _parse(name: str, content: object, where: str) -> Hardware:

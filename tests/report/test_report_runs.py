@@ -118,7 +118,7 @@ def test_fine_tuning_lies_over_training_under_the_same_names(tmp_path: Path) -> 
     ("files", "message"),
     [
         ({"config.yaml": "a: [1"}, "is not YAML"),
-        ({"config.yaml": "- 1"}, "does not hold a configuration"),
+        ({"config.yaml": "- 1"}, "holds no mapping of keys to values"),
         ({"metrics.jsonl": '{"step": 1}\nnot json\n'}, r"metrics.jsonl, line 2: not JSON"),
         ({"metrics.jsonl": "[1]\n"}, r"line 1: not a JSON object"),
         ({"config.yaml": "a: 1", "evaluations/step_0.json": "{"}, r"step_0.json: not JSON"),

@@ -36,8 +36,6 @@ may."""
 class StartError(Exception):
     """The server did not start."""
 
-    pass
-
 
 class Member:
     """A server of the fleet. All methods run in the fleet's event loop."""
