@@ -11,7 +11,10 @@ from forking import Run
 from whole_runs import ROOT
 
 from fastsvs.cli import main
+from fastsvs.commands import self_improve
+from fastsvs.config import ModelConfig
 from fastsvs.data import tiny
+from fastsvs.errors import UserError
 from fastsvs.files import read_jsonl, write_jsonl
 
 SMALL_SELF = [
@@ -140,3 +143,11 @@ def test_what_it_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], ove
     assert main([*SMALL_SELF, "evolution.replay=null", override, f"run.dir={tmp_path}/run"]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_counters_that_a_hand_has_edited_are_named(tmp_path: Path) -> None:
+    """They are there, so that the round is not played again: neither job nor inputs are looked at."""
+    this = self_improve.Round(1, ModelConfig(path="models/tiny"), tmp_path)
+    this.counters.write_text('{"kept": 3')
+    with pytest.raises(UserError, match=r"counters\.json: not JSON"):
+        self_improve.play(None, this, None)  # type: ignore[arg-type]

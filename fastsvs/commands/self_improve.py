@@ -8,7 +8,6 @@ and what became of them), `dialogues.jsonl` (what is learned), `counters.json`, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from fastsvs.data import (
     stop_token_ids,
 )
 from fastsvs.errors import UserError
-from fastsvs.files import write_json, write_jsonl
+from fastsvs.files import read_mapping, write_json, write_jsonl
 from fastsvs.policy import DTYPES, open_model
 from fastsvs.rollout import ENGINES, Asked, EnginePlan, Inference, sampling_params
 from fastsvs.seeding import derive_seed
@@ -169,7 +168,7 @@ def play(job: SelfJob, this: Round, inputs: Inputs) -> Counters:
         with hold(job, this, inputs.tokenizer) as opened:
             opened.run(lambda engine, cancelled: make(job, this, inputs, engine, opened.verifier, cancelled))
         give_back()
-    counters = distributed.broadcast(json.loads(this.counters.read_text()) if distributed.is_main() else {})
+    counters = distributed.broadcast(read_mapping(this.counters) if distributed.is_main() else {})
     if not counters["kept"]:
         raise UserError(
             f"{describe(this.number, counters)}: there is nothing to learn; see {this.folder}/chains.jsonl, and "
