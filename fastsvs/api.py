@@ -90,20 +90,20 @@ class Trainer:
 
     @property
     def session(self) -> Session:
-        """Everything that the run holds open, such as stage, sampler, verifier and engine. Raises RuntimeError outside
-        of `with`."""
+        """Return everything that the run holds open, such as stage, sampler, verifier and engine. Raises RuntimeError
+        outside of `with`."""
         if self._session is None:
             raise RuntimeError(OUTSIDE)
         return self._session
 
     @property
     def policy(self) -> Policy:
-        """The policy. Assigning `trainer.policy.learning_rate` sets the peak of its schedule."""
+        """Return the policy. Assigning `trainer.policy.learning_rate` sets the peak of its schedule."""
         return self.session.policy
 
     @property
     def run(self) -> StoredRun:
-        """The contents of the run folder by now."""
+        """Return the contents of the run folder by now."""
         return StoredRun(Path(self.job.run.dir))
 
     def steps(self) -> Iterator[Row]:

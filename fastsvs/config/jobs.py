@@ -102,7 +102,7 @@ class SelfJob(Section):
 
     @property
     def link_tokens(self) -> int:
-        """Longest prompt for feedback or a refinement, in tokens."""
+        """Return the longest prompt for feedback or a refinement, in tokens."""
         return self.evolution.max_prompt_tokens or self.data.max_prompt_tokens + 2 * self.rollout.max_response_tokens
 
 
@@ -154,5 +154,5 @@ class EvalJob(Section):
 
     @property
     def chosen(self) -> dict[str, EvaluationSet]:
-        """Sets to evaluate, by name."""
+        """Return the sets to evaluate, by name."""
         return {name: self.sets[name] for name in self.suites or self.sets}

@@ -26,7 +26,7 @@ class WeightBlocks:
     """The blocks of this rank with their values, and those of servers' workers."""
 
     def __init__(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> None:
-        """`tensors` is what the rank's stage holds under its parameter names."""
+        """Look at `tensors`, which the rank's stage holds under its parameter names."""
         self._tensors, self._architecture = tensors, architecture
 
     def held(self) -> dict[str, Block]:

@@ -128,9 +128,9 @@ class Policy:
 
     @property
     def learning_rate(self) -> float:
-        """Peak of the schedule of the learning rate, as `policy.optimizer.learning_rate` sets it. A value that is
-        assigned holds from the next update on; a policy that is built again begins with the configuration's. Raises
-        ValueError for a value that is no positive number."""
+        """Return the peak of the schedule of the learning rate, as `policy.optimizer.learning_rate` sets it. A value
+        that is assigned holds from the next update on; a policy that is built again begins with the configuration's.
+        Raises ValueError for a value that is no positive number."""
         return float(self.scheduler.max_lr)
 
     @learning_rate.setter

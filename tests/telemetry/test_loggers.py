@@ -170,7 +170,7 @@ def test_names_and_packages_are_checked_first(
 ) -> None:
     with pytest.raises(UserError, match="unknown logger 'wandbb'"):
         folder(tmp_path, "wandbb")
-    monkeypatch.setitem(registry.PACKAGES, "wandb", "a_package_that_is_not_here")
+    monkeypatch.setattr(registry, "find_spec", lambda package: None)
     assert main(["train", str(CONFIG), "logging.loggers=[wandb]", f"run.dir={tmp_path}/run"]) == 2
     assert "pip install 'fastsvs[wandb]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -13,8 +13,8 @@ from fastsvs.errors import UserError
 from fastsvs.output import say
 from fastsvs.registry import Registry
 
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
-"""Package that each built-in logger needs; its extra has the logger's name."""
+BUILT_IN = ("tensorboard", "wandb", "mlflow")
+"""Loggers that need the package of their name, which the extra of their name brings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def check_loggers(config: LoggingConfig) -> None:
     """Raise UserError for an unknown logger or alert, and for a logger whose package is missing."""
     for name in config.loggers:
         LOGGERS.get(name)
-        if name in PACKAGES and find_spec(PACKAGES[name]) is None:
+        if name in BUILT_IN and find_spec(name) is None:
             raise UserError(f"logging.loggers: {name} needs a package that is not here: pip install 'fastsvs[{name}]'")
     if config.alert is not None:
         ALERTS.get(config.alert)
