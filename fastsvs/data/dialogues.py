@@ -93,8 +93,7 @@ def encode_dialogues(
         kept=len(kept),
         what="encoded examples",
         notes=tuple(_notes(encoded)),
-        refused=len(refusals),
-        first_refused=refusals[0] if refusals else "",
+        refused=refusals,
         over_length=len(examples) - len(kept),
         max_tokens=max_tokens,
     )

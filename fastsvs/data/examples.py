@@ -51,11 +51,9 @@ def load_dialogues(config: SftDataConfig) -> tuple[list[Dialogue], LoadReport]:
         what="dialogues",
         columns=tuple(columns),
         notes=(*notes, *unread_note(unread)),
-        incomplete=len(incomplete),
-        first_incomplete=tuple(incomplete[:3]),
+        incomplete=incomplete,
         needed="an assistant turn with text",
-        broken=len(broken),
-        first_broken=tuple(broken[:3]),
+        broken=broken,
         over_limit=len(dialogues) - len(kept),
     )
     if not kept:

@@ -58,12 +58,9 @@ def load_problems(config: DataConfig) -> tuple[list[Problem], LoadReport]:
         duplicates=duplicates,
         conflicting=conflicting,
         duplicates_kept=not config.deduplicate,
-        incomplete=len(counted.incomplete),
-        first_incomplete=tuple(counted.incomplete[:3]),
-        unmarked=len(counted.unmarked),
-        first_unmarked=tuple(counted.unmarked[:3]),
-        broken=len(counted.broken),
-        first_broken=tuple(counted.broken[:3]),
+        incomplete=counted.incomplete,
+        unmarked=counted.unmarked,
+        broken=counted.broken,
         over_limit=over_limit,
     )
     if not kept:

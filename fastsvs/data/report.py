@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """Counts of a data set's rows: `rows` = `kept` + `left_out`."""
+    """Counts of a data set's rows, or the ids of those that are to be found: `rows` = `kept` + `left_out`."""
 
     path: str
     rows: int
@@ -22,28 +23,25 @@ class LoadReport:
     conflicting: int = 0
     """Number of `duplicates` that give another answer than the first row."""
     duplicates_kept: bool = False
-    incomplete: int = 0
-    """Number of rows of which a part is missing, `needed` says which."""
-    first_incomplete: tuple[str, ...] = ()
+    incomplete: Sequence[str] = ()
+    """Rows of which a part is missing, `needed` says which."""
     needed: str = "a question or an answer"
-    unmarked: int = 0
-    """Number of rows whose worked solution ends in no mark, where it has to give the answer."""
-    first_unmarked: tuple[str, ...] = ()
-    broken: int = 0
-    """Number of rows with half a character (a lone surrogate), which no file and no tokenizer takes."""
-    first_broken: tuple[str, ...] = ()
-    refused: int = 0
-    """Number of rows that the chat template refuses."""
-    first_refused: str = ""
+    unmarked: Sequence[str] = ()
+    """Rows whose worked solution ends in no mark, where it has to give the answer."""
+    broken: Sequence[str] = ()
+    """Rows with half a character (a lone surrogate), which no file and no tokenizer takes."""
+    refused: Sequence[str] = ()
+    """Why the chat template refuses rows, a text for each."""
     over_length: int = 0
     max_tokens: int | None = None
     over_limit: int = 0
 
     @property
     def left_out(self) -> int:
+        """Return the number of rows that were left out."""
+        named = sum(map(len, (self.incomplete, self.unmarked, self.broken, self.refused)))
         duplicates = 0 if self.duplicates_kept else self.duplicates
-        counted = self.incomplete + self.unmarked + self.broken + self.refused + self.over_length + self.over_limit
-        return duplicates + counted
+        return named + duplicates + self.over_length + self.over_limit
 
     def describe(self) -> list[str]:
         """Return one line per fact, for the console and the run's log."""
@@ -55,20 +53,20 @@ class LoadReport:
             other = f", {self.conflicting:,} of them with another answer" if self.conflicting else ""
             lines.append(f"  {self.duplicates:,} rows repeat an earlier question: {fate}{other}")
         if self.incomplete:
-            first = _first(self.first_incomplete)
-            lines.append(f"  {self.incomplete:,} rows without {self.needed}: left out ({first})")
+            lines.append(f"  {len(self.incomplete):,} rows without {self.needed}: left out ({_first(self.incomplete)})")
         if self.unmarked:
             lines.append(
-                f"  {self.unmarked:,} rows whose solution ends in no \\boxed{{}} and no ####: left out "
-                f"({_first(self.first_unmarked)}); data.answer_column takes the column that it names as it is"
+                f"  {len(self.unmarked):,} rows whose solution ends in no \\boxed{{}} and no ####: left out "
+                f"({_first(self.unmarked)}); data.answer_column takes the column that it names as it is"
             )
         if self.broken:
             lines.append(
-                f"  {self.broken:,} rows with half a character (a lone surrogate): left out "
-                f"({_first(self.first_broken)})"
+                f"  {len(self.broken):,} rows with half a character (a lone surrogate): left out "
+                f"({_first(self.broken)})"
             )
         if self.refused:
-            lines.append(f"  {self.refused:,} refused by the chat template: left out (first: {self.first_refused})")
+            first = f"first: {self.refused[0]}"
+            lines.append(f"  {len(self.refused):,} refused by the chat template: left out ({first})")
         if self.over_length:
             lines.append(f"  {self.over_length:,} longer than {self.max_tokens:,} tokens: left out")
         if self.over_limit:
@@ -76,5 +74,5 @@ class LoadReport:
         return lines
 
 
-def _first(names: tuple[str, ...]) -> str:
+def _first(names: Sequence[str]) -> str:
     return f"first: {', '.join(names[:3])}"

@@ -147,7 +147,7 @@ def test_a_bad_dialogue_does_not_stop_the_set(templated: Templated) -> None:
     tokenizer = templated(GEMMA)
     bad = Dialogue(({"role": "user", "content": "a"}, *chat("b", "c").messages))
     kept, report = encode_dialogues([chat("a", "b"), bad, chat("c", "d", "e", "f")], tokenizer, 99, "x")
-    assert (len(kept), report.rows, report.refused) == (2, 3, 1)
+    assert (len(kept), report.rows, len(report.refused)) == (2, 3, 1)
     assert "1 refused by the chat template: left out (first: the chat template refuses" in report.describe()[-1]
     with pytest.raises(UserError, match=r"no dialogue is left(.|\n)*must alternate"):
         encode_dialogues([bad], tokenizer, 99, "x")

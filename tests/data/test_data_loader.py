@@ -42,7 +42,7 @@ def write_lines(file: Path, rows: list[object]) -> Path:
 )
 def test_every_public_file_loads_whole(name: str, rows: int, duplicates: int) -> None:
     problems, report = load_problems(DataConfig(path=str(SHARED / name)))
-    assert (report.rows, report.duplicates, report.incomplete) == (rows, duplicates, 0)
+    assert (report.rows, report.duplicates, report.incomplete) == (rows, duplicates, [])
     assert len(problems) == report.kept == rows - duplicates
     assert len({problem.id for problem in problems}) == len(problems)
     assert all(problem.question.strip() and problem.answer.strip() for problem in problems)
@@ -105,7 +105,7 @@ def test_no_row_disappears_uncounted(
     problems, report = load_problems(DataConfig(path=str(file), deduplicate=deduplicate, limit=limit))
     assert report.rows == len(rows) + 1 == report.kept + report.left_out
     assert report.kept == len(problems) <= (limit or len(rows) + 1)
-    assert report.incomplete == sum(not q or not a for q, a in rows)
+    assert len(report.incomplete) == sum(not q or not a for q, a in rows)
     if deduplicate:
         assert len({problem.question for problem in problems}) == len(problems)
     if limit is None:

@@ -59,7 +59,7 @@ def test_worked_solutions_without_a_mark_are_counted_with_the_key_that_takes_the
     path = write(tmp_path / "x.jsonl", *({"problem": f"q{n}", "solution": value} for n, value in enumerate(values)))
     problems, report = load_problems(DataConfig(path=path))
     assert [problem.answer for problem in problems] == ["7", "8", "1,234", "3/4"]
-    assert (report.unmarked, report.left_out, report.rows) == (3, 3, 7)
+    assert (len(report.unmarked), report.left_out, report.rows) == (3, 3, 7)
     said = "3 rows whose solution ends in no \\boxed{} and no ####: left out (first: x/4, x/5, x/6)"
     assert any(said in line and "data.answer_column" in line for line in report.describe())
 
