@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from test_kill_and_resume import assert_same_end, killed_after_a_step
+from killed_runs import assert_same_end, killed_after_a_step
 from whole_runs import SMALL
 
 from fastsvs.files import read_jsonl

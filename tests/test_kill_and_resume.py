@@ -3,16 +3,14 @@
 import random
 import subprocess
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from forking import Run
-from safetensors.torch import load_file
+from killed_runs import assert_same_end
 from whole_runs import ROOT, SMALL, command, environment
 
-from bench.kills.jobs import record
 from fastsvs.files import read_jsonl
 from fastsvs.processes import descendants, runs
 
@@ -63,35 +61,6 @@ def run_with_kills(words: list[str], folder: Path, kills: int, start_seconds: fl
             return killed
     assert launch(words).wait(timeout=300) == 0
     return kills
-
-
-def killed_after_a_step(fastsvs, words: Sequence[str], folder: Path) -> Path:
-    """Folder of a run of two ranks that was killed after its first step, and then ended."""
-    session = Run(*words, f"run.dir={folder}", processes=2)
-    while not (folder / "checkpoints" / "step_00000001").exists():
-        assert session.poll() is None
-        time.sleep(0.02)
-    session.kill()
-    assert session.wait(60) != 0
-    result = fastsvs(*words, f"run.dir={folder}", processes=2)
-    assert result.returncode == 0, result.stderr
-    return folder
-
-
-def assert_same_end(fastsvs, folder: Path, other: Path) -> None:
-    assert record(folder) == record(other)
-    weights = []
-    for run in (folder, other):
-        out = run.with_suffix(".hf")
-        assert fastsvs("export", str(run), "--out", str(out)).returncode == 0
-        weights.append(load_file(out / "model.safetensors"))
-    assert weights[0].keys() == weights[1].keys()
-    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
-    for part in ("samples", "evaluations") if (folder / "evaluations").exists() else ("samples",):
-        files = [sorted((run / part).iterdir()) for run in (folder, other)]
-        assert any(path.name.endswith(".tokens.jsonl") for path in files[0])
-        for one, two in zip(*files, strict=True):
-            assert one.read_bytes() == two.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from forking import Run
+from killed_runs import assert_same_end
 from safetensors.torch import load_file, save_file
-from test_kill_and_resume import assert_same_end
 from whole_runs import ROOT, SMALL, Refuse
 
 from fastsvs.files import read_jsonl

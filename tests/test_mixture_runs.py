@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from killed_runs import assert_same_end, killed_after_a_step
 from safetensors import safe_open
-from test_kill_and_resume import assert_same_end, killed_after_a_step
 from whole_runs import ROOT, SMALL
 
 from fastsvs.files import read_jsonl

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from forking import Run
-from test_kill_and_resume import record
 from whole_runs import ROOT, SFT, SMALL, environment
 
+from bench.kills.jobs import record
 from fastsvs import preemption
 from fastsvs.files import read_jsonl
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_kill_and_resume import record
-from test_saving_runs import files
-from whole_runs import ROOT, SFT, TRAIN, command, environment
+from whole_runs import ROOT, SFT, TRAIN, command, environment, files
 
+from bench.kills.jobs import record
 from fastsvs import distributed
 from fastsvs.architecture import load_hf_config, read_architecture
 from fastsvs.cli import main

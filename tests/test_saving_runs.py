@@ -7,15 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_kill_and_resume import record
-from whole_runs import ROOT, SFT, SMALL, TRAIN, Refuse, command, environment
+from whole_runs import ROOT, SFT, SMALL, TRAIN, Refuse, command, environment, files
 
+from bench.kills.jobs import record
 from fastsvs.files import read_jsonl
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    found = [*(folder / "checkpoints").rglob("*"), *(folder / "samples").iterdir()]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in found if file.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -54,3 +54,9 @@ def assert_tokens_of_answers(rows: Sequence[Mapping[str, Any]], samples: Sequenc
 
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The checkpoints and samples of a run."""
+    found = [*(folder / "checkpoints").rglob("*"), *(folder / "samples").iterdir()]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in found if file.is_file()}

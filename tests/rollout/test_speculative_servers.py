@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from standalone_servers import spec_of
-from test_vllm_servers import TINY, collect, publish
+from standalone_servers import TINY, collect, publish, spec_of
 from transformers import AutoModelForCausalLM
 
 from fastsvs.config import SpeculativeConfig

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 from server_routes import ask
-from standalone_servers import EOS, spec_of
+from standalone_servers import EOS, TINY, collect, publish, spec_of
 from transformers import AutoModelForCausalLM
 
 from fastsvs import leftovers
@@ -35,7 +35,6 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm installs it"),
 ]
-TINY = Path(__file__).parents[2] / "models" / "tiny"
 STALL_SECONDS = 15.0
 
 
@@ -69,14 +68,6 @@ def spec(folder: Path, count: int, tensor_parallel: int = 1) -> EngineSpec:
     )
 
 
-def publish(engine: VllmEngine, version: int) -> None:
-    """Only the label: the servers have read the weights themselves."""
-    endpoints = engine.endpoints(240)
-    for endpoint in endpoints:
-        ask(endpoint, "POST", "/update_weight_version", {"new_version": str(version)})
-    engine.weights_loaded([endpoint.name for endpoint in endpoints], version)
-
-
 @pytest.fixture(scope="module")
 def prompts() -> list[tuple[int, ...]]:
     config = DataConfig(path="tiny:train", limit=24)
@@ -93,18 +84,6 @@ def model() -> torch.nn.Module:
 def requests(prompts: list[tuple[int, ...]], samples: int, **sampling: float) -> list[Request]:
     params = SamplingParams(**{"max_tokens": 48, **sampling})  # type: ignore[arg-type]
     return [Request(f"r{i}", prompt, samples, params, seed=1000 + i) for i, prompt in enumerate(prompts)]
-
-
-def collect(engine: VllmEngine, refresh: bool = True) -> dict[str, list[Rollout]]:
-    groups: list[tuple[str, list[Rollout]]] = []
-    deadline = time.monotonic() + 240
-    while engine.pending():
-        assert time.monotonic() < deadline, "requests were lost"
-        groups += engine.poll(1.0)
-        if refresh and engine.stale():
-            publish(engine, 1)
-    assert len(dict(groups)) == len(groups)
-    return dict(groups)
 
 
 def answer(engine: VllmEngine, asked: list[Request]) -> dict[str, list[Rollout]]:
