@@ -10,35 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from answers import EXPECTED, choice, good
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsvs.client import AbortedError, Expected, NonsenseError, Sample, read_samples
 
-EXPECTED = Expected(samples=2, max_tokens=3, stop_token_ids={9}, vocabulary=20, version=7)
-
 
 def read(answer: Any, expected: Expected = EXPECTED) -> list[Sample]:
     return read_samples(json.dumps(answer).encode(), expected)
-
-
-def choice(index: int, ids: list[int], reason: str, versions: list[tuple[str, int, int]]) -> dict[str, Any]:
-    return {
-        "index": index,
-        "finish_reason": reason,
-        "token_ids": ids,
-        "logprobs": {"content": [{"token_id": token, "logprob": -0.5 - token} for token in ids]},
-        "weight_versions": [{"version": version, "start": start, "end": end} for version, start, end in versions],
-    }
-
-
-def good() -> dict[str, Any]:
-    return {
-        "choices": [
-            choice(1, [4, 9], "stop", [("7", 0, 1), ("8", 1, 2)]),
-            choice(0, [1, 2, 3], "length", [("8", 0, 3)]),
-        ]
-    }
 
 
 def test_a_server_that_loaded_its_weights_itself_names_no_version() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from base64 import b64decode, b64encode
 from dataclasses import replace
@@ -10,21 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from answers import EXPECTED, good, written
 from hypothesis import given
 from hypothesis import strategies as st
-from test_answer import EXPECTED, good
 
 from fastsvs.client import ExpertShape, NonsenseError, Sample, read_samples
 from fastsvs.client.experts import HEADER_BYTES, answer_bytes, read_experts
 
 SHAPE = ExpertShape(layers=3, active=2, count=8, routed=(0, 1, 2))
-
-
-def written(array: np.ndarray) -> str:
-    """An array as vLLM's server writes it."""
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return b64encode(file.getvalue()).decode()
 
 
 def draw(tokens: int, shape: ExpertShape = SHAPE, dtype: str = "u1", seed: int = 0) -> np.ndarray:

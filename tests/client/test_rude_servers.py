@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from answers import written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_experts import written
 
 from fastsvs.client import ExpertShape, NonsenseError, UnreachableError, http
 from fastsvs.client.http import open_session

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from policy_cases import HYBRIDS, make_batch, save_model
-from shared_cases import make_groups
-from test_shared_prefix import RECOMPUTE, assert_same, build, results_of
+from shared_cases import RECOMPUTE, assert_same, build, make_groups, results_of
 
 from fastsvs.architecture import read_architecture
 from fastsvs.config import LoraConfig, PolicyConfig
