@@ -98,6 +98,17 @@ def test_files_of_tests_have_names_of_their_own() -> None:
     assert [name for name in names if names.count(name) > 1] == []
 
 
+def test_tests_do_not_import_one_another() -> None:
+    """What they share stands in modules of helpers, whose fixtures, marks and tests nobody collects twice."""
+    found = [
+        f"{path.name}: {node.module}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("test_")
+    ]
+    assert found == []
+
+
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 RUNS_TEXT = {"eval", "exec", "compile", "torch.load", "numpy.load", "np.load", "yaml.load", "pandas.read_pickle"}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from chat_templates import CHATML, DEAF, END, GEMMA, LLAMA32, MISTRAL, QWEN3, QWEN3_THINKING, R1, R1_DISTILL
+from chats import chat
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
@@ -49,11 +50,6 @@ def templated(monkeypatch: pytest.MonkeyPatch) -> Templated:
         return TOKENIZER
 
     return use
-
-
-def chat(*turns: str, system: str | None = None) -> Dialogue:
-    told = [{"role": role, "content": turn} for role, turn in zip(("user", "assistant") * 9, turns, strict=False)]
-    return Dialogue((*([{"role": "system", "content": system}] if system else []), *told))
 
 
 def read_and_learned(dialogue: Dialogue, **template: object) -> list[tuple[str, str]]:

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from test_chat_templates import DEAF, chat
+from chat_templates import DEAF
+from chats import chat
 
 from fastsvs.config import DataConfig, SftDataConfig, TrainJob, load
 from fastsvs.data import (

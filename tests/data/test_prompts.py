@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from chat_templates import CHATML
+from chats import chat
 from transformers import PreTrainedTokenizerBase
 
 from fastsvs.config import DataConfig
 from fastsvs.data import (
     PROMPTS,
-    Dialogue,
     Problem,
     encode_dialogue,
     encode_dialogues,
@@ -19,20 +20,10 @@ from fastsvs.data import (
 from fastsvs.data.tiny.model import build_tokenizer
 from fastsvs.errors import UserError
 
-CHATML = (
-    "{% for m in messages %}{{ '<|user|>' + m.role + '\n' + m.content + '<|end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|user|>assistant\n' }}{% endif %}"
-)
-
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
     return build_tokenizer()
-
-
-def chat(*turns: str) -> Dialogue:
-    roles = ("user", "assistant")
-    return Dialogue(tuple({"role": roles[i % 2], "content": turn} for i, turn in enumerate(turns)))
 
 
 def test_a_chat_prompt_is_system_then_question_with_suffix() -> None:

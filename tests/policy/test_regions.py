@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_policy_mapping import DELTA_NETS, EXPERTS, linear_parts, shard
+from mapping_cases import DELTA_NETS, EXPERTS, linear_parts, shard
 from torch import Tensor
 
 from fastsvs.architecture import Architecture
