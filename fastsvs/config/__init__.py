@@ -21,7 +21,7 @@ from fastsvs.config.methods import (
     SelfVerificationConfig,
     VerlConfig,
 )
-from fastsvs.config.rollout import RolloutConfig, ServerConfig, SpeculativeConfig, SyncConfig
+from fastsvs.config.rollout import Placement, RolloutConfig, ServerConfig, SpeculativeConfig, SyncConfig
 from fastsvs.config.running import DynamicsConfig, LoggingConfig, RunConfig
 from fastsvs.config.section import Section
 from fastsvs.config.sections import (
@@ -58,6 +58,7 @@ __all__ = [
     "MergingConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "Placement",
     "PolicyConfig",
     "RiseConfig",
     "RolloutConfig",

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from fastsvs.config.section import InputPath, Section, Timeout
 
+Placement = Literal["colocated", "dedicated", "external"]
+
 
 class ServerConfig(Section):
     """vLLM servers: how they are started, reached and watched. Only `rollout.engine: vllm` reads this section."""
@@ -70,7 +72,7 @@ class RolloutConfig(Section):
 
     engine: str = "local"
     """Engine that samples: `local` in the processes of the trainer, `vllm` on servers, or `module:object`."""
-    placement: Literal["colocated", "dedicated", "external"] = "colocated"
+    placement: Placement = "colocated"
     """Place of the vLLM servers: `colocated` on the trainer's nodes and GPUs, `dedicated` on the last `rollout.nodes`
     nodes of the job, `external` where somebody else runs them."""
     nodes: int = Field(1, ge=1)

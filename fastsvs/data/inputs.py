@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -12,7 +11,7 @@ from fastsvs.architecture import load_hf_config
 from fastsvs.config import DataConfig, TrainJob
 from fastsvs.data.chat import load_tokenizer, reads_clock
 from fastsvs.data.loader import NO_PROBLEMS, load_problems
-from fastsvs.data.prompts import encode_problems
+from fastsvs.data.prompts import Mode, encode_problems
 from fastsvs.data.records import Problem
 from fastsvs.errors import UserError
 from fastsvs.model_files import declared_stops
@@ -59,7 +58,7 @@ def _overlap(problems: Sequence[EncodedProblem], held_out: Sequence[EncodedProbl
 
 
 def read_problems(
-    data: DataConfig, tokenizer: PreTrainedTokenizerBase, mode: Literal["train", "eval"]
+    data: DataConfig, tokenizer: PreTrainedTokenizerBase, mode: Mode
 ) -> tuple[list[EncodedProblem], list[str]]:
     """Return the problems of a data set with their prompts as token ids, and facts about what was left out and what was
     found. Raises UserError for a data set that cannot be read, or of which nothing is left."""

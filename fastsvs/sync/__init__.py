@@ -6,10 +6,11 @@ It must stay light: vLLM's workers import `fastsvs.sync.receiver`, and this pack
 from __future__ import annotations
 
 import json
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 
+from fastsvs.config import Placement
 from fastsvs.sync.broadcast import BroadcastSync, bucket_limit
 from fastsvs.sync.fleet import Endpoint, ServerFleet, WeightSyncError
 from fastsvs.sync.loaded import LoadedSync
@@ -32,10 +33,15 @@ class WeightSync(Protocol):
     def close(self) -> None: ...
 
 
-def transport_for(placement: Literal["colocated", "dedicated", "external"], device: torch.device) -> TransportName:
+def shares_gpus(placement: Placement, device: torch.device) -> bool:
+    """Return True where servers of this placement use the same GPUs as a trainer on this device."""
+    return placement == "colocated" and device.type == "cuda"
+
+
+def transport_for(placement: Placement, device: torch.device) -> TransportName:
     """Choose the transport: shared memory where servers share the trainer's GPUs, because NCCL cannot connect two
     processes on one GPU."""
-    return "ipc" if placement == "colocated" and device.type == "cuda" else "broadcast"
+    return "ipc" if shares_gpus(placement, device) else "broadcast"
 
 
 def server_arguments(transport: TransportName = "broadcast") -> list[str]:
@@ -55,5 +61,6 @@ __all__ = [
     "WeightSyncError",
     "bucket_limit",
     "server_arguments",
+    "shares_gpus",
     "transport_for",
 ]

@@ -26,6 +26,7 @@ from fastsvs.policy import (
 )
 from fastsvs.rollout import ENGINES, check_dedicated
 from fastsvs.selfplay import SAMPLERS, STAGES, PlainStage, Sampler, ShuffledEpochs, Stage, SvsStage, gives_spares
+from fastsvs.sync import shares_gpus
 from fastsvs.training import checkpoint_hooks
 from fastsvs.verify import check_verifier
 
@@ -179,7 +180,7 @@ def check_staleness(job: TrainJob) -> None:
 
 def takes_turns(job: TrainJob) -> bool:
     """Return True where servers and trainer use the same GPUs, one after the other."""
-    return job.rollout.placement == "colocated" and distributed.device().type == "cuda"
+    return shares_gpus(job.rollout.placement, distributed.device())
 
 
 def check_old_logprobs(job: TrainJob) -> None:

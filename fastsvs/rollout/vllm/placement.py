@@ -23,6 +23,7 @@ from fastsvs.rollout.vllm.key import key_from, own_key, shared_key
 from fastsvs.rollout.vllm.options import mode_options, mode_variables
 from fastsvs.rollout.vllm.remote import API_KEY, MAIN, Control, heartbeat, serve
 from fastsvs.rollout.vllm.server import ExternalServer, LocalServer, Server
+from fastsvs.sync import shares_gpus
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _CONTROL: ContextVar[Control | None] = ContextVar("_CONTROL", default=None)
@@ -178,9 +179,8 @@ def local_servers(spec: EngineSpec, api_key: str, node: int = 0) -> list[LocalSe
 
 
 def shares_devices(spec: EngineSpec) -> bool:
-    """Return True when trainer and servers use the same GPUs."""
-    trains = spec.weights is None
-    return trains and spec.device.type == "cuda" and spec.rollout.placement == "colocated"
+    """Return True when a trainer is there, and uses the same GPUs as the servers."""
+    return spec.weights is None and shares_gpus(spec.rollout.placement, spec.device)
 
 
 def visible_devices() -> tuple[str, ...]:
