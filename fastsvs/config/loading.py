@@ -105,8 +105,10 @@ def _explain(schema: type[BaseModel], error: ValidationError, where: str) -> str
         elif fault["type"] == "missing":
             lines.append(f"  {name}: {fault['msg']}")
         else:
-            got = f" (got {_shortened(fault['input'])}{_hint(fault['type'], fault['input'])})"
-            lines.append(f"  {name}: {fault['msg']}{got}" if location else f"  {fault['msg']}")
+            said = fault["msg"].removeprefix("Value error, ")  # by a check of ours, which says what it saw
+            ours = said != fault["msg"] and isinstance(fault["input"], dict)
+            got = "" if ours else f" (got {_shortened(fault['input'])}{_hint(fault['type'], fault['input'])})"
+            lines.append(f"  {name}: {said}{got}" if location else f"  {said}")
     return "\n".join(lines)
 
 
