@@ -106,7 +106,7 @@ def _parser(summary: str) -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what this machine has and lacks, and the cure for what it lacks")
     doctor.add_argument("run", nargs="?", type=Path, metavar="RUN", help="instead: are this run's checkpoints whole?")
     doctor.add_argument("--nodes", action="store_true", help="under torchrun: all nodes, and the ways between them")
-    doctor.add_argument("--run-dir", type=Path, default=Path("runs"), help="of --nodes: where runs go (%(default)s)")
+    doctor.add_argument("--run-dir", type=Path, help="of --nodes: where runs go (runs)")
     doctor.add_argument("--out", type=Path, help="of --nodes: the speeds as a file, one JSON object a line")
     return parser
 

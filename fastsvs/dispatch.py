@@ -157,6 +157,8 @@ def _init(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    if (options.run_dir or options.out) and not options.nodes:
+        raise UserError("--run-dir and --out belong to --nodes, which looks at the machines of a job")
     if options.run is not None:
         if options.nodes:
             raise UserError("doctor looks at RUN or, with --nodes, at machines: name one of them")
@@ -166,7 +168,7 @@ def _doctor(options: argparse.Namespace) -> None:
     elif options.nodes:
         from fastsvs.commands import cluster
 
-        cluster.diagnose(options.run_dir, options.out)
+        cluster.diagnose(options.run_dir or Path("runs"), options.out)
     else:
         from fastsvs.commands import doctor
 

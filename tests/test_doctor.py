@@ -194,4 +194,6 @@ def test_a_run_without_checkpoints_and_what_is_no_run(run: Path, tmp_path: Path,
     shutil.copy(run / "config.yaml", tmp_path)
     assert main(["doctor", str(tmp_path)]) == 0
     assert "has none yet" in capsys.readouterr().out
+    assert main(["doctor", "--out", "speeds.jsonl"]) == 2
+    assert "--run-dir and --out belong to --nodes" in capsys.readouterr().err
     assert main(["doctor", str(run), "--nodes"]) == 2
