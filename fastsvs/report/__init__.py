@@ -29,9 +29,10 @@ def write_report(runs: Sequence[Path], out: Path | None, samples: int) -> Path:
     for a folder that is neither, and when the file cannot be written.
     """
     for folder in (path for path in runs if not is_stored(path) and folders(path)):
+        count = len(folders(folder))
         raise UserError(
-            f"{folder} is no run and no evaluation, but {len(folders(folder))} lie below it: name those that the page "
-            f"is to show, or list them with --serve"
+            f"{folder} is no run and no evaluation, but {count} {'lies' if count == 1 else 'lie'} below it: name those "
+            f"that the page is to show, or list them with --serve"
         )
     path, document = out or RunLayout(runs[0] if len(runs) == 1 else Path()).report, build(runs, samples)
     write_atomic(path, page(document))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class Document:
 def build(paths: Sequence[Path], samples: int) -> Document:
     """Read the runs and evaluations, each once, and return their document. Raises UserError for a folder that holds
     neither."""
-    paths = list({path.resolve(): path for path in paths}.values())
+    paths = list({os.path.realpath(path): path for path in paths}.values())
     names = dict(zip(paths, folder_names(paths), strict=True))
     evaluations = [read_evaluation(path) for path in paths if is_evaluation(path)]
     runs = [read_run(path) for path in paths if not is_evaluation(path)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ def experiment_labels(rivals: Sequence[RunFiles], differing: Sequence[str]) -> l
 
 def folder_names(paths: Sequence[Path]) -> list[str]:
     """Return the folders' names, with as many of their parents as tell them apart."""
-    parts = [path.resolve().parts for path in paths]
+    parts = [Path(os.path.realpath(path)).parts for path in paths]
     names: list[str] = []
     for depth in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(each[-depth:]) for each in parts]

@@ -184,6 +184,9 @@ def test_what_is_compared_are_numbers(planned: float, rows: list[float], name: s
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match=r"no file or folder .*loop: name a run folder"):
+        build([tmp_path / "loop"], 10)
     with pytest.raises(UserError, match="is no run folder"):
         read_run(tmp_path)
 

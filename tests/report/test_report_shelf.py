@@ -119,6 +119,8 @@ def test_nothing_else_opens(root: Path, path: str) -> None:
 def test_a_folder_of_runs_makes_no_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(root)]) == 2
     assert f"{root} is no run and no evaluation, but 3 lie below it" in capsys.readouterr().err
+    assert main(["report", str(root / "deep")]) == 2
+    assert "but 1 lies below it" in capsys.readouterr().err
     assert set(folders(root / "eval")) == set()
 
 
