@@ -59,8 +59,8 @@ def _parser(summary: str) -> argparse.ArgumentParser:
     plan.add_argument("--speeds", type=Path, metavar="FILE", help="take what doctor --nodes --out FILE has measured")
     plan.add_argument("--sweep", action="store_true", help="instead: the ten fastest layouts that fit")
     plan.add_argument("--json", action="store_true", help="as JSON, in bytes and seconds")
-    export = commands.add_parser("export", help="write a run's newest checkpoint as a Hugging Face folder")
-    export.add_argument("run", type=Path, help="run folder")
+    export = commands.add_parser("export", help="write a checkpoint of a run as a Hugging Face folder")
+    export.add_argument("run", type=Path, metavar="RUN", help="run folder, for its newest checkpoint, or a checkpoint")
     export.add_argument("--out", type=Path, required=True, help="folder to make")
     export.add_argument(
         "--adapter", action="store_true", help="of a run with policy.lora, the adapter alone, in PEFT's format"

@@ -22,6 +22,8 @@ CURE = "bring it back as it was written, or move the file away"
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace `path` by `content` in one step. Raises UserError when the disk refuses."""
+    if not path.name:  # of the working folder, and of the root
+        raise UserError(f"cannot write {path}: it is a folder, name a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -110,6 +110,9 @@ def test_a_failed_write_keeps_the_old_file_and_says_where(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="cannot write"):
         write_atomic(target, "text")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    for folder in (Path(), Path("/")):
+        with pytest.raises(UserError, match="it is a folder, name a file"):
+            write_atomic(folder, "text")
 
 
 def test_a_second_session_waits_for_the_first_to_end(tmp_path: Path) -> None:
