@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 from fastsvs import __version__
@@ -81,7 +83,7 @@ def _parser(summary: str) -> argparse.ArgumentParser:
     analyze.add_argument(
         "--fit", nargs="*", metavar="SERIES", help="instead: limits of solving and verifying, or of two other metrics"
     )
-    analyze.add_argument("--tolerance", type=float, default=1e-5, help="of unchanged values (%(default)s)")
+    analyze.add_argument("--tolerance", type=_distance, default=1e-5, help="of unchanged values (%(default)s)")
     analyze.add_argument("--out", type=Path, help="JSON file (of a run: RUN/dynamics.json, or RUN/saturation.json)")
     report = commands.add_parser("report", help="runs and evaluations as one HTML page: figures, problems, answers")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN|EVAL", help="folder of a run, or of `fastsvs eval`")
@@ -109,6 +111,13 @@ def _parser(summary: str) -> argparse.ArgumentParser:
     doctor.add_argument("--run-dir", type=Path, help="of --nodes: where runs go (runs)")
     doctor.add_argument("--out", type=Path, help="of --nodes: the speeds as a file, one JSON object a line")
     return parser
+
+
+def _distance(word: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (value := float(word)) < inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{word!r} is not a number of at least 0")
 
 
 def _count(word: str) -> int:

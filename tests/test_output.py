@@ -55,3 +55,10 @@ def test_only_what_is_required_is_asked_for(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         main(["train"])
     assert capsys.readouterr().err.endswith("error: the following arguments are required: CONFIG\n")
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "-1", "x"])
+def test_a_tolerance_is_a_number_of_at_least_0(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["analyze", "run", "model", "--tolerance", word])
+    assert f"argument --tolerance: {word!r} is not a number of at least 0" in capsys.readouterr().err
