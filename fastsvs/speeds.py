@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fastsvs.errors import UserError
 from fastsvs.files import read_jsonl, write_jsonl
+from fastsvs.shipped import missing
 
 Operation = Literal["all-reduce", "all-gather", "reduce-scatter", "broadcast", "point-to-point", "write"]
 """Operations that are timed. `write` is a file of each node at the same time, flushed to the run folder."""
@@ -77,7 +78,9 @@ def write_speeds(path: Path, rows: Sequence[Speed]) -> None:
 
 
 def read_speeds(path: Path) -> Speeds:
-    """Read what `write_speeds` wrote. Raises UserError for a file that is none such."""
+    """Read what `write_speeds` wrote. Raises UserError for a file that is none such, or is not there."""
+    if not path.exists():
+        raise UserError(f"{missing(path)}; `fastsvs doctor --nodes --out FILE` writes one")
     kept = [{key: value for key, value in row.items() if key != "gigabytes_per_second"} for row in read_jsonl(path)]
     try:
         rows = TypeAdapter(list[Speed]).validate_python(kept)

@@ -331,10 +331,17 @@ def test_the_command_takes_the_file_of_the_doctor(capsys, tmp_path, monkeypatch)
     arguments = ["plan", str(TINY), "--gpu", "cpu", "--gpus", "2", "policy.tensor_parallel=2", "--speeds", str(file)]
     assert main(arguments) == 0
     assert "calibrated [" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no file or folder .*none\.jsonl; `fastsvs doctor --nodes --out FILE` writes"):
+        read_speeds(tmp_path / "none.jsonl")
     for text, message in (("", "holds no speeds"), ('{"operation": "shout"}\n', "operation")):
         file.write_text(text)
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_no_schedule_is_made_for_more_processes_than_there_are() -> None:
+    with pytest.raises(UserError, match="--nodes 1000000000 with --gpus 8 is more than the 100,000 processes"):
+        Cluster(1_000_000_000, 8)
 
 
 def test_the_plan_says_that_it_counts_fp8_as_bf16(plan32) -> None:

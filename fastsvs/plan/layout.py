@@ -12,6 +12,7 @@ from fastsvs.errors import UserError
 
 DeviceKind = Literal["cuda", "cpu"]
 BYTES = {"bf16": 2, "fp32": 4}
+MOST_PROCESSES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,12 @@ class Cluster:
     nodes: int
     gpus: int
     """Number of processes of a node, each with a GPU of its own; on CPUs, of its processes."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError for more processes than a schedule can be made for."""
+        if self.nodes * self.gpus > MOST_PROCESSES:
+            many = f"--nodes {self.nodes} with --gpus {self.gpus}"
+            raise UserError(f"{many} is more than the {MOST_PROCESSES:,} processes that a plan is made for")
 
     def serving(self, rollout: RolloutConfig) -> int:
         """Return the number of nodes that run servers alone."""
