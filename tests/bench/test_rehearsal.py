@@ -153,7 +153,7 @@ def test_servers_solve_what_they_are_told_to(writer: Writer) -> None:
 def test_a_right_response_becomes_problems_that_keep_its_answer(writer: Writer) -> None:
     right = next(text for text in ask(writer, problem(41, HALF)["question"]) if "{41}" in text)
     written = ask(writer, TEMPLATE.replace("{response}", right), samples=4)
-    variants = read_variants(written, problem(41, HALF)["question"], TEMPLATE)
+    variants = read_variants(written, problem(41, HALF)["question"], TEMPLATE, "</think>")
     assert [variant.rejection for variant in variants] == [None] * 4
     assert [NEVER in variant.question for variant in variants] == [False, True, False, True]
     assert any("{41}" in text for text in ask(writer, variants[0].question))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from fastsvs.selfplay.svs.extraction import Rejection, extract_problem, normalize, read_variants
 from fastsvs.selfplay.svs.stage import load_template
 
-TEMPLATE = load_template(None)
+TEMPLATE, END = load_template(None), "</think>"
 plain_text = st.text(st.characters(exclude_characters="`", exclude_categories=["Cs"]))
 
 
@@ -31,7 +31,7 @@ def fenced(question: str) -> str:
     ],
 )
 def test_marker_order_and_thinking(response, question):
-    variant = extract_problem(response)
+    variant = extract_problem(response, END)
     assert variant.question == question
     assert variant.rejection is None
 
@@ -45,6 +45,9 @@ def test_marker_order_and_thinking(response, question):
         ("```text\nold\n```</think>What is 3?", Rejection.NO_MARKER),
         ("<think>```text\nold\n```</think>```\nnew\n```", Rejection.NO_MARKER),
         ("```text\nold\n```</think>**Reconstructed Question:**\n\nWhat is 3?", Rejection.NO_MARKER),
+        ("```\nold\n```</think>**Reconstructed Question:**\n\nWhat is 3?", Rejection.NO_MARKER),
+        ("**Reconstructed Question:** What is 3?\n\nIt asks for the same.", Rejection.NO_MARKER),
+        ("**Reconstructed Question:**\nWhat is 3?\n\nIt asks for the same.", Rejection.NO_MARKER),
         ("```text\nWhat is 3? And then it was cut", Rejection.UNCLOSED),
         ("```text\n\n \n```", Rejection.EMPTY),
         ("**Reconstructed Question:**", Rejection.EMPTY),
@@ -58,33 +61,39 @@ def test_marker_order_and_thinking(response, question):
     ],
 )
 def test_degenerate_variants_are_rejected_with_their_reason(response, rejection):
-    (variant,) = read_variants([response], "What is 2 + 2?", TEMPLATE)
+    (variant,) = read_variants([response], "What is 2 + 2?", TEMPLATE, END)
     assert variant.rejection is rejection
+
+
+def test_thoughts_end_where_the_configuration_says():
+    response = f"{fenced('old')}[/T] {fenced('new')}"
+    assert extract_problem(response, "[/T]").question == "new"
+    assert extract_problem(response, END).question == "old"
 
 
 def test_first_of_equal_siblings_stays():
     responses = [fenced("What is 3?"), fenced("What is 4?"), fenced("  what is\n3?"), fenced("What is 3?")]
-    rejections = [variant.rejection for variant in read_variants(responses, "?", TEMPLATE)]
+    rejections = [variant.rejection for variant in read_variants(responses, "?", TEMPLATE, END)]
     assert rejections == [None, None, Rejection.DUPLICATE, Rejection.DUPLICATE]
 
 
 def test_response_without_marker_never_takes_the_previous_problem():
     """B4: the reference code reuses the loop's last extracted question."""
-    variants = read_variants([fenced("What is 3?"), "no idea"], "?", TEMPLATE)
+    variants = read_variants([fenced("What is 3?"), "no idea"], "?", TEMPLATE, END)
     assert variants[1].question == ""
     assert variants[1].rejection is Rejection.NO_MARKER
 
 
 def test_the_example_of_a_custom_template_is_a_placeholder():
     template = "{response}\n```text\nWrite it here\n```"
-    assert read_variants([fenced("write it here")], "?", template)[0].rejection is Rejection.PLACEHOLDER
+    assert read_variants([fenced("write it here")], "?", template, END)[0].rejection is Rejection.PLACEHOLDER
 
 
 @given(
     st.lists(st.one_of(plain_text, plain_text.map(fenced), plain_text.map("```text{}".format)), max_size=6), plain_text
 )
 def test_any_text_gives_one_variant_each_and_valid_ones_are_distinct(responses, original):
-    variants = read_variants(responses, original, TEMPLATE)
+    variants = read_variants(responses, original, TEMPLATE, END)
     assert len(variants) == len(responses)
     valid = [normalize(variant.question) for variant in variants if variant.rejection is None]
     assert len(set(valid)) == len(valid)
@@ -94,4 +103,4 @@ def test_any_text_gives_one_variant_each_and_valid_ones_are_distinct(responses, 
 
 @given(plain_text)
 def test_a_fenced_problem_comes_back_stripped(question):
-    assert extract_problem(fenced(question)).question == question.strip()
+    assert extract_problem(fenced(question), END).question == question.strip()

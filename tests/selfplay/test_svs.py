@@ -70,6 +70,12 @@ def test_thoughts_are_no_part_of_a_context_unless_they_are_asked_for(make_stage,
     assert task.prompt_ids == encode(f"REWRITE\n{context}\nAS\n```text\n[your problem]\n```")
 
 
+def test_a_problem_in_the_thoughts_is_not_solved(make_stage):
+    synthesis = written(["```text\nold\n```[/T]\n```text\nnew\n```"])
+    assert [task.problem.question for task in make_stage(thoughts_end="[/T]").expand(synthesis)] == ["new"]
+    assert [task.problem.question for task in make_stage().expand(synthesis)] == ["old"]
+
+
 def test_synthesis_limit_is_its_own_or_the_rollouts(make_stage):
     assert make_stage(max_synthesis_tokens=33).expand(solved(1))[0].max_tokens == 33
     assert make_stage().expand(solved(1))[0].max_tokens == 200

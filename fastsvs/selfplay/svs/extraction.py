@@ -1,9 +1,9 @@
 """Reading of a problem that is worth solving from a synthesis response, or of the reason why there is none.
 
 Extraction follows the SvS code: a `text` fence, else any fence, else a "Reconstructed Question" heading, in what stands
-after the last `</think>`. Three things are stricter here, because in the SvS code each of them trains on a wrong label:
-a fence that is never closed (a truncated response) gives no problem, a response without a marker never reuses the
-previous response's problem, and degenerate problems are rejected.
+after the thoughts. Three things are stricter here, because in the SvS code each of them trains on a wrong label: a
+fence that is never closed (a truncated response) gives no problem, a response without a marker never reuses the
+previous response's problem, and degenerate problems are rejected. The language of a fence is no part of the problem.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Rejection(StrEnum):
     """Reason for which a synthesis response gives no problem to solve."""
 
     NO_MARKER = "no_marker"
-    """The response has neither a fence nor a heading where they count, or a `text` fence in its thoughts alone."""
+    """The response has neither a fence nor a heading, or the one that counts stands in its thoughts alone."""
     UNCLOSED = "unclosed"
     """The fence is opened and never closed."""
     EMPTY = "empty"
@@ -44,14 +44,14 @@ class Variant:
     rejection: Rejection | None = None
 
 
-def read_variants(responses: Sequence[str], original: str, template: str) -> list[Variant]:
-    """Return one `Variant` for each response to one context, in order. Texts are compared without case and white
-    space."""
+def read_variants(responses: Sequence[str], original: str, template: str, thoughts_end: str) -> list[Variant]:
+    """Return one `Variant` for each response to one context, in order. `thoughts_end` is the text that ends thoughts.
+    Texts are compared without case and white space."""
     seen: set[str] = set()
-    stand_in = normalize(extract_problem(template).question)
+    stand_in = normalize(extract_problem(template, thoughts_end).question)
     variants = []
     for response in responses:
-        variant = extract_problem(response)
+        variant = extract_problem(response, thoughts_end)
         if variant.rejection is None:
             text = normalize(variant.question)
             variant = Variant(variant.question, _rejection(text, normalize(original), stand_in, seen))
@@ -60,17 +60,15 @@ def read_variants(responses: Sequence[str], original: str, template: str) -> lis
     return variants
 
 
-def extract_problem(response: str) -> Variant:
+def extract_problem(response: str, thoughts_end: str) -> Variant:
     """Return the text that the response offers as its problem, stripped and not yet compared with anything."""
-    answer = response.rpartition("</think>")[2]
-    if TEXT_FENCE in response:  # in the thoughts alone it rules out other markers, as in the SvS code
-        return _fenced(answer.partition(TEXT_FENCE)[2]) if TEXT_FENCE in answer else Variant("", Rejection.NO_MARKER)
-    if FENCE in answer:
-        return _fenced(answer.partition(FENCE)[2])
-    if HEADING in answer:
-        paragraphs = re.split(r"\n[ \t]*\n", answer.partition(HEADING)[2])
-        return Variant(paragraphs[1].strip() if len(paragraphs) > 1 else "")
-    return Variant("", Rejection.NO_MARKER)
+    answer = response.rpartition(thoughts_end)[2]
+    # as in the SvS code, a marker in the thoughts alone rules out those of lower rank
+    marker = next((marker for marker in (TEXT_FENCE, FENCE, HEADING) if marker in response), None)
+    if marker is None or marker not in answer:
+        return Variant("", Rejection.NO_MARKER)
+    rest = answer.partition(marker)[2]
+    return _below_heading(rest) if marker == HEADING else _fenced(rest)
 
 
 def normalize(text: str) -> str:
@@ -84,6 +82,15 @@ def _fenced(rest: str) -> Variant:
         return Variant("", Rejection.UNCLOSED)
     language = re.match(r"[\w+-]*[ \t]*\n", body)
     return Variant(body[language.end() :].strip() if language else body.strip())
+
+
+def _below_heading(rest: str) -> Variant:
+    """Return the paragraph below a heading. One that goes on in its own paragraph is no heading: what stands below it
+    may be anything."""
+    heading, *paragraphs = re.split(r"\n[ \t]*\n", rest)
+    if heading.strip():
+        return Variant("", Rejection.NO_MARKER)
+    return Variant(paragraphs[0].strip() if paragraphs else "")
 
 
 def _rejection(text: str, original: str, stand_in: str, seen: set[str]) -> Rejection | None:

@@ -98,7 +98,8 @@ class SvsStage(PlainStage):
         return tasks
 
     def _variants(self, group: Group) -> list[Variant]:
-        return read_variants(group.texts, group.task.problem.question, self.template)
+        question, thoughts_end = group.task.problem.question, self.config.thoughts_end
+        return read_variants(group.texts, question, self.template, thoughts_end)
 
     def _rewarded(self, group: Group, variants: Mapping[tuple[str | None, int | None], Group]) -> Group:
         """Return the group with rewards, and with the reasons why problems that it wrote were not solved."""
