@@ -69,7 +69,8 @@ class AlgorithmConfig(Section):
     """Weight of the entropy bonus, which is subtracted from the loss; 0 turns it off."""
     denominator: Literal["kept", "all"] = "kept"
     """Responses that the loss is a mean over: `kept` counts those that are learned from; `all` counts those of the
-    groups that the filters left out too, as if they had been learned from with an advantage of 0."""
+    groups that the filters left out too, as if they had been learned from with an advantage of 0. Terms of KL and
+    entropy are those of the former alone."""
     samples_per_update: int = Field(2048, ge=1)
     """Maximum number of responses in one optimizer step; a larger batch takes several steps, off-policy after the
     first."""
