@@ -113,6 +113,15 @@ def test_a_reading_stays_with_its_figures(monkeypatch) -> None:
     assert "Read by hand." in page(monkeypatch)
 
 
+def test_a_gain_over_other_problems_is_refused(monkeypatch, capsys) -> None:
+    write_evaluation(f"{PAIR}_svs", {"gsm8k": [4, 2]})
+    write_evaluation(f"{PAIR}_rlvr", {"gsm8k": [4, 2, 1]})
+    with pytest.raises(SystemExit) as refused:
+        page(monkeypatch)
+    assert refused.value.code == 2
+    assert "gsm8k: runs/paper/3b_math12k_svs_eval has the answers to 2 problems" in capsys.readouterr().err
+
+
 def test_a_configuration_of_no_row_is_refused(monkeypatch, capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
         page(monkeypatch, "3b_dapo17k_svs")

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.experiments.statistics import DRAWS, Difference, pass_rates
+from bench.experiments.statistics import DRAWS, Difference
 from bench.report import Row
 from bench.reproduce.paper.arms import BASE, RLVR, SVS, TITLES, Arm
-from fastsvs.evaluate import Published, published_tables
+from fastsvs.errors import UserError
+from fastsvs.evaluate import Published, pass_at_k, published_tables
 from fastsvs.verify import Verdict
 
 AVERAGE = "average"
@@ -42,12 +43,12 @@ def tables_of(arms: Sequence[Arm]) -> list[Table]:
 
 def gains(table: Table, arms: Sequence[Arm]) -> dict[str, Difference]:
     """Return what SvS gains over RLVR in each set that both were evaluated on, as a share; and in the average where
-    they were evaluated on all sets."""
+    they were evaluated on all sets. Raises UserError where they were not asked the same problems."""
     rlvr, svs = (next(arm for arm in arms if arm.method == method) for method in (RLVR, SVS))
     by_set = {}
     for name in table.sets:
         if all(table.metric in arm.results.get(name, {}) for arm in (rlvr, svs)):
-            by_set[name] = _by_problem(svs, name, table.metric) - _by_problem(rlvr, name, table.metric)
+            by_set[name] = _by_problem(svs, rlvr, name, table.metric)
     found = {name: mean_gain([values]) for name, values in by_set.items()}
     return found | ({AVERAGE: mean_gain(list(by_set.values()))} if len(by_set) == len(table.sets) else {})
 
@@ -88,8 +89,19 @@ def _training_rows(arms: Iterable[Arm]) -> Iterator[Row]:
                     yield Row(f"step {row['step']}", TITLES[arm.method], name, row[name], unit)
 
 
-def _by_problem(arm: Arm, name: str, metric: str) -> np.ndarray:
-    """Return pass@k of each problem in the order of their ids, `[problems]`."""
-    rows = sorted(arm.answered(name), key=lambda row: row["id"])
-    counts = np.array([row["verdicts"].count(Verdict.CORRECT) for row in rows])
-    return pass_rates(counts, len(rows[0]["verdicts"]), int(metric.removeprefix("pass@")))
+def _by_problem(svs: Arm, rlvr: Arm, name: str, metric: str) -> np.ndarray:
+    """Return the gain in pass@k of each problem, `[problems]`."""
+    ours, theirs = (_rates(arm, name, metric) for arm in (svs, rlvr))
+    if ours.keys() != theirs.keys() or not ours:
+        raise UserError(
+            f"{name}: {svs.eval_job.output} has the answers to {len(ours)} problems, {rlvr.eval_job.output} to "
+            f"{len(theirs)}, and they are not the same: run `fastsvs eval` of both on all problems of the set"
+        )
+    return np.array([ours[key] - theirs[key] for key in sorted(ours)])
+
+
+def _rates(arm: Arm, name: str, metric: str) -> dict[str, float]:
+    """Return pass@k of each problem by its id."""
+    k = int(metric.removeprefix("pass@"))
+    verdicts = {row["id"]: row["verdicts"] for row in arm.answered(name)}
+    return {key: pass_at_k(len(found), found.count(Verdict.CORRECT), k) for key, found in verdicts.items()}
