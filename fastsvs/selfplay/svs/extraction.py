@@ -15,7 +15,7 @@ from enum import StrEnum
 
 FENCE = "```"
 TEXT_FENCE = f"{FENCE}text"
-HEADING = "**Reconstructed Question:**"
+HEADING = "**Reconstructed Question:**\n\n"
 
 
 class Rejection(StrEnum):
@@ -68,7 +68,7 @@ def extract_problem(response: str, thoughts_end: str) -> Variant:
     if marker is None or marker not in answer:
         return Variant("", Rejection.NO_MARKER)
     rest = answer.partition(marker)[2]
-    return _below_heading(rest) if marker == HEADING else _fenced(rest)
+    return Variant(rest.partition("\n\n")[0].strip()) if marker == HEADING else _fenced(rest)
 
 
 def normalize(text: str) -> str:
@@ -82,15 +82,6 @@ def _fenced(rest: str) -> Variant:
         return Variant("", Rejection.UNCLOSED)
     language = re.match(r"[\w+-]*[ \t]*\n", body)
     return Variant(body[language.end() :].strip() if language else body.strip())
-
-
-def _below_heading(rest: str) -> Variant:
-    """Return the paragraph below a heading. One that goes on in its own paragraph is no heading: what stands below it
-    may be anything."""
-    heading, *paragraphs = re.split(r"\n[ \t]*\n", rest)
-    if heading.strip():
-        return Variant("", Rejection.NO_MARKER)
-    return Variant(paragraphs[0].strip() if paragraphs else "")
 
 
 def _rejection(text: str, original: str, stand_in: str, seen: set[str]) -> Rejection | None:
