@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.experiments.plan import Evaluated
+from bench.experiments.plan import HELD_OUT, Evaluated
 from bench.experiments.statistics import Difference, difference, pass_rates
 from fastsvs.dynamics import compare, paired
 from fastsvs.files import read_jsonl
@@ -27,7 +27,7 @@ def held_out_figures(evaluated: Evaluated) -> dict[str, float]:
 def held_out_difference(left: Iterable[Evaluated], right: Iterable[Evaluated], metric: str) -> Difference:
     """Return the difference in pass@k or entropy between two sides, each with its evaluations at all seeds."""
     values, others = (np.array([by_problem(each, metric) for each in side]) for side in (left, right))
-    return difference(values, others)
+    return difference([values], [others])
 
 
 def entropies(rows: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -41,11 +41,11 @@ def weight_changes(base: Path, trained: Path) -> dict[str, float]:
     return compare(paired(open_weights(base).hf_weights(), open_weights(trained).hf_weights())).total().figures()
 
 
-def by_problem(evaluated: Evaluated, metric: str) -> list[float]:
-    """Return pass@k or entropy of each held-out problem, in one order of the problems; the mean is that of the
+def by_problem(evaluated: Evaluated, metric: str, name: str = HELD_OUT) -> list[float]:
+    """Return pass@k or entropy of each problem of a set, in one order of the problems; the mean is that of the
     evaluation."""
-    rows = sorted(read_jsonl(evaluated.samples()), key=lambda row: row["id"])
+    rows = sorted(read_jsonl(evaluated.samples(name)), key=lambda row: row["id"])
     if metric == "entropy":
         return entropies(rows)
     correct = np.array([row["verdicts"].count(Verdict.CORRECT) for row in rows])
-    return list(pass_rates(correct, evaluated.plan.samples, int(metric.removeprefix("pass@"))))
+    return list(pass_rates(correct, evaluated.plan.sets[name], int(metric.removeprefix("pass@"))))

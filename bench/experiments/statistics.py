@@ -10,6 +10,8 @@ import numpy as np
 from fastsvs.evaluate import pass_at_k
 
 DRAWS = 10_000
+Figure = Sequence[np.ndarray]
+"""Terms of a figure, `[seeds, problems]` each; the figure is the sum of their means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +29,19 @@ def pass_rates(counts: np.ndarray, samples: int, k: int) -> np.ndarray:
     return by_count[counts]
 
 
-def difference(left: np.ndarray, right: np.ndarray, draws: int = DRAWS) -> Difference:
-    """Return the mean of `left` minus the mean of `right`, `[seeds, problems]` each.
+def difference(left: Figure, right: Figure, draws: int = DRAWS) -> Difference:
+    """Return `left` minus `right`, which have terms over the same problems.
 
-    A draw takes the same problems on both sides, and seeds on each side separately, all with replacement. A figure that
-    has no problems comes as `[seeds, 1]`.
+    A draw takes the problems of a term, the same on both sides, and the seeds of a side, the same for all its terms,
+    with replacement.
     """
     low, high = np.percentile(_drawn(left, right, draws), [2.5, 97.5])
-    return Difference(float(left.mean() - right.mean()), float(low), float(high))
+    return Difference(float(_value(left) - _value(right)), float(low), float(high))
 
 
-def chance(left: np.ndarray, right: np.ndarray, draws: int = DRAWS) -> float:
+def chance(left: Figure, right: Figure, draws: int = DRAWS) -> float:
     """Return the two-sided p-value of a difference, from the same draws as its interval: twice the share of them on the
-    other side of 0, or at 0."""
+    other side of 0, or at 0, counting one more than was drawn."""
     drawn = _drawn(left, right, draws)
     other = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     return min(1.0, 2 * (other + 1) / (draws + 1))
@@ -55,21 +57,23 @@ def holm(chances: Sequence[float]) -> list[float]:
     return corrected
 
 
-def by_seed(values: Sequence[float]) -> np.ndarray:
-    """Return one figure for each seed as `[seeds, 1]`, the shape that `difference` takes."""
-    return np.array(values, dtype=float)[:, None]
+def _value(figure: Figure) -> float:
+    return sum(float(term.mean()) for term in figure)
 
 
-def _drawn(left: np.ndarray, right: np.ndarray, draws: int) -> np.ndarray:
+def _drawn(left: Figure, right: Figure, draws: int) -> np.ndarray:
     """Return the difference in each draw, `[draws]`."""
     random = np.random.default_rng(0)
-    problems = random.integers(left.shape[1], size=(draws, left.shape[1]))
-    return _drawn_means(left, problems, random) - _drawn_means(right, problems, random)
+    problems = [random.integers(term.shape[1], size=(draws, term.shape[1])) for term in left]
+    return _drawn_values(left, problems, random) - _drawn_values(right, problems, random)
 
 
-def _drawn_means(values: np.ndarray, problems: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return the mean of each draw, `[draws]`."""
-    seeds = random.integers(values.shape[0], size=(len(problems), values.shape[0]))
-    weights = np.stack([(seeds == seed).mean(axis=1) for seed in range(values.shape[0])], axis=1)  # [draws, seeds]
-    of_seeds = np.stack([row[problems].mean(axis=1) for row in values], axis=1)  # [draws, seeds]
+def _drawn_values(figure: Figure, problems: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:
+    """Return the figure in each draw, `[draws]`; `problems` are drawn for each term, `[draws, problems]`."""
+    draws, count = len(problems[0]), len(figure[0])
+    seeds = random.integers(count, size=(draws, count))
+    weights = np.stack([(seeds == seed).mean(axis=1) for seed in range(count)], axis=1)  # [draws, seeds]
+    of_seeds = np.zeros((draws, count))
+    for term, drawn in zip(figure, problems, strict=True):
+        of_seeds += np.stack([row[drawn].mean(axis=1) for row in term], axis=1)
     return (weights * of_seeds).sum(axis=1)

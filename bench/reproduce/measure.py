@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -13,9 +13,9 @@ import numpy as np
 import yaml
 
 from bench.experiments.measure import by_problem, held_out_figures
-from bench.experiments.plan import BASE, Evaluated, Run
+from bench.experiments.plan import BASE, HELD_OUT, Evaluated, Run
 from bench.experiments.results import BOOTSTRAP, difference_rows, point_rows
-from bench.experiments.statistics import by_seed, chance, difference
+from bench.experiments.statistics import Figure, chance, difference
 from bench.report import Row
 from bench.reproduce import plan as plans
 from bench.reproduce.claims import claims
@@ -38,7 +38,7 @@ def measure(plan: Reproduction, root: Path, note: str | None) -> Results:
         rows += point_rows(f"seed {run.seed}, best", run.method, found.best_figures(run))
     points = Results(tuple(rows))
     wanted = dict.fromkeys((each.left, each.right, each.metric) for each in claims(plan, points))
-    return Results((*points.rows, *(row for case in wanted for row in found.difference(points, *case))))
+    return Results((*points.rows, *(row for case in wanted for row in found.difference(*case))))
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,21 @@ class Finished:
         every = self.plan.evaluations(self.root)
         return [each for each in every if (each.method, each.step) == (side.method, side.step)]
 
-    def difference(self, points: Results, left: Side, right: Side, metric: str) -> Iterator[Row]:
-        """Yield a difference over problems and seeds where the figure is one of problems, else over seeds, with its
-        interval and its p-value."""
-        if metric == GAP:
-            values, others = (by_seed(points.values(side, metric)) for side in (left, right))
-        else:
-            values, others = (np.array([by_problem(e, metric) for e in self.of(side)]) for side in (left, right))
+    def difference(self, left: Side, right: Side, metric: str) -> Iterator[Row]:
+        """Yield a difference over problems and seeds with its interval and its p-value."""
+        values, others = (_terms(self.of(side), metric) for side in (left, right))
         yield from difference_rows(left, right, metric, difference(values, others))
         yield Row(f"{left} - {right}", BOOTSTRAP, f"{metric} p", chance(values, others), "share")
+
+
+def _terms(evaluations: Sequence[Evaluated], metric: str) -> Figure:
+    """Return what the figure adds up from, by seed and problem."""
+    if metric != GAP:
+        return [np.array([by_problem(each, metric) for each in evaluations])]
+    train, held_out = (
+        np.array([by_problem(each, "pass@1", name) for each in evaluations]) for name in (plans.TRAIN, HELD_OUT)
+    )
+    return [train, -held_out]
 
 
 def _figures(evaluated: Evaluated) -> dict[str, float]:

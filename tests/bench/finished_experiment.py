@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from whole_runs import ROOT, environment
 
-from bench.experiments.plan import Evaluated
+from bench.experiments.plan import HELD_OUT, Evaluated
 from bench.experiments.statistics import pass_rates
 from fastsvs.files import write_json, write_jsonl
 
@@ -19,20 +19,21 @@ SAMPLES, TOKENS = 4, 10
 """Number of samples to each problem, and of tokens in each."""
 
 
-def write_evaluation(evaluated: Evaluated, correct: Sequence[int], entropy: float) -> None:
-    """Write an evaluation with so many correct samples to each problem. Only the base's has the problems in order."""
+def write_evaluation(evaluated: Evaluated, correct: Sequence[int], entropy: float, name: str = HELD_OUT) -> None:
+    """Write an evaluation on a set with so many correct samples to each problem. Only the base's has the problems in
+    order."""
     rates = {f"pass@{k}": {"mean": pass_rates(np.array(correct), SAMPLES, k).mean()} for k in evaluated.plan.ks}
-    write_json(evaluated.figures(), {**rates, "entropy_estimate": entropy})
+    write_json(evaluated.figures(name), {**rates, "entropy_estimate": entropy})
     rows = [
         {
-            "id": f"tiny:heldout/{index}",
+            "id": f"tiny:{name}/{index}",
             "verdicts": ["correct"] * count + ["wrong"] * (SAMPLES - count),
             "tokens": [TOKENS] * SAMPLES,
             "logprobs": [-TOKENS * entropy] * SAMPLES,
         }
         for index, count in enumerate(correct)
     ]
-    write_jsonl(evaluated.samples(), rows[:: 1 if evaluated.step == 0 else -1])
+    write_jsonl(evaluated.samples(name), rows[:: 1 if evaluated.step == 0 else -1])
 
 
 def change_layers(model: Path, count: int) -> None:

@@ -19,7 +19,7 @@ from bench.experiments.main import SHARED, Experiment, main
 from bench.experiments.measure import entropies
 from bench.experiments.plan import Plan, Run
 from bench.experiments.results import Results, point_rows
-from bench.experiments.statistics import DRAWS, Difference, by_seed, chance, difference, holm, pass_rates
+from bench.experiments.statistics import DRAWS, Difference, chance, difference, holm, pass_rates
 from fastsvs.errors import UserError
 
 
@@ -28,29 +28,42 @@ def test_pass_rates_are_the_unbiased_estimate_of_every_problem() -> None:
     assert pass_rates(counts, samples=4, k=2).tolist() == [[0.0, 0.5], [1 - 1 / 6, 1.0]]
 
 
+def by_seed(*values: float) -> np.ndarray:
+    return np.array([values]).T
+
+
 def test_problems_are_drawn_together_on_both_sides() -> None:
     hard_and_easy = np.array([[0.1, 0.9, 0.5]])
-    assert astuple(difference(hard_and_easy + 0.25, hard_and_easy)) == pytest.approx((0.25, 0.25, 0.25))
+    assert astuple(difference([hard_and_easy + 0.25], [hard_and_easy])) == pytest.approx((0.25, 0.25, 0.25))
 
 
 def test_seeds_are_drawn_on_each_side_by_itself() -> None:
     """Two seeds at 0 and 1: the mean of a draw is 0, 1/2 or 1, with chances 1/4, 1/2 and 1/4, whatever the pairing."""
-    two = by_seed([0.0, 1.0])
-    assert difference(two, by_seed([0.0, 0.0])) == Difference(0.5, 0.0, 1.0)
+    two = [by_seed(0.0, 1.0)]
+    assert difference(two, [by_seed(0.0, 0.0)]) == Difference(0.5, 0.0, 1.0)
     assert difference(two, two) == Difference(0.0, -1.0, 1.0)
 
 
 def test_the_interval_is_that_of_all_possible_draws() -> None:
     """One seed, two problems at 0 and 1: 2.5% of the draws lie below 0.5 many times over, so the interval is [0, 1]."""
-    found = difference(np.array([[0.0, 1.0]]), np.array([[0.0, 0.0]]))
+    found = difference([np.array([[0.0, 1.0]])], [np.array([[0.0, 0.0]])])
     assert found == Difference(0.5, 0.0, 1.0)
+
+
+def test_terms_share_their_seeds_and_have_problems_of_their_own() -> None:
+    """What two terms have in common cancels in every draw of seeds; problems do not, as each term draws its own."""
+    seeds, none = by_seed(0.0, 1.0), by_seed(0.0, 0.0)
+    assert difference([seeds, -seeds], [none, none]) == Difference(0.0, 0.0, 0.0)
+    problems, same = np.array([[0.0, 1.0]]), np.array([[0.0, 0.0]])
+    assert difference([problems, -problems], [same, same]) == Difference(0.0, -1.0, 1.0)
 
 
 def test_the_chance_of_a_difference_is_twice_the_share_of_draws_on_its_other_side() -> None:
     """Seeds at 0 and 1 against 0 and 0: a draw is 0 with chance 1/4, so the p-value is 1/2."""
-    assert chance(by_seed([0.0, 1.0]), by_seed([0.0, 0.0])) == pytest.approx(0.5, abs=0.03)
-    assert chance(by_seed([0.0, 1.0]), by_seed([0.0, 1.0])) == 1.0
-    assert chance(by_seed([1.0]), by_seed([0.0])) == chance(by_seed([0.0]), by_seed([1.0])) == 2 / (DRAWS + 1)
+    two, one, none = [by_seed(0.0, 1.0)], [by_seed(1.0)], [by_seed(0.0)]
+    assert chance(two, [by_seed(0.0, 0.0)]) == pytest.approx(0.5, abs=0.03)
+    assert chance(two, two) == 1.0
+    assert chance(one, none) == chance(none, one) == 2 / (DRAWS + 1)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
