@@ -393,9 +393,8 @@ def test_all_of_it_runs(tmp_path: Path) -> None:
 def test_the_published_page_is_made_from_the_json_that_it_names(name: str) -> None:
     suite = {"reproduction": "tiny", "reproduction_headroom": "headroom"}[name]
     text = (ROOT / "docs" / f"{name}.md").read_text()
-    [source] = re.findall(
-        rf"^Figures: \[.*?\]\(\.\./(bench/results/{PLANS[suite].suite}-[\w-]+\.json)", text, re.MULTILINE
-    )
+    figures = rf"^Figures: \[.*?\]\(\.\./(bench/results/{PLANS[suite].suite}-[\w-]+\.json)"
+    [source] = re.findall(figures, text, re.MULTILINE)
     results = Results(read(ROOT / source))
     seeds = tuple(range(len(results.curve(BASE, "pass@1")[0])))
     providers = {row.provider for row in results.rows}
