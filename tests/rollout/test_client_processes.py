@@ -129,7 +129,7 @@ def test_an_error_of_our_own_is_told_with_its_type(monkeypatch: pytest.MonkeyPat
 
 OWNER = """
 import sys, time
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 from test_client_processes import SpeakingServer, clients, opened, os, requests
 server = SpeakingServer("a", "slow")
 with opened([server]) as engine:
@@ -143,9 +143,8 @@ with opened([server]) as engine:
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["", "that was stopped"])
 def test_no_process_outlives_a_trainer_that_is_killed(stopped: bool) -> None:
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True
-    )
+    here = Path(__file__).parent
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, here, here.parent], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     [client] = map(int, owner.stdout.readline().split())
     if stopped:
